@@ -1,0 +1,1 @@
+"""The labelling job: a teacher over unlabelled scenes into a label store."""

@@ -1,0 +1,1 @@
+"""What is known about the world: frames in, labels in and out."""

@@ -1,0 +1,1 @@
+"""Label formats of the public benchmarks: grid, taxonomy, reader and writer."""

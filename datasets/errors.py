@@ -1,0 +1,25 @@
+"""The errors a caller can act on."""
+
+
+class AutolabelError(Exception):
+    """Base of every error that is a user's or the data's fault rather than a bug."""
+
+
+class SetupError(AutolabelError):
+    """The job cannot start: a wrong path, option, split, store or weights file (exit code 2)."""
+
+
+class SceneError(AutolabelError):
+    """One scene's data is bad: it is set aside and reported, other scenes go on (exit code 1)."""
+
+    def __init__(self, *, where: str, rule: str, frame: str = "") -> None:
+        self.where, self.rule, self.frame = where, rule, frame
+        at = f" (frame {frame})" if frame else ""
+        super().__init__(f"{where}{at}: {rule}")
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return _scene_error, (self.where, self.rule, self.frame)
+
+
+def _scene_error(where: str, rule: str, frame: str) -> SceneError:
+    return SceneError(where=where, rule=rule, frame=frame)

@@ -1,0 +1,195 @@
+"""What a log is made of: scenes of frames, each with cameras and LiDAR sweeps.
+
+The ego frame is X forward, Y left, Z up. Every pose of a ``Frame`` is given in the ego frame of
+its key LiDAR sweep, so ego motion between sensors is already part of ``T_ego_camera`` and
+``T_ego_lidar``. The dataclasses hold places and geometry; pixels and points are read on demand
+through the ``SceneSource``, so that camera-only users open no LiDAR file.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.errors import SceneError
+from datasets.geometry.transforms import Transform
+
+
+def _check_rigid(T: Transform, *, what: str, token: str) -> None:
+    if T.shape != (4, 4) or not np.isfinite(T).all():
+        raise SceneError(where=what, frame=token, rule="the pose must be a finite 4x4 matrix")
+    R = T[:3, :3]
+    if np.abs(R @ R.T - np.eye(3)).max() > 1e-3 or np.linalg.det(R) < 0:
+        raise SceneError(where=what, frame=token, rule="the pose's rotation is not a rotation")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraView:
+    """One picture and where it was taken.
+
+    Attributes:
+        name: channel, e.g. ``CAM_FRONT``.
+        path: the encoded picture.
+        timestamp_us: capture time.
+        width, height: pixels of the stored picture.
+        intrinsics: (3, 3) pinhole matrix, pixels of the stored picture.
+        T_ego_camera: camera (z forward, x right, y down) at capture time to the frame's ego.
+
+    Raises:
+        SceneError: the intrinsics or the pose are not finite or not what they must be.
+    """
+
+    name: str
+    path: Path
+    timestamp_us: int
+    width: int
+    height: int
+    intrinsics: NDArray[np.float64]
+    T_ego_camera: Transform
+
+    def __post_init__(self) -> None:
+        _check_rigid(self.T_ego_camera, what=self.name, token=self.path.name)
+        K = self.intrinsics
+        if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
+            raise SceneError(
+                where=self.name,
+                frame=self.path.name,
+                rule="intrinsics must be a finite 3x3 matrix with positive focal lengths",
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LidarSweep:
+    """One turn of the LiDAR.
+
+    Attributes:
+        path: the point file.
+        timestamp_us: capture time.
+        T_ego_lidar: LiDAR at capture time to the frame's ego.
+
+    Raises:
+        SceneError: the pose is not a finite rigid transform.
+    """
+
+    path: Path
+    timestamp_us: int
+    T_ego_lidar: Transform
+
+    def __post_init__(self) -> None:
+        _check_rigid(self.T_ego_lidar, what="LiDAR pose", token=self.path.name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frame:
+    """A key-frame: what the networks see and what one voxel grid describes.
+
+    Attributes:
+        token: unique name of the key-frame.
+        timestamp_us: time of the key LiDAR sweep.
+        T_global_ego: ego pose at that time.
+        cameras: any number of views.
+        lidar: the key sweep; None for a log without LiDAR.
+        past_sweeps: earlier sweeps, newest first; may be shorter than asked for.
+        future_sweeps: later sweeps, soonest first (offboard use only).
+    """
+
+    scene_id: str
+    token: str
+    timestamp_us: int
+    T_global_ego: Transform
+    cameras: tuple[CameraView, ...]
+    lidar: LidarSweep | None
+    past_sweeps: tuple[LidarSweep, ...] = ()
+    future_sweeps: tuple[LidarSweep, ...] = ()
+
+    def __post_init__(self) -> None:
+        _check_rigid(self.T_global_ego, what="ego pose", token=self.token)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene:
+    """A drive: frames in time order.
+
+    Raises:
+        SceneError: there is no frame, or the frames are not in strict time order.
+    """
+
+    scene_id: str
+    frames: tuple[Frame, ...]
+
+    def __post_init__(self) -> None:
+        if not self.frames:
+            raise SceneError(where=f"scene {self.scene_id}", rule="it has no frame")
+        for a, b in zip(self.frames, self.frames[1:], strict=False):
+            if b.timestamp_us <= a.timestamp_us:
+                raise SceneError(
+                    where=f"scene {self.scene_id}",
+                    frame=b.token,
+                    rule=f"time runs backwards: {b.timestamp_us} us after {a.timestamp_us} us",
+                )
+
+
+class SceneSource(Protocol):
+    """A log on disk. Cheap to construct in every worker; knows its own file formats."""
+
+    name: str
+    licence: str
+
+    def scene_ids(self, split: str) -> tuple[str, ...]:
+        """Scene ids of a split in a fixed order. Raises ``SetupError`` for an unknown split."""
+        ...
+
+    def scene(self, scene_id: str) -> Scene:
+        """One scene. Raises ``SceneError`` for bad data, ``KeyError`` for an unknown id."""
+        ...
+
+    def read_image(self, view: CameraView) -> NDArray[np.uint8]:
+        """(H, W, 3) RGB. Raises ``SceneError`` if it cannot be decoded or has another size."""
+        ...
+
+    def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        """(N, 4) x, y, z metres in the LiDAR frame and raw intensity 0..255.
+
+        Raises:
+            SceneError: missing or truncated file, or values that are not finite.
+        """
+        ...
+
+    def fingerprint(self, scene_id: str) -> str:
+        """Hash of what determines the scene's inputs; part of the run id."""
+        ...
+
+
+def points_in_ego(
+    source: SceneSource, frame: Frame, *, past: int = 0, future: int = 0
+) -> NDArray[np.float32]:
+    """Key sweep and its neighbours in the frame's ego frame.
+
+    Returns:
+        (N, 5) float32: x, y, z metres (ego), raw intensity, time lag ``t_key - t_sweep`` in
+        seconds (positive for past sweeps). The key sweep comes first. Returns within 1 m of the
+        sensor in x and y (the vehicle itself) are left out of the neighbouring sweeps, as in the
+        reference pipeline.
+
+    Raises:
+        SceneError: the frame has no LiDAR, or a point file is bad.
+    """
+    if frame.lidar is None:
+        raise SceneError(where=f"scene {frame.scene_id}", frame=frame.token, rule="it has no LiDAR")
+    sweeps = (frame.lidar, *frame.past_sweeps[:past], *frame.future_sweeps[:future])
+    parts = []
+    for i, sweep in enumerate(sweeps):
+        points = source.read_points(sweep)
+        if i:
+            points = points[(np.abs(points[:, :2]) >= 1.0).any(axis=1)]
+        out = np.empty((len(points), 5), np.float32)
+        T = sweep.T_ego_lidar
+        out[:, :3] = points[:, :3].astype(np.float64) @ T[:3, :3].T + T[:3, 3]
+        out[:, 3] = points[:, 3]
+        out[:, 4] = (frame.lidar.timestamp_us - sweep.timestamp_us) * 1e-6
+        parts.append(out)
+    return np.concatenate(parts)

@@ -1,0 +1,1 @@
+"""Grids, rigid transforms and voxel traversal."""

@@ -1,0 +1,136 @@
+"""Class lists: names, colours, the free and ignore ids, and the groups that metrics and losses use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+IGNORE_ID = 255
+Colour = tuple[int, int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Taxonomy:
+    """Classes of a voxel label, by id.
+
+    Attributes:
+        names: one per id, free space included.
+        colours: RGB 0..255, one per id.
+        free_id: the id of free space.
+        foreground: ids of objects (as the distillation masks of the paper group them).
+        dynamic: ids that can move.
+
+    Raises:
+        ValueError: lengths differ, an id is out of range, or a name occurs twice.
+    """
+
+    name: str
+    names: tuple[str, ...]
+    colours: tuple[Colour, ...]
+    free_id: int
+    foreground: tuple[int, ...]
+    dynamic: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if len(self.names) != len(self.colours):
+            raise ValueError(f"{len(self.names)} names but {len(self.colours)} colours")
+        if len(set(self.names)) != len(self.names):
+            raise ValueError(f"a class name occurs twice: {self.names}")
+        for i in (self.free_id, *self.foreground, *self.dynamic):
+            if not 0 <= i < len(self.names):
+                raise ValueError(f"class id {i} is not in 0..{len(self.names) - 1}")
+
+    @property
+    def n_classes(self) -> int:
+        """Number of ids, free space included."""
+        return len(self.names)
+
+    @property
+    def semantic_ids(self) -> tuple[int, ...]:
+        """Every id but free space: what mIoU averages over."""
+        return tuple(i for i in range(self.n_classes) if i != self.free_id)
+
+    def id_of(self, name: str) -> int:
+        return self.names.index(name)
+
+    def colour_table(self) -> NDArray[np.uint8]:
+        """(256, 3) uint8; unknown ids are black."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: self.n_classes] = self.colours
+        return table
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "names": list(self.names),
+            "colours": [list(c) for c in self.colours],
+            "free_id": self.free_id,
+            "ignore_id": IGNORE_ID,
+            "foreground": list(self.foreground),
+            "dynamic": list(self.dynamic),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Taxonomy:
+        """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        return cls(
+            name=data["name"],
+            names=tuple(data["names"]),
+            colours=tuple((int(r), int(g), int(b)) for r, g, b in data["colours"]),
+            free_id=int(data["free_id"]),
+            foreground=tuple(int(i) for i in data["foreground"]),
+            dynamic=tuple(int(i) for i in data["dynamic"]),
+        )
+
+
+OCC3D_NUSCENES = Taxonomy(
+    name="occ3d-nuscenes",
+    names=(
+        "others",
+        "barrier",
+        "bicycle",
+        "bus",
+        "car",
+        "construction_vehicle",
+        "motorcycle",
+        "pedestrian",
+        "traffic_cone",
+        "trailer",
+        "truck",
+        "driveable_surface",
+        "other_flat",
+        "sidewalk",
+        "terrain",
+        "manmade",
+        "vegetation",
+        "free",
+    ),
+    # nuScenes-lidarseg colours where they can be told apart on a grey street
+    colours=(
+        (90, 90, 90),
+        (112, 128, 144),
+        (220, 20, 60),
+        (255, 127, 80),
+        (255, 158, 0),
+        (233, 150, 70),
+        (255, 61, 99),
+        (0, 0, 230),
+        (47, 79, 79),
+        (255, 140, 0),
+        (255, 99, 71),
+        (0, 207, 191),
+        (175, 0, 75),
+        (110, 70, 160),
+        (112, 180, 60),
+        (222, 184, 135),
+        (0, 135, 0),
+        (255, 255, 255),
+    ),
+    free_id=17,
+    foreground=tuple(range(11)),
+    dynamic=(2, 3, 4, 5, 6, 7, 9, 10),
+)
+"""Occ3D-nuScenes: the nuScenes-lidarseg challenge ids plus free (Occ3D, arXiv 2304.14365)."""

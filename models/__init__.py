@@ -1,0 +1,1 @@
+"""The occupancy networks, in plain PyTorch."""
