@@ -1,0 +1,148 @@
+"""Folders that appear whole or not at all, and the metadata of zarr groups on a file system.
+
+A folder is built under ``<root>/.partial`` and renamed into place. Its name there carries the
+writer's process, so that a later job can tell a killed writer's leftovers from one at work.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import secrets
+import shutil
+import socket
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+PARTIAL = ".partial"
+_ABANDONED_S = 24 * 3600.0
+
+
+def write_group(folder: Path, attributes: dict[str, Any]) -> None:
+    """Write a zarr 3 group's ``zarr.json`` in one atomic step, on the disk when it returns."""
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    temporary = folder / f".zarr.json.{os.getpid()}.{secrets.token_hex(4)}"
+    with temporary.open("x", encoding="ascii") as file:
+        file.write(json.dumps(document, indent=2) + "\n")
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(folder / "zarr.json")
+
+
+def read_group(folder: Path) -> dict[str, Any]:
+    """Attributes of a zarr 3 group.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: missing or not a group's metadata.
+    """
+    document = json.loads((folder / "zarr.json").read_text(encoding="ascii"))
+    if document["zarr_format"] != 3 or document["node_type"] != "group":
+        raise ValueError("not the metadata of a zarr 3 group")
+    return dict(document["attributes"])
+
+
+def subfolders(folder: Path) -> list[str]:
+    """Sorted names of the visible folders inside; none if the folder is missing."""
+    if not folder.is_dir():
+        return []
+    return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+
+
+def new_partial(root: Path, name: str) -> Path:
+    """An empty folder of this process under ``root/.partial``.
+
+    Raises:
+        OSError: the root is gone or cannot be written.
+    """
+    partial = root / PARTIAL / f"{name}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
+    while True:
+        with contextlib.suppress(FileNotFoundError):  # another writer tidied .partial away
+            partial.parent.mkdir(exist_ok=True)
+            partial.mkdir()
+            return partial
+        if not root.is_dir():
+            raise FileNotFoundError(f"{root} is gone")
+
+
+def commit_folder(partial: Path, final: Path, *, is_committed: Callable[[], bool]) -> None:
+    """Rename a finished folder into place. Where another writer was first, its folder stays.
+
+    Raises:
+        OSError: the rename failed and nobody else's commit is there.
+    """
+    if final.exists() and not is_committed():
+        # no writer of ours leaves this; half a copy made by hand, say
+        debris = partial.with_name(partial.name + "-debris")
+        final.rename(debris)
+        shutil.rmtree(debris, ignore_errors=True)
+    try:
+        partial.rename(final)
+    except OSError:
+        if not is_committed():
+            raise
+    else:
+        _sync(final.parent)
+
+
+def remove_folder(folder: Path) -> None:
+    """Remove a folder if it is there, and an emptied ``.partial`` above it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    if folder.parent.name == PARTIAL:
+        with contextlib.suppress(OSError):
+            folder.parent.rmdir()  # fails while another writer is at work
+
+
+def sweep_partial(root: Path) -> None:
+    """Remove what killed writers left; folders of writers that may be at work are spared."""
+    folder = root / PARTIAL
+    for name in subfolders(folder):
+        with contextlib.suppress(OSError):
+            if _abandoned(folder / name):
+                remove_folder(folder / name)
+    with contextlib.suppress(OSError):
+        folder.rmdir()
+
+
+def sync_tree(folder: Path) -> None:
+    """Push a folder's files to the disk, so that a marker written next is never ahead of them."""
+    for path in sorted(folder.rglob("*")):
+        _sync(path)
+
+
+def sha256_of(array: NDArray[Any]) -> str:
+    """Hash of an array's values as little-endian bytes in C order."""
+    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+    return hashlib.sha256(little.data).hexdigest()
+
+
+def _abandoned(partial: Path) -> bool:
+    """Whether the writer is gone: by its process here, by age on another machine."""
+    parts = partial.name.removesuffix("-debris").rsplit("-", 3)
+    if len(parts) != 4 or parts[1] != _host() or not parts[2].isdecimal():
+        return time.time() - partial.stat().st_mtime > _ABANDONED_S
+    try:
+        os.kill(int(parts[2]), 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False
+
+
+def _host() -> str:
+    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,125 @@
+"""Voxel labels of frames and scenes with their confidence, mask and LiDAR evidence.
+
+Legend: T frames of a scene; X forward, Y left, Z up, in each frame's own ego frame.
+"""
+
+from __future__ import annotations
+
+import enum
+import re
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.geometry.transforms import Transform
+
+Voxels = NDArray[np.uint8]
+VOXEL_ARRAYS = ("semantics", "confidence", "mask", "hits", "passes")
+"""Names of the (T, X, Y, Z) arrays of a scene; the last two are optional."""
+
+_SCENE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
+
+
+class MaskBit(enum.IntFlag):
+    """Bits of a voxel's mask.
+
+    TRUSTED: observed, and P(label is right) reaches the job's threshold: train on it.
+    LIDAR_OBSERVED: a LiDAR ray ended in it or passed through it.
+    CAMERA_VISIBLE: a camera sees it past the labelled occupancy.
+    DYNAMIC: its class can move.
+    """
+
+    TRUSTED = 1
+    LIDAR_OBSERVED = 2
+    CAMERA_VISIBLE = 4
+    DYNAMIC = 8
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameLabels:
+    """Labels of one frame, in its own ego frame.
+
+    Attributes:
+        semantics: (X, Y, Z) uint8 class ids.
+        confidence: (X, Y, Z) uint8 index into the header's levels.
+        mask: (X, Y, Z) uint8 ``MaskBit``.
+        hits, passes: (X, Y, Z) uint8 LiDAR rays that ended in, or went through, the voxel.
+    """
+
+    token: str
+    timestamp_us: int
+    T_global_ego: Transform
+    semantics: Voxels
+    confidence: Voxels
+    mask: Voxels
+    hits: Voxels | None = None
+    passes: Voxels | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SceneLabels:
+    """Labels of a whole scene: what one writer commits.
+
+    Attributes:
+        timestamps_us: (T,) int64.
+        T_global_ego: (T, 4, 4) float64, metres.
+        semantics, confidence, mask, hits, passes: (T, X, Y, Z) uint8, see ``FrameLabels``.
+
+    Raises:
+        ValueError: a shape or dtype is wrong, the id cannot be a folder name, a frame token
+            occurs twice, or only one of hits and passes is given.
+    """
+
+    scene_id: str
+    frame_tokens: tuple[str, ...]
+    timestamps_us: NDArray[np.int64]
+    T_global_ego: NDArray[np.float64]
+    semantics: Voxels
+    confidence: Voxels
+    mask: Voxels
+    hits: Voxels | None = None
+    passes: Voxels | None = None
+
+    def __post_init__(self) -> None:
+        check_scene_id(self.scene_id)
+        T = len(self.frame_tokens)
+        if T == 0 or len(set(self.frame_tokens)) != T:
+            raise ValueError(f"scene {self.scene_id}: frame tokens must be unique and at least one")
+        if (self.hits is None) != (self.passes is None):
+            raise ValueError(f"scene {self.scene_id}: hits and passes come together")
+        if self.semantics.ndim != 4:
+            raise ValueError(f"scene {self.scene_id}: semantics has shape {self.semantics.shape}")
+        want: dict[str, tuple[tuple[int, ...], type]] = {
+            "timestamp_us": ((T,), np.int64),
+            "T_global_ego": ((T, 4, 4), np.float64),
+        }
+        for name, array in self.arrays().items():
+            shape, dtype = want.get(name, ((T, *self.semantics.shape[1:]), np.uint8))
+            if array.shape != shape or array.dtype != dtype:
+                raise ValueError(
+                    f"scene {self.scene_id}: {name} is {array.dtype} {array.shape}, "
+                    f"must be {np.dtype(dtype)} {shape}"
+                )
+
+    def __len__(self) -> int:
+        return len(self.frame_tokens)
+
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The arrays by their names in the store, absent ones left out."""
+        voxels = {name: getattr(self, name) for name in VOXEL_ARRAYS}
+        return {
+            "timestamp_us": self.timestamps_us,
+            "T_global_ego": self.T_global_ego,
+            **{name: array for name, array in voxels.items() if array is not None},
+        }
+
+
+def _check_scene_id(scene_id: str) -> None:
+    """Raise ``ValueError`` for an id that cannot be a folder name."""
+    if not _SCENE_ID.fullmatch(scene_id):
+        raise ValueError(
+            f"scene id {scene_id!r} must be 1..200 letters, digits, '.', '_' or '-', "
+            "and not begin with '.' or '-'"
+        )
