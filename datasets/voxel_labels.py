@@ -116,7 +116,7 @@ class SceneLabels:
         }
 
 
-def _check_scene_id(scene_id: str) -> None:
+def check_scene_id(scene_id: str) -> None:
     """Raise ``ValueError`` for an id that cannot be a folder name."""
     if not _SCENE_ID.fullmatch(scene_id):
         raise ValueError(
