@@ -76,3 +76,150 @@ class ModelInputs:
             points=None if self.points is None else tuple(p.to(device) for p in self.points),
             depth=None if self.depth is None else self.depth.to(device),
         )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameInputs:
+    """One frame before batching and BEV augmentation; fields as in ``ModelInputs`` without B.
+
+    Attributes:
+        images: (N, H, W, 3) uint8 RGB at network size.
+        points: (P, 5) float32 in the (unaugmented) ego frame, or None.
+        depth: (N, H, W) float32 metres, or None.
+    """
+
+    images: NDArray[np.uint8]
+    T_ego_camera: NDArray[np.float64]
+    intrinsics: NDArray[np.float64]
+    post_image: NDArray[np.float64]
+    points: NDArray[np.float32] | None
+    depth: NDArray[np.float32] | None
+
+
+def prepare_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameInputs:
+    """Read one frame's pictures (and points when the spec asks for them).
+
+    Raises:
+        SceneError: a picture or point file is bad.
+    """
+    fitted = [fit_image(source.read_image(view), spec) for view in frame.cameras]
+    n = len(frame.cameras)
+    images = np.empty((n, spec.height, spec.width, 3), np.uint8)
+    posts = np.empty((n, 3, 3))
+    for i, (pixels, post) in enumerate(fitted):
+        images[i], posts[i] = pixels, post
+    T_ego_camera = np.array([v.T_ego_camera for v in frame.cameras]).reshape(n, 4, 4)
+    intrinsics = np.array([v.intrinsics for v in frame.cameras]).reshape(n, 3, 3)
+    points = depth = None
+    if spec.lidar:
+        points = points_in_ego(source, frame, past=spec.past_sweeps)
+        depth = depth_maps(
+            points[:, :3], frame.cameras, posts, spec
+        )  # measured before any augmentation, so flips leave it alone
+    return FrameInputs(
+        images=images,
+        T_ego_camera=T_ego_camera,
+        intrinsics=intrinsics,
+        post_image=posts,
+        points=points,
+        depth=depth,
+    )
+
+
+def fit_image(
+    pixels: NDArray[np.uint8], spec: InputSpec
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Resize by width (bicubic) and keep the bottom rows, padding black above if too low.
+
+    Args:
+        pixels: (h, w, 3) stored picture.
+
+    Returns:
+        (H, W, 3) picture and the (3, 3) map from stored to network pixels.
+    """
+    h, w = pixels.shape[:2]
+    scale = spec.width / w
+    resized_h = int(h * scale)
+    image = Image.fromarray(pixels)
+    if (w, h) != (spec.width, resized_h):
+        image = image.resize((spec.width, resized_h))
+    cut = resized_h - spec.height
+    image = image.crop((0, cut, spec.width, resized_h))
+    post = np.array([[scale, 0.0, 0.0], [0.0, scale, -float(cut)], [0.0, 0.0, 1.0]])
+    return np.asarray(image, np.uint8), post
+
+
+def depth_maps(
+    points_ego: NDArray[np.float32],
+    cameras: Sequence[CameraView],
+    post_image: NDArray[np.float64],
+    spec: InputSpec,
+) -> NDArray[np.float32]:
+    """LiDAR depth seen by each camera; the nearest return wins a pixel.
+
+    Args:
+        points_ego: (P, 3) metres.
+        post_image: (N, 3, 3) stored to network pixels.
+
+    Returns:
+        (N, H, W) float32 metres along the optical axis, 0 where there is no return.
+    """
+    maps = np.zeros((len(cameras), spec.height, spec.width), np.float32)
+    for out, camera, post in zip(maps, cameras, post_image, strict=True):
+        T = inverse(camera.T_ego_camera).astype(np.float32)
+        z = points_ego @ T[2, :3] + T[2, 3]
+        keep = (z >= spec.depth_min_m) & (z < spec.depth_max_m)
+        near = points_ego[keep] @ T[:3, :3].T + T[:3, 3]
+        K = (post @ camera.intrinsics).astype(np.float32)
+        uv = near @ K[:2].T / near[:, 2:]
+        col, row = np.rint(uv).astype(np.int64).T
+        inside = (col >= 0) & (col < spec.width) & (row >= 0) & (row < spec.height)
+        d = near[inside, 2]
+        flat = row[inside] * spec.width + col[inside]
+        farthest_first = np.argsort(-d, kind="stable")
+        out.ravel()[flat[farthest_first]] = d[farthest_first]
+    return maps
+
+
+def collate(frames: Sequence[FrameInputs], T_bda: NDArray[np.float64] | None = None) -> ModelInputs:
+    """Batch frames that have the same number of cameras.
+
+    Args:
+        T_bda: (B, 4, 4) ego to augmented ego; identity when left out.
+
+    Raises:
+        ValueError: no frame, or frames with different camera counts.
+    """
+    counts = {len(f.images) for f in frames}
+    if len(counts) != 1:
+        raise ValueError(f"a batch needs frames of one camera count, got {sorted(counts)}")
+    bda = np.tile(np.eye(4), (len(frames), 1, 1)) if T_bda is None else T_bda
+    images = torch.from_numpy(np.stack([f.images for f in frames])).permute(0, 1, 4, 2, 3)
+    mean = torch.tensor(IMAGENET_MEAN).view(1, 1, 3, 1, 1)
+    std = torch.tensor(IMAGENET_STD).view(1, 1, 3, 1, 1)
+    has_lidar = all(f.points is not None for f in frames)
+    points = depth = None
+    if has_lidar:
+        points = tuple(_augmented(f.points, T) for f, T in zip(frames, bda, strict=True))
+        depth = torch.from_numpy(np.stack([f.depth for f in frames if f.depth is not None]))
+    return ModelInputs(
+        images=((images.float() - mean) / std).contiguous(),
+        T_ego_camera=_stack([f.T_ego_camera for f in frames]),
+        intrinsics=_stack([f.intrinsics for f in frames]),
+        post_image=_stack([f.post_image for f in frames]),
+        T_bda=_stack(list(bda)),
+        points=points,
+        depth=depth,
+    )
+
+
+def _stack(arrays: Sequence[NDArray[np.float64]]) -> Tensor:
+    return torch.from_numpy(np.stack(arrays)).float()
+
+
+def _augmented(points: NDArray[np.float32] | None, T_bda: NDArray[np.float64]) -> Tensor:
+    assert points is not None
+    out = points.copy()
+    T = T_bda.astype(np.float32)
+    out[:, :3] = points[:, :3] @ T[:3, :3].T + T[:3, 3]
+    return torch.from_numpy(out)

@@ -1,4 +1,4 @@
-"""Class lists: names, colours, the free and ignore ids, and the groups that metrics and losses use."""
+"""Class lists: names, colours, the free and ignore ids, and the groups of classes."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ def to_quaternion(T: Transform) -> NDArray[np.float64]:
         [m[0, 2] - m[2, 0], m[1, 0] + m[0, 1], squares[2], m[2, 1] + m[1, 2]],
         [m[1, 0] - m[0, 1], m[0, 2] + m[2, 0], m[2, 1] + m[1, 2], squares[3]],
     ]
-    q = np.array(rows[i]) / d
+    q: NDArray[np.float64] = np.array(rows[i]) / d
     return q if q[0] >= 0 else -q
 
 
@@ -80,4 +80,5 @@ def inverse(T: Transform) -> Transform:
 
 def apply(T_dst_src: Transform, points_src: NDArray[Any]) -> NDArray[np.float64]:
     """Points (..., 3) in src to dst, float64."""
-    return np.asarray(points_src, np.float64) @ T_dst_src[:3, :3].T + T_dst_src[:3, 3]
+    out: NDArray[np.float64] = np.asarray(points_src, np.float64) @ T_dst_src[:3, :3].T
+    return out + T_dst_src[:3, 3]

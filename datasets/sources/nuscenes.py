@@ -1,0 +1,291 @@
+"""Frames from a nuScenes root, through nuscenes-devkit.
+
+Format: nuScenes v1.0 (13 JSON tables, ``samples/`` and ``sweeps/``). A scene id is the scene's
+name. Every pose chain goes through the global frame with the ego pose of its own timestamp:
+``T_ego_sensor = inv(T_global_ego(key)) T_global_ego(sensor) T_ego_sensor(calibration)``.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from nuscenes.nuscenes import NuScenes
+from nuscenes.utils.splits import create_splits_scenes
+from PIL import Image
+
+from datasets.errors import SceneError, SetupError
+from datasets.frames import CameraView, Frame, LidarSweep, Scene
+from datasets.geometry.transforms import Transform, from_quaternion, inverse
+
+CAMERA_ORDER = (
+    "CAM_FRONT_LEFT",
+    "CAM_FRONT",
+    "CAM_FRONT_RIGHT",
+    "CAM_BACK_LEFT",
+    "CAM_BACK",
+    "CAM_BACK_RIGHT",
+)
+LIDAR = "LIDAR_TOP"
+MAX_AZIMUTH_GAP_DEG = 20
+"""A spinning LiDAR's turn has no wider gap: the ground answers everywhere."""
+
+
+class NuScenesSource:
+    """A ``SceneSource`` over a nuScenes root.
+
+    Args:
+        root: the folder that holds ``v1.0-*``, ``samples`` and ``sweeps``.
+        version: table folder; found by itself when there is only one.
+        past_sweeps, future_sweeps: at most so many neighbours of a key sweep; fewer where the
+            chain ends or files are missing.
+        splits: scene names of further splits (they win over the official ones).
+        labelled_share: part of the training scenes that ``labeled`` names; ``unlabeled`` is the
+            rest (see ``labelled_subset``).
+
+    Raises:
+        SetupError: no such folder, no or several table folders, tables that do not load.
+    """
+
+    name = "nuscenes"
+    licence = "CC BY-NC-SA 4.0 (nuScenes terms of use): non-commercial"
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        past_sweeps: int,
+        future_sweeps: int = 0,
+        version: str | None = None,
+        splits: Mapping[str, Sequence[str]] | None = None,
+        labelled_share: float = 0.2,
+    ) -> None:
+        self.root = Path(root)
+        self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
+        self.version = version or _only_version(self.root)
+        self._scenes: dict[str, dict[str, Any]] = {s["name"]: s for s in self._tables.scene}
+        self._splits = self._known_splits(splits or {}, labelled_share)
+
+    @functools.cached_property
+    def _tables(self) -> Any:
+        try:
+            return NuScenes(self.version, dataroot=str(self.root), verbose=False)
+        except (AssertionError, OSError, ValueError, KeyError) as error:
+            raise SetupError(f"{self.root / self.version}: tables do not load: {error}") from error
+
+    def __getstate__(self) -> dict[str, Any]:
+        # data loader workers read files by path; the tables are loaded again if asked for
+        return {k: v for k, v in self.__dict__.items() if k != "_tables"}
+
+    def _known_splits(
+        self, extra: Mapping[str, Sequence[str]], labelled_share: float
+    ) -> dict[str, tuple[str, ...]]:
+        present = self._scenes.keys()
+        known = {"all": tuple(sorted(present))}
+        for name, scenes in create_splits_scenes().items():
+            if here := tuple(s for s in scenes if s in present):
+                known[name] = here
+        train = known.get("train", ())
+        if train:
+            by_token = {self._scenes[name]["token"]: name for name in train}
+            chosen = set(labelled_subset(list(by_token), labelled_share))
+            known["labeled"] = tuple(n for t, n in by_token.items() if t in chosen)
+            known["unlabeled"] = tuple(n for t, n in by_token.items() if t not in chosen)
+        known.update({name: tuple(scenes) for name, scenes in extra.items()})
+        return known
+
+    def scene_ids(self, split: str) -> tuple[str, ...]:
+        """Scene names of a split: ``all``, an official split, ``labeled``, ``unlabeled``, or
+        scene names separated by commas."""
+        if split in self._splits:
+            return self._splits[split]
+        names = tuple(split.split(","))
+        if all(name in self._scenes for name in names):
+            return names
+        raise SetupError(
+            f"{self.root}: unknown split {split!r}; it has {', '.join(sorted(self._splits))}, "
+            "or name scenes separated by commas"
+        )
+
+    def scene(self, scene_id: str) -> Scene:
+        record = self._scenes[scene_id]
+        frames = []
+        token = record["first_sample_token"]
+        while token:
+            try:
+                sample = self._tables.get("sample", token)
+                frames.append(self._frame(scene_id, sample))
+            except SceneError as error:
+                raise SceneError(
+                    where=f"scene {scene_id}: {error.where}",
+                    frame=token,
+                    rule=f"{error.rule} [{error.frame}]",
+                ) from error
+            except KeyError as error:
+                raise SceneError(
+                    where=f"scene {scene_id}", frame=token, rule=f"broken table link {error}"
+                ) from error
+            token = sample["next"]
+        return Scene(scene_id=scene_id, frames=tuple(frames))
+
+    def _frame(self, scene_id: str, sample: dict[str, Any]) -> Frame:
+        data: dict[str, str] = sample["data"]
+        records = {channel: self._tables.get("sample_data", t) for channel, t in data.items()}
+        cameras = [c for c in CAMERA_ORDER if c in records]
+        cameras += sorted(
+            c for c, r in records.items() if r["sensor_modality"] == "camera" and c not in cameras
+        )
+        key = records.get(LIDAR)
+        reference = key or (records[cameras[0]] if cameras else None)
+        if reference is None:
+            raise SceneError(where=scene_id, rule="the frame has neither camera nor LiDAR")
+        T_global_ego = self._ego_pose(reference)
+        T_ego_global = inverse(T_global_ego)
+        return Frame(
+            scene_id=scene_id,
+            token=sample["token"],
+            timestamp_us=int(reference["timestamp"]),
+            T_global_ego=T_global_ego,
+            cameras=tuple(self._camera(c, records[c], T_ego_global) for c in cameras),
+            lidar=self._sweep(key, T_ego_global) if key else None,
+            past_sweeps=self._neighbours(key, "prev", self.past_sweeps, T_ego_global),
+            future_sweeps=self._neighbours(key, "next", self.future_sweeps, T_ego_global),
+        )
+
+    def _neighbours(
+        self, key: dict[str, Any] | None, link: str, limit: int, T_ego_global: Transform
+    ) -> tuple[LidarSweep, ...]:
+        sweeps: list[LidarSweep] = []
+        token = key[link] if key else ""
+        while token and len(sweeps) < limit:
+            record = self._tables.get("sample_data", token)
+            if (self.root / record["filename"]).exists():
+                sweeps.append(self._sweep(record, T_ego_global))
+            token = record[link]
+        return tuple(sweeps)
+
+    def _sweep(self, record: dict[str, Any], T_ego_global: Transform) -> LidarSweep:
+        return LidarSweep(
+            path=self.root / record["filename"],
+            timestamp_us=int(record["timestamp"]),
+            T_ego_lidar=T_ego_global @ self._ego_pose(record) @ self._calibration(record)[0],
+        )
+
+    def _camera(self, name: str, record: dict[str, Any], T_ego_global: Transform) -> CameraView:
+        T_ego_camera, intrinsics = self._calibration(record)
+        return CameraView(
+            name=name,
+            path=self.root / record["filename"],
+            timestamp_us=int(record["timestamp"]),
+            width=int(record["width"]),
+            height=int(record["height"]),
+            intrinsics=intrinsics,
+            T_ego_camera=T_ego_global @ self._ego_pose(record) @ T_ego_camera,
+        )
+
+    def _ego_pose(self, record: dict[str, Any]) -> Transform:
+        pose = self._tables.get("ego_pose", record["ego_pose_token"])
+        return _pose(pose, table="ego_pose.json")
+
+    def _calibration(self, record: dict[str, Any]) -> tuple[Transform, NDArray[np.float64]]:
+        sensor = self._tables.get("calibrated_sensor", record["calibrated_sensor_token"])
+        intrinsics = np.array(sensor["camera_intrinsic"], np.float64)
+        return _pose(sensor, table="calibrated_sensor.json"), intrinsics
+
+    def read_image(self, view: CameraView) -> NDArray[np.uint8]:
+        try:
+            with Image.open(view.path) as image:
+                pixels = np.asarray(image.convert("RGB"), np.uint8)
+        except (OSError, SyntaxError, ValueError) as error:
+            raise SceneError(
+                where=str(view.path), rule=f"picture cannot be decoded: {error}"
+            ) from None
+        if pixels.shape != (view.height, view.width, 3):
+            raise SceneError(
+                where=str(view.path),
+                rule=f"picture is {pixels.shape[1]}x{pixels.shape[0]}, "
+                f"sample_data.json says {view.width}x{view.height}",
+            )
+        return pixels
+
+    def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        try:
+            raw = np.fromfile(sweep.path, np.uint8)
+        except OSError as error:
+            raise SceneError(where=str(sweep.path), rule=f"cannot be read: {error}") from None
+        if raw.size == 0 or raw.size % 20:
+            raise SceneError(
+                where=str(sweep.path),
+                rule=f"truncated: {raw.size} bytes is no positive multiple of 20 "
+                "(x, y, z, intensity, ring as float32)",
+            )
+        points = raw.view("<f4").reshape(-1, 5)[:, :4].astype(np.float32)
+        if not np.isfinite(points).all():
+            row = int(np.argwhere(~np.isfinite(points).all(axis=1))[0, 0])
+            raise SceneError(where=str(sweep.path), rule=f"point {row} is not finite")
+        _check_full_turn(points, sweep.path)
+        return points
+
+    def fingerprint(self, scene_id: str) -> str:
+        digest = hashlib.sha256()
+        for frame in self.scene(scene_id).frames:
+            digest.update(f"{frame.token} {frame.timestamp_us}".encode())
+            digest.update(frame.T_global_ego.tobytes())
+            for camera in frame.cameras:
+                digest.update(f"{camera.name} {_size(camera.path)}".encode())
+                digest.update(camera.intrinsics.tobytes() + camera.T_ego_camera.tobytes())
+            sweeps = (*frame.past_sweeps, *frame.future_sweeps)
+            for sweep in (frame.lidar, *sweeps) if frame.lidar else sweeps:
+                digest.update(f"{sweep.timestamp_us} {_size(sweep.path)}".encode())
+                digest.update(sweep.T_ego_lidar.tobytes())
+        return digest.hexdigest()
+
+
+def labelled_subset(tokens: Sequence[str], share: float) -> tuple[str, ...]:
+    """Scene tokens that count as labelled: ``random.seed(42)``, sample of the sorted tokens.
+
+    This is the published protocol (EFFOcc ``nuscenes_dataset_occ.py``), so equal shares of the
+    700 training scenes name the same scenes.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share lies in 0..1, got {share}")
+    ordered = sorted(tokens)
+    return tuple(random.Random(42).sample(ordered, round(share * len(ordered))))
+
+
+def _only_version(root: Path) -> str:
+    if not root.is_dir():
+        raise SetupError(f"{root}: no such folder (expected a nuScenes root)")
+    found = sorted(p.parent.name for p in root.glob("v1.0-*/scene.json"))
+    if len(found) != 1:
+        have = ", ".join(found) or "none"
+        raise SetupError(f"{root}: needs one table folder v1.0-*, has {have}; name a version")
+    return found[0]
+
+
+def _pose(record: dict[str, Any], *, table: str) -> Transform:
+    try:
+        return from_quaternion(record["rotation"], record["translation"])
+    except (ValueError, TypeError) as error:
+        raise SceneError(where=table, frame=str(record["token"]), rule=str(error)) from error
+
+
+def _check_full_turn(points: NDArray[np.float32], path: Path) -> None:
+    degrees = np.degrees(np.arctan2(points[:, 1], points[:, 0])).astype(np.int64) % 360
+    seen = np.unique(degrees)
+    gap = int(np.diff(np.append(seen, seen[0] + 360)).max())
+    if gap > MAX_AZIMUTH_GAP_DEG:
+        raise SceneError(
+            where=str(path),
+            rule=f"truncated: no return over {gap} degrees of azimuth ({len(points)} points)",
+        )
+
+
+def _size(path: Path) -> str:
+    return f"{path.name} {path.stat().st_size if path.exists() else 'missing'}"

@@ -1,0 +1,265 @@
+"""The optimisation loop that teacher and student share.
+
+AdamW, one-cycle learning rate, gradient-norm clipping and an exponential moving average of the
+weights. Per step only some BEV columns go through the head and the loss, half of them drawn from
+columns that hold objects. The state on disk continues a stopped run.
+
+Legend: B frames, X Y Z voxels, M sampled columns, K classes.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import time
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW
+from torch.optim.lr_scheduler import OneCycleLR
+from torch.utils.data import DataLoader
+from tqdm import tqdm
+
+from datasets.inputs import ModelInputs
+from datasets.taxonomy import Taxonomy
+from datasets.training_sets import FrameSet, Sample
+from models.losses import voxel_cross_entropy
+
+
+class ColumnHead(Protocol):
+    def columns(self, bev: Tensor, column_index: Tensor) -> Tensor: ...
+
+
+class OccupancyNetwork(Protocol):
+    """What the loop needs of a network; ``FusionTeacher`` and ``CameraStudent`` have it."""
+
+    occ_head: ColumnHead
+
+    def bev(self, inputs: ModelInputs) -> Tensor: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainingConfig:
+    """One training run.
+
+    Attributes:
+        steps: optimisation steps.
+        learning_rate: peak of the one-cycle schedule.
+        weight_decay, clip_norm: AdamW's decay and the largest gradient norm (L2).
+        columns: BEV columns per frame that are scored in a step.
+        rarity: exponent of the class weights ``frequency ** -rarity``; 0 for none.
+        ema: decay of the moving average of the weights, reached after a warm-up.
+        save_every: steps between states on disk.
+        seed: decides the columns; the data set has its own.
+    """
+
+    steps: int
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-2
+    clip_norm: float = 5.0
+    columns: int = 1500
+    rarity: float = 0.35
+    ema: float = 0.995
+    save_every: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.steps < 1 or self.columns < 1 or self.learning_rate <= 0:
+            raise ValueError(f"steps, columns and learning rate must be positive: {self}")
+
+
+def train(
+    network: nn.Module,
+    samples: Iterable[Sample],
+    *,
+    config: TrainingConfig,
+    taxonomy: Taxonomy,
+    class_weights: Tensor,
+    folder: Path,
+    start: int = 0,
+    state: dict[str, Any] | None = None,
+    device: str = "cpu",
+) -> nn.Module:
+    """Train and return the averaged network in eval mode.
+
+    Args:
+        network: an ``OccupancyNetwork``.
+        samples: the batches of steps ``start`` to ``config.steps - 1``.
+        class_weights: (K,) float.
+        folder: gets ``log.jsonl``, ``state.pt`` and ``config.json``.
+        start, state: where a stopped run goes on, from ``load_state``.
+
+    Raises:
+        ValueError: the loss is not finite.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
+    network.to(device).train()
+    average = copy.deepcopy(network).eval().requires_grad_(False)
+    optimiser = AdamW(
+        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
+    )
+    schedule = OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps, pct_start=0.1)
+    if state is not None:
+        network.load_state_dict(state["network"])
+        average.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        schedule.load_state_dict(state["schedule"])
+    class_weights = class_weights.to(device)
+    foreground = torch.zeros(256, dtype=torch.bool)
+    foreground[list(taxonomy.foreground)] = True
+
+    began, running = time.monotonic(), math.nan
+    with (folder / "log.jsonl").open("a") as log:
+        bar = tqdm(samples, total=config.steps, initial=start, desc="train", mininterval=2.0)
+        for step, sample in enumerate(bar, start=start):
+            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
+            columns = draw_columns(
+                sample.semantics, sample.weight, foreground, config.columns, generator
+            )
+            loss = _loss(network, sample, columns, class_weights, device)
+            if not torch.isfinite(loss):
+                raise ValueError(f"step {step}: the loss is {loss.item()}")
+            optimiser.zero_grad(set_to_none=True)
+            loss.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+            optimiser.step()
+            schedule.step()
+            _update_average(average, network, min(config.ema, (1 + step) / (10 + step)))
+            value = loss.item()
+            running = value if math.isnan(running) else 0.98 * running + 0.02 * value
+            bar.set_postfix(loss=f"{running:.3f}", refresh=False)
+            if (step + 1) % 20 == 0:
+                record = {
+                    "step": step + 1,
+                    "loss": round(running, 5),
+                    "lr": schedule.get_last_lr()[0],
+                    "seconds": round(time.monotonic() - began, 1),
+                }
+                log.write(json.dumps(record) + "\n")
+                log.flush()
+            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
+                _save_state(
+                    folder / "state.pt",
+                    {
+                        "step": step + 1,
+                        "config": asdict(config),
+                        "network": network.state_dict(),
+                        "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "schedule": schedule.state_dict(),
+                    },
+                )
+    return average
+
+
+def load_state(folder: Path, config: TrainingConfig) -> tuple[int, dict[str, Any] | None]:
+    """Step and state of a stopped run in this folder, or ``(0, None)``.
+
+    Raises:
+        ValueError: the folder's run had another configuration.
+    """
+    path = folder / "state.pt"
+    if not path.exists():
+        return 0, None
+    state = torch.load(path, map_location="cpu", weights_only=True)
+    if state["config"] != asdict(config):
+        raise ValueError(f"{path}: from a run with another configuration; choose another folder")
+    return int(state["step"]), state
+
+
+def steps_loader(samples: FrameSet, start: int, stop: int) -> DataLoader[Sample]:
+    """Batches of steps ``start`` to ``stop - 1``, prepared ahead in one other process.
+
+    The process is forked from a clean server: zarr in a plain fork can deadlock.
+    """
+    return DataLoader(
+        samples,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=1,
+        multiprocessing_context="forkserver",
+        prefetch_factor=4,
+    )
+
+
+def count_labels(samples: FrameSet, n_classes: int, *, at_most: int = 64) -> Tensor:
+    """(K,) usable voxels per class in evenly spaced frames of the set."""
+    step = max(1, len(samples.items) // at_most)
+    counts = torch.zeros(256)
+    for labels, frame in samples.items[::step]:
+        target = labels.target(frame)
+        usable = torch.from_numpy(target.semantics[target.weight > 0]).long()
+        counts += torch.bincount(usable, minlength=256)
+    return counts[:n_classes]
+
+
+def class_weights(counts: Tensor, rarity: float) -> Tensor:
+    """``frequency ** -rarity``, scaled so that the mean over all voxels is 1.
+
+    Args:
+        counts: (K,) voxels per class. A class with very few weighs as much as one with 1e-5 of
+            the voxels, so that a handful of voxels never steers the training.
+    """
+    frequency = counts.double() / counts.sum().clamp(min=1)
+    weights = frequency.clamp(min=1e-5).pow(-rarity)
+    return (weights / (weights * frequency).sum()).float()
+
+
+def draw_columns(
+    semantics: Tensor,  # (B, X, Y, Z) uint8
+    weight: Tensor,  # (B, X, Y, Z) float
+    foreground: Tensor,  # (256,) bool
+    count: int,
+    generator: torch.Generator,
+) -> Tensor:
+    """Columns to score: half from those with a usable object voxel, half from all usable ones.
+
+    Returns:
+        (M, 3) int64 rows of frame, x, y; M <= count * B, each at most once.
+    """
+    usable = weight > 0
+    any_usable = usable.any(-1)
+    has_object = (usable & foreground[semantics.long()]).any(-1)
+    rows = []
+    for b in range(len(semantics)):
+        objects = _pick(has_object[b].nonzero(), count // 2, generator)
+        others = any_usable[b].clone()
+        others[objects[:, 0], objects[:, 1]] = False
+        rest = _pick(others.nonzero(), count - len(objects), generator)
+        xy = torch.cat([objects, rest])
+        rows.append(torch.cat([torch.full((len(xy), 1), b), xy], dim=1))
+    return torch.cat(rows)
+
+
+def _pick(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    return candidates[torch.randperm(len(candidates), generator=generator)[:count]]
+
+
+def _loss(network: Any, sample: Sample, columns: Tensor, weights: Tensor, device: str) -> Tensor:
+    b, x, y = columns.unbind(1)
+    target = sample.semantics[b, x, y].to(device)  # (M, Z)
+    weight = sample.weight[b, x, y].to(device)
+    bev = network.bev(sample.inputs.to(device))
+    logits = network.occ_head.columns(bev, columns.to(device))  # (M, Z, K)
+    return voxel_cross_entropy(logits, target, weight, class_weights=weights)
+
+
+@torch.no_grad()
+def _update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
+    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
+        if kept.is_floating_point():
+            kept.lerp_(new, 1 - decay)
+        else:
+            kept.copy_(new)
+
+
+def _save_state(path: Path, state: dict[str, Any]) -> None:
+    partial = path.with_suffix(".partial")
+    torch.save(state, partial)
+    partial.replace(path)

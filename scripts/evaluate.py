@@ -1,0 +1,116 @@
+"""Score a model or a label store against ground truth, masked and unmasked.
+
+    python scripts/evaluate.py --store runs/labels.zarr
+    python scripts/evaluate.py --weights runs/student/camera_tiny_student.safetensors --split val
+
+``mIoU[camera-visible]`` counts voxels in the ground truth's camera mask (the benchmark's figure),
+``mIoU[all]`` every voxel; for a store also ``mIoU[trusted]``, the voxels that its mask keeps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from datasets.errors import AutolabelError
+from datasets.frames import Frame, SceneSource
+from datasets.inputs import collate, prepare_frame
+from datasets.label_store import LabelStore, MaskBit
+from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
+from datasets.sources.opening import SOURCES, open_source
+from datasets.training_sets import GroundTruth
+from models.checkpoint import load_checkpoint
+
+Prediction = tuple[Frame, NDArray[np.uint8], NDArray[np.bool_] | None]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--store", type=Path, help="label store; every finished scene is scored")
+    what.add_argument("--weights", type=Path, help="teacher or student weights")
+    parser.add_argument("--source", choices=SOURCES, default="city")
+    parser.add_argument("--root", type=Path, default=Path("runs/city"))
+    parser.add_argument("--split", default="val", help="scenes to run the weights on")
+    parser.add_argument("--out", type=Path, help="JSON file for the scores")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+
+    if args.store:
+        store = LabelStore.open(args.store)
+        source: SceneSource = open_source(args.source, args.root, past_sweeps=0)
+        taxonomy = store.header.taxonomy
+        predictions = stored_labels(store, source)
+        masks = ["camera-visible", "all", "trusted"]
+    else:
+        model = load_checkpoint(args.weights, device=args.device)
+        spec = model.preset.inputs
+        source = open_source(args.source, args.root, past_sweeps=spec.past_sweeps)
+        taxonomy = model.preset.taxonomy
+        frames = [f for s in source.scene_ids(args.split) for f in source.scene(s).frames]
+        predictions = (
+            (frame, predict(model.module, source, frame, spec, args.device), None)
+            for frame in tqdm(frames, desc="evaluate")
+        )
+        masks = ["camera-visible", "all"]
+
+    truth = GroundTruth(args.root, ())
+    matrices = {mask: ConfusionMatrix(taxonomy.n_classes) for mask in masks}
+    kept = 0
+    for frame, predicted, trusted in predictions:
+        expected = truth.labels(frame)
+        matrices["camera-visible"].update(expected.semantics, predicted, expected.mask_camera)
+        matrices["all"].update(expected.semantics, predicted)
+        if trusted is not None:
+            matrices["trusted"].update(expected.semantics, predicted, trusted)
+            kept += int((trusted & expected.mask_camera).sum())
+    table = ScoreTable(taxonomy=taxonomy, matrices=matrices)
+    scores = table.to_json()
+    print(table)
+    if args.store:
+        right = np.trace(matrices["trusted"].counts) / max(matrices["trusted"].counts.sum(), 1)
+        visible = max(int(matrices["camera-visible"].counts.sum()), 1)
+        scores["trusted voxels that are right"] = round(float(100 * right), 2)
+        scores["camera-visible voxels that are trusted"] = round(100 * kept / visible, 2)
+        print(
+            f"trusted voxels that are right: {100 * right:.2f} %; "
+            f"camera-visible voxels (ground truth's mask) that are trusted: {100 * kept / visible:.2f} %"
+        )
+    for mask in masks:
+        print(f"mIoU[{mask}] = {scores[f'mIoU[{mask}]']}")
+    if args.out:
+        args.out.parent.mkdir(parents=True, exist_ok=True)
+        args.out.write_text(json.dumps(scores, indent=1) + "\n")
+    return 0
+
+
+def stored_labels(store: LabelStore, source: SceneSource) -> Iterator[Prediction]:
+    for scene_id in tqdm(store.scene_ids(), desc="evaluate"):
+        scene = store.scene(scene_id)
+        for frame in source.scene(scene_id).frames:
+            labels = scene.frame(scene.index_of(frame.token))
+            yield frame, labels.semantics, (labels.mask & MaskBit.TRUSTED) > 0
+
+
+def predict(
+    network: torch.nn.Module, source: SceneSource, frame: Frame, spec: object, device: str
+) -> NDArray[np.uint8]:
+    with torch.inference_mode():
+        inputs = collate([prepare_frame(source, frame, spec)]).to(device)
+        return network(inputs)[0].argmax(-1).to(torch.uint8).cpu().numpy()
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

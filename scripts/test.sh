@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# Install with the test extra and run the suite: bash scripts/test.sh [pytest options]
+set -euo pipefail
+cd "$(dirname "$0")/.."
+. scripts/setup_env.sh
+
+began=$SECONDS
+install_autolabel test
+installed=$SECONDS
+say "tests (install took $((installed - began)) s)"
+.venv/bin/ruff check .
+.venv/bin/ruff format --check .
+.venv/bin/mypy
+.venv/bin/python -m pytest "$@"
+echo "time: install $((installed - began)) s, checks and tests $((SECONDS - installed)) s"

@@ -1,0 +1,136 @@
+"""Train the LiDAR-camera teacher on the labelled share, calibrate it, write its weights.
+
+    python scripts/train_teacher.py --out runs/teacher                      # the built-in city
+    python scripts/train_teacher.py --source nuscenes --root DIR --preset fusion_r18_occ3d ...
+
+Scenes of the labelled split are divided: the last ones (``--held-out``) are never trained on;
+they calibrate the confidence and give the printed scores. Stopped and started again with the
+same options it goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from autolabel.confidence import CalibrationHistogram
+from datasets.errors import AutolabelError, SetupError
+from datasets.inputs import collate, prepare_frame
+from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
+from datasets.sources.opening import SOURCES, open_source
+from datasets.training_sets import FrameSet, GroundTruth
+from models.checkpoint import save_checkpoint
+from models.presets import build, preset
+from models.training import (
+    TrainingConfig,
+    class_weights,
+    count_labels,
+    load_state,
+    steps_loader,
+    train,
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("--source", choices=SOURCES, default="city")
+    parser.add_argument("--root", type=Path, default=Path("runs/city"))
+    parser.add_argument("--split", default="labeled", help="scenes that carry ground truth")
+    parser.add_argument("--preset", default="city_tiny")
+    parser.add_argument("--out", type=Path, default=Path("runs/teacher"))
+    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--batch", type=int, default=1)
+    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--held-out", type=int, default=2, help="scenes kept for calibration")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+
+    chosen = preset(args.preset)
+    source = open_source(args.source, args.root, past_sweeps=chosen.inputs.past_sweeps)
+    scenes = source.scene_ids(args.split)
+    if len(scenes) <= args.held_out:
+        raise SetupError(f"split {args.split!r} has {len(scenes)} scenes, {args.held_out} held out")
+    fit, held_out = scenes[: -args.held_out], scenes[-args.held_out :]
+    samples = FrameSet(
+        source, [GroundTruth(args.root, fit)], chosen.inputs, batch=args.batch, seed=args.seed
+    )
+    config = TrainingConfig(steps=args.steps, learning_rate=args.learning_rate, seed=args.seed)
+
+    torch.manual_seed(args.seed)
+    network = build(args.preset)
+    start, state = load_state(args.out, config)
+    began = time.monotonic()
+    network = train(
+        network,
+        steps_loader(samples, start, config.steps),
+        config=config,
+        taxonomy=chosen.taxonomy,
+        class_weights=class_weights(
+            count_labels(samples, chosen.taxonomy.n_classes), config.rarity
+        ),
+        folder=args.out,
+        start=start,
+        state=state,
+        device=args.device,
+    )
+    minutes = (time.monotonic() - began) / 60
+
+    # held-out labelled scenes: what does a confidence mean, and how good are the labels?
+    histogram = CalibrationHistogram(chosen.taxonomy.n_classes)
+    matrices = {
+        "camera-visible": ConfusionMatrix(chosen.taxonomy.n_classes),
+        "all": ConfusionMatrix(chosen.taxonomy.n_classes),
+    }
+    frames = [frame for scene in held_out for frame in source.scene(scene).frames]
+    for frame in tqdm(frames, desc="calibrate"):
+        inputs = collate([prepare_frame(source, frame, chosen.inputs)])
+        with torch.inference_mode():
+            raw, labels = network(inputs.to(args.device))[0].softmax(-1).max(-1)
+        predicted = labels.to(torch.uint8).cpu().numpy()
+        expected = GroundTruth(args.root, held_out).labels(frame)
+        known = expected.mask_lidar | expected.mask_camera
+        correct = predicted[known] == expected.semantics[known]
+        histogram.update(raw.cpu().numpy()[known], predicted[known], correct)
+        matrices["camera-visible"].update(expected.semantics, predicted, expected.mask_camera)
+        matrices["all"].update(expected.semantics, predicted)
+    table = ScoreTable(taxonomy=chosen.taxonomy, matrices=matrices)
+    calibration = histogram.fit()
+    print(table)
+    print(calibration.summary())
+
+    training = {
+        "command": "python scripts/train_teacher.py " + " ".join(sys.argv[1:]),
+        "scenes": list(fit),
+        "held_out": list(held_out),
+        "steps": config.steps,
+        "minutes": round(minutes, 1) if start == 0 else None,
+        "scores": table.to_json(),
+    }
+    weights = args.out / f"{args.preset}_teacher.safetensors"
+    save_checkpoint(
+        weights,
+        network,
+        args.preset,
+        {
+            "calibration": json.dumps(calibration.to_json()),
+            "training": json.dumps(training),
+        },
+    )
+    (args.out / "scores.json").write_text(json.dumps(training, indent=1) + "\n")
+    print(f"weights: {weights}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

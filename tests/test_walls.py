@@ -1,0 +1,103 @@
+"""The walls of the house: who may import whom, and names that must stay ours."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("datasets", "models", "autolabel", "viz", "scripts")
+MAY_IMPORT = {
+    "datasets": {"datasets"},
+    "models": {"models", "datasets"},
+    "autolabel": {"autolabel", "models", "datasets"},
+    "viz": {"viz", "datasets"},
+    "scripts": {"autolabel", "models", "datasets", "viz"},
+}
+MAY_USE_RAY = {"autolabel", "scripts"}
+
+
+def imported_roots(path: Path) -> set[str]:
+    roots: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots.update(alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            assert node.module is not None
+            roots.add(node.module.split(".")[0])
+    return roots
+
+
+def sources() -> list[Path]:
+    return [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def test_every_room_has_sources() -> None:
+    assert {path.relative_to(ROOT).parts[0] for path in sources()} == set(ROOMS)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path: Path) -> None:
+    room = path.relative_to(ROOT).parts[0]
+    roots = imported_roots(path)
+    ours = roots & set(ROOMS)
+    assert ours <= MAY_IMPORT[room], f"{path} imports {ours - MAY_IMPORT[room]}"
+    if room not in MAY_USE_RAY:
+        assert "ray" not in roots, f"{path} knows Ray"
+    assert not roots & {"torchvision", "tensorflow", "pickle"}, f"{path} imports {roots}"
+
+
+def test_a_forbidden_import_would_be_seen(tmp_path: Path) -> None:
+    path = tmp_path / "bad.py"
+    path.write_text("def f():\n    from autolabel.cluster import x\n    import ray.util\n")
+    assert imported_roots(path) == {"autolabel", "ray"}
+
+
+@pytest.mark.parametrize("room", ["autolabel", "viz", "scripts"])
+def test_no_entry_folder_shadows_a_standard_module(room: str) -> None:
+    names = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__"}
+    shadowing = names & set(sys.stdlib_module_names)
+    assert shadowing == ({"inspect"} if room == "viz" else set())
+
+
+def test_datasets_is_ours() -> None:
+    import datasets
+
+    assert Path(datasets.__file__ or "").resolve() == ROOT / "datasets" / "__init__.py"
+
+
+def test_nothing_unpickles() -> None:
+    for path in sources():
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            where = f"{path}:{node.lineno}"
+            options = {k.arg: ast.unparse(k.value) for k in node.keywords}
+            if ast.unparse(node.func) == "torch.load":
+                assert options.get("weights_only") == "True", where
+            if ast.unparse(node.func) == "np.load":
+                assert options.get("allow_pickle") == "False", where
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "viz/inspect.py",
+        "autolabel/run.py",
+        "scripts/train_teacher.py",
+        "scripts/train_student.py",
+        "scripts/evaluate.py",
+        "scripts/make_city.py",
+    ],
+)
+def test_every_command_answers_help_run_literally(command: str) -> None:
+    done = subprocess.run(
+        [sys.executable, command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "usage:" in done.stdout
