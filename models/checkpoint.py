@@ -1,0 +1,135 @@
+"""Weights files: safetensors with what the weights are written beside them.
+
+A file's metadata hold the format version, the preset and whatever the caller adds as strings (the
+calibration table and the training provenance, as JSON). Nothing is unpickled, so a file from
+elsewhere can name a wrong network but cannot run code.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import nn
+
+from datasets.errors import SetupError
+from models.presets import OccupancyNet, Preset, build_network, preset
+
+FORMAT = "effocc-autolabel-weights"
+FORMAT_VERSION = "1"
+CALIBRATION_KEY = "calibration"
+PROVENANCE_KEY = "provenance"
+_RESERVED = ("format", "format_version", "preset")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LoadedModel:
+    """A network from a weights file.
+
+    Attributes:
+        module: in eval mode, on the asked device.
+        preset: what it is.
+        metadata: the caller's strings, such as the calibration table.
+        weights_sha256: hex digest of the file's bytes.
+    """
+
+    module: OccupancyNet
+    preset: Preset
+    metadata: dict[str, str]
+    weights_sha256: str
+
+
+def save_checkpoint(
+    path: Path, module: nn.Module, preset_name: str, metadata: Mapping[str, str]
+) -> None:
+    """Writes a weights file; an existing one is replaced in one step.
+
+    Raises:
+        SetupError: there is no such preset.
+        ValueError: ``metadata`` uses a key of the format.
+    """
+    preset(preset_name)
+    if taken := sorted(set(metadata) & set(_RESERVED)):
+        raise ValueError(f"metadata keys belong to the format: {', '.join(taken)}")
+    header = {"format": FORMAT, "format_version": FORMAT_VERSION, "preset": preset_name}
+    tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(tensors, partial, metadata=header | dict(metadata))
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def load_checkpoint(
+    path: Path, *, expect_preset: str | None = None, device: torch.device | str = "cpu"
+) -> LoadedModel:
+    """Builds the network a weights file names, and fills it.
+
+    Raises:
+        SetupError: the file is missing or not of this format and version, holds another preset
+            than ``expect_preset``, or its tensors are not those of its preset.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise SetupError(f"{path}: no such weights file")
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = dict(f.metadata() or {})
+            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise SetupError(f"{path}: not a readable safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise SetupError(f"{path}: a safetensors file, but not written by this toolkit")
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise SetupError(
+            f"{path}: weights format version {version}, this code reads {FORMAT_VERSION}"
+        )
+    name = metadata.get("preset", "")
+    if expect_preset is not None and name != expect_preset:
+        raise SetupError(f"{path}: holds weights of preset {name!r}, not of {expect_preset!r}")
+    try:
+        spec = preset(name)
+    except SetupError as error:
+        raise SetupError(f"{path}: {error}") from error
+    module = build_network(spec.network)
+    if problem := _mismatch(module, tensors):
+        raise SetupError(f"{path}: does not fit preset {name!r}: {problem}")
+    module.load_state_dict(tensors)
+    return LoadedModel(
+        module=module.to(device).eval(),
+        preset=spec,
+        metadata={k: v for k, v in metadata.items() if k not in _RESERVED},
+        weights_sha256=file_sha256(path),
+    )
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes."""
+    with path.open("rb") as f:
+        return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _mismatch(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
+    """Why the tensors do not fit, in one line; empty if they do."""
+    want = module.state_dict()
+    both = want.keys() & tensors.keys()
+    problems = []
+    for what, keys in (
+        ("missing", want.keys() - tensors.keys()),
+        ("unexpected", tensors.keys() - want.keys()),
+        ("other shape", {k for k in both if want[k].shape != tensors[k].shape}),
+    ):
+        if keys:
+            first = sorted(keys)
+            more = f" and {len(first) - 3} more" if len(first) > 3 else ""
+            problems.append(f"{what}: {', '.join(first[:3])}{more}")
+    return "; ".join(problems)

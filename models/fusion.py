@@ -1,0 +1,94 @@
+"""The teacher: cameras and LiDAR, fused in BEV (EFFOcc, arXiv 2406.07042).
+
+Legend: B frames, N cameras, C channels, (Y, X) BEV cells, (X, Y, Z) voxels, K classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from torch import Tensor, nn
+
+from datasets.inputs import ModelInputs
+from models.bev_trunk import ConvFuser, Second, SecondConfig, SecondFpn
+from models.fpn import ImageFpn
+from models.heads import HeadConfig, OccupancyHead
+from models.lidar_encoder import LidarConfig, LidarEncoder
+from models.resnet import ResNet, ResNetConfig
+from models.view_transform import LiftConfig, build_view_transform
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CameraBranchConfig:
+    """Shape of a camera branch: backbone, neck channels, lift to BEV."""
+
+    backbone: ResNetConfig
+    neck_channels: int
+    lift: LiftConfig
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FusionConfig:
+    """Shape of the teacher.
+
+    Attributes:
+        camera: the camera branch; None: LiDAR only, without a fuser.
+        lidar: the LiDAR branch.
+        fused_channels: of the fuser's output.
+        trunk, head: the rest.
+    """
+
+    camera: CameraBranchConfig | None
+    lidar: LidarConfig
+    fused_channels: int = 256
+    trunk: SecondConfig = field(default_factory=SecondConfig)
+    head: HeadConfig = field(default_factory=HeadConfig)
+
+
+class FusionTeacher(nn.Module):
+    """Camera and LiDAR (or LiDAR-only) occupancy network; official state-dict names."""
+
+    def __init__(self, config: FusionConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.pts_middle_encoder = LidarEncoder(config.lidar)
+        bev_channels = config.lidar.out_channels
+        if config.camera is not None:
+            camera = config.camera
+            self.img_backbone = ResNet(camera.backbone)
+            self.img_neck = ImageFpn(camera.backbone.out_channels, camera.neck_channels)
+            self.img_view_transformer = build_view_transform(
+                camera.lift, camera.neck_channels, camera.backbone.finest_stride
+            )
+            self.occ_fuser = ConvFuser(
+                camera.lift.out_channels + bev_channels, config.fused_channels
+            )
+            bev_channels = config.fused_channels
+        self.pts_backbone = Second(bev_channels, config.trunk)
+        self.pts_neck = SecondFpn(config.trunk)
+        self.occ_head = OccupancyHead(config.trunk.out_channels, config.head)
+
+    @property
+    def head(self) -> OccupancyHead:
+        return self.occ_head
+
+    def bev(self, inputs: ModelInputs) -> Tensor:
+        """BEV features in the augmented ego frame, (B, C, Y, X).
+
+        Raises:
+            ValueError: the inputs have no points.
+        """
+        if inputs.points is None:
+            raise ValueError("this network reads LiDAR points, the inputs have none")
+        bev: Tensor = self.pts_middle_encoder(inputs.points)
+        if self.config.camera is not None:
+            maps = self.img_backbone(inputs.images.flatten(0, 1))
+            camera_bev = self.img_view_transformer(self.img_neck(maps), inputs)
+            bev = self.occ_fuser(camera_bev, bev)
+        bev = self.pts_neck(self.pts_backbone(bev))
+        return bev
+
+    def forward(self, inputs: ModelInputs) -> Tensor:
+        """Logits (B, X, Y, Z, K) in the augmented ego frame."""
+        logits: Tensor = self.occ_head(self.bev(inputs))
+        return logits

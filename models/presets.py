@@ -1,0 +1,237 @@
+"""Every network that can be built by name, as typed Python."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import nn
+
+from datasets.errors import SetupError
+from datasets.geometry.grid import VoxelGrid
+from datasets.inputs import InputSpec
+from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
+from models.bev_trunk import BevResNetConfig, SecondConfig
+from models.camera import CameraConfig, CameraStudent
+from models.fusion import CameraBranchConfig, FusionConfig, FusionTeacher
+from models.heads import HeadConfig
+from models.lidar_encoder import LidarConfig
+from models.resnet import ResNetConfig, resnet18, resnet50
+from models.view_transform import LssConfig, PullConfig
+
+OCCUPANCY_GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4,) * 3, shape=(200, 200, 16))
+"""Occ3D-nuScenes: 80 x 80 x 6.4 m around the ego vehicle, ego frame of the LiDAR key-frame."""
+
+OccupancyNet = FusionTeacher | CameraStudent
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Preset:
+    """A network and what belongs to it.
+
+    Attributes:
+        name: as used on command lines and in weights files.
+        grid: the voxels it predicts.
+        taxonomy: the classes it predicts.
+        inputs: what it reads.
+        network: its shape.
+        parameters: learnable numbers, exactly.
+        paper: where it comes from, and the accuracy published there (mIoU[camera-visible]).
+    """
+
+    name: str
+    grid: VoxelGrid
+    taxonomy: Taxonomy
+    inputs: InputSpec
+    network: FusionConfig | CameraConfig
+    parameters: int
+    paper: str
+
+
+def _bev_grid(cell_m: float, cells: int) -> VoxelGrid:
+    return VoxelGrid(
+        min_m=(-40.0, -40.0, -1.0), size_m=(cell_m, cell_m, 6.4), shape=(cells, cells, 1)
+    )
+
+
+def _fine_voxels() -> LidarConfig:
+    grid = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.05, 0.05, 0.16), shape=(1600, 1600, 40))
+    return LidarConfig(grid=grid)
+
+
+def _fusion(backbone: ResNetConfig) -> FusionConfig:
+    lift = LssConfig(grid=_bev_grid(0.4, 200))
+    return FusionConfig(
+        camera=CameraBranchConfig(backbone=backbone, neck_channels=128, lift=lift),
+        lidar=_fine_voxels(),
+    )
+
+
+def fusion_r18_occ3d() -> Preset:
+    return Preset(
+        name="fusion_r18_occ3d",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=256, width=704, lidar=True),
+        network=_fusion(resnet18(outputs=(2, 3, 4))),
+        parameters=21_354_248,
+        paper="EFFOcc-T, R18, camera and LiDAR, Occ3D-nuScenes: 51.49",
+    )
+
+
+def fusion_r50_occ3d() -> Preset:
+    return Preset(
+        name="fusion_r50_occ3d",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=256, width=704, lidar=True),
+        network=_fusion(resnet50(outputs=(2, 3, 4))),
+        parameters=34_029_832,
+        paper="EFFOcc, R50, camera and LiDAR, Occ3D-nuScenes",
+    )
+
+
+def lidar_occ3d() -> Preset:
+    return Preset(
+        name="lidar_occ3d",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=256, width=704, lidar=True),
+        network=FusionConfig(camera=None, lidar=_fine_voxels()),
+        parameters=8_730_352,
+        paper="EFFOcc-L, LiDAR only, with the 18 classes of Occ3D-nuScenes; no published row",
+    )
+
+
+def _flashocc(neck_channels: int) -> CameraConfig:
+    lift = LssConfig(grid=_bev_grid(0.4, 200), depth_channels=None, lidar_depth=False)
+    return CameraConfig(
+        camera=CameraBranchConfig(backbone=resnet50(outputs=(3, 4)), neck_channels=256, lift=lift),
+        trunk=BevResNetConfig(neck_channels=neck_channels),
+    )
+
+
+def flashocc_r50() -> Preset:
+    return Preset(
+        name="flashocc_r50",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=256, width=704, lidar=False),
+        network=_flashocc(256),
+        parameters=44_744_312,
+        paper="FlashOcc M1, R50, one frame, Occ3D-nuScenes: 32.08",
+    )
+
+
+def flashocc_r50_distill() -> Preset:
+    return Preset(
+        name="flashocc_r50_distill",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=256, width=704, lidar=False),
+        network=_flashocc(512),
+        parameters=59_099_512,
+        paper="EFFOcc's distilled FlashOcc, R50, BEV features as wide as the teacher's: 33.89",
+    )
+
+
+_TINY_BACKBONE = ResNetConfig(
+    blocks=(1, 1, 1, 1), widths=(24, 32, 64, 96), bottleneck=False, outputs=(1, 2, 3, 4)
+)
+_TINY_LIFT = PullConfig(grid=_bev_grid(0.8, 100), heights_m=(-0.6, 0.6, 1.8, 3.0, 4.2), channels=32)
+
+
+def city_tiny() -> Preset:
+    voxels = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.2,) * 3, shape=(400, 400, 32))
+    return Preset(
+        name="city_tiny",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=96, width=256, lidar=True),
+        network=FusionConfig(
+            camera=CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=_TINY_LIFT),
+            lidar=LidarConfig(
+                grid=voxels,
+                features="local",
+                channels=(16, 32, 48),
+                blocks=1,
+                paddings=((1, 1, 1), (1, 1, 1)),
+                norm_momentum=0.1,
+            ),
+            fused_channels=64,
+            trunk=SecondConfig(
+                channels=(64, 96), layers=(2, 3), neck_channels=64, norm_momentum=0.1
+            ),
+            head=HeadConfig(conv_channels=128, hidden=128, bev_upsample=2),
+        ),
+        parameters=1_469_928,
+        paper="EFFOcc-T scaled down for a CPU; not published",
+    )
+
+
+def camera_tiny() -> Preset:
+    return Preset(
+        name="camera_tiny",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=96, width=256, lidar=False),
+        network=CameraConfig(
+            camera=CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=_TINY_LIFT),
+            trunk=BevResNetConfig(
+                channels=(64, 96, 128),
+                blocks=(1, 1, 1),
+                strides=(1, 2, 2),
+                neck_channels=64,
+                last_upsample=1,
+            ),
+            head=HeadConfig(conv_channels=128, hidden=128, bev_upsample=2),
+        ),
+        parameters=1_721_048,
+        paper="FlashOcc scaled down for a CPU, with pull instead of lift; not published",
+    )
+
+
+PRESETS: dict[str, Callable[[], Preset]] = {
+    f.__name__: f
+    for f in (
+        fusion_r18_occ3d,
+        fusion_r50_occ3d,
+        lidar_occ3d,
+        flashocc_r50,
+        flashocc_r50_distill,
+        city_tiny,
+        camera_tiny,
+    )
+}
+
+
+def preset(name: str) -> Preset:
+    """The preset of that name.
+
+    Raises:
+        SetupError: there is none; the message lists those there are.
+    """
+    if name not in PRESETS:
+        raise SetupError(f"no preset {name!r}; there are: {', '.join(sorted(PRESETS))}")
+    return PRESETS[name]()
+
+
+def build(name: str) -> OccupancyNet:
+    """A freshly initialised network.
+
+    Raises:
+        SetupError: there is no preset of that name.
+    """
+    return build_network(preset(name).network)
+
+
+def build_network(network: FusionConfig | CameraConfig) -> OccupancyNet:
+    """A freshly initialised network of that shape."""
+    if isinstance(network, FusionConfig):
+        return FusionTeacher(network)
+    return CameraStudent(network)
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Learnable numbers; batch-norm statistics are none."""
+    return sum(p.numel() for p in module.parameters())

@@ -1,0 +1,255 @@
+"""From picture features to a BEV map: lift (LSS) or pull.
+
+Lift (Philion and Fidler, ECCV 2020): every feature pixel predicts a distribution over depth and is
+spread along its ray. Pull: every BEV cell is projected into the pictures at several heights and
+averages what it finds there.
+
+Legend: B frames, N cameras, C channels, D depth bins, (h, w) feature pixels, (H, W) network
+pixels, (Y, X) BEV cells, L heights.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from datasets.geometry.grid import VoxelGrid
+from datasets.inputs import ModelInputs
+from models.ops.bev_pool import pool, pool_sorted
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LssConfig:
+    """Shape of the lift.
+
+    Attributes:
+        grid: BEV cells, one voxel high, in the ego frame.
+        depth_min_m, depth_max_m, depth_step_m: lower edges of the depth bins, max exclusive.
+        context_channels: C of the BEV map.
+        depth_channels: width of the depth network; None: a single 1x1 convolution.
+        lidar_depth: the LiDAR depth map is a further input (a metric map, not a target).
+        reference_parity: as the published code has it: rays through the corner-aligned pixels,
+            lower bin edges, and cell indices truncated toward zero, so that a strip one cell wide
+            below each lower border is pooled too. Needed for published weights. Otherwise rays
+            through the centres of feature pixels, bin centres, and half-open cells.
+    """
+
+    grid: VoxelGrid
+    depth_min_m: float = 1.0
+    depth_max_m: float = 45.0
+    depth_step_m: float = 0.5
+    context_channels: int = 64
+    depth_channels: int | None = 128
+    lidar_depth: bool = True
+    reference_parity: bool = True
+
+    def __post_init__(self) -> None:
+        if self.grid.shape[2] != 1:
+            raise ValueError(f"the BEV grid must be one voxel high: shape={self.grid.shape}")
+        if self.lidar_depth and self.depth_channels is None:
+            raise ValueError("lidar_depth needs a depth network: set depth_channels")
+
+    @property
+    def n_depths(self) -> int:
+        return round((self.depth_max_m - self.depth_min_m) / self.depth_step_m)
+
+    @property
+    def out_channels(self) -> int:
+        return self.context_channels
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PullConfig:
+    """Shape of the pull.
+
+    Attributes:
+        grid: BEV cells in the ego frame; z is not used.
+        heights_m: heights at which each cell looks into the pictures.
+        channels: C of the picture features.
+        min_depth_m: nearer than this a point counts as unseen.
+    """
+
+    grid: VoxelGrid
+    heights_m: tuple[float, ...]
+    channels: int
+    min_depth_m: float = 0.5
+
+    @property
+    def out_channels(self) -> int:
+        return self.channels * len(self.heights_m)
+
+
+LiftConfig = LssConfig | PullConfig
+
+
+def build_view_transform(config: LiftConfig, in_channels: int, stride: int) -> nn.Module:
+    """The module for a lift configuration: (B N, C, h, w), inputs -> (B, C, Y, X)."""
+    if isinstance(config, LssConfig):
+        return LssViewTransform(config, in_channels, stride)
+    if in_channels != config.channels:
+        raise ValueError(f"pull takes {config.channels} channels, the neck gives {in_channels}")
+    return PullViewTransform(config, stride)
+
+
+class LssViewTransform(nn.Module):
+    """Lift, splat, with LiDAR depth as an optional further input."""
+
+    def __init__(self, config: LssConfig, in_channels: int, stride: int) -> None:
+        super().__init__()
+        self.config = config
+        out = config.n_depths + config.context_channels
+        if config.lidar_depth:
+            self.lidar_input_net = nn.Sequential(
+                *_biased_conv_norm_relu(1, 8, kernel=1),
+                *_biased_conv_norm_relu(8, 32, kernel=5, stride=4),
+                *_biased_conv_norm_relu(32, 64, kernel=5, stride=stride // 4),
+            )
+            in_channels += 64
+        self.depth_net: nn.Module
+        if config.depth_channels is None:
+            self.depth_net = nn.Conv2d(in_channels, out, 1)
+        else:
+            self.depth_net = nn.Sequential(
+                *_biased_conv_norm_relu(in_channels, config.depth_channels, kernel=3),
+                *_biased_conv_norm_relu(config.depth_channels, config.depth_channels, kernel=3),
+                nn.Conv2d(config.depth_channels, out, 1),
+            )
+
+    def forward(self, features: Tensor, inputs: ModelInputs) -> Tensor:
+        """(B N, C, h, w) picture features -> (B, context_channels, Y, X)."""
+        probability, context = self.depth_and_context(features, inputs)
+        h, w = (int(n) for n in context.shape[-2:])
+        return self.splat(probability, context, self.cells(inputs, h, w), inputs.images.shape[0])
+
+    def depth_and_context(self, features: Tensor, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """(B N, D, h, w) depth probabilities and (B N, C, h, w) context."""
+        if self.config.lidar_depth:
+            if inputs.depth is None:
+                raise ValueError("this network reads LiDAR depth maps, the inputs have none")
+            depth = inputs.depth.flatten(0, 1)[:, None]
+            features = torch.cat((features, self.lidar_input_net(depth)), dim=1)
+        logits, context = self.depth_net(features).split(
+            (self.config.n_depths, self.config.context_channels), dim=1
+        )
+        return logits.softmax(dim=1), context
+
+    @torch.no_grad()
+    def frustum(self, inputs: ModelInputs, h: int, w: int) -> Tensor:
+        """Every frustum point in the augmented ego frame, metres: (B, N, 3, D, h, w)."""
+        c = self.config
+        B, N, _, H, W = inputs.images.shape
+        like = inputs.post_image
+        depth = c.depth_min_m + c.depth_step_m * torch.arange(c.n_depths).to(like)
+        if c.reference_parity:
+            u = torch.linspace(0, W - 1, w).to(like)
+            v = torch.linspace(0, H - 1, h).to(like)
+        else:
+            u = (torch.arange(w).to(like) + 0.5) * (W / w) - 0.5
+            v = (torch.arange(h).to(like) + 0.5) * (H / h) - 0.5
+            depth = depth + c.depth_step_m / 2
+        d, v, u = torch.meshgrid(depth, v, u, indexing="ij")
+        pixel = torch.stack((u.flatten(), v.flatten()))  # (2, D h w)
+        pixel = torch.inverse(like[..., :2, :2]) @ (pixel - like[..., :2, 2:])
+        scaled = torch.cat((pixel, torch.ones_like(pixel[..., :1, :])), dim=-2) * d.flatten()
+        T = inputs.T_ego_camera
+        ego = (T[..., :3, :3] @ torch.inverse(inputs.intrinsics)) @ scaled + T[..., :3, 3:]
+        bda = inputs.T_bda[:, None]
+        return (bda[..., :3, :3] @ ego + bda[..., :3, 3:]).view(B, N, 3, *d.shape)
+
+    @torch.no_grad()
+    def cells(self, inputs: ModelInputs, h: int, w: int) -> Tensor:
+        """BEV cell y * X + x of every frustum point, -1 outside: (B, N, D, h, w) int64."""
+        grid = self.config.grid
+        points = self.frustum(inputs, h, w).movedim(2, -1)
+        cell = (points - points.new_tensor(grid.min_m)) / points.new_tensor(grid.size_m)
+        cell = cell.trunc() if self.config.reference_parity else cell.floor()
+        inside = ((cell >= 0) & (cell < cell.new_tensor(grid.shape))).all(dim=-1)
+        x, y, _ = cell.unbind(-1)
+        return torch.where(inside, (y * grid.shape[0] + x).nan_to_num().long(), -1)
+
+    def splat(self, probability: Tensor, context: Tensor, cells: Tensor, B: int) -> Tensor:
+        """Sum probability x context over the frustum points of each cell: (B, C, Y, X)."""
+        X, Y, _ = self.config.grid.shape
+        BN, D, h, w = probability.shape
+        frame = torch.arange(B, device=cells.device).view(B, 1, 1, 1, 1)
+        cells = torch.where(cells >= 0, cells + frame * (Y * X), -1)
+        rows = torch.arange(BN * h * w, device=cells.device).view(BN, 1, h, w)
+        bev = pool(
+            context.permute(0, 2, 3, 1).reshape(BN * h * w, -1),
+            rows.expand(BN, D, h, w).reshape(-1),
+            probability.reshape(-1),
+            cells.reshape(-1),
+            B * Y * X,
+        )
+        return bev.view(B, Y, X, -1).permute(0, 3, 1, 2)
+
+
+def _biased_conv_norm_relu(
+    in_channels: int, out_channels: int, *, kernel: int, stride: int = 1
+) -> list[nn.Module]:
+    return [
+        nn.Conv2d(in_channels, out_channels, kernel, stride, kernel // 2),
+        nn.BatchNorm2d(out_channels),
+        nn.ReLU(inplace=True),
+    ]
+
+
+class PullViewTransform(nn.Module):
+    """Cells look into the pictures; no parameters."""
+
+    def __init__(self, config: PullConfig, stride: int) -> None:
+        super().__init__()
+        self.config, self.stride = config, stride
+
+    def forward(self, features: Tensor, inputs: ModelInputs) -> Tensor:
+        """(B N, C, h, w) picture features -> (B, L C, Y, X), zero where no camera looks."""
+        B = inputs.images.shape[0]
+        BN, C, h, w = features.shape
+        X, Y, _ = self.config.grid.shape
+        L = len(self.config.heights_m)
+        rows, weights, cells = self.taps(inputs, h, w)
+        table = features.permute(0, 2, 3, 1).reshape(BN * h * w, C)
+        bev = pool_sorted(table, rows, weights, cells, B * L * Y * X)
+        return bev.view(B, L, Y, X, C).permute(0, 1, 4, 2, 3).reshape(B, L * C, Y, X)
+
+    @torch.no_grad()
+    def taps(self, inputs: ModelInputs, h: int, w: int) -> tuple[Tensor, Tensor, Tensor]:
+        """Bilinear taps, ascending by cell: feature rows, weights, cells (b, l, y, x) row-major."""
+        pixel, depth = self.project(inputs)  # (B, N, 2, P), (B, N, P)
+        N, _, H, W = inputs.images.shape[1:]
+        u, v = pixel.unbind(2)
+        seen = (depth > self.config.min_depth_m) & (u > -0.5) & (u < W - 0.5)
+        seen &= (v > -0.5) & (v < H - 0.5)
+        frame, point, camera = seen.transpose(1, 2).nonzero(as_tuple=True)
+        at = torch.stack((v, u), dim=-1)[frame, camera, point]  # (S, 2)
+        at = (at + 0.5) * at.new_tensor((h / H, w / W)) - 0.5
+        low = at.floor()
+        high_share = at - low
+        iy, ix = (
+            torch.stack((low, low + 1), dim=-1)[:, axis].clamp_(0, n - 1).long()
+            for axis, n in ((0, h), (1, w))
+        )
+        sy, sx = torch.stack((1 - high_share, high_share), dim=-1).unbind(1)
+        cell = frame * depth.shape[-1] + point
+        cameras = seen.sum(dim=1)[frame, point]
+        rows = ((frame * N + camera)[:, None, None] * h + iy[:, :, None]) * w + ix[:, None, :]
+        weights = sy[:, :, None] * sx[:, None, :] / cameras[:, None, None]
+        return rows.flatten(), weights.flatten(), cell.repeat_interleave(4)
+
+    def project(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """Cell centres at every height: network pixels (B, N, 2, P), depth (B, N, P) metres."""
+        grid = self.config.grid
+        like = inputs.T_ego_camera
+        x, y = (
+            grid.min_m[i] + (torch.arange(grid.shape[i]).to(like) + 0.5) * grid.size_m[i]
+            for i in (0, 1)
+        )
+        z, y, x = torch.meshgrid(like.new_tensor(self.config.heights_m), y, x, indexing="ij")
+        points = torch.stack((x, y, z, torch.ones_like(x))).view(4, -1)
+        ego = torch.inverse(inputs.T_bda) @ points  # (B, 4, P)
+        camera = torch.inverse(inputs.T_ego_camera)[..., :3, :] @ ego[:, None]
+        depth = camera[..., 2, :]
+        image = inputs.post_image @ inputs.intrinsics @ camera
+        return image[..., :2, :] / depth.clamp(min=1e-3)[..., None, :], depth
