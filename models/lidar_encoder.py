@@ -24,9 +24,6 @@ from models.ops.sparse_conv import (
 )
 from models.ops.voxelize import voxelize
 
-CONV_OUT: tuple[Triple, Triple, Triple] = ((3, 1, 1), (2, 1, 1), (0, 0, 0))
-"""Kernel, stride and padding of the last convolution, which squeezes the height."""
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LidarConfig:
@@ -40,6 +37,9 @@ class LidarConfig:
             "local": place within the voxel (3), height (0..1), intensity (0..1), time lag (s), 1.
         channels: of each stage; every stage but the last ends in a stride-2 convolution.
         blocks: residual blocks of each stage.
+        down_kernel: cells along each axis of the stride-2 convolutions, and along z of the last
+            one. 3 as published; with 2 every active cell has one parent, so that sites do not
+            spread and a coarse level has about a third of the sites.
         paddings: (z, y, x) of the stride-2 convolutions.
         norm_momentum: of all batch norms.
 
@@ -54,6 +54,7 @@ class LidarConfig:
     features: Literal["raw", "local"] = "raw"
     channels: tuple[int, ...] = (16, 32, 64, 128)
     blocks: int = 2
+    down_kernel: int = 3
     paddings: tuple[Triple, ...] = ((1, 1, 1), (1, 1, 1), (0, 1, 1))
     norm_momentum: float = 0.01
 
@@ -75,8 +76,8 @@ class LidarConfig:
         """(Z, Y, X) after the last convolution."""
         shape = self.sparse_shape
         for padding in self.paddings:
-            shape = strided_shape(shape, (3, 3, 3), (2, 2, 2), padding)
-        return strided_shape(shape, *CONV_OUT)
+            shape = strided_shape(shape, (self.down_kernel,) * 3, (2, 2, 2), padding)
+        return strided_shape(shape, (self.down_kernel, 1, 1), (2, 1, 1), (0, 0, 0))
 
     @property
     def out_channels(self) -> int:
@@ -124,15 +125,18 @@ class LidarEncoder(nn.Module):
             ]
             if i < len(config.paddings):
                 down = SparseConv3d(
-                    channels, config.channels[i + 1], stride=(2, 2, 2), padding=config.paddings[i]
+                    channels,
+                    config.channels[i + 1],
+                    kernel=(config.down_kernel,) * 3,
+                    stride=(2, 2, 2),
+                    padding=config.paddings[i],
                 )
                 layers.append(_conv_norm_relu(down, momentum))
             stages[f"encoder_layer{i + 1}"] = nn.Sequential(*layers)
         self.encoder_layers = nn.Sequential(stages)
         last = config.channels[-1]
-        kernel, stride, padding = CONV_OUT
         self.conv_out = _conv_norm_relu(
-            SparseConv3d(last, last, kernel=kernel, stride=stride, padding=padding), momentum
+            SparseConv3d(last, last, kernel=(config.down_kernel, 1, 1), stride=(2, 1, 1)), momentum
         )
 
     @torch.no_grad()

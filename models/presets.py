@@ -155,16 +155,17 @@ def city_tiny() -> Preset:
                 features="local",
                 channels=(16, 32, 48),
                 blocks=1,
-                paddings=((1, 1, 1), (1, 1, 1)),
+                down_kernel=2,
+                paddings=((0, 0, 0), (0, 0, 0)),
                 norm_momentum=0.1,
             ),
-            fused_channels=64,
+            fused_channels=96,
             trunk=SecondConfig(
-                channels=(64, 96), layers=(2, 3), neck_channels=64, norm_momentum=0.1
+                channels=(96, 128), layers=(2, 2), neck_channels=64, norm_momentum=0.1
             ),
-            head=HeadConfig(conv_channels=128, hidden=128, bev_upsample=2),
+            head=HeadConfig(conv_channels=128, hidden=192, bev_upsample=2),
         ),
-        parameters=1_469_928,
+        parameters=1_862_184,
         paper="EFFOcc-T scaled down for a CPU; not published",
     )
 

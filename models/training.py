@@ -25,6 +25,7 @@ from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
+from datasets.errors import SetupError
 from datasets.inputs import ModelInputs
 from datasets.taxonomy import Taxonomy
 from datasets.training_sets import FrameSet, Sample
@@ -162,14 +163,14 @@ def load_state(folder: Path, config: TrainingConfig) -> tuple[int, dict[str, Any
     """Step and state of a stopped run in this folder, or ``(0, None)``.
 
     Raises:
-        ValueError: the folder's run had another configuration.
+        SetupError: the folder holds a run with another configuration.
     """
     path = folder / "state.pt"
     if not path.exists():
         return 0, None
     state = torch.load(path, map_location="cpu", weights_only=True)
     if state["config"] != asdict(config):
-        raise ValueError(f"{path}: from a run with another configuration; choose another folder")
+        raise SetupError(f"{path}: of a run with another configuration; choose another --out")
     return int(state["step"]), state
 
 
@@ -221,30 +222,29 @@ def draw_columns(
     """Columns to score: half from those with a usable object voxel, half from all usable ones.
 
     Returns:
-        (M, 3) int64 rows of frame, x, y; M <= count * B, each at most once.
+        (M,) int64, row-major over (B, X, Y); M <= count * B, each at most once.
     """
     usable = weight > 0
     any_usable = usable.any(-1)
     has_object = (usable & foreground[semantics.long()]).any(-1)
-    rows = []
-    for b in range(len(semantics)):
-        objects = _pick(has_object[b].nonzero(), count // 2, generator)
-        others = any_usable[b].clone()
-        others[objects[:, 0], objects[:, 1]] = False
-        rest = _pick(others.nonzero(), count - len(objects), generator)
-        xy = torch.cat([objects, rest])
-        rows.append(torch.cat([torch.full((len(xy), 1), b), xy], dim=1))
-    return torch.cat(rows)
+    B, X, Y, _ = semantics.shape
+    drawn = []
+    for b in range(B):
+        objects = _pick(has_object[b], count // 2, generator)
+        others = any_usable[b].flatten()
+        others[objects] = False
+        drawn += [objects + b * X * Y, _pick(others, count - len(objects), generator) + b * X * Y]
+    return torch.cat(drawn)
 
 
 def _pick(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    return candidates[torch.randperm(len(candidates), generator=generator)[:count]]
+    index = candidates.flatten().nonzero().squeeze(1)
+    return index[torch.randperm(len(index), generator=generator)[:count]]
 
 
 def _loss(network: Any, sample: Sample, columns: Tensor, weights: Tensor, device: str) -> Tensor:
-    b, x, y = columns.unbind(1)
-    target = sample.semantics[b, x, y].to(device)  # (M, Z)
-    weight = sample.weight[b, x, y].to(device)
+    target = sample.semantics.flatten(0, 2)[columns].to(device)  # (M, Z)
+    weight = sample.weight.flatten(0, 2)[columns].to(device)
     bev = network.bev(sample.inputs.to(device))
     logits = network.occ_head.columns(bev, columns.to(device))  # (M, Z, K)
     return voxel_cross_entropy(logits, target, weight, class_weights=weights)

@@ -133,7 +133,7 @@ class _SiteIndex:
 def _distinct(keys: Tensor, n_cells: int) -> Tensor:
     """The keys that occur, ascending."""
     if n_cells > DENSE_INDEX_CELLS:
-        distinct: Tensor = torch.unique(keys)  # type: ignore[no-untyped-call]
+        distinct: Tensor = torch.unique(keys)
         return distinct
     seen = torch.zeros(n_cells, dtype=torch.bool, device=keys.device)
     seen[keys] = True
