@@ -48,7 +48,7 @@ def bin_of(raw_confidence: NDArray[Any]) -> NDArray[np.int64]:
         ValueError: a value is not in 0..1 (or NaN).
     """
     p = np.asarray(raw_confidence, np.float32)
-    if not ((p >= 0) & (p <= 1)).all():
+    if not ((p >= 0) & (p <= 1 + 1e-6)).all():
         raise ValueError("raw confidence must lie in 0..1")
     return np.searchsorted(_INNER_EDGES, p, side="right")
 
@@ -58,10 +58,11 @@ class CalibrationHistogram:
 
     Args:
         n_classes: K, free space included.
-        free_id: the class that forms a group of its own.
+        free_id: the class that forms a group of its own; the last one unless told otherwise.
     """
 
-    def __init__(self, n_classes: int, *, free_id: int) -> None:
+    def __init__(self, n_classes: int, *, free_id: int | None = None) -> None:
+        free_id = n_classes - 1 if free_id is None else free_id
         if not 0 <= free_id < n_classes:
             raise ValueError(f"free id {free_id} is not in 0..{n_classes - 1}")
         self.free_id = free_id
@@ -111,9 +112,8 @@ class CalibrationHistogram:
                 weight = self.seen[k] + prior
                 p = _isotonic((self.right[k] + prior * pooled) / weight, weight)
                 table[k] = _round_down(p)
-        return Calibration(
-            levels=LEVELS, table=table, counts=tuple(int(n) for n in self.seen.sum(1))
-        )
+        counts = tuple(int(n) for n in self.seen.sum(1))
+        return Calibration(levels=LEVELS, table=table, counts=counts)
 
 
 def _isotonic(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -193,6 +193,18 @@ class Calibration:
         bins = np.arange(N_BINS)[None, :, None]
         table = (bins >= rises[:, None, :]).sum(-1).astype(np.uint8)
         return cls(levels=levels, table=table, counts=tuple(int(n) for n in data["counts"]))
+
+    def summary(self) -> str:
+        """One line for people: what it was learnt from, and what the top bin of softmax means."""
+        if not self.is_measured:
+            return "uncalibrated: the softmax is taken at its word"
+        few = sum(n < PRIOR_SAMPLES for n in self.counts)
+        top = [self.levels[row[-1]] for row in self.table]
+        return (
+            f"calibrated on {sum(self.counts):,} voxels; {few} of {len(self.counts)} classes have "
+            f"fewer than {PRIOR_SAMPLES:.0f} and lean on their group; "
+            f"the surest labels are right with P >= {min(top)} to {max(top)} by class"
+        )
 
     def reliability(self, histogram: CalibrationHistogram) -> Reliability:
         """How far confidence is from the truth on (preferably other) labelled frames."""

@@ -330,7 +330,7 @@ class LabelStore:
         if labels.scene_id not in self:
             partial = new_partial(self.path, labels.scene_id)
             try:
-                _write_arrays(partial, labels)
+                _write_arrays(partial, labels, self.header.taxonomy.n_classes)
                 final = self.path / "scenes" / labels.scene_id
                 commit_folder(partial, final, is_committed=lambda: labels.scene_id in self)
             finally:
@@ -373,7 +373,7 @@ class LabelStore:
                 folder.rmdir()
 
 
-def _write_arrays(folder: Path, labels: SceneLabels) -> None:
+def _write_arrays(folder: Path, labels: SceneLabels, n_classes: int) -> None:
     """Write a whole scene into an empty folder; its group's attributes, the marker, come last."""
     sha256 = {}
     for name, array in labels.arrays().items():
@@ -391,9 +391,12 @@ def _write_arrays(folder: Path, labels: SceneLabels) -> None:
         )[...] = array
         sha256[name] = sha256_of(array)
     mask = labels.mask
-    counts = {"frames": len(labels), "voxels": mask.size}
+    counts: dict[str, Any] = {"frames": len(labels), "voxels": mask.size}
     for bit in MaskBit:
         counts[str(bit.name).lower()] = int(np.count_nonzero(mask & bit))
+    trusted = labels.semantics[mask & MaskBit.TRUSTED > 0]
+    by_class = np.bincount(trusted, minlength=n_classes)[:n_classes]
+    counts["trusted_by_class"] = [int(n) for n in by_class]
     sync_tree(folder)
     write_group(
         folder,

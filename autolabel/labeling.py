@@ -1,0 +1,212 @@
+"""One scene through the teacher: semantics, calibrated confidence and an honest mask.
+
+Pure: reads the frames' files, returns arrays, knows nothing of Ray or of the store's disk.
+
+Legend: T frames, P LiDAR returns, X Y Z voxels, K classes.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from autolabel.confidence import Calibration
+from datasets.errors import SceneError
+from datasets.frames import Frame, Scene, SceneSource, points_in_ego
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.raycast import lidar_evidence, visible_from_cameras
+from datasets.inputs import FrameInputs, InputSpec, collate, prepare_frame
+from datasets.label_store import StoreHeader
+from datasets.voxel_labels import MaskBit, SceneLabels
+from models.checkpoint import LoadedModel
+from models.presets import Preset
+
+LABELING_VERSION = 1
+"""Raised whenever the same inputs would give other labels."""
+
+Voxels = NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelingConfig:
+    """How labels are made; every field goes into the run id.
+
+    Attributes:
+        min_confidence: a voxel is trusted from this P(label is right) on. Calibration is per
+            predicted class, so the threshold means the same for every class.
+        past_sweeps: earlier LiDAR sweeps to use; None: as many as the teacher was built for.
+        ray_columns: rays per picture row for visibility; wider pictures are sampled.
+        store_evidence: keep the LiDAR hits and passes of every voxel in the store.
+        threads: threads of one worker; the bytes of a label may depend on it.
+
+    Raises:
+        ValueError: a value is out of range.
+    """
+
+    min_confidence: float = 0.5
+    past_sweeps: int | None = None
+    ray_columns: int = 400
+    store_evidence: bool = False
+    threads: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.min_confidence <= 1:
+            raise ValueError(f"min_confidence must lie in 0..1, got {self.min_confidence}")
+        if self.past_sweeps is not None and self.past_sweeps < 0:
+            raise ValueError(f"past_sweeps must not be negative, got {self.past_sweeps}")
+        if self.ray_columns < 1 or self.threads < 1:
+            raise ValueError(f"ray_columns and threads must be positive: {self}")
+
+    def input_spec(self, teacher: InputSpec) -> InputSpec:
+        """What the teacher reads under this configuration."""
+        if self.past_sweeps is None:
+            return teacher
+        return replace(teacher, past_sweeps=self.past_sweeps)
+
+    def resolved(self, teacher: InputSpec) -> dict[str, Any]:
+        """JSON values with nothing left to default."""
+        return asdict(self) | {"past_sweeps": self.input_spec(teacher).past_sweeps}
+
+
+def label_scene(
+    scene: Scene,
+    source: SceneSource,
+    teacher: LoadedModel,
+    calibration: Calibration,
+    config: LabelingConfig,
+) -> SceneLabels:
+    """Label every frame of a scene.
+
+    A voxel is ``LIDAR_OBSERVED`` where a ray of any sweep used ended or passed, and
+    ``CAMERA_VISIBLE`` where a camera sees it through the *predicted* occupancy, decided both per
+    pixel ray and per occupied voxel: pixel rays alone lose two thirds of the distant ground. It
+    is ``TRUSTED`` where it is one of the two and its calibrated confidence reaches
+    ``config.min_confidence``. Confidence is 0 where it is neither: nothing may use those labels.
+
+    Raises:
+        SceneError: a file, pose or picture is bad, or the teacher's output is not finite.
+    """
+    spec, grid = config.input_spec(teacher.preset.inputs), teacher.preset.grid
+    shape = (len(scene.frames), *grid.shape)
+    semantics, confidence, mask = (np.empty(shape, np.uint8) for _ in range(3))
+    evidence = np.empty((2, *shape), np.uint8) if config.store_evidence else None
+    reaches = np.asarray(calibration.levels) >= config.min_confidence
+    for k, frame in enumerate(scene.frames):
+        inputs = prepare_frame(source, frame, spec)
+        semantics[k], raw = _predict(teacher, inputs, frame)
+        level = calibration.levels_of(raw, semantics[k])
+        points = inputs.points
+        if points is None and frame.lidar is not None:
+            points = points_in_ego(source, frame, past=spec.past_sweeps)
+        hits, passes = _lidar_evidence(frame, points, grid)
+        mask[k] = _observation_mask(semantics[k], hits, passes, frame, teacher.preset, config)
+        observed = mask[k] & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
+        mask[k][observed & reaches[level]] |= np.uint8(MaskBit.TRUSTED)
+        confidence[k] = np.where(observed, level, 0)
+        if evidence is not None:
+            evidence[:, k] = hits, passes
+    return SceneLabels(
+        scene_id=scene.scene_id,
+        frame_tokens=tuple(f.token for f in scene.frames),
+        timestamps_us=np.array([f.timestamp_us for f in scene.frames], np.int64),
+        T_global_ego=np.array([f.T_global_ego for f in scene.frames], np.float64),
+        semantics=semantics,
+        confidence=confidence,
+        mask=mask,
+        hits=None if evidence is None else evidence[0],
+        passes=None if evidence is None else evidence[1],
+    )
+
+
+def store_header(
+    teacher: LoadedModel,
+    calibration: Calibration,
+    config: LabelingConfig,
+    *,
+    source: str,
+    licence: str,
+    device: str = "cpu",
+) -> StoreHeader:
+    """Header of a store for such labels. Its run id is the hash of all that determines them."""
+    preset = teacher.preset
+    provenance = {
+        "source": source,
+        "preset": preset.name,
+        "weights_sha256": teacher.weights_sha256,
+        "labeling_version": LABELING_VERSION,
+        "config": config.resolved(preset.inputs) | {"device": device},
+        "calibration": calibration.to_json(),
+    }
+    header = StoreHeader(
+        grid=preset.grid,
+        taxonomy=preset.taxonomy,
+        levels=calibration.levels,
+        licence=licence,
+        provenance=provenance,
+        run_id="unset",
+    )
+    text = json.dumps(header.to_json(), sort_keys=True)
+    return replace(header, run_id=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _predict(
+    teacher: LoadedModel, inputs: FrameInputs, frame: Frame
+) -> tuple[Voxels, NDArray[np.float32]]:
+    """Class and its softmax value of every voxel, both (X, Y, Z)."""
+    device = next(teacher.module.parameters()).device
+    with torch.inference_mode():
+        logits = teacher.module(collate([inputs]).to(device))[0].float()  # (X, Y, Z, K)
+        top, predicted = logits.max(dim=-1)
+        raw = (top - logits.logsumexp(dim=-1)).exp().clamp(max=1.0).cpu().numpy()
+    if not np.isfinite(raw).all():
+        raise SceneError(
+            where=f"scene {frame.scene_id}",
+            frame=frame.token,
+            rule="the teacher's output is not finite",
+        )
+    return predicted.to(torch.uint8).cpu().numpy(), raw
+
+
+def _lidar_evidence(
+    frame: Frame, points: NDArray[np.float32] | None, grid: VoxelGrid
+) -> tuple[Voxels, Voxels]:
+    """Hits and passes (X, Y, Z) of the points (P, 5), each ray from where its sweep was taken."""
+    if points is None or frame.lidar is None:
+        return np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
+    sweeps = (frame.lidar, *frame.past_sweeps)
+    # a point carries its sweep's time lag, computed just so when the points were gathered
+    lags = np.array(
+        [(frame.lidar.timestamp_us - s.timestamp_us) * 1e-6 for s in sweeps], np.float32
+    )
+    order = np.argsort(lags)
+    sweep_of = order[np.searchsorted(lags[order], points[:, 4])]
+    origins = np.array([s.T_ego_lidar[:3, 3] for s in sweeps])[sweep_of]
+    return lidar_evidence(origins, points[:, :3], grid)
+
+
+def _observation_mask(
+    semantics: Voxels,
+    hits: Voxels,
+    passes: Voxels,
+    frame: Frame,
+    preset: Preset,
+    config: LabelingConfig,
+) -> Voxels:
+    """Every bit but ``TRUSTED``, (X, Y, Z)."""
+    stride = max(1, min((v.width for v in frame.cameras), default=1) // config.ray_columns)
+    occupied = semantics != preset.taxonomy.free_id
+    visible = visible_from_cameras(occupied, preset.grid, frame.cameras, stride=stride)
+    mask = np.zeros(semantics.shape, np.uint8)
+    for bit, where in (
+        (MaskBit.LIDAR_OBSERVED, (hits > 0) | (passes > 0)),
+        (MaskBit.CAMERA_VISIBLE, visible),
+        (MaskBit.DYNAMIC, np.isin(semantics, preset.taxonomy.dynamic)),
+    ):
+        mask[where] |= np.uint8(bit)
+    return mask

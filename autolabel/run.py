@@ -1,0 +1,202 @@
+"""Label a split of a log with a teacher into a label store.
+
+    python autolabel/run.py --split unlabeled
+    python autolabel/run.py --source nuscenes --root DIR --weights FILE --split all --store OUT
+    ray submit CLUSTER.yaml autolabel/run.py --split unlabeled
+    ray job submit --working-dir . -- python autolabel/run.py --split unlabeled --store OUT
+
+Started again with the same options it continues and relabels nothing. Exit codes: 0 all labelled,
+1 some scene was set aside (the store says why), 2 the job could not start, 130 stopped.
+"""
+
+import sys
+from pathlib import Path
+
+PACKAGE_ROOT: str | None = None
+if __name__ == "__main__":
+    # This folder must not shadow other modules. The package beside it, if it is there (a clone, a
+    # job's working folder), wins over an installed one; 'ray submit' copies this file alone.
+    _here = Path(__file__).resolve().parent
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
+    if all((_here.parent / p / "__init__.py").is_file() for p in ("autolabel", "datasets")):
+        PACKAGE_ROOT = str(_here.parent)
+        sys.path.insert(0, PACKAGE_ROOT)
+
+# ruff: noqa: E402
+import argparse
+import functools
+import json
+import signal
+import time
+from collections.abc import Sequence
+from typing import NoReturn
+
+import ray
+from tqdm import tqdm
+
+import models
+from autolabel.cluster import Job, JobSummary, Progress, connect, run_job
+from autolabel.confidence import Calibration
+from autolabel.labeling import LabelingConfig, store_header
+from datasets.errors import SetupError
+from datasets.label_store import LabelStore
+from datasets.sources.opening import SOURCES, open_source
+from models.checkpoint import CALIBRATION_KEY, LoadedModel, load_checkpoint
+
+DEFAULT_WEIGHTS = Path(models.__file__).parent / "weights" / "city_tiny_teacher.safetensors"
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SetupError(f"{message}; see --help")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises ``SetupError`` for an unknown or bad option."""
+    parser = _Parser(
+        description=__doc__, allow_abbrev=False, formatter_class=argparse.RawTextHelpFormatter
+    )
+    add = parser.add_argument
+    add("--split", required=True, help="split of the log, or scene ids separated by commas")
+    add("--source", choices=SOURCES, default="city", help="kind of log (city: the built-in one)")
+    add("--root", type=Path, help="folder of the log (city: runs/city, made on first use)")
+    add("--weights", type=Path, default=DEFAULT_WEIGHTS, help="teacher (the packaged city_tiny)")
+    add("--preset", help="refuse weights of any other preset")
+    add("--store", type=Path, default=Path("runs/labels.zarr"), help="label store to write")
+    add("--workers", type=int, help="actors (as many as there are cores)")
+    add("--gpus-per-worker", type=float, default=0.0, help="GPU share of an actor (0: on the CPU)")
+    add("--address", help="Ray cluster to join: HOST:PORT, auto, or local")
+    add("--min-confidence", type=float, default=0.5, help="trust labels from this P(right) on")
+    add("--past-sweeps", type=int, help="earlier LiDAR sweeps (as the teacher was built for)")
+    add("--evidence", action="store_true", help="store LiDAR hits and passes of every voxel")
+    args = parser.parse_args(argv)
+    if args.workers is not None and args.workers < 1:
+        parser.error(f"--workers must be positive, got {args.workers}")
+    if args.root is None:
+        if args.source != "city":
+            parser.error(f"--source {args.source} needs --root")
+        args.root = Path("runs/city")
+    return args
+
+
+def run(args: argparse.Namespace) -> JobSummary:
+    """Set up and run the job. Raises ``SetupError`` before anything is labelled."""
+    try:
+        config = LabelingConfig(
+            min_confidence=args.min_confidence,
+            past_sweeps=args.past_sweeps,
+            store_evidence=args.evidence,
+        )
+    except ValueError as error:
+        raise SetupError(str(error)) from error
+    teacher = load_checkpoint(args.weights, expect_preset=args.preset)
+    calibration = calibration_of(teacher, args.weights)
+    root, past_sweeps = args.root.resolve(), config.input_spec(teacher.preset.inputs).past_sweeps
+    opener = functools.partial(open_source, args.source, root, past_sweeps=past_sweeps)
+    source = opener()
+    scene_ids = source.scene_ids(args.split)
+    header = store_header(
+        teacher,
+        calibration,
+        config,
+        source=args.source,
+        licence=source.licence,
+        device="cuda" if args.gpus_per_worker > 0 else "cpu",
+    )
+    store = LabelStore.open_or_create(args.store.resolve(), header)
+    job = Job(
+        open_source=opener,
+        root=root,
+        weights=args.weights.resolve(),
+        store=store.path,
+        calibration=calibration,
+        config=config,
+        gpus_per_worker=args.gpus_per_worker,
+    )
+    connect(args.address, python_path=PACKAGE_ROOT)
+    with _Reporter() as report:
+        return run_job(job, scene_ids, source=source, workers=args.workers, on_progress=report)
+
+
+def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
+    """The table inside the weights file; without one the softmax is taken at its word.
+
+    Raises:
+        SetupError: the table is damaged or of another class list.
+    """
+    if CALIBRATION_KEY not in teacher.metadata:
+        print(f"warning: {weights} is not calibrated: confidence is plain softmax", file=sys.stderr)
+        return Calibration.uncalibrated(teacher.preset.taxonomy.n_classes)
+    try:
+        calibration = Calibration.from_json(json.loads(teacher.metadata[CALIBRATION_KEY]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SetupError(f"{weights}: damaged calibration table: {error}") from error
+    if len(calibration.counts) != teacher.preset.taxonomy.n_classes:
+        raise SetupError(f"{weights}: the calibration table is of another class list")
+    return calibration
+
+
+class _Reporter:
+    """A bar on a terminal, a line now and then elsewhere."""
+
+    INTERVAL_S = 10.0
+
+    def __init__(self) -> None:
+        self.bar = tqdm(unit="frame", desc="label") if sys.stderr.isatty() else None
+        self.last_s = 0.0
+
+    def __enter__(self) -> "_Reporter":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, p: Progress) -> None:
+        state = f"{p.scenes_done}/{p.scenes} scenes" + (f", {p.failed} failed" if p.failed else "")
+        if self.bar is not None:
+            self.bar.total, self.bar.n = p.frames, p.frames_done
+            self.bar.set_postfix_str(state)
+        elif time.monotonic() - self.last_s >= self.INTERVAL_S:
+            self.last_s = time.monotonic()
+            eta = f"ETA {p.eta_s / 60:.1f} min" if p.frames_done else "starting"
+            rate = f"{p.frames_per_s:.2f} frames/s"
+            print(f"{state}, {p.frames_done}/{p.frames} frames, {rate}, {eta}", file=sys.stderr)
+
+
+def describe(summary: JobSummary, store: Path) -> str:
+    """The closing report."""
+    s = summary
+    kept = 100 * s.trusted / s.voxels if s.voxels else 0.0
+    occupied = 100 * s.trusted_occupied / s.trusted if s.trusted else 0.0
+    lines = [
+        f"labelled {s.frames} frames of {s.scenes} scenes in {s.seconds:.1f} s "
+        f"({s.frames_per_s:.2f} frames/s); {s.skipped} scenes were there already, "
+        f"{s.retries} tries repeated, {len(s.failures)} scenes set aside",
+        f"trusted by the mask: {kept:.1f} % of {s.voxels:,} voxels; "
+        f"{occupied:.1f} % of these are occupied",
+        *(f"  set aside: {scene_id}: {reason}" for scene_id, reason in s.failures.items()),
+        f"store: {store.resolve()}",
+    ]
+    return "\n".join(lines)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        args = parse(argv)
+        summary = run(args)
+        print(describe(summary, args.store))
+        return 1 if summary.failures else 0
+    except SetupError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 130
+    finally:
+        ray.shutdown()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
