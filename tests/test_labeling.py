@@ -1,0 +1,286 @@
+"""One scene through a teacher: what the labels, their confidence and their mask promise."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
+from autolabel.labeling import LabelingConfig, label_scene, store_header
+from datasets.errors import SceneError
+from datasets.frames import CameraView, Frame, LidarSweep, Scene
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import from_yaw
+from datasets.inputs import InputSpec, ModelInputs
+from datasets.label_store import LabelStore, MaskBit, SceneLabels
+from datasets.taxonomy import OCC3D_NUSCENES
+from models import presets
+from models.checkpoint import LoadedModel
+
+GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(40, 40, 8))
+FREE, CAR, ROAD = OCC3D_NUSCENES.free_id, 4, 11
+GROUND_M = -0.25  # centre of the second layer of voxels
+SENSOR_M = (0.0, 0.0, 1.6)
+
+
+class Ground:
+    """A flat road; LiDAR returns on it around the sensor; one camera that looks forward."""
+
+    name = "ground"
+    licence = "CC0"
+
+    def __init__(self, *, frames: int = 2, lidar: bool = True, past: int = 1) -> None:
+        self.frames, self.lidar, self.past = frames, lidar, past
+
+    def scene_ids(self, split: str) -> tuple[str, ...]:
+        return ("s1",)
+
+    def scene(self, scene_id: str) -> Scene:
+        return Scene(
+            scene_id=scene_id, frames=tuple(self._frame(scene_id, k) for k in range(self.frames))
+        )
+
+    def _frame(self, scene_id: str, k: int) -> Frame:
+        T_ego_camera = np.eye(4)
+        T_ego_camera[:3, :3] = [[0, 0, 1], [-1, 0, 0], [0, -1, 0]]
+        T_ego_camera[:3, 3] = SENSOR_M
+        camera = CameraView(
+            name="CAM_FRONT",
+            path=Path("front.jpg"),
+            timestamp_us=k * 500_000,
+            width=64,
+            height=32,
+            intrinsics=np.array([[32.0, 0, 32], [0, 32, 16], [0, 0, 1]]),
+            T_ego_camera=T_ego_camera,
+        )
+        # a past sweep was taken three metres behind
+        sweeps = [
+            LidarSweep(
+                path=Path("sweep.bin"),
+                timestamp_us=k * 500_000 - i * 50_000,
+                T_ego_lidar=from_yaw(0.0, (-3.0 * i, 0.0, SENSOR_M[2])),
+            )
+            for i in range(self.past + 1)
+        ]
+        return Frame(
+            scene_id=scene_id,
+            token=f"{scene_id}-{k}",
+            timestamp_us=k * 500_000,
+            T_global_ego=from_yaw(0.1 * k, (k, 0, 0)),
+            cameras=(camera,),
+            lidar=sweeps[0] if self.lidar else None,
+            past_sweeps=tuple(sweeps[1:]) if self.lidar else (),
+        )
+
+    def read_image(self, view: CameraView) -> NDArray[np.uint8]:
+        return np.full((view.height, view.width, 3), 90, np.uint8)
+
+    def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        assert self.lidar, "opened a LiDAR file that it need not"
+        angle = np.linspace(0, 2 * np.pi, 720, endpoint=False)
+        rings = [
+            np.stack([r * np.cos(angle), r * np.sin(angle), np.full(720, GROUND_M - SENSOR_M[2])])
+            for r in (3.0, 5.0, 7.0)
+        ]
+        points = np.concatenate(rings, axis=1).T
+        return np.concatenate([points, np.full((len(points), 1), 20.0)], 1).astype(np.float32)
+
+    def fingerprint(self, scene_id: str) -> str:
+        return "ground"
+
+
+class Stub(nn.Module):
+    """Says road in the ground layer and free above, with a fixed margin; a car to the left."""
+
+    def __init__(self, margin: float = 4.0, value: float = 0.0) -> None:
+        super().__init__()
+        self.margin = nn.Parameter(torch.tensor(margin))
+        self.value = value
+
+    def forward(self, inputs: ModelInputs) -> Tensor:
+        logits = torch.full((len(inputs.images), *GRID.shape, 18), self.value)
+        logits[..., 2:, FREE] += self.margin
+        logits[..., :2, ROAD] += self.margin
+        logits[:, 28:32, 24:28, 2:4, CAR] += 2 * self.margin
+        return logits
+
+
+def teacher(module: nn.Module | None = None, *, lidar: bool = True) -> LoadedModel:
+    preset = replace(
+        presets.preset("city_tiny"),
+        grid=GRID,
+        inputs=InputSpec(height=32, width=64, lidar=lidar, past_sweeps=1),
+    )
+    module = module or Stub()
+    return LoadedModel(
+        module=module.eval(),  # type: ignore[arg-type]
+        preset=preset,
+        metadata={},
+        weights_sha256="ab" * 32,
+    )
+
+
+def label(
+    source: Ground | None = None,
+    model: LoadedModel | None = None,
+    calibration: Calibration | None = None,
+    **config: Any,
+) -> SceneLabels:
+    source = source or Ground()
+    return label_scene(
+        source.scene("s1"),
+        source,
+        model or teacher(),
+        calibration or Calibration.uncalibrated(18),
+        LabelingConfig(**config),
+    )
+
+
+def bit(labels: SceneLabels, which: MaskBit) -> NDArray[np.bool_]:
+    return (labels.mask & which) > 0
+
+
+def test_labels_carry_the_teachers_classes_and_the_frames_poses() -> None:
+    labels = label()
+    assert labels.frame_tokens == ("s1-0", "s1-1")
+    np.testing.assert_array_equal(labels.timestamps_us, [0, 500_000])
+    np.testing.assert_allclose(labels.T_global_ego[1], from_yaw(0.1, (1, 0, 0)))
+    assert (labels.semantics[:, 28:32, 24:28, 2:4] == CAR).all()
+    assert (labels.semantics[..., :2] == ROAD).all()
+    assert set(np.unique(labels.semantics)) == {FREE, CAR, ROAD}
+
+
+def test_dynamic_bit_marks_the_classes_that_can_move() -> None:
+    labels = label()
+    np.testing.assert_array_equal(bit(labels, MaskBit.DYNAMIC), labels.semantics == CAR)
+
+
+def test_trusted_means_observed_and_sure_enough() -> None:
+    calibration = Calibration.uncalibrated(18)
+    for threshold in (0.0, 0.7, 0.98):
+        labels = label(calibration=calibration, min_confidence=threshold)
+        observed = bit(labels, MaskBit.LIDAR_OBSERVED) | bit(labels, MaskBit.CAMERA_VISIBLE)
+        sure = np.asarray(LEVELS)[labels.confidence] >= threshold
+        np.testing.assert_array_equal(bit(labels, MaskBit.TRUSTED), observed & sure)
+        assert (labels.confidence[~observed] == 0).all()
+        assert 0 < observed.mean() < 1
+
+
+def test_a_class_that_is_often_wrong_is_not_trusted_whatever_its_softmax_says() -> None:
+    histogram = CalibrationHistogram(18, free_id=FREE)
+    rng = np.random.default_rng(0)
+    for k in (FREE, ROAD, CAR):
+        n = 20_000
+        right = rng.random(n) < (0.2 if k == CAR else 0.97)
+        histogram.update(rng.uniform(0.6, 1, n), np.full(n, k), right)
+    labels = label(calibration=histogram.fit())
+    trusted = bit(labels, MaskBit.TRUSTED)
+    car = labels.semantics == CAR
+    assert bit(labels, MaskBit.CAMERA_VISIBLE)[car].any()
+    assert not trusted[car].any()
+    assert trusted[labels.semantics == ROAD].any()
+
+
+def test_each_sweeps_rays_start_where_it_was_taken() -> None:
+    # the past sweep stood at x = -3: above the ground there, rays have passed
+    above = GRID.indices(np.array([-3.0 + 1.2, 0.01, 0.9]))
+    with_past, without = label(store_evidence=True), label(past_sweeps=0, store_evidence=True)
+    assert with_past.passes is not None
+    assert without.passes is not None
+    assert with_past.passes[(0, *above)] > without.passes[(0, *above)]
+    for labels in (with_past, without):
+        assert labels.hits is not None and labels.passes is not None
+        seen = (labels.hits > 0) | (labels.passes > 0)
+        np.testing.assert_array_equal(bit(labels, MaskBit.LIDAR_OBSERVED), seen)
+
+
+def test_evidence_is_left_out_unless_asked_for() -> None:
+    assert label().hits is None
+    assert label().passes is None
+
+
+def test_camera_mask_keeps_the_road_in_view() -> None:
+    labels = label(Ground(frames=1))
+    visible = bit(labels, MaskBit.CAMERA_VISIBLE)[0]
+    x, y = np.meshgrid(np.arange(40), np.arange(40), indexing="ij")
+    centres = GRID.centers(np.stack([x, y, np.ones_like(x)], -1))
+    slope = centres[..., 1] / centres[..., 0]
+    in_view = (centres[..., 0] > 4) & (slope > -0.8) & (slope < 0.25)  # right of the car
+    assert visible[:, :, 1][in_view].mean() > 0.97
+    assert not visible[:, :, 0].any()  # below the road
+    assert not visible[:15].any()  # behind the camera
+
+
+def test_camera_only_teacher_labels_a_log_without_lidar() -> None:
+    labels = label(Ground(lidar=False), teacher(lidar=False))
+    assert not bit(labels, MaskBit.LIDAR_OBSERVED).any()
+    assert bit(labels, MaskBit.TRUSTED).any()
+
+
+def test_lidar_teacher_refuses_a_frame_without_lidar() -> None:
+    with pytest.raises(SceneError, match="no LiDAR"):
+        label(Ground(lidar=False))
+
+
+def test_output_that_is_not_finite_is_the_scenes_fault_and_not_a_sure_label() -> None:
+    with pytest.raises(SceneError, match="not finite"):
+        label(model=teacher(Stub(value=float("nan"))))
+
+
+def test_labels_are_the_same_every_time_and_fit_the_store(tmp_path: Path) -> None:
+    model, calibration, config = teacher(), Calibration.uncalibrated(18), LabelingConfig()
+    header = store_header(model, calibration, config, source="ground", licence="CC0")
+    a, b = label(model=model), label(model=model)
+    for name, array in a.arrays().items():
+        np.testing.assert_array_equal(array, b.arrays()[name])
+    store = LabelStore.create(tmp_path / "labels.zarr", header)
+    store.write_scene(a)
+    stored = LabelStore.open(tmp_path / "labels.zarr").scene("s1")
+    np.testing.assert_array_equal(stored.frame(1).mask, a.mask[1])
+
+
+def test_run_id_follows_all_that_determines_the_labels() -> None:
+    model, calibration = teacher(), Calibration.uncalibrated(18)
+
+    def run_id(
+        model: LoadedModel = model,
+        calibration: Calibration = calibration,
+        source: str = "city",
+        **config: Any,
+    ) -> str:
+        return store_header(
+            model, calibration, LabelingConfig(**config), source=source, licence="CC0"
+        ).run_id
+
+    same = run_id()
+    assert run_id(past_sweeps=1) == same  # what the teacher asks for anyway
+    others = [
+        run_id(min_confidence=0.6),
+        run_id(past_sweeps=0),
+        run_id(store_evidence=True),
+        run_id(source="nuscenes"),
+        run_id(model=replace(model, weights_sha256="cd" * 32)),
+        run_id(calibration=CalibrationHistogram(18, free_id=FREE).fit()),
+    ]
+    assert len({same, *others}) == len(others) + 1
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"min_confidence": 1.5},
+        {"min_confidence": float("nan")},
+        {"past_sweeps": -1},
+        {"threads": 0},
+    ],
+)
+def test_bad_configuration_is_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="must"):
+        LabelingConfig(**values)
