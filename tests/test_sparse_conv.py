@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -181,6 +186,38 @@ def test_batch_norm_survives_too_few_voxels_in_training(voxels: int) -> None:
     )
     out = SparseBatchNorm(3).train()(sites)
     assert out.features.shape == (voxels, 3) and out.features.isfinite().all()
+
+
+SPCONV_ON_ONE_THREAD = """
+import torch
+from models.ops.sparse_conv import SparseConv3d, SparseTensor, apply_spconv
+torch.manual_seed(0)
+coords = (torch.rand(2, 5, 7, 6) < 0.3).nonzero()
+x = SparseTensor(
+    features=torch.randn(len(coords), 16), coords=coords, spatial_shape=(5, 7, 6), batch_size=2
+)
+with torch.no_grad():
+    for kwargs in ({"submanifold": True}, {"stride": (2, 2, 2), "padding": (0, 1, 1)}):
+        conv = SparseConv3d(16, 16, **kwargs).eval()
+        for _ in range(2):
+            torch.testing.assert_close(
+                apply_spconv(conv, x).dense(), conv.forward_torch(x).dense(), rtol=1e-4, atol=1e-5
+            )
+"""
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("spconv") is None, reason="spconv is not installed (extra: gpu)"
+)
+def test_spconv_gives_what_the_plain_torch_twin_gives() -> None:
+    # its CPU forward is right with one thread only, which must be set before it is imported
+    subprocess.run(
+        [sys.executable, "-c", SPCONV_ON_ONE_THREAD],
+        check=True,
+        timeout=120,
+        cwd=Path(__file__).resolve().parents[1],
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
 
 
 @pytest.mark.gpu

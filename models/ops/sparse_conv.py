@@ -16,7 +16,6 @@ from __future__ import annotations
 import functools
 import importlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -352,12 +351,16 @@ def apply_spconv(conv: SparseConv3d, x: SparseTensor) -> SparseTensor:
     layer.weight = conv.weight
     layer.train(conv.training)
     sites = spconv.SparseConvTensor(
-        x.features, x.coords.int(), _as_list(x.spatial_shape), x.batch_size
+        x.features.contiguous(),
+        x.coords.int().contiguous(),
+        list(x.spatial_shape),
+        x.batch_size,
     )
     if conv.submanifold:
-        sites.indice_dict = x.rulebooks.setdefault("spconv", {})
+        sites.indice_dict = x.rulebooks.get("spconv", {})
     out = layer(sites)
     if conv.submanifold:
+        x.rulebooks["spconv"] = out.indice_dict
         return x.with_features(out.features)
     z, y, w = (int(n) for n in out.spatial_shape)
     return SparseTensor(
@@ -366,7 +369,3 @@ def apply_spconv(conv: SparseConv3d, x: SparseTensor) -> SparseTensor:
         spatial_shape=(z, y, w),
         batch_size=x.batch_size,
     )
-
-
-def _as_list(values: Sequence[int]) -> list[int]:
-    return [int(v) for v in values]
