@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.benchmarks import occ3d_nuscenes
-from datasets.errors import SetupError
+from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import FrameInputs, InputSpec, ModelInputs, collate, prepare_frame
@@ -96,7 +96,14 @@ class PseudoLabels:
         if frame.scene_id not in self._open:
             self._open[frame.scene_id] = LabelStore.open(self.path).scene(frame.scene_id)
         scene = self._open[frame.scene_id]
-        labels = scene.frame(scene.index_of(frame.token))
+        try:
+            labels = scene.frame(scene.index_of(frame.token))
+        except KeyError:
+            raise SceneError(
+                where=f"{self.path}: scene {frame.scene_id}",
+                frame=frame.token,
+                rule="the store has no labels of this frame; is it of another log?",
+            ) from None
         usable = (labels.mask & self.bits) == self.bits
         return Target(
             semantics=labels.semantics,

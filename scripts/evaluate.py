@@ -3,8 +3,11 @@
     python scripts/evaluate.py --store runs/labels.zarr
     python scripts/evaluate.py --weights runs/student/camera_tiny_student.safetensors --split val
 
+    python scripts/evaluate.py --store DIR.zarr --source nuscenes --root DIR --lidar   # no truth
+
 ``mIoU[camera-visible]`` counts voxels in the ground truth's camera mask (the benchmark's figure),
 ``mIoU[all]`` every voxel; for a store also ``mIoU[trusted]``, the voxels that its mask keeps.
+``--lidar`` compares a store with the log's own key sweeps instead.
 """
 
 from __future__ import annotations
@@ -20,8 +23,9 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from autolabel.audit import lidar_agreement
 from datasets.errors import AutolabelError
-from datasets.frames import Frame, SceneSource
+from datasets.frames import Frame, SceneSource, points_in_ego
 from datasets.inputs import collate, prepare_frame
 from datasets.label_store import LabelStore, MaskBit
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
@@ -40,10 +44,17 @@ def main() -> int:
     parser.add_argument("--source", choices=SOURCES, default="city")
     parser.add_argument("--root", type=Path, default=Path("runs/city"))
     parser.add_argument("--split", default="val", help="scenes to run the weights on")
+    parser.add_argument("--lidar", action="store_true", help="compare a store with the LiDAR")
     parser.add_argument("--out", type=Path, help="JSON file for the scores")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
 
+    if args.lidar:
+        if not args.store:
+            parser.error("--lidar needs --store")
+        store = LabelStore.open(args.store)
+        compare_with_lidar(store, open_source(args.source, args.root, past_sweeps=0))
+        return 0
     if args.store:
         store = LabelStore.open(args.store)
         source: SceneSource = open_source(args.source, args.root, past_sweeps=0)
@@ -80,10 +91,8 @@ def main() -> int:
         visible = max(int(matrices["camera-visible"].counts.sum()), 1)
         scores["trusted voxels that are right"] = round(float(100 * right), 2)
         scores["camera-visible voxels that are trusted"] = round(100 * kept / visible, 2)
-        print(
-            f"trusted voxels that are right: {100 * right:.2f} %; "
-            f"camera-visible voxels (ground truth's mask) that are trusted: {100 * kept / visible:.2f} %"
-        )
+        print(f"trusted voxels that are right: {100 * right:.2f} %")
+        print(f"voxels in the truth's camera mask that are trusted: {100 * kept / visible:.2f} %")
     for mask in masks:
         print(f"mIoU[{mask}] = {scores[f'mIoU[{mask}]']}")
     if args.out:
@@ -98,6 +107,22 @@ def stored_labels(store: LabelStore, source: SceneSource) -> Iterator[Prediction
         for frame in source.scene(scene_id).frames:
             labels = scene.frame(scene.index_of(frame.token))
             yield frame, labels.semantics, (labels.mask & MaskBit.TRUSTED) > 0
+
+
+def compare_with_lidar(store: LabelStore, source: SceneSource) -> None:
+    for scene_id in store.scene_ids():
+        scene = store.scene(scene_id)
+        for frame in source.scene(scene_id).frames:
+            if frame.lidar is None:
+                continue
+            semantics = scene.frame(scene.index_of(frame.token)).semantics
+            agreement = lidar_agreement(
+                semantics != store.header.taxonomy.free_id,
+                points_in_ego(source, frame)[:, :3],
+                frame.lidar.T_ego_lidar[:3, 3],
+                store.header.grid,
+            )
+            print(f"{scene_id} {frame.token}: {agreement}")
 
 
 def predict(

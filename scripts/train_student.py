@@ -17,7 +17,6 @@ import time
 from pathlib import Path
 
 import torch
-from torch.utils.data import DataLoader
 
 from datasets.errors import AutolabelError, SetupError
 from datasets.sources.opening import SOURCES, open_source

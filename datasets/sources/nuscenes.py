@@ -48,13 +48,11 @@ class NuScenesSource:
         splits: scene names of further splits (they win over the official ones).
         labelled_share: part of the training scenes that ``labeled`` names; ``unlabeled`` is the
             rest (see ``labelled_subset``).
+        name, licence: of the log; the licence goes into every store made from it.
 
     Raises:
         SetupError: no such folder, no or several table folders, tables that do not load.
     """
-
-    name = "nuscenes"
-    licence = "CC BY-NC-SA 4.0 (nuScenes terms of use): non-commercial"
 
     def __init__(
         self,
@@ -65,7 +63,10 @@ class NuScenesSource:
         version: str | None = None,
         splits: Mapping[str, Sequence[str]] | None = None,
         labelled_share: float = 0.2,
+        name: str = "nuscenes",
+        licence: str = "CC BY-NC-SA 4.0 (nuScenes terms of use): non-commercial",
     ) -> None:
+        self.name, self.licence = name, licence
         self.root = Path(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
         self.version = version or _only_version(self.root)

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from datasets.errors import SetupError
 from datasets.sources.nuscenes import NuScenesSource
-from datasets.sources.synthetic import CITY_FILE, DEFAULT_CITY, city_splits, ensure_city
+from datasets.sources.synthetic.city import MARKER, CityConfig, city_splits, ensure_city
 
 SOURCES = ("city", "nuscenes")
+DEFAULT_CITY = CityConfig(labeled_scenes=6, unlabeled_scenes=10, val_scenes=4)
+"""What the demo generates. The shipped teacher was trained on more labelled scenes of it."""
 
 
 def open_source(
@@ -21,9 +23,15 @@ def open_source(
     """
     if kind not in SOURCES:
         raise SetupError(f"unknown source {kind!r}; known: {', '.join(SOURCES)}")
-    splits = None
-    if kind == "city":
-        if not (root / CITY_FILE).exists():  # any finished city will do, whatever its size
-            ensure_city(root, DEFAULT_CITY)
-        splits = city_splits(root)
-    return NuScenesSource(root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, splits=splits)
+    if kind == "nuscenes":
+        return NuScenesSource(root, past_sweeps=past_sweeps, future_sweeps=future_sweeps)
+    if not (root / MARKER).exists():  # any finished city will do, whatever its size
+        ensure_city(root, DEFAULT_CITY)
+    return NuScenesSource(
+        root,
+        past_sweeps=past_sweeps,
+        future_sweeps=future_sweeps,
+        splits=city_splits(root),
+        name="city",
+        licence="CC0-1.0 (synthetic)",
+    )
