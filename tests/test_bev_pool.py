@@ -154,3 +154,25 @@ def test_published_truncation_pools_a_strip_below_the_lower_border() -> None:
     clean = lift(False)
     below = clean.frustum(inputs, 8, 16)[0, 0][0] < -8.001
     assert below.any() and not (clean.cells(inputs, 8, 16)[0, 0] >= 0)[below].any()
+
+
+def test_frames_of_a_batch_are_lifted_apart() -> None:
+    one = one_camera()
+    two = ModelInputs(
+        images=one.images.expand(2, -1, -1, -1, -1),
+        T_ego_camera=torch.cat((one.T_ego_camera, one_camera(yaw_rad=2.0).T_ego_camera)),
+        intrinsics=one.intrinsics.expand(2, -1, -1, -1),
+        post_image=one.post_image.expand(2, -1, -1, -1),
+        T_bda=one.T_bda.expand(2, -1, -1),
+        points=None,
+        depth=None,
+    )
+    torch.manual_seed(0)
+    module = lift(False)
+    features = torch.randn(2, 1, 8, 16)
+    with torch.no_grad():
+        together = module(features, two)
+        first = module(features[:1], one)
+        second = module(features[1:], one_camera(yaw_rad=2.0))
+    torch.testing.assert_close(together, torch.cat((first, second)))
+    assert first.any() and second.any()

@@ -144,3 +144,22 @@ def test_teacher_says_what_it_misses_when_there_are_no_points() -> None:
     inputs = random_inputs(preset("camera_tiny").inputs)
     with pytest.raises(ValueError, match="reads LiDAR points"):
         build("city_tiny").bev(inputs)
+
+
+@pytest.mark.parametrize("name", ["city_tiny", "camera_tiny"])
+def test_a_batch_gives_what_its_frames_give_alone(name: str) -> None:
+    net = build(name).eval()
+    both = random_inputs(preset(name).inputs, frames=2)
+    with torch.no_grad():
+        together = net.bev(both)
+        for b in range(2):
+            alone = ModelInputs(
+                images=both.images[b : b + 1],
+                T_ego_camera=both.T_ego_camera[b : b + 1],
+                intrinsics=both.intrinsics[b : b + 1],
+                post_image=both.post_image[b : b + 1],
+                T_bda=both.T_bda[b : b + 1],
+                points=None if both.points is None else both.points[b : b + 1],
+                depth=None if both.depth is None else both.depth[b : b + 1],
+            )
+            torch.testing.assert_close(net.bev(alone)[0], together[b], rtol=1e-4, atol=1e-5)
