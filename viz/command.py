@@ -1,0 +1,125 @@
+"""The command line of ``viz/inspect.py``: options in, a window or a picture out."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.errors import AutolabelError, SetupError
+
+DEFAULT_ROOT = Path("runs/city")
+MIN_SIZE_PX = (960, 540)
+MAX_SIZE_PX = (7680, 4320)
+
+
+def _size(text: str) -> tuple[int, int]:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
+    if not match:
+        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, e.g. 1920x1080")
+    width, height = int(match[1]), int(match[2])
+    low, high = MIN_SIZE_PX, MAX_SIZE_PX
+    if not (low[0] <= width <= high[0] and low[1] <= height <= high[1]):
+        raise argparse.ArgumentTypeError(
+            f"{text}: must lie between {low[0]}x{low[1]} and {high[0]}x{high[1]}"
+        )
+    return width, height
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of the command."""
+    p = argparse.ArgumentParser(
+        prog="python viz/inspect.py",
+        description="Look at the labels of a store: voxels in 3D, LiDAR points, and the camera "
+        "pictures with the labels drawn over them.",
+    )
+    p.add_argument("store", type=Path, metavar="STORE", help="label store, e.g. runs/labels.zarr")
+    p.add_argument("--scene", metavar="ID", help="scene id (default: the first of the store)")
+    p.add_argument(
+        "--frame", type=int, default=0, metavar="K", help="frame of the scene, from 0 (default 0)"
+    )
+    p.add_argument(
+        "--root",
+        type=Path,
+        default=DEFAULT_ROOT,
+        metavar="DIR",
+        help="nuScenes-format root of the log that was labelled, for its pictures and points "
+        f"(default {DEFAULT_ROOT}); without it the labels are shown alone",
+    )
+    p.add_argument(
+        "--mask",
+        choices=("trusted", "all", "lidar", "camera"),
+        default="trusted",
+        help="which occupied voxels to show: those the store trusts for training (default), all, "
+        "those LiDAR observed, those a camera sees",
+    )
+    p.add_argument(
+        "--screenshot", type=Path, metavar="FILE.png", help="write a picture, open no window"
+    )
+    p.add_argument(
+        "--size",
+        type=_size,
+        default=(1920, 1080),
+        metavar="WxH",
+        help="size of the window or the screenshot in pixels (default 1920x1080)",
+    )
+    p.add_argument(
+        "--renderer",
+        choices=("auto", "open3d", "plain"),
+        default="auto",
+        help="who draws the screenshot's 3D view: auto takes Open3D where it works here and our "
+        "plain rasteriser elsewhere; the picture says which",
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit code: 0, or 2 for a user's fault."""
+    options = parser().parse_args(argv)
+    try:
+        _inspect(options)
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    from viz.review import ReviewSession
+
+    window = options.screenshot is None
+    if window and _no_display():
+        raise SetupError("there is no display to open a window on; use --screenshot FILE.png")
+    if not window and options.screenshot.suffix.lower() != ".png":
+        raise SetupError(f"--screenshot {options.screenshot}: the name must end in .png")
+    session = ReviewSession(options.store, options.root)
+    scene_id = options.scene if options.scene is not None else session.first_scene()
+    frame = session.frame(scene_id, options.frame)
+    for note in frame.notes:
+        print(f"note: {note}", file=sys.stderr)
+    if window:
+        from viz.viewer import show
+
+        show(session, frame, mask=options.mask, size_px=options.size)
+        return
+
+    from viz.screenshot import screenshot
+
+    picture, renderer = screenshot(
+        frame, mask=options.mask, size_px=options.size, renderer=options.renderer
+    )
+    try:
+        options.screenshot.parent.mkdir(parents=True, exist_ok=True)
+        picture.save(options.screenshot)
+    except OSError as error:
+        raise SetupError(f"--screenshot {options.screenshot}: {error.strerror}") from error
+    print(f"{options.screenshot} (3D view drawn by {renderer})")
+
+
+def _no_display() -> bool:
+    return sys.platform.startswith("linux") and not (
+        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
+    )

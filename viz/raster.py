@@ -1,0 +1,158 @@
+"""A plain rasteriser: rectangles and points through a pinhole camera with a depth buffer.
+
+It draws the labels over the camera pictures, and the 3D view where Open3D cannot.
+
+Legend: F faces, N points; H, W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.geometry.transforms import Transform, apply, inverse
+
+NEAR_M = 0.1
+_CHUNK = 2_000_000
+_NOTHING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pinhole:
+    """A camera: z forward, x right, y down; pixel (0, 0)'s centre lies at u = v = 0.
+
+    Attributes:
+        intrinsics: (3, 3), pixels.
+        T_camera_ego: ego to camera, metres.
+    """
+
+    width: int
+    height: int
+    intrinsics: NDArray[np.float64]
+    T_camera_ego: Transform
+
+    def resized(self, width: int, height: int) -> Pinhole:
+        """The same camera with another number of pixels."""
+        sx, sy = width / self.width, height / self.height
+        # pixel centres at whole numbers: u' = (u + 0.5) s - 0.5
+        S = np.array([[sx, 0, (sx - 1) / 2], [0, sy, (sy - 1) / 2], [0, 0, 1]])
+        return Pinhole(
+            width=width,
+            height=height,
+            intrinsics=S @ self.intrinsics,
+            T_camera_ego=self.T_camera_ego,
+        )
+
+
+def look_at(
+    *,
+    eye_m: NDArray[np.float64],
+    target_m: NDArray[np.float64],
+    vertical_fov_deg: float,
+    width: int,
+    height: int,
+) -> Pinhole:
+    """A camera at ``eye_m`` that looks at ``target_m`` with +Z up. Both (3,), ego frame."""
+    forward = target_m - eye_m
+    forward = forward / np.linalg.norm(forward)
+    right = np.cross(forward, [0.0, 0.0, 1.0])
+    right /= np.linalg.norm(right)
+    T_ego_camera = np.eye(4)
+    T_ego_camera[:3, :3] = np.stack([right, np.cross(forward, right), forward], axis=1)
+    T_ego_camera[:3, 3] = eye_m
+    f = height / 2 / np.tan(np.radians(vertical_fov_deg) / 2)
+    K = np.array([[f, 0, (width - 1) / 2], [0, f, (height - 1) / 2], [0, 0, 1]])
+    return Pinhole(width=width, height=height, intrinsics=K, T_camera_ego=inverse(T_ego_camera))
+
+
+def nearest_faces(
+    corners_m: NDArray[np.float32], camera: Pinhole
+) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
+    """Which rectangle each pixel's ray meets first.
+
+    Args:
+        corners_m: (F, 4, 3) rectangles in the ego frame, counter-clockwise seen from the side
+            that is drawn. Those that reach within 0.1 m of the camera's plane are left out.
+
+    Returns:
+        face: (H, W) int64, -1 where there is none.
+        depth_m: (H, W) float32 along the optical axis, infinite where there is none.
+    """
+    buffer = np.full(camera.width * camera.height, _NOTHING, np.uint64)
+    p = apply(camera.T_camera_ego, corners_m)
+    index = np.flatnonzero((p[..., 2] > NEAR_M).all(axis=1))
+    p = p[index]
+    edge_a, edge_b = p[:, 1] - p[:, 0], p[:, 3] - p[:, 0]
+    normal = np.cross(edge_a, edge_b)
+    offset = (normal * p[:, 0]).sum(axis=1)
+    uv = (p / p[..., 2:]) @ camera.intrinsics[:2].T
+    low = np.maximum(np.ceil(uv.min(axis=1)), 0)
+    high = np.minimum(np.floor(uv.max(axis=1)), [camera.width - 1, camera.height - 1])
+    seen = np.flatnonzero((offset < 0) & (high >= low).all(axis=1))
+    index, p0, normal, offset = index[seen], p[seen, 0], normal[seen], offset[seen]
+    # coordinates along the two edges, 0..1 inside the rectangle
+    edge_a = edge_a[seen] / (edge_a[seen] ** 2).sum(axis=1, keepdims=True)
+    edge_b = edge_b[seen] / (edge_b[seen] ** 2).sum(axis=1, keepdims=True)
+    low, extent = low[seen].astype(np.int64), (high - low)[seen].astype(np.int64) + 1
+    to_ray = np.linalg.inv(camera.intrinsics)
+
+    # faces of like extent together: each group is a dense (faces, rows, columns) block
+    size_class = np.ceil(np.log2(extent)).astype(np.int64)
+    for w_class, h_class in np.unique(size_class, axis=0):
+        group = np.flatnonzero((size_class == (w_class, h_class)).all(axis=1))
+        w, h = 1 << int(w_class), 1 << int(h_class)
+        per_chunk = max(1, _CHUNK // (w * h))
+        dv, du = (a.ravel() for a in np.mgrid[:h, :w])
+        for start in range(0, len(group), per_chunk):
+            f = group[start : start + per_chunk]
+            u, v = low[f, :1] + du, low[f, 1:] + dv  # (faces, pixels)
+            ray_x = to_ray[0, 0] * u + to_ray[0, 1] * v + to_ray[0, 2]
+            ray_y = to_ray[1, 1] * v + to_ray[1, 2]
+            n, a, b = normal[f, :, None], edge_a[f, :, None], edge_b[f, :, None]
+            facing = n[:, 0] * ray_x + n[:, 1] * ray_y + n[:, 2]
+            with np.errstate(divide="ignore", invalid="ignore"):
+                z = offset[f, None] / facing
+                along_a = (a[:, 0] * ray_x + a[:, 1] * ray_y + a[:, 2]) * z
+                along_b = (b[:, 0] * ray_x + b[:, 1] * ray_y + b[:, 2]) * z
+                along_a -= (a[:, :, 0] * p0[f]).sum(axis=1, keepdims=True)
+                along_b -= (b[:, :, 0] * p0[f]).sum(axis=1, keepdims=True)
+                eps = 1e-6
+                inside = (along_a >= -eps) & (along_a <= 1 + eps)
+                inside &= (along_b >= -eps) & (along_b <= 1 + eps)
+            inside &= (z > NEAR_M) & (u < camera.width) & (v < camera.height)
+            row, _ = np.nonzero(inside)
+            pixel = v[inside] * camera.width + u[inside]
+            # positive floats sort like their bits: depth above, face below
+            key = z[inside].astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
+            np.minimum.at(buffer, pixel, key | index[f[row]].astype(np.uint64))
+
+    hit = buffer != _NOTHING
+    face = np.where(hit, (buffer & np.uint64(0xFFFF_FFFF)).astype(np.int64), -1)
+    bits = (buffer >> np.uint64(32)).astype(np.uint32)
+    depth = np.where(hit, bits.view(np.float32), np.float32(np.inf))
+    shape = (camera.height, camera.width)
+    return face.reshape(shape), depth.reshape(shape).astype(np.float32)
+
+
+def visible_points(
+    points_m: NDArray[np.float32],
+    camera: Pinhole,
+    depth_m: NDArray[np.float32],
+) -> NDArray[np.int64]:
+    """Pixels of the points that lie before the depth buffer.
+
+    Args:
+        points_m: (N, 3) ego frame.
+        depth_m: (H, W) as ``nearest_faces`` gives it.
+
+    Returns:
+        (M, 2) int64 rows and columns.
+    """
+    p = apply(camera.T_camera_ego, points_m)
+    p = p[p[:, 2] > NEAR_M]
+    uv = np.rint((p / p[:, 2:]) @ camera.intrinsics[:2].T).astype(np.int64)
+    inside = ((uv >= 0) & (uv < [camera.width, camera.height])).all(axis=1)
+    uv, z = uv[inside], p[inside, 2]
+    return uv[z < depth_m[uv[:, 1], uv[:, 0]]][:, ::-1]
