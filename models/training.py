@@ -1,7 +1,7 @@
 """The optimisation loop that teacher and student share.
 
-AdamW, one-cycle learning rate, gradient-norm clipping and an exponential moving average of the
-weights. Per step only some BEV columns go through the head and the loss, half of them drawn from
+AdamW, warm-up and cosine learning rate, gradient-norm clipping and an exponential moving average of
+the weights. Per step only some BEV columns go through the head and the loss, half of them drawn from
 columns that hold objects. The state on disk continues a stopped run.
 
 Legend: B frames, X Y Z voxels, M sampled columns, K classes.
@@ -21,7 +21,6 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW
-from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
@@ -50,12 +49,12 @@ class TrainingConfig:
 
     Attributes:
         steps: optimisation steps.
-        learning_rate: peak of the one-cycle schedule.
+        learning_rate: peak of the schedule (see ``learning_rate``).
         weight_decay, clip_norm: AdamW's decay and the largest gradient norm (L2).
         columns: BEV columns per frame that are scored in a step.
         rarity: exponent of the class weights ``frequency ** -rarity``; 0 for none.
         ema: decay of the moving average of the weights, reached after a warm-up.
-        save_every: steps between states on disk.
+        save_every, log_every: steps between states on disk and lines in the log.
         seed: decides the columns; the data set has its own.
     """
 
@@ -67,6 +66,7 @@ class TrainingConfig:
     rarity: float = 0.35
     ema: float = 0.995
     save_every: int = 200
+    log_every: int = 20
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -105,12 +105,10 @@ def train(
     optimiser = AdamW(
         network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
     )
-    schedule = OneCycleLR(optimiser, config.learning_rate, total_steps=config.steps, pct_start=0.1)
     if state is not None:
         network.load_state_dict(state["network"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-        schedule.load_state_dict(state["schedule"])
     class_weights = class_weights.to(device)
     foreground = torch.zeros(256, dtype=torch.bool)
     foreground[list(taxonomy.foreground)] = True
@@ -129,17 +127,19 @@ def train(
             optimiser.zero_grad(set_to_none=True)
             loss.backward()  # type: ignore[no-untyped-call]
             nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
+            rate = learning_rate(config, step)
+            for group in optimiser.param_groups:
+                group["lr"] = rate
             optimiser.step()
-            schedule.step()
             _update_average(average, network, min(config.ema, (1 + step) / (10 + step)))
             value = loss.item()
             running = value if math.isnan(running) else 0.98 * running + 0.02 * value
             bar.set_postfix(loss=f"{running:.3f}", refresh=False)
-            if (step + 1) % 20 == 0:
+            if (step + 1) % config.log_every == 0:
                 record = {
                     "step": step + 1,
                     "loss": round(running, 5),
-                    "lr": schedule.get_last_lr()[0],
+                    "lr": rate,
                     "seconds": round(time.monotonic() - began, 1),
                 }
                 log.write(json.dumps(record) + "\n")
@@ -153,10 +153,18 @@ def train(
                         "network": network.state_dict(),
                         "average": average.state_dict(),
                         "optimiser": optimiser.state_dict(),
-                        "schedule": schedule.state_dict(),
                     },
                 )
     return average
+
+
+def learning_rate(config: TrainingConfig, step: int) -> float:
+    """Linear warm-up over the first tenth of the steps, then a half cosine down to zero."""
+    warm = max(1, config.steps // 10)
+    if step < warm:
+        return config.learning_rate * (step + 1) / warm
+    progress = (step - warm) / max(1, config.steps - warm)
+    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def load_state(folder: Path, config: TrainingConfig) -> tuple[int, dict[str, Any] | None]:

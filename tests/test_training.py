@@ -252,7 +252,7 @@ class ToyNetwork(nn.Module):
 
 def run(truth: GroundTruth, folder: Path, steps: int, stop: int | None = None) -> nn.Module:
     torch.manual_seed(0)
-    config = TrainingConfig(steps=steps, columns=50, save_every=5)
+    config = TrainingConfig(steps=steps, columns=50, save_every=2, log_every=1)
     samples = FrameSet(OneCameraLog(), [truth], SPEC)
     start, state = load_state(folder, config)
     return train(
@@ -270,22 +270,22 @@ def run(truth: GroundTruth, folder: Path, steps: int, stop: int | None = None) -
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
     truth: GroundTruth, tmp_path: Path
 ) -> None:
-    whole = run(truth, tmp_path / "whole", 20)
-    run(truth, tmp_path / "parts", 20, stop=12)  # the state on disk is that of step 10
-    resumed = run(truth, tmp_path / "parts", 20)
+    whole = run(truth, tmp_path / "whole", 6)
+    run(truth, tmp_path / "parts", 6, stop=3)  # the state on disk is that of step 2
+    resumed = run(truth, tmp_path / "parts", 6)
     for a, b in zip(whole.state_dict().values(), resumed.state_dict().values(), strict=True):
         assert torch.equal(a, b)
     log = (tmp_path / "whole" / "log.jsonl").read_text().splitlines()
-    assert json.loads(log[-1])["step"] == 20
+    assert json.loads(log[-1])["step"] == 6
 
 
 def test_training_lowers_the_loss(truth: GroundTruth, tmp_path: Path) -> None:
-    run(truth, tmp_path / "t", 60)
+    run(truth, tmp_path / "t", 20)
     log = [json.loads(x) for x in (tmp_path / "t" / "log.jsonl").read_text().splitlines()]
     assert log[-1]["loss"] < log[0]["loss"]
 
 
 def test_another_configuration_does_not_continue_a_run(truth: GroundTruth, tmp_path: Path) -> None:
-    run(truth, tmp_path / "t", 10)
+    run(truth, tmp_path / "t", 1)
     with pytest.raises(SetupError, match="another configuration"):
-        run(truth, tmp_path / "t", 20)
+        run(truth, tmp_path / "t", 2)
