@@ -1,0 +1,1 @@
+"""The built-in city: a procedural street world, simulated and written as a real nuScenes root."""

@@ -1,0 +1,427 @@
+"""A simulated drive as nuScenes rows and files, with Occ3D ground truth beside them.
+
+Formats: nuScenes v1.0 tables (13 JSON files), ``samples|sweeps/<channel>/`` with jpg and
+``.pcd.bin`` (float32 x, y, z, intensity, ring), ``gts/<scene>/<token>/labels.npz`` as in Occ3D.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.benchmarks.occ3d_nuscenes import labels_path, write_labels
+from datasets.frames import CameraView
+from datasets.geometry.transforms import Transform, apply, from_yaw, inverse, to_quaternion
+from datasets.sources.synthetic.labels import GroundTruth, observed_labels
+from datasets.sources.synthetic.population import Actor, actor_poses, draw_world, ego_pose
+from datasets.sources.synthetic.sensors import (
+    CAMERAS,
+    CameraModel,
+    Light,
+    Sweep,
+    camera_rig,
+    draw_light,
+    lidar_mount,
+    take_picture,
+    take_sweep,
+)
+from datasets.sources.synthetic.tracing import Moment, Stage
+
+VERSION = "v1.0-trainval"
+LIDAR = "LIDAR_TOP"
+KEY_EVERY = 10  # sweeps; 20 Hz LiDAR, 2 Hz key-frames
+SWEEP_US = 50_000
+ANNOTATED_M = 75.0
+TABLES = (
+    *("attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map"),
+    *("sample", "sample_annotation", "sample_data", "scene", "sensor", "visibility"),
+)
+_CATEGORIES = (
+    *("human.pedestrian.adult", "human.pedestrian.construction_worker", "animal", "vehicle.car"),
+    *("vehicle.motorcycle", "vehicle.bicycle", "vehicle.bus.rigid", "vehicle.truck"),
+    *("vehicle.construction", "vehicle.trailer", "movable_object.barrier"),
+    *("movable_object.trafficcone", "movable_object.pushable_pullable", "movable_object.debris"),
+    "static_object.bicycle_rack",
+)
+_ATTRIBUTES = (
+    *("vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider"),
+    *("cycle.without_rider", "pedestrian.standing", "pedestrian.moving"),
+)
+_LEVELS = ("v0-40", "v40-60", "v60-80", "v80-100")
+
+Rows = dict[str, list[dict[str, Any]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriveSpec:
+    """What to simulate.
+
+    Attributes:
+        entropy: seed, split and index: everything about the scene follows from them.
+        name: scene name.
+        number: unique over the city; sets the time of the drive.
+        frames: key-frames.
+        lead_sweeps: sweeps before the first key-frame.
+        height, width: pixels.
+    """
+
+    entropy: tuple[int, int, int]
+    name: str
+    number: int
+    frames: int
+    lead_sweeps: int
+    height: int
+    width: int
+
+    def rng(self, *stream: int) -> np.random.Generator:
+        return np.random.default_rng((*self.entropy, *stream))
+
+    def token(self, *parts: object) -> str:
+        """A 32-digit token, unique to the drive and the parts."""
+        return token(*self.entropy, *parts)
+
+
+def token(*parts: object) -> str:
+    """A 32-digit hexadecimal token of anything."""
+    return hashlib.md5("|".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
+
+
+def shared_rows() -> Rows:
+    """Tables that do not depend on the scenes."""
+    return {
+        "category": [
+            {"token": token("category", n), "name": n, "description": ""} for n in _CATEGORIES
+        ],
+        "attribute": [
+            {"token": token("attribute", n), "name": n, "description": ""} for n in _ATTRIBUTES
+        ],
+        "visibility": [
+            {"token": str(i + 1), "level": level, "description": f"visible: {level[1:]} %"}
+            for i, level in enumerate(_LEVELS)
+        ],
+        "sensor": [
+            {
+                "token": token("sensor", n),
+                "channel": n,
+                "modality": "lidar" if n == LIDAR else "camera",
+            }
+            for n in (*CAMERAS, LIDAR)
+        ],
+    }
+
+
+def write_tables(root: Path, rows: Rows) -> None:
+    """The 13 tables and the map picture that one of them names."""
+    folder = root / VERSION
+    folder.mkdir(parents=True)
+    map_token = token("map")
+    (root / "maps").mkdir()
+    Image.new("L", (8, 8), 0).save(root / "maps" / f"{map_token}.png")
+    rows = dict(rows)
+    rows["map"] = [
+        {
+            "category": "semantic_prior",
+            "token": map_token,
+            "filename": f"maps/{map_token}.png",
+            "log_tokens": [r["token"] for r in rows["log"]],
+        }
+    ]
+    for name in TABLES:
+        (folder / f"{name}.json").write_text(json.dumps(rows[name], indent=0) + "\n")
+
+
+class _Drive:
+    """The simulation of one scene, row by row."""
+
+    def __init__(self, root: Path, spec: DriveSpec) -> None:
+        self.root, self.spec = root, spec
+        seconds = (spec.lead_sweeps + (spec.frames - 1) * KEY_EVERY) * SWEEP_US * 1e-6
+        self.world = draw_world(spec.rng(0), seconds)
+        self.light: Light = draw_light(spec.rng(1))
+        self.rig = camera_rig(spec.rng(2), spec.height, spec.width)
+        self.stage = Stage(self.world)
+        rng = spec.rng(3)
+        where = (*rng.uniform(300, 1800, 2), 0.0)
+        self.T_global_scene = from_yaw(float(rng.uniform(-np.pi, np.pi)), where)
+        self.start_us = 1_600_000_000_000_000 + spec.number * 100_000_000
+        self.rows: Rows = {name: [] for name in TABLES}
+        self.sample_tokens = [spec.token("sample", f) for f in range(spec.frames)]
+
+    # time: microseconds since the first sweep
+    def key_us(self, frame: int) -> int:
+        return (self.spec.lead_sweeps + frame * KEY_EVERY) * SWEEP_US
+
+    def _T_scene_ego(self, at_us: int) -> Transform:  # noqa: N802
+        return ego_pose(self.world, at_us * 1e-6)
+
+    def run(self) -> Rows:
+        spec = self.spec
+        n_sweeps = spec.lead_sweeps + (spec.frames - 1) * KEY_EVERY + 1
+        sweeps = [self._sweep(i) for i in range(n_sweeps)]
+        truth = GroundTruth(self.stage)
+        tracks: dict[int, list[dict[str, Any]]] = {}
+        pictures: dict[str, list[dict[str, Any]]] = {c.name: [] for c in self.rig}
+        for frame in range(spec.frames):
+            views = [self._picture(frame, camera, pictures[camera.name]) for camera in self.rig]
+            self._labels(frame, truth, sweeps, views)
+            self._annotations(frame, sweeps[spec.lead_sweeps + frame * KEY_EVERY], tracks)
+        chains = [[r for r in self.rows["sample_data"] if r["fileformat"] == "pcd"]]
+        for chain in (*chains, *pictures.values(), *tracks.values()):
+            _link(chain)
+        self._scene_rows(tracks)
+        return self.rows
+
+    def _calibration(self, channel: str) -> str:
+        return self.spec.token("calibration", channel)
+
+    def _record(
+        self, channel: str, at_us: int, frame: int, path: str, *, key: bool, size: tuple[int, int]
+    ) -> dict[str, Any]:
+        """Add a sample_data row and its ego pose."""
+        name = self.spec.token("data", channel, at_us)
+        T = self.T_global_scene @ self._T_scene_ego(at_us)
+        self.rows["ego_pose"].append(
+            {
+                "token": name,
+                "timestamp": self.start_us + at_us,
+                "rotation": to_quaternion(T).tolist(),
+                "translation": T[:3, 3].tolist(),
+            }
+        )
+        row = {
+            "token": name,
+            "sample_token": self.sample_tokens[frame],
+            "ego_pose_token": name,
+            "calibrated_sensor_token": self._calibration(channel),
+            "timestamp": self.start_us + at_us,
+            "fileformat": "pcd" if channel == LIDAR else "jpg",
+            "is_key_frame": key,
+            "height": size[0],
+            "width": size[1],
+            "filename": path,
+            "prev": "",
+            "next": "",
+        }
+        self.rows["sample_data"].append(row)
+        return row
+
+    def _path(self, channel: str, at_us: int, ending: str, *, key: bool) -> str:
+        folder = "samples" if key else "sweeps"
+        name = f"city-{self.spec.name}__{channel}__{self.start_us + at_us}{ending}"
+        return f"{folder}/{channel}/{name}"
+
+    def _sweep(self, i: int) -> Sweep:
+        at_us = i * SWEEP_US
+        T = self._T_scene_ego(at_us) @ lidar_mount()
+        sweep = take_sweep(self.stage.at(at_us * 1e-6), T, self.spec.rng(4, i))
+        since = i - self.spec.lead_sweeps
+        key = since >= 0 and since % KEY_EVERY == 0
+        nearest = min(max(round(since / KEY_EVERY), 0), self.spec.frames - 1)
+        path = self._path(LIDAR, at_us, ".pcd.bin", key=key)
+        sweep.points.tofile(self.root / path)
+        self._record(LIDAR, at_us, nearest, path, key=key, size=(0, 0))
+        return sweep
+
+    def _picture(self, frame: int, camera: CameraModel, chain: list[dict[str, Any]]) -> CameraView:
+        at_us = self.key_us(frame) + camera.delay_us
+        moment = self.stage.at(at_us * 1e-6)
+        T = self._T_scene_ego(at_us) @ camera.T_ego_camera
+        rng = self.spec.rng(5, frame, CAMERAS.index(camera.name))
+        picture = Image.fromarray(take_picture(moment, camera, T, self.light, rng))
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=92)
+        path = self._path(camera.name, at_us, ".jpg", key=True)
+        (self.root / path).write_bytes(buffer.getvalue())
+        size = (camera.height, camera.width)
+        chain.append(self._record(camera.name, at_us, frame, path, key=True, size=size))
+        return CameraView(
+            name=camera.name,
+            path=self.root / path,
+            timestamp_us=self.start_us + at_us,
+            width=camera.width,
+            height=camera.height,
+            intrinsics=camera.intrinsics,
+            T_ego_camera=inverse(self._T_scene_ego(self.key_us(frame))) @ T,
+        )
+
+    def _labels(
+        self, frame: int, truth: GroundTruth, sweeps: list[Sweep], views: list[CameraView]
+    ) -> None:
+        """Observed by the key sweep, four sweeps around it, and every fifth one's returns."""
+        T = self._T_scene_ego(self.key_us(frame))
+        here = self.spec.lead_sweeps + frame * KEY_EVERY
+        near = [i for i in (here - 9, here - 5, here, here + 5, here + 9) if 0 <= i < len(sweeps)]
+        rays, returns = [], []
+        for i in sorted({*near, *range(self.spec.lead_sweeps % 5, len(sweeps), 5)}):
+            T_ego_lidar = inverse(T) @ self._T_scene_ego(i * SWEEP_US) @ lidar_mount()
+            ends = apply(T_ego_lidar, sweeps[i].points[:, :3])
+            if i in near:
+                rays.append((T_ego_lidar[:3, 3], ends))
+            else:
+                returns.append(ends)
+        semantics = truth.semantics(T, self.key_us(frame) * 1e-6)
+        labels = observed_labels(semantics, rays, returns, views)
+        write_labels(labels_path(self.root, self.spec.name, self.sample_tokens[frame]), labels)
+
+    def _annotations(
+        self, frame: int, sweep: Sweep, tracks: dict[int, list[dict[str, Any]]]
+    ) -> None:
+        at_us = self.key_us(frame)
+        T_scene_ego = self._T_scene_ego(at_us)
+        points = apply(T_scene_ego @ lidar_mount(), sweep.points[:, :3])
+        points = points[np.argsort(points[:, 0], kind="stable")]
+        every = self.world.actors
+        poses = actor_poses(every, self.world.layout, at_us * 1e-6)
+        near = [
+            i
+            for i, T in enumerate(poses)
+            if np.linalg.norm(T[:2, 3] - T_scene_ego[:2, 3]) <= ANNOTATED_M
+        ]
+        levels = _visibility(
+            [every[i] for i in near],
+            [poses[i] for i in near],
+            T_scene_ego,
+            self.stage.at(at_us * 1e-6),
+        )
+        for number, level in zip(near, levels, strict=True):
+            actor, pose = every[number], poses[number]
+            center = apply(pose, np.asarray(actor.center_m))
+            T = self.T_global_scene @ pose
+            row = {
+                "token": self.spec.token("annotation", number, frame),
+                "sample_token": self.sample_tokens[frame],
+                "instance_token": self.spec.token("instance", number),
+                "visibility_token": level,
+                "attribute_tokens": [token("attribute", actor.attribute)]
+                if actor.attribute
+                else [],
+                "translation": apply(self.T_global_scene, center).tolist(),
+                "size": [actor.size_m[1], actor.size_m[0], actor.size_m[2]],
+                "rotation": to_quaternion(T).tolist(),
+                "prev": "",
+                "next": "",
+                "num_lidar_pts": _points_in_box(points, actor, pose),
+                "num_radar_pts": 0,
+            }
+            self.rows["sample_annotation"].append(row)
+            tracks.setdefault(number, []).append(row)
+
+    def _scene_rows(self, tracks: dict[int, list[dict[str, Any]]]) -> None:
+        spec, rows = self.spec, self.rows
+        for number, chain in sorted(tracks.items()):
+            rows["instance"].append(
+                {
+                    "token": spec.token("instance", number),
+                    "category_token": token("category", self.world.actors[number].category),
+                    "nbr_annotations": len(chain),
+                    "first_annotation_token": chain[0]["token"],
+                    "last_annotation_token": chain[-1]["token"],
+                }
+            )
+        for channel, T, intrinsics in (
+            *((c.name, c.T_ego_camera, c.intrinsics.tolist()) for c in self.rig),
+            (LIDAR, lidar_mount(), []),
+        ):
+            rows["calibrated_sensor"].append(
+                {
+                    "token": self._calibration(channel),
+                    "sensor_token": token("sensor", channel),
+                    "translation": T[:3, 3].tolist(),
+                    "rotation": to_quaternion(T).tolist(),
+                    "camera_intrinsic": intrinsics,
+                }
+            )
+        for frame, name in enumerate(self.sample_tokens):
+            rows["sample"].append(
+                {
+                    "token": name,
+                    "timestamp": self.start_us + self.key_us(frame),
+                    "scene_token": spec.token("scene"),
+                    "prev": "",
+                    "next": "",
+                }
+            )
+        _link(rows["sample"])
+        rows["log"].append(
+            {
+                "token": spec.token("log"),
+                "logfile": f"city-{spec.name}",
+                "vehicle": "simulated",
+                "date_captured": "2020-09-13",
+                "location": "built-in-city",
+            }
+        )
+        layout = self.world.layout
+        crossing = ", crossing" if layout.has_crossing else ""
+        rows["scene"].append(
+            {
+                "token": spec.token("scene"),
+                "log_token": spec.token("log"),
+                "nbr_samples": spec.frames,
+                "first_sample_token": self.sample_tokens[0],
+                "last_sample_token": self.sample_tokens[-1],
+                "name": spec.name,
+                "description": f"simulated {layout.district}, {layout.lanes} lanes{crossing}",
+            }
+        )
+
+
+def write_drive(root: Path, spec: DriveSpec) -> Rows:
+    """Simulate one scene, write its files under ``root`` (folders exist) and return its rows."""
+    return _Drive(root, spec).run()
+
+
+def data_folders() -> tuple[str, ...]:
+    """Folders of a root that ``write_drive`` writes into."""
+    return (*(f"samples/{c}" for c in (*CAMERAS, LIDAR)), f"sweeps/{LIDAR}", "gts")
+
+
+def _link(chain: Sequence[dict[str, Any]]) -> None:
+    for a, b in pairwise(chain):
+        a["next"], b["prev"] = b["token"], a["token"]
+
+
+def _points_in_box(points_m: NDArray[np.float64], actor: Actor, pose: Transform) -> int:
+    """Returns within the annotated box; points sorted by x, points and pose in the scene frame."""
+    reach = float(np.linalg.norm(actor.size_m)) / 2
+    center = apply(pose, np.asarray(actor.center_m))
+    lo, hi = np.searchsorted(points_m[:, 0], (center[0] - reach, center[0] + reach))
+    local = apply(inverse(pose), points_m[lo:hi]) - np.asarray(actor.center_m)
+    return int((np.abs(local) <= np.asarray(actor.size_m) / 2).all(axis=1).sum())
+
+
+_PROBES = np.array(np.meshgrid(*[(-0.35, 0.0, 0.35)] * 3)).reshape(3, -1).T
+
+
+def _visibility(
+    actors: Sequence[Actor], poses: Sequence[Transform], T_scene_ego: Transform, moment: Moment
+) -> list[str]:
+    """Visibility tokens: the share of 27 lines from above the ego's front to a box that are free.
+
+    (nuScenes: the share of the object that shows in the pictures.)
+    """
+    if not actors:
+        return []
+    targets = np.concatenate(
+        [
+            apply(T, _PROBES * np.asarray(a.size_m) + np.asarray(a.center_m))
+            for a, T in zip(actors, poses, strict=True)
+        ]
+    )
+    eye = apply(T_scene_ego, np.array([1.2, 0.0, 1.6]))
+    lines = targets - eye
+    distance = np.linalg.norm(lines, axis=1)
+    hits = moment.cast(eye, (lines / distance[:, None]).astype(np.float32))
+    reach = np.repeat([np.linalg.norm(a.size_m) / 2 for a in actors], len(_PROBES))
+    share = (hits.range_m > distance - reach).reshape(len(actors), -1).mean(axis=1)
+    return [str(1 + int(i)) for i in np.searchsorted((0.4, 0.6, 0.8), share, side="right")]
