@@ -1,8 +1,8 @@
 """The optimisation loop that teacher and student share.
 
-AdamW, warm-up and cosine learning rate, gradient-norm clipping and an exponential moving average of
-the weights. Per step only some BEV columns go through the head and the loss, half of them drawn from
-columns that hold objects. The state on disk continues a stopped run.
+AdamW, warm-up and cosine learning rate, gradient-norm clipping and a moving average of the weights.
+Per step only some BEV columns go through the head and the loss, half of them drawn from columns
+that hold objects. The state on disk continues a stopped run.
 
 Legend: B frames, X Y Z voxels, M sampled columns, K classes.
 """
