@@ -71,7 +71,7 @@ def blend(
     opacity = np.where(edge, OUTLINE_OPACITY, OPACITY) * drawn
     colour = colour_table[np.where(drawn, ids, 0)]
     mixed = rgb * (1 - opacity[..., None]) + colour * opacity[..., None]
-    return mixed.round().astype(np.uint8)
+    return np.asarray(mixed.round(), np.uint8)
 
 
 def draw_overlay(

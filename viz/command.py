@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import os
 import re
 import sys
@@ -91,35 +92,53 @@ def _inspect(options: argparse.Namespace) -> None:
     from viz.review import ReviewSession
 
     window = options.screenshot is None
-    if window and _no_display():
-        raise SetupError("there is no display to open a window on; use --screenshot FILE.png")
     if not window and options.screenshot.suffix.lower() != ".png":
         raise SetupError(f"--screenshot {options.screenshot}: the name must end in .png")
     session = ReviewSession(options.store, options.root)
     scene_id = options.scene if options.scene is not None else session.first_scene()
     frame = session.frame(scene_id, options.frame)
+    if window and _no_display():
+        raise SetupError("there is no display to open a window on; use --screenshot FILE.png")
     for note in frame.notes:
         print(f"note: {note}", file=sys.stderr)
     if window:
-        from viz.viewer import show
-
+        try:
+            from viz.viewer import show
+        except (ImportError, OSError) as error:
+            why = str(error).splitlines()[0]
+            raise SetupError(
+                f"Open3D does not load ({why}); on Debian: apt install libusb-1.0-0 libgl1 "
+                "libgomp1; --screenshot FILE.png works without it"
+            ) from error
         show(session, frame, mask=options.mask, size_px=options.size)
         return
 
     from viz.screenshot import screenshot
 
-    picture, renderer = screenshot(
-        frame, mask=options.mask, size_px=options.size, renderer=options.renderer
-    )
+    shot = screenshot(frame, mask=options.mask, size_px=options.size, renderer=options.renderer)
+    if shot.note:
+        print(f"note: {shot.note}", file=sys.stderr)
     try:
         options.screenshot.parent.mkdir(parents=True, exist_ok=True)
-        picture.save(options.screenshot)
+        shot.picture.save(options.screenshot)
     except OSError as error:
         raise SetupError(f"--screenshot {options.screenshot}: {error.strerror}") from error
-    print(f"{options.screenshot} (3D view drawn by {renderer})")
+    print(f"{options.screenshot} (3D view drawn by {shot.drawn_by})")
 
 
 def _no_display() -> bool:
-    return sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    )
+    """Open3D without a display goes on with no window, for ever."""
+    if not sys.platform.startswith("linux") or os.environ.get("WAYLAND_DISPLAY"):
+        return False
+    if not os.environ.get("DISPLAY"):
+        return True
+    try:
+        x11 = ctypes.CDLL("libX11.so.6")
+    except OSError:
+        return False  # it cannot be asked
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    x11.XCloseDisplay.argtypes = (ctypes.c_void_p,)
+    display = x11.XOpenDisplay(None)
+    if display:
+        x11.XCloseDisplay(display)
+    return not display

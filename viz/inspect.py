@@ -9,7 +9,7 @@ scene is written to a picture, and no display is needed.
 import os
 import sys
 
-_HERE = os.path.dirname(os.path.abspath(__file__))  # noqa: PTH100, PTH120 (pathlib may need inspect)
+_HERE = os.path.dirname(os.path.realpath(__file__))  # noqa: PTH120
 
 if __name__ == "inspect":
     import importlib.util
@@ -23,9 +23,7 @@ if __name__ == "inspect":
     sys.modules["inspect"] = _module
     _spec.loader.exec_module(_module)
 elif __name__ == "__main__":
-    sys.path[:] = [
-        p for p in sys.path if os.path.realpath(p or os.curdir) != os.path.realpath(_HERE)
-    ]
+    sys.path[:] = [p for p in sys.path if os.path.realpath(p or os.curdir) != _HERE]
     sys.path.insert(0, os.path.dirname(_HERE))  # noqa: PTH120
 
     from viz.command import main

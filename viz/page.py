@@ -116,9 +116,8 @@ class Page:
         ramp = heat(np.linspace(0, 1, width))
         bar = Image.fromarray(np.repeat(ramp[None], self._size - 2, axis=0))
         self.canvas.paste(bar, (left, middle - bar.height // 2))
-        ink = {"font": face, "fill": TEXT}
-        self._draw.text((right + self._gap, middle), "1", anchor="lm", **ink)
-        self._draw.text((left - self._gap, middle), "0", anchor="rm", **ink)
+        for x, digit, anchor in ((right + self._gap, "1", "lm"), (left - self._gap, "0", "rm")):
+            self._draw.text((x, middle), digit, font=face, fill=TEXT, anchor=anchor)
 
     def pictures(
         self,

@@ -155,4 +155,5 @@ def visible_points(
     uv = np.rint((p / p[:, 2:]) @ camera.intrinsics[:2].T).astype(np.int64)
     inside = ((uv >= 0) & (uv < [camera.width, camera.height])).all(axis=1)
     uv, z = uv[inside], p[inside, 2]
-    return uv[z < depth_m[uv[:, 1], uv[:, 0]]][:, ::-1]
+    before = z < depth_m[uv[:, 1], uv[:, 0]]
+    return np.asarray(uv[before][:, ::-1])

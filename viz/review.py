@@ -58,7 +58,7 @@ def shown_voxels(labels: FrameLabels, taxonomy: Taxonomy, mask: str) -> NDArray[
     """Occupied voxels that a mask lets through: (X, Y, Z) bool. ``mask`` is a key of ``MASKS``."""
     occupied = (labels.semantics != taxonomy.free_id) & (labels.semantics != IGNORE_ID)
     bit = MASKS[mask]
-    return occupied if bit is None else occupied & ((labels.mask & int(bit)) != 0)
+    return np.asarray(occupied if bit is None else occupied & ((labels.mask & int(bit)) != 0))
 
 
 def class_counts(
@@ -170,10 +170,7 @@ def read_pictures(source: SceneSource, frame: Frame) -> tuple[tuple[Picture, ...
 
 def _open_source(root: Path) -> tuple[SceneSource | None, str]:
     if not root.is_dir():
-        return (
-            None,
-            f"no pictures or points: there is no folder {root} (name the log's with --root)",
-        )
+        return None, f"no pictures or points: there is no folder {root}; name the log with --root"
     from datasets.sources.nuscenes import NuScenesSource
 
     try:

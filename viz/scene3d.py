@@ -63,7 +63,7 @@ class Scene3D:
         distance = np.linalg.norm(to_eye, axis=1, keepdims=True)
         keep = distance[:, 0] > 2 * _POINT_LIFT_M
         lifted = self.points_m + to_eye * (_POINT_LIFT_M / np.maximum(distance, 1e-6))
-        return lifted[keep].astype(np.float32)
+        return np.asarray(lifted[keep], np.float32)
 
     def save(self, path: Path) -> None:
         """Write as npz, for the process that draws it."""

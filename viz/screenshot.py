@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datasets.errors import SetupError
 from viz.maps import class_map, confidence_map, level_colours
 from viz.mesh import SurfaceMesh, surface_meshes
 from viz.offscreen import draw_open3d
@@ -22,9 +23,18 @@ from viz.scene3d import (
 )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Screenshot:
+    """A picture, the name of what drew its 3D view, and why that is not Open3D (or nothing)."""
+
+    picture: Image.Image
+    drawn_by: str
+    note: str
+
+
 def screenshot(
     frame: ReviewFrame, *, mask: str, size_px: tuple[int, int], renderer: str = "auto"
-) -> tuple[Image.Image, str]:
+) -> Screenshot:
     """Draw a frame.
 
     Args:
@@ -32,14 +42,15 @@ def screenshot(
         size_px: width and height.
         renderer: ``open3d``, ``plain``, or ``auto`` for the first that works.
 
-    Returns:
-        The picture and the name of what drew its 3D view.
+    Raises:
+        SetupError: Open3D was asked for and cannot draw on this machine.
     """
     header, labels = frame.header, frame.labels
     shown = shown_voxels(labels, header.taxonomy, mask)
     meshes = surface_meshes(labels.semantics, shown, header.grid)
     page = Page(size_px)
-    view, drawn_by = _view_3d(frame, meshes, (page.view_box.width, page.view_box.height), renderer)
+    size = (page.view_box.width, page.view_box.height)
+    view, drawn_by, note = _view_3d(frame, meshes, size, renderer)
     page.title(_title(frame, mask), f"3D view: {drawn_by}")
     page.view(view, _view_caption(frame, shown, mask))
     table = header.taxonomy.colour_table()
@@ -52,7 +63,7 @@ def screenshot(
     counts = class_counts(labels, shown, header.taxonomy)
     page.legend(header.taxonomy, counts, mask)
     page.notes(frame.notes)
-    return page.canvas, drawn_by
+    return Screenshot(picture=page.canvas, drawn_by=drawn_by, note=note)
 
 
 def _title(frame: ReviewFrame, mask: str) -> str:
@@ -70,7 +81,7 @@ def _view_caption(frame: ReviewFrame, shown: NDArray[np.bool_], mask: str) -> st
 
 def _view_3d(
     frame: ReviewFrame, meshes: tuple[SurfaceMesh, ...], size: tuple[int, int], renderer: str
-) -> tuple[Image.Image, str]:
+) -> tuple[Image.Image, str, str]:
     grid, taxonomy = frame.header.grid, frame.header.taxonomy
     eye, target = default_camera(grid)
     points = np.empty((0, 3), np.float32)
@@ -83,9 +94,12 @@ def _view_3d(
         target_m=target,
     )
     width, height = size
+    note = ""
     if renderer in ("auto", "open3d"):
         drawn = draw_open3d(scene, width=width, height=height)
         if isinstance(drawn, Image.Image):
-            return drawn, "Open3D"
-        print(f"note: Open3D cannot draw here ({drawn}); drawing plainly", file=sys.stderr)
-    return draw_plain(scene, width=width, height=height), "plain rasteriser"
+            return drawn, "Open3D", ""
+        if renderer == "open3d":
+            raise SetupError(f"--renderer open3d: Open3D cannot draw here: {drawn}")
+        note = f"Open3D cannot draw here ({drawn}); the 3D view is drawn plainly"
+    return draw_plain(scene, width=width, height=height), "plain rasteriser", note

@@ -143,7 +143,7 @@ class Viewer:
         frame = self.frame
         layers = [
             f"mask: {self.mask}",
-            "colour: confidence" if self.confidence_on else "colour: class",
+            "confidence (dark blue 0, yellow 1)" if self.confidence_on else "classes",
             "labels " + ("on" if self.labels_on else "off"),
             "points " + ("on" if self.points_on else "off"),
         ]
@@ -192,7 +192,8 @@ class Viewer:
 
 
 def _open3d_image(image: Image.Image) -> Any:
-    return o3d.geometry.Image(np.ascontiguousarray(np.asarray(image)))
+    pixels: Any = np.ascontiguousarray(np.asarray(image))
+    return o3d.geometry.Image(pixels)
 
 
 def _picture_sheet(
