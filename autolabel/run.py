@@ -114,6 +114,7 @@ def run(args: argparse.Namespace) -> JobSummary:
         gpus_per_worker=args.gpus_per_worker,
     )
     connect(args.address, python_path=PACKAGE_ROOT)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray put its own in place
     with _Reporter() as report:
         return run_job(job, scene_ids, source=source, workers=args.workers, on_progress=report)
 
@@ -182,7 +183,7 @@ def describe(summary: JobSummary, store: Path) -> str:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         args = parse(argv)
         summary = run(args)
@@ -196,6 +197,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 130
     finally:
         ray.shutdown()
+        signal.signal(signal.SIGTERM, handler)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,364 @@
+"""The labelling job as a user runs it: bad input, bad scenes, killed processes, equal bytes."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import ray
+import torch
+
+from autolabel import run as entry
+from autolabel.cluster import Job, run_job
+from autolabel.confidence import Calibration
+from autolabel.labeling import LabelingConfig, store_header
+from datasets.frames import Scene
+from datasets.label_store import LabelStore
+from datasets.sources.nuscenes import NuScenesSource
+from datasets.sources.synthetic import CityConfig, generate_city
+from models.checkpoint import load_checkpoint, save_checkpoint
+from models.presets import build
+
+ROOT = Path(__file__).resolve().parents[1]
+SCENES = 5
+TIMEOUT_S = 300.0
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("log") / "city"
+    config = CityConfig(
+        labeled_scenes=0,
+        unlabeled_scenes=SCENES,
+        val_scenes=0,
+        frames_per_scene=2,
+        image_height=48,
+        image_width=128,
+        sweeps=1,
+    )
+    generate_city(root, config, workers=1, progress=False)
+    return root
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("weights") / "teacher.safetensors"
+    torch.manual_seed(0)
+    calibration = json.dumps(Calibration.uncalibrated(18).to_json())
+    save_checkpoint(path, build("city_tiny"), "city_tiny", {"calibration": calibration})
+    return path
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """One Ray for all tests of this file that join one; this process is connected to it."""
+    environment = {"env_vars": {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}}
+    context = ray.init(
+        address="local",
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="ERROR",
+        runtime_env=environment,
+    )
+    yield str(context.address_info["gcs_address"])
+    ray.shutdown()
+
+
+def command(city: Path, weights: Path, store: Path, *more: str) -> list[str]:
+    return [
+        *(sys.executable, "autolabel/run.py", "--split", "unlabeled", "--root", str(city)),
+        *("--weights", str(weights), "--store", str(store), "--min-confidence", "0.1", *more),
+    ]
+
+
+def start(arguments: list[str], *, address: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        arguments,
+        cwd=ROOT,
+        env=os.environ | {"RAY_ADDRESS": address},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    return process.returncode, out, err
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
+    }
+
+
+def ray_processes_of(driver: int) -> list[str]:
+    """Ray processes of the sessions that a driver started (their folder carries its id)."""
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cmdline"):
+        try:
+            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
+        except OSError:
+            continue
+        if "ray/session_" in line and f"_{driver}/" in line:
+            found.append(line[:80])
+    return found
+
+
+@pytest.fixture(scope="module")
+def undisturbed(city: Path, weights: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of one local run that nothing went wrong in."""
+    store = tmp_path_factory.mktemp("undisturbed") / "labels.zarr"
+    process = start(command(city, weights, store, "--workers", "1"), address="local")
+    code, out, err = finish(process)
+    assert code == 0, err
+    assert f"labelled {2 * SCENES} frames of {SCENES} scenes" in out
+    assert str(store) in out
+    assert len(LabelStore.open(store).scene_ids()) == SCENES
+    assert not ray_processes_of(process.pid)
+    return store
+
+
+def wait_for_scenes(store: Path, count: int, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + TIMEOUT_S
+    while len(list(store.glob("scenes/*/zarr.json"))) < count:
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_killed_and_stopped_job_continues_to_the_bytes_of_an_undisturbed_run(
+    city: Path, weights: Path, undisturbed: Path, cluster: str, tmp_path: Path
+) -> None:
+    store = tmp_path / "labels.zarr"
+    arguments = command(city, weights, store)
+    process = start(arguments, address=cluster)
+    wait_for_scenes(store, 1, process)
+    process.kill()
+    process.communicate()
+    time.sleep(1.0)  # workers of a killed driver end on their own
+    done = LabelStore.open(store).scene_ids()
+    assert 1 <= len(done) < SCENES, "the kill came too late to show anything"
+    inodes = {s: (store / "scenes" / s / "zarr.json").stat().st_ino for s in done}
+
+    process = start(arguments, address=cluster)
+    wait_for_scenes(store, len(done) + 1, process)
+    process.send_signal(signal.SIGTERM)
+    code, _, err = finish(process)
+    assert (code, err.splitlines()[-1]) == (130, "stopped; the same command continues")
+
+    code, out, err = finish(start(arguments, address=cluster))
+    assert code == 0, err
+    assert "0 scenes set aside" in out
+    assert tree(store) == tree(undisturbed)
+    for scene_id, inode in inodes.items():  # nothing was labelled twice
+        assert (store / "scenes" / scene_id / "zarr.json").stat().st_ino == inode
+
+
+def damage(root: Path) -> dict[str, str]:
+    """Spoil three scenes of a copied city; scene id -> what the reason must say."""
+    source = NuScenesSource(root, past_sweeps=0)
+    ids = source.scene_ids("all")
+    frames = {s: source.scene(s).frames[1] for s in ids[:3]}
+    sweep = frames[ids[0]].lidar
+    assert sweep is not None
+    rewrite(sweep.path, sweep.path.read_bytes()[:-7])
+    picture = frames[ids[1]].cameras[2].path
+    rewrite(picture, picture.read_bytes()[:200])
+    (table,) = root.glob("v1.0-*/ego_pose.json")
+    poses = json.loads(table.read_text())
+    stamp = frames[ids[2]].timestamp_us
+    keys = json.loads(table.with_name("sample_data.json").read_text())
+    token = next(k["ego_pose_token"] for k in keys if k["timestamp"] == stamp and k["is_key_frame"])
+    for pose in poses:
+        if pose["token"] == token:
+            pose["translation"][0] = float("nan")
+    rewrite(table, json.dumps(poses).encode())
+    return {
+        ids[0]: "truncated",
+        ids[1]: "picture cannot be decoded",
+        ids[2]: "pose is not finite",
+    }
+
+
+def rewrite(path: Path, data: bytes) -> None:
+    path.unlink()  # the copy is made of hard links
+    path.write_bytes(data)
+
+
+def test_bad_scenes_are_set_aside_and_the_others_labelled(
+    city: Path, weights: Path, undisturbed: Path, cluster: str, tmp_path: Path
+) -> None:
+    broken, store = tmp_path / "broken", tmp_path / "labels.zarr"
+    shutil.copytree(city, broken, copy_function=os.link)
+    reasons = damage(broken)
+    code, out, err = finish(start(command(broken, weights, store), address=cluster))
+    assert code == 1, err
+    assert "3 scenes set aside" in out
+    opened = LabelStore.open(store)
+    notes = opened.quarantined()
+    assert notes.keys() == reasons.keys()
+    for scene_id, says in reasons.items():
+        assert says in notes[scene_id]["reason"]
+        assert "SceneError" in notes[scene_id]["detail"]
+        assert f"set aside: {scene_id}: {notes[scene_id]['reason']}" in out
+        assert str(tmp_path) not in notes[scene_id]["reason"]
+    good = LabelStore.open(undisturbed).scene_ids()[3:]
+    assert opened.scene_ids() == good
+    for scene_id in good:
+        assert tree(store / "scenes" / scene_id) == tree(undisturbed / "scenes" / scene_id)
+
+    # repaired, the same job fills the gaps and ends with an undisturbed run's bytes
+    code, out, err = finish(start(command(city, weights, store), address=cluster))
+    assert code == 0, err
+    assert "labelled 6 frames of 3 scenes" in out
+    assert tree(store) == tree(undisturbed)
+
+
+class DeadlySource(NuScenesSource):
+    """Kills its worker when it is asked for some scenes: once, or every time."""
+
+    def __init__(self, root: Path, once: str, always: str, marker: Path) -> None:
+        super().__init__(root, past_sweeps=9)
+        self.once, self.always, self.marker = once, always, marker
+
+    def scene(self, scene_id: str) -> Scene:
+        if scene_id == self.always:
+            os._exit(1)
+        if scene_id == self.once and not self.marker.exists():
+            self.marker.touch()
+            os._exit(1)
+        return super().scene(scene_id)
+
+
+def test_dead_workers_are_replaced_and_a_scene_that_always_kills_is_set_aside(
+    city: Path, weights: Path, undisturbed: Path, cluster: str, tmp_path: Path
+) -> None:
+    source = NuScenesSource(city, past_sweeps=9)
+    ids = source.scene_ids("all")
+    once, always = ids[0], ids[2]
+    teacher, config = load_checkpoint(weights), LabelingConfig(min_confidence=0.1)
+    calibration = Calibration.uncalibrated(18)
+    header = store_header(teacher, calibration, config, source="city", licence=source.licence)
+    store = LabelStore.create(tmp_path / "labels.zarr", header)
+    job = Job(
+        open_source=functools.partial(DeadlySource, city, once, always, tmp_path / "died"),
+        root=city,
+        weights=weights,
+        store=store.path,
+        calibration=calibration,
+        config=config,
+    )
+    summary = run_job(job, ids, source=source, workers=1)
+    assert (summary.scenes, summary.retries) == (SCENES - 1, 3)
+    assert summary.failures == {always: "worker died"}
+    assert store.quarantined()[always]["reason"] == "worker died"
+    for scene_id in store.scene_ids():
+        want = LabelStore.open(undisturbed).scene(scene_id).frame(1)
+        np.testing.assert_array_equal(store.scene(scene_id).frame(1).mask, want.mask)
+
+
+Edit = Callable[[Path], None]
+
+
+def other_version(store: Path) -> None:
+    change_header(store, format_version=7)
+
+
+def other_grid(store: Path) -> None:
+    grid = {"min_m": [0.0, 0.0, 0.0], "size_m": [1.0, 1.0, 1.0], "shape": [10, 10, 10]}
+    change_header(store, grid=grid)
+
+
+def other_job(store: Path) -> None:
+    change_header(store, run_id="someone else's")
+
+
+def no_store(store: Path) -> None:
+    (store / "zarr.json").unlink()
+
+
+def change_header(store: Path, **changes: Any) -> None:
+    document = json.loads((store / "zarr.json").read_text())
+    document["attributes"].update(changes)
+    (store / "zarr.json").write_text(json.dumps(document))
+
+
+def assert_refused(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert entry.main(arguments[2:]) == 2
+    err = capsys.readouterr().err.splitlines()
+    assert len(err) == 1
+    assert err[0].startswith("error: ")
+    assert says in err[0]
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (other_version, "format version 7, this code reads 1"),
+        (other_grid, "its grid is 10x10x10"),
+        (other_job, "made by another job"),
+        (no_store, "not a label store"),
+    ],
+)
+def test_a_store_that_cannot_be_continued_is_refused_in_one_line(
+    edit: Edit,
+    says: str,
+    city: Path,
+    weights: Path,
+    undisturbed: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = tmp_path / "labels.zarr"
+    shutil.copytree(undisturbed, store)
+    edit(store)
+    before = tree(store)
+    assert_refused(command(city, weights, store), says, capsys)
+    assert tree(store) == before
+
+
+@pytest.mark.parametrize(
+    ("more", "says"),
+    [
+        (["--source", "nuscenes", "--root", "/nowhere"], "/nowhere: no such folder"),
+        (["--source", "nuscenes", "--split", "night"], "unknown split 'night'"),
+        (["--source", "kitti"], "invalid choice: 'kitti'"),
+        (["--weights", "/nowhere.safetensors"], "/nowhere.safetensors: no such weights file"),
+        (["--preset", "fusion_r18_occ3d"], "'city_tiny', not of 'fusion_r18_occ3d'"),
+        (["--min-confidence", "1.5"], "min_confidence must lie in 0..1"),
+        (["--workers", "0"], "--workers must be positive"),
+        (["--min-conf", "0.5"], "unrecognized arguments: --min-conf"),
+    ],
+)
+def test_bad_options_are_refused_in_one_line(
+    more: list[str],
+    says: str,
+    city: Path,
+    weights: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    store = tmp_path / "labels.zarr"
+    assert_refused(command(city, weights, store, *more), says, capsys)
+    assert not store.exists()
+
+
+def test_the_literal_command_ends_with_code_2_and_one_line() -> None:
+    arguments = ["autolabel/run.py", "--source", "nuscenes", "--root", "/nowhere", "--split", "all"]
+    code, out, err = finish(start([sys.executable, *arguments, "--weights", "/no"], address=""))
+    assert (code, out) == (2, "")
+    assert err == "error: /no: no such weights file\n"
