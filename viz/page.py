@@ -89,7 +89,7 @@ class Page:
     def map(self, place: int, pixels: NDArray[np.uint8], name: str, grid: VoxelGrid) -> None:
         """A view from above, ahead up, with rings around the ego; ``place`` is 0 or 1."""
         box = self._maps[place]
-        self._text_above(box, name)
+        self._text_above(box, name, share=0.95 if place == 0 else 0.5)
         rows_m = grid.max_m[0] - grid.min_m[0]
         columns_m = grid.max_m[1] - grid.min_m[1]
         scale = min(box.width / columns_m, box.height / rows_m)  # pixels per metre
@@ -191,8 +191,8 @@ class Page:
         place = (box.left + self._gap, box.top + self._line // 2)
         self._draw.text(place, text, font=face, fill=TEXT, anchor="lm")
 
-    def _text_above(self, box: Box, text: str) -> None:
+    def _text_above(self, box: Box, text: str, share: float) -> None:
         face = font(self._size)
-        text = fitted(text, face, box.width * 0.6)
+        text = fitted(text, face, box.width * share)
         place = (box.left, box.top - self._line // 2)
         self._draw.text(place, text, font=face, fill=TEXT, anchor="lm")
