@@ -47,7 +47,8 @@ class VoxelGrid:
 
     def cells(self, points_m: NDArray[Any]) -> NDArray[np.float64]:
         """Continuous voxel coordinates: (..., 3) metres -> (..., 3) cells, float64."""
-        return (np.asarray(points_m, np.float64) - np.asarray(self.min_m)) / np.asarray(self.size_m)
+        offset = np.asarray(points_m, np.float64) - np.asarray(self.min_m)
+        return np.asarray(offset / np.asarray(self.size_m), np.float64)
 
     def indices(self, points_m: NDArray[Any]) -> NDArray[np.int64]:
         """Voxel of each point: (..., 3) metres -> (..., 3) int64, also outside the grid."""
@@ -64,7 +65,8 @@ class VoxelGrid:
 
     def centers(self, indices: NDArray[np.int64]) -> NDArray[np.float64]:
         """Voxel centres: (..., 3) indices -> (..., 3) metres."""
-        return (indices + 0.5) * np.asarray(self.size_m) + np.asarray(self.min_m)
+        inner = (indices + 0.5) * np.asarray(self.size_m)
+        return np.asarray(inner + np.asarray(self.min_m), np.float64)
 
     def all_centers(self) -> NDArray[np.float64]:
         """Every voxel centre, (X, Y, Z, 3) metres."""
