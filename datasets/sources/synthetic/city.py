@@ -64,8 +64,10 @@ class CityConfig:
         counts = (self.labeled_scenes, self.unlabeled_scenes, self.val_scenes)
         if min(counts) < 0 or sum(counts) == 0 or max(counts) > 1999:
             raise ValueError(f"a city needs between 1 and 1999 scenes of a split: {counts}")
-        if self.seed < 0 or self.frames_per_scene < 1:
-            raise ValueError(f"seed {self.seed}, frames_per_scene {self.frames_per_scene}")
+        if self.seed < 0:
+            raise ValueError(f"seed must not be negative: {self.seed}")
+        if self.frames_per_scene < 1:
+            raise ValueError(f"a scene needs a key-frame: {self.frames_per_scene}")
         if self.image_height < 8 or self.image_width < 8:
             raise ValueError(f"pictures of {self.image_height}x{self.image_width} are too small")
         if not 1 <= self.sweeps <= 100:
@@ -105,14 +107,16 @@ def _is_vacant(root: Path) -> bool:
     return not root.exists() or (root.is_dir() and not any(root.iterdir()))
 
 
-def ensure_city(root: Path, config: CityConfig) -> Path:
-    """The city of ``config`` at ``root``, generated there on first use.
+def ensure_city(
+    root: Path, config: CityConfig, *, workers: int | None = None, progress: bool = True
+) -> Path:
+    """The city of ``config`` at ``root``, generated there on first use (see ``generate_city``).
 
     Raises:
         SetupError: ``root`` holds something else, or a city of another config or generator.
     """
     if _is_vacant(root):
-        generate_city(root, config)
+        generate_city(root, config, workers=workers, progress=progress)
         return root
     try:
         found = json.loads((root / MARKER).read_text())
@@ -207,7 +211,10 @@ def generate_city(
                 tables.setdefault(name, []).extend(rows)
         write_tables(partial, {**tables, **shared_rows()})
         (partial / MARKER).write_text(json.dumps(_marker(config), indent=1) + "\n")
-        partial.rename(root)
+        try:
+            partial.rename(root)
+        except OSError as error:  # another process was faster
+            raise SetupError(f"{root} was filled by another process meanwhile") from error
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise

@@ -21,7 +21,7 @@ from scipy.ndimage import maximum_filter
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, Occ3DLabels
 from datasets.geometry.raycast import PinholeView, lidar_evidence, visible_from_cameras
 from datasets.geometry.transforms import Transform, inverse
-from datasets.sources.synthetic.population import actor_poses
+from datasets.sources.synthetic.builder import actor_poses
 from datasets.sources.synthetic.shapes import Mesh
 from datasets.sources.synthetic.tracing import Stage
 

@@ -16,14 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.benchmarks.occ3d_nuscenes import labels_path, write_labels
 from datasets.frames import CameraView
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse, to_quaternion
+from datasets.sources.synthetic.boxes import points_in_box, visibility_tokens
+from datasets.sources.synthetic.builder import actor_poses
 from datasets.sources.synthetic.labels import GroundTruth, observed_labels
-from datasets.sources.synthetic.population import Actor, actor_poses, draw_world, ego_pose
+from datasets.sources.synthetic.population import draw_world, ego_pose
 from datasets.sources.synthetic.sensors import (
     CAMERAS,
     CameraModel,
@@ -35,7 +36,7 @@ from datasets.sources.synthetic.sensors import (
     take_picture,
     take_sweep,
 )
-from datasets.sources.synthetic.tracing import Moment, Stage
+from datasets.sources.synthetic.tracing import Stage
 
 VERSION = "v1.0-trainval"
 LIDAR = "LIDAR_TOP"
@@ -287,7 +288,7 @@ class _Drive:
             for i, T in enumerate(poses)
             if np.linalg.norm(T[:2, 3] - T_scene_ego[:2, 3]) <= ANNOTATED_M
         ]
-        levels = _visibility(
+        levels = visibility_tokens(
             [every[i] for i in near],
             [poses[i] for i in near],
             T_scene_ego,
@@ -310,7 +311,7 @@ class _Drive:
                 "rotation": to_quaternion(T).tolist(),
                 "prev": "",
                 "next": "",
-                "num_lidar_pts": _points_in_box(points, actor, pose),
+                "num_lidar_pts": points_in_box(points, actor, pose),
                 "num_radar_pts": 0,
             }
             self.rows["sample_annotation"].append(row)
@@ -389,39 +390,3 @@ def data_folders() -> tuple[str, ...]:
 def _link(chain: Sequence[dict[str, Any]]) -> None:
     for a, b in pairwise(chain):
         a["next"], b["prev"] = b["token"], a["token"]
-
-
-def _points_in_box(points_m: NDArray[np.float64], actor: Actor, pose: Transform) -> int:
-    """Returns within the annotated box; points sorted by x, points and pose in the scene frame."""
-    reach = float(np.linalg.norm(actor.size_m)) / 2
-    center = apply(pose, np.asarray(actor.center_m))
-    lo, hi = np.searchsorted(points_m[:, 0], (center[0] - reach, center[0] + reach))
-    local = apply(inverse(pose), points_m[lo:hi]) - np.asarray(actor.center_m)
-    return int((np.abs(local) <= np.asarray(actor.size_m) / 2).all(axis=1).sum())
-
-
-_PROBES = np.array(np.meshgrid(*[(-0.35, 0.0, 0.35)] * 3)).reshape(3, -1).T
-
-
-def _visibility(
-    actors: Sequence[Actor], poses: Sequence[Transform], T_scene_ego: Transform, moment: Moment
-) -> list[str]:
-    """Visibility tokens: the share of 27 lines from above the ego's front to a box that are free.
-
-    (nuScenes: the share of the object that shows in the pictures.)
-    """
-    if not actors:
-        return []
-    targets = np.concatenate(
-        [
-            apply(T, _PROBES * np.asarray(a.size_m) + np.asarray(a.center_m))
-            for a, T in zip(actors, poses, strict=True)
-        ]
-    )
-    eye = apply(T_scene_ego, np.array([1.2, 0.0, 1.6]))
-    lines = targets - eye
-    distance = np.linalg.norm(lines, axis=1)
-    hits = moment.cast(eye, (lines / distance[:, None]).astype(np.float32))
-    reach = np.repeat([np.linalg.norm(a.size_m) / 2 for a in actors], len(_PROBES))
-    share = (hits.range_m > distance - reach).reshape(len(actors), -1).mean(axis=1)
-    return [str(1 + int(i)) for i in np.searchsorted((0.4, 0.6, 0.8), share, side="right")]

@@ -262,9 +262,8 @@ def take_picture(
     image = np.clip(image * light.gain, 0.0, 1.0) ** (1 / 2.2)
     image = image + 0.35 * (image - 0.5) * (1 - np.abs(2 * image - 1))
     image += rng.normal(0, light.noise, image.shape).astype(np.float32)
-    return (
-        (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8).reshape(camera.height, camera.width, 3)
-    )
+    levels = (np.clip(image, 0, 1) * 255 + 0.5).astype(np.uint8)
+    return np.asarray(levels.reshape(camera.height, camera.width, 3))
 
 
 # ---- LiDAR ---------------------------------------------------------------------------------------

@@ -12,8 +12,8 @@ import numpy as np
 import open3d as o3d
 from numpy.typing import NDArray
 
+from datasets.sources.synthetic.builder import REACH_M, Actor, World, actor_poses
 from datasets.sources.synthetic.layout import Layout
-from datasets.sources.synthetic.population import REACH_M, Actor, World, actor_poses
 from datasets.sources.synthetic.shapes import Mesh, merge
 
 CELL_M = 0.5  # of the ground mesh
