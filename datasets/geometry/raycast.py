@@ -36,87 +36,90 @@ class PinholeView(Protocol):
     def T_ego_camera(self) -> Transform: ...  # noqa: N802
 
 
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _clip(o: Any, d: Any, shape: Any) -> tuple[float, float]:
-    """Parameters at which ``o + t d`` (cells) enters and leaves the grid; enter > leave: never."""
-    enter, leave = 0.0, _FAR
-    for a in range(3):
-        if d[a] == 0.0:
-            if o[a] < 0.0 or o[a] >= shape[a]:
-                return 1.0, 0.0
-            continue
-        t0 = (0.0 - o[a]) / d[a]
-        t1 = (shape[a] - o[a]) / d[a]
-        if t0 > t1:
-            t0, t1 = t1, t0
-        enter = max(enter, t0)
-        leave = min(leave, t1)
-    return enter, leave
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _slab(o: float, d: float, n: int, enter: float, leave: float) -> tuple[float, float]:
+    """Narrow the part of a ray that is in the grid by one axis; enter > leave: nothing is left."""
+    if d == 0.0:
+        if o < 0.0 or o >= n:
+            return _FAR, 0.0
+        return enter, leave
+    a, b = -o / d, (n - o) / d
+    if a > b:
+        a, b = b, a
+    return max(enter, a), min(leave, b)
 
 
-@numba.njit(cache=True, inline="always")  # type: ignore[untyped-decorator]
-def _start(
-    o: Any, d: Any, t: float, shape: Any, cell: Any, step: Any, t_next: Any, dt: Any
-) -> None:
-    """Set up the walk at parameter ``t``: voxel, direction and the next crossing of each axis."""
-    for a in range(3):
-        cell[a] = min(max(int(np.floor(o[a] + t * d[a])), 0), shape[a] - 1)
-        if d[a] > 0.0:
-            step[a], dt[a], t_next[a] = 1, 1.0 / d[a], (cell[a] + 1 - o[a]) / d[a]
-        elif d[a] < 0.0:
-            step[a], dt[a], t_next[a] = -1, -1.0 / d[a], (cell[a] - o[a]) / d[a]
-        else:
-            step[a], dt[a], t_next[a] = 0, _FAR, _FAR
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _axis(o: float, d: float, t: float, n: int) -> tuple[int, int, float, float]:
+    """Walk along one axis from parameter t: cell, step, t of the next face, t between faces."""
+    cell = min(max(int(np.floor(o + t * d)), 0), n - 1)
+    if d > 0.0:
+        return cell, 1, (cell + 1 - o) / d, 1.0 / d
+    if d < 0.0:
+        return cell, -1, (cell - o) / d, -1.0 / d
+    return cell, 0, _FAR, _FAR
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _evidence(origins: Any, ends: Any, hits: Any, passes: Any) -> None:
-    shape = np.array(hits.shape)
-    cell, step, left = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64)
-    last = np.zeros(3, np.int64)
-    t_next, dt, d = np.zeros(3), np.zeros(3), np.zeros(3)
+    nx, ny, nz = hits.shape
     for r in range(ends.shape[0]):
-        o, e = origins[r % origins.shape[0]], ends[r]
-        inside = True
-        for a in range(3):
-            d[a] = e[a] - o[a]
-            last[a] = int(np.floor(e[a]))
-            if last[a] < 0 or last[a] >= shape[a]:
-                inside = False
-        enter, leave = _clip(o, d, shape)
-        if not inside and (enter > leave or enter >= 1.0):
-            continue
+        q = r % origins.shape[0]
+        ox, oy, oz = origins[q, 0], origins[q, 1], origins[q, 2]
+        ex, ey, ez = ends[r, 0], ends[r, 1], ends[r, 2]
+        dx, dy, dz = ex - ox, ey - oy, ez - oz
+        lx, ly, lz = int(np.floor(ex)), int(np.floor(ey)), int(np.floor(ez))
+        inside = 0 <= lx < nx and 0 <= ly < ny and 0 <= lz < nz
+        enter, leave = _slab(ox, dx, nx, 0.0, _FAR)
+        enter, leave = _slab(oy, dy, ny, enter, leave)
+        enter, leave = _slab(oz, dz, nz, enter, leave)
         if inside:
             enter = min(enter, 1.0)
-        _start(o, d, enter, shape, cell, step, t_next, dt)
-        total = 0
-        for a in range(3):
-            left[a] = max((last[a] - cell[a]) * step[a], 0)
-            if inside and left[a] == 0:
-                cell[a] = last[a]  # an entry point rounded past a face next to the end
-            total += left[a]
-        while total > 0:
-            n = passes[cell[0], cell[1], cell[2]]
-            if n < 255:
-                passes[cell[0], cell[1], cell[2]] = n + 1
-            axis = -1
-            for a in range(3):
-                if left[a] > 0 and (axis < 0 or t_next[a] < t_next[axis]):
-                    axis = a
-            cell[axis] += step[axis]
-            t_next[axis] += dt[axis]
-            left[axis] -= 1
-            total -= 1
-            if cell[axis] < 0 or cell[axis] >= shape[axis]:
-                total = -1
+        elif enter > leave or enter >= 1.0:
+            continue
+        x, step_x, tx, dtx = _axis(ox, dx, enter, nx)
+        y, step_y, ty, dty = _axis(oy, dy, enter, ny)
+        z, step_z, tz, dtz = _axis(oz, dz, enter, nz)
+        # steps left on each axis; an axis that is done is never the nearest again
+        cx, cy, cz = (lx - x) * step_x, (ly - y) * step_y, (lz - z) * step_z
+        if cx <= 0:
+            cx, tx = 0, _FAR
+        if cy <= 0:
+            cy, ty = 0, _FAR
+        if cz <= 0:
+            cz, tz = 0, _FAR
+        if inside:  # an entry point rounded past a face next to the end
+            x = lx if cx == 0 else x
+            y = ly if cy == 0 else y
+            z = lz if cz == 0 else z
+        left = cx + cy + cz
+        while left > 0:
+            if passes[x, y, z] < 255:
+                passes[x, y, z] += 1
+            left -= 1
+            if tx <= ty and tx <= tz:
+                x += step_x
+                cx -= 1
+                tx = tx + dtx if cx > 0 else _FAR
+                if x < 0 or x >= nx:
+                    left = -1
+            elif ty <= tz:
+                y += step_y
+                cy -= 1
+                ty = ty + dty if cy > 0 else _FAR
+                if y < 0 or y >= ny:
+                    left = -1
+            else:
+                z += step_z
+                cz -= 1
+                tz = tz + dtz if cz > 0 else _FAR
+                if z < 0 or z >= nz:
+                    left = -1
         if inside:
-            n = hits[last[0], last[1], last[2]]
-            if n < 255:
-                hits[last[0], last[1], last[2]] = n + 1
-        elif total == 0:
-            n = passes[cell[0], cell[1], cell[2]]
-            if n < 255:
-                passes[cell[0], cell[1], cell[2]] = n + 1
+            if hits[lx, ly, lz] < 255:
+                hits[lx, ly, lz] += 1
+        elif left == 0 and passes[x, y, z] < 255:
+            passes[x, y, z] += 1
 
 
 def lidar_evidence(
@@ -155,31 +158,42 @@ def lidar_evidence(
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _march(occupied: Any, origins: Any, directions: Any, visible: Any) -> None:
-    shape = np.array(occupied.shape)
-    cell, step = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    t_next, dt = np.zeros(3), np.zeros(3)
+    nx, ny, nz = occupied.shape
     for r in range(directions.shape[0]):
-        o, d = origins[r % origins.shape[0]], directions[r]
-        enter, leave = _clip(o, d, shape)
+        q = r % origins.shape[0]
+        ox, oy, oz = origins[q, 0], origins[q, 1], origins[q, 2]
+        dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
+        enter, leave = _slab(ox, dx, nx, 0.0, _FAR)
+        enter, leave = _slab(oy, dy, ny, enter, leave)
+        enter, leave = _slab(oz, dz, nz, enter, leave)
         if enter > leave:
             continue
-        _start(o, d, enter, shape, cell, step, t_next, dt)
-        first = enter == 0.0
+        x, step_x, tx, dtx = _axis(ox, dx, enter, nx)
+        y, step_y, ty, dty = _axis(oy, dy, enter, ny)
+        z, step_z, tz, dtz = _axis(oz, dz, enter, nz)
+        visible[x, y, z] = True
+        if step_x == 0 and step_y == 0 and step_z == 0:
+            continue
+        if enter > 0.0 and occupied[x, y, z]:
+            continue
         while True:
-            visible[cell[0], cell[1], cell[2]] = True
-            if occupied[cell[0], cell[1], cell[2]] and not first:
-                break
-            first = False
-            axis = 0
-            if t_next[1] < t_next[axis]:
-                axis = 1
-            if t_next[2] < t_next[axis]:
-                axis = 2
-            if step[axis] == 0:
-                break
-            cell[axis] += step[axis]
-            t_next[axis] += dt[axis]
-            if cell[axis] < 0 or cell[axis] >= shape[axis]:
+            if tx <= ty and tx <= tz:
+                x += step_x
+                tx += dtx
+                if x < 0 or x >= nx:
+                    break
+            elif ty <= tz:
+                y += step_y
+                ty += dty
+                if y < 0 or y >= ny:
+                    break
+            else:
+                z += step_z
+                tz += dtz
+                if z < 0 or z >= nz:
+                    break
+            visible[x, y, z] = True
+            if occupied[x, y, z]:
                 break
 
 
@@ -228,59 +242,86 @@ def pixel_directions(view: PinholeView, *, stride: int = 1) -> NDArray[np.float6
 
 
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _is_clear(
+    occupied: Any, ox: float, oy: float, oz: float, px: float, py: float, pz: float
+) -> bool:
+    """Whether the line from o to p (cells) meets no occupied voxel but the first and the last."""
+    nx, ny, nz = occupied.shape
+    dx, dy, dz = px - ox, py - oy, pz - oz
+    enter, leave = _slab(ox, dx, nx, 0.0, _FAR)
+    enter, leave = _slab(oy, dy, ny, enter, leave)
+    enter, leave = _slab(oz, dz, nz, enter, leave)
+    start = min(enter, 1.0)
+    x, step_x, tx, dtx = _axis(ox, dx, start, nx)
+    y, step_y, ty, dty = _axis(oy, dy, start, ny)
+    z, step_z, tz, dtz = _axis(oz, dz, start, nz)
+    cx, cy, cz = (int(px) - x) * step_x, (int(py) - y) * step_y, (int(pz) - z) * step_z
+    if cx <= 0:
+        cx, tx = 0, _FAR
+    if cy <= 0:
+        cy, ty = 0, _FAR
+    if cz <= 0:
+        cz, tz = 0, _FAR
+    left = cx + cy + cz
+    at_home = start == 0.0
+    while left > 0:
+        if occupied[x, y, z] and not at_home:
+            return False
+        at_home = False
+        left -= 1
+        if tx <= ty and tx <= tz:
+            x += step_x
+            cx -= 1
+            tx = tx + dtx if cx > 0 else _FAR
+        elif ty <= tz:
+            y += step_y
+            cy -= 1
+            ty = ty + dty if cy > 0 else _FAR
+        else:
+            z += step_z
+            cz -= 1
+            tz = tz + dtz if cz > 0 else _FAR
+    return True
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _faces_to(cell: int, o: float) -> float:
+    """Where the face of a cell that looks to coordinate o lies, just within; -1 for none."""
+    if o < cell:
+        return cell + 1e-3
+    if o > cell + 1:
+        return cell + 1 - 1e-3
+    return -1.0
+
+
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _reach(occupied: Any, origin: Any, P: Any, width: int, height: int, visible: Any) -> None:
     """Mark each occupied voxel that one camera reaches. ``P`` (3, 4): cells to pixels."""
-    shape = np.array(occupied.shape)
-    cell, step, left = np.zeros(3, np.int64), np.zeros(3, np.int64), np.zeros(3, np.int64)
-    t_next, dt, d, at = np.zeros(3), np.zeros(3), np.zeros(3), np.zeros(3)
-    target, home = np.zeros(3, np.int64), np.zeros(3, np.int64)
-    for a in range(3):
-        home[a] = int(np.floor(origin[a]))
-    for i in range(shape[0]):
-        for j in range(shape[1]):
-            for k in range(shape[2]):
+    nx, ny, nz = occupied.shape
+    ox, oy, oz = origin[0], origin[1], origin[2]
+    for i in range(nx):
+        for j in range(ny):
+            for k in range(nz):
                 if not occupied[i, j, k] or visible[i, j, k]:
                     continue
-                target[0], target[1], target[2] = i, j, k
                 for point in range(4):  # the centre, then the faces that look to the camera
-                    for a in range(3):
-                        at[a] = target[a] + 0.5
-                    if point > 0:
-                        a = point - 1
-                        if origin[a] < target[a]:
-                            at[a] = target[a] + 1e-3
-                        elif origin[a] > target[a] + 1:
-                            at[a] = target[a] + 1 - 1e-3
-                        else:
-                            continue
-                    depth = P[2, 0] * at[0] + P[2, 1] * at[1] + P[2, 2] * at[2] + P[2, 3]
+                    x, y, z = i + 0.5, j + 0.5, k + 0.5
+                    if point == 1:
+                        x = _faces_to(i, ox)
+                    elif point == 2:
+                        y = _faces_to(j, oy)
+                    elif point == 3:
+                        z = _faces_to(k, oz)
+                    if x < 0.0 or y < 0.0 or z < 0.0:
+                        continue
+                    depth = P[2, 0] * x + P[2, 1] * y + P[2, 2] * z + P[2, 3]
                     if depth < 1e-3:
                         continue
-                    u = (P[0, 0] * at[0] + P[0, 1] * at[1] + P[0, 2] * at[2] + P[0, 3]) / depth
-                    v = (P[1, 0] * at[0] + P[1, 1] * at[1] + P[1, 2] * at[2] + P[1, 3]) / depth
+                    u = (P[0, 0] * x + P[0, 1] * y + P[0, 2] * z + P[0, 3]) / depth
+                    v = (P[1, 0] * x + P[1, 1] * y + P[1, 2] * z + P[1, 3]) / depth
                     if u < 0 or u >= width or v < 0 or v >= height:
                         continue
-                    for a in range(3):
-                        d[a] = at[a] - origin[a]
-                    enter, _ = _clip(origin, d, shape)
-                    _start(origin, d, min(enter, 1.0), shape, cell, step, t_next, dt)
-                    total = 0
-                    for a in range(3):
-                        left[a] = max((target[a] - cell[a]) * step[a], 0)
-                        total += left[a]
-                    free = True
-                    while total > 0 and free:
-                        if occupied[cell[0], cell[1], cell[2]]:
-                            free = cell[0] == home[0] and cell[1] == home[1] and cell[2] == home[2]
-                        axis = -1
-                        for a in range(3):
-                            if left[a] > 0 and (axis < 0 or t_next[a] < t_next[axis]):
-                                axis = a
-                        cell[axis] += step[axis]
-                        t_next[axis] += dt[axis]
-                        left[axis] -= 1
-                        total -= 1
-                    if free:
+                    if _is_clear(occupied, ox, oy, oz, x, y, z):
                         visible[i, j, k] = True
                         break
 

@@ -312,14 +312,14 @@ def take_sweep(moment: Moment, T_scene_lidar: Transform, rng: np.random.Generato
         ],
         -1,
     ).reshape(-1, 3)
-    hits = moment.cast(T_scene_lidar[:3, 3], (rays @ T_scene_lidar[:3, :3].T).astype(np.float32))
+    world_rays = (rays @ T_scene_lidar[:3, :3].T).astype(np.float32)
+    hits = moment.cast(T_scene_lidar[:3, 3], world_rays)
     # draw for every beam, so that a return more or less changes no other
     shift, luck, glint = (
         rng.normal(0, 0.02, len(rays)),
         rng.random(len(rays)),
         rng.normal(1, 0.25, len(rays)),
     )
-    world_rays = (rays @ T_scene_lidar[:3, :3].T).astype(np.float32)
     cosine = np.abs(np.einsum("ij,ij->i", hits.normals, world_rays))
     loss = 0.03 + 0.35 * np.clip(hits.range_m / MAX_RANGE_M, 0, 1) ** 2 + 0.25 * (cosine < 0.03)
     keep = np.flatnonzero((hits.range_m < MAX_RANGE_M) & (hits.range_m > 1.0) & (luck > loss))
