@@ -102,20 +102,21 @@ class SparseBlock(nn.Module):
         return out.with_features(torch.relu(out.features + x.features))
 
 
-def _conv_norm_relu(conv: SparseConv3d, momentum: float) -> nn.Sequential:
+def conv_norm_relu(conv: SparseConv3d, momentum: float) -> nn.Sequential:
+    """A sparse convolution, batch norm, ReLU."""
     channels = conv.weight.shape[0]
     return nn.Sequential(conv, SparseBatchNorm(channels, eps=1e-3, momentum=momentum), SparseReLU())
 
 
 class LidarEncoder(nn.Module):
-    """Points of B frames -> (B, C, Y, X) BEV map."""
+    """Points of B frames -> (B, C, Y, X) BEV map and the sparse features on the way."""
 
     def __init__(self, config: LidarConfig) -> None:
         super().__init__()
         self.config = config
         momentum = config.norm_momentum
         n_features = 5 if config.features == "raw" else 7
-        self.conv_input = _conv_norm_relu(
+        self.conv_input = conv_norm_relu(
             SparseConv3d(n_features, config.channels[0], submanifold=True), momentum
         )
         stages: OrderedDict[str, nn.Module] = OrderedDict()
@@ -131,11 +132,11 @@ class LidarEncoder(nn.Module):
                     stride=(2, 2, 2),
                     padding=config.paddings[i],
                 )
-                layers.append(_conv_norm_relu(down, momentum))
+                layers.append(conv_norm_relu(down, momentum))
             stages[f"encoder_layer{i + 1}"] = nn.Sequential(*layers)
         self.encoder_layers = nn.Sequential(stages)
         last = config.channels[-1]
-        self.conv_out = _conv_norm_relu(
+        self.conv_out = conv_norm_relu(
             SparseConv3d(last, last, kernel=(config.down_kernel, 1, 1), stride=(2, 1, 1)), momentum
         )
 
@@ -166,10 +167,15 @@ class LidarEncoder(nn.Module):
             )
         )
 
-    def forward(self, points: tuple[Tensor, ...]) -> Tensor:
+    def forward(self, points: tuple[Tensor, ...]) -> tuple[Tensor, list[SparseTensor]]:
+        """The (B, C, Y, X) BEV map, and what each stage gave (fine to coarse)."""
         x: SparseTensor = self.conv_input(self.voxels(points))
-        x = self.conv_out(self.encoder_layers(x))
-        return x.dense().flatten(1, 2)  # channel = c * Z + z
+        levels = []
+        for stage in self.encoder_layers:
+            x = stage(x)
+            levels.append(x)
+        bev = self.conv_out(x).dense().flatten(1, 2)  # channel = c * Z + z
+        return bev, levels
 
 
 def _local_features(means: Tensor, zyx: Tensor, grid: VoxelGrid) -> Tensor:
