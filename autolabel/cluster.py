@@ -12,6 +12,7 @@ from __future__ import annotations
 import heapq
 import logging
 import os
+import socket
 import time
 import traceback
 from collections.abc import Callable, Sequence
@@ -169,6 +170,7 @@ def connect(address: str | None, *, python_path: str | None = None) -> None:
     Raises:
         SetupError: there is no such cluster, or its workers cannot import the package.
     """
+    _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its working folder travels already
     environment = None
     if python_path is not None and not submitted:
@@ -194,6 +196,17 @@ def connect(address: str | None, *, python_path: str | None = None) -> None:
             f"a Ray worker cannot import the package ({why}); install it on every node, or use "
             "'ray job submit --working-dir .'"
         ) from error
+
+
+def _check_reachable(address: str) -> None:
+    # Ray itself would try for minutes
+    host, _, port = address.rpartition(":")
+    if not host or "/" in address or not port.isdecimal():
+        return
+    try:
+        socket.create_connection((host, int(port)), timeout=10.0).close()
+    except (OSError, OverflowError) as error:
+        raise SetupError(f"Ray cluster {address}: cannot be reached: {error}") from error
 
 
 def _joins(address: str | None) -> bool:

@@ -9,6 +9,7 @@ Started again with the same options it continues and relabels nothing. Exit code
 1 some scene was set aside (the store says why), 2 the job could not start, 130 stopped.
 """
 
+import importlib.util
 import sys
 from pathlib import Path
 
@@ -21,6 +22,9 @@ if __name__ == "__main__":
     if all((_here.parent / p / "__init__.py").is_file() for p in ("autolabel", "datasets")):
         PACKAGE_ROOT = str(_here.parent)
         sys.path.insert(0, PACKAGE_ROOT)
+    elif importlib.util.find_spec("autolabel") is None:
+        print("error: the package effocc-autolabel is not installed here", file=sys.stderr)
+        sys.exit(2)
 
 # ruff: noqa: E402
 import argparse
