@@ -7,10 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-import torch
 from torch import Tensor, nn
 
-from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import ModelInputs
 from models.bev_trunk import ConvFuser, Second, SecondConfig, SecondFpn
 from models.fpn import ImageFpn
@@ -18,7 +16,6 @@ from models.heads import HeadConfig, OccupancyHead
 from models.lidar_encoder import LidarConfig, LidarEncoder
 from models.resnet import ResNet, ResNetConfig
 from models.view_transform import LiftConfig, build_view_transform
-from models.voxel_skip import VoxelSkip
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,8 +36,6 @@ class FusionConfig:
         lidar: the LiDAR branch.
         fused_channels: of the fuser's output.
         trunk, head: the rest.
-        skip_grid: the output's voxels, if ``head.skip_channels`` is set: the first stage of the
-            LiDAR branch must end on them.
     """
 
     camera: CameraBranchConfig | None
@@ -48,11 +43,6 @@ class FusionConfig:
     fused_channels: int = 256
     trunk: SecondConfig = field(default_factory=SecondConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
-    skip_grid: VoxelGrid | None = None
-
-    def __post_init__(self) -> None:
-        if (self.skip_grid is None) != (self.head.skip_channels == 0):
-            raise ValueError("skip_grid and head.skip_channels go together")
 
 
 class FusionTeacher(nn.Module):
@@ -76,15 +66,6 @@ class FusionTeacher(nn.Module):
             bev_channels = config.fused_channels
         self.pts_backbone = Second(bev_channels, config.trunk)
         self.pts_neck = SecondFpn(config.trunk)
-        if config.skip_grid is not None:
-            self.voxel_skip = VoxelSkip(
-                config.lidar.channels[1],
-                0 if config.camera is None else config.camera.neck_channels,
-                config.head.skip_channels,
-                grid=config.skip_grid,
-                bev_upsample=config.head.bev_upsample,
-                norm_momentum=config.lidar.norm_momentum,
-            )
         self.occ_head = OccupancyHead(config.trunk.out_channels, config.head)
 
     @property
@@ -99,15 +80,13 @@ class FusionTeacher(nn.Module):
         """
         if inputs.points is None:
             raise ValueError("this network reads LiDAR points, the inputs have none")
-        bev, levels = self.pts_middle_encoder(inputs.points)
-        features = None
+        bev: Tensor = self.pts_middle_encoder(inputs.points)
         if self.config.camera is not None:
-            features = self.img_neck(self.img_backbone(inputs.images.flatten(0, 1)))
-            bev = self.occ_fuser(self.img_view_transformer(features, inputs), bev)
-        out: Tensor = self.pts_neck(self.pts_backbone(bev))
-        if self.config.skip_grid is not None:
-            out = torch.cat((out, self.voxel_skip(levels[0], features, inputs)), dim=1)
-        return out
+            maps = self.img_backbone(inputs.images.flatten(0, 1))
+            camera_bev = self.img_view_transformer(self.img_neck(maps), inputs)
+            bev = self.occ_fuser(camera_bev, bev)
+        bev = self.pts_neck(self.pts_backbone(bev))
+        return bev
 
     def forward(self, inputs: ModelInputs) -> Tensor:
         """Logits (B, X, Y, Z, K) in the augmented ego frame."""

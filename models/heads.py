@@ -23,8 +23,6 @@ class HeadConfig:
         conv_channels: of the 3x3 convolution; hidden: of the column network.
         levels: Z; classes: K.
         bev_upsample: each BEV cell gives u x u columns.
-        skip_channels: per voxel, behind the trunk's channels in the BEV map (see
-            ``voxel_skip.py``); they are added to the logits through one linear layer.
     """
 
     conv_channels: int = 256
@@ -32,12 +30,6 @@ class HeadConfig:
     levels: int = 16
     classes: int = 18
     bev_upsample: int = 1
-    skip_channels: int = 0
-
-    @property
-    def map_skip_channels(self) -> int:
-        """Channels of the BEV map that hold the voxels' own features."""
-        return self.bev_upsample**2 * self.levels * self.skip_channels
 
 
 class OccupancyHead(nn.Module):
@@ -61,29 +53,18 @@ class OccupancyHead(nn.Module):
                 ]
             )
         )
-        if config.skip_channels:
-            self.voxel = nn.Linear(config.skip_channels, config.classes, bias=False)
 
     def forward(self, bev: Tensor) -> Tensor:
         """(B, C, Y, X) -> logits (B, X u, Y u, Z, K)."""
         c = self.config
         u = c.bev_upsample
-        cells, skip = self._cells(bev)
+        cells = torch.relu(self.final_conv(bev)).permute(0, 3, 2, 1)
         B, X, Y, _ = cells.shape
         logits: Tensor = self.predicter(cells).view(B, X, Y, u, u, c.levels, c.classes)
-        if c.skip_channels:
-            logits = logits + self.voxel(skip.reshape(B, X, Y, u, u, c.levels, -1))
         if u == 1:
             return logits[:, :, :, 0, 0]
         out = logits.permute(0, 1, 3, 2, 4, 5, 6)
         return out.reshape(B, X * u, Y * u, c.levels, c.classes)
-
-    def _cells(self, bev: Tensor) -> tuple[Tensor, Tensor]:
-        """The head's own features (B, X, Y, C) and the voxels' features (B, X, Y, u u Z c)."""
-        skip_channels = self.config.map_skip_channels
-        trunk, skip = bev[:, : bev.shape[1] - skip_channels], bev[:, bev.shape[1] - skip_channels :]
-        cells = torch.relu(self.final_conv(trunk))
-        return cells.permute(0, 3, 2, 1), skip.permute(0, 3, 2, 1)
 
     def columns(
         self,
@@ -93,7 +74,7 @@ class OccupancyHead(nn.Module):
         """Logits of the named columns only, (M, Z, K): equal to ``forward`` at those columns."""
         c = self.config
         u = c.bev_upsample
-        cells, skip = self._cells(bev)
+        cells = torch.relu(self.final_conv(bev)).permute(0, 3, 2, 1)
         X, Y = cells.shape[1:3]
         b, x, y = (
             column_index // (X * u * Y * u),
@@ -103,6 +84,9 @@ class OccupancyHead(nn.Module):
         hidden = self.predicter[:2](cells[b, x // u, y // u])
         last = self.predicter[2]
         assert isinstance(last, nn.Linear)
+        if u == 1:
+            out: Tensor = last(hidden)
+            return out.view(-1, c.levels, c.classes)
         # the last layer has a block of rows for each sub-column: evaluate the asked block only
         weight, bias = last.weight.view(u * u, -1, c.hidden), last.bias.view(u * u, -1)
         block = x % u * u + y % u
@@ -111,8 +95,4 @@ class OccupancyHead(nn.Module):
         logits = torch.cat(
             [nn.functional.linear(h, weight[i], bias[i]) for i, h in enumerate(parts)]
         )
-        logits = logits[order.argsort()].view(-1, c.levels, c.classes)
-        if c.skip_channels:
-            of_cell = skip[b, x // u, y // u].view(len(b), u * u, c.levels, -1)
-            logits = logits + self.voxel(of_cell[torch.arange(len(b), device=b.device), block])
-        return logits
+        return logits[order.argsort()].view(-1, c.levels, c.classes)

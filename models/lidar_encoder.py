@@ -102,21 +102,20 @@ class SparseBlock(nn.Module):
         return out.with_features(torch.relu(out.features + x.features))
 
 
-def conv_norm_relu(conv: SparseConv3d, momentum: float) -> nn.Sequential:
-    """A sparse convolution, batch norm, ReLU."""
+def _conv_norm_relu(conv: SparseConv3d, momentum: float) -> nn.Sequential:
     channels = conv.weight.shape[0]
     return nn.Sequential(conv, SparseBatchNorm(channels, eps=1e-3, momentum=momentum), SparseReLU())
 
 
 class LidarEncoder(nn.Module):
-    """Points of B frames -> (B, C, Y, X) BEV map and the sparse features on the way."""
+    """Points of B frames -> (B, C, Y, X) BEV map."""
 
     def __init__(self, config: LidarConfig) -> None:
         super().__init__()
         self.config = config
         momentum = config.norm_momentum
         n_features = 5 if config.features == "raw" else 7
-        self.conv_input = conv_norm_relu(
+        self.conv_input = _conv_norm_relu(
             SparseConv3d(n_features, config.channels[0], submanifold=True), momentum
         )
         stages: OrderedDict[str, nn.Module] = OrderedDict()
@@ -132,11 +131,11 @@ class LidarEncoder(nn.Module):
                     stride=(2, 2, 2),
                     padding=config.paddings[i],
                 )
-                layers.append(conv_norm_relu(down, momentum))
+                layers.append(_conv_norm_relu(down, momentum))
             stages[f"encoder_layer{i + 1}"] = nn.Sequential(*layers)
         self.encoder_layers = nn.Sequential(stages)
         last = config.channels[-1]
-        self.conv_out = conv_norm_relu(
+        self.conv_out = _conv_norm_relu(
             SparseConv3d(last, last, kernel=(config.down_kernel, 1, 1), stride=(2, 1, 1)), momentum
         )
 
@@ -167,15 +166,10 @@ class LidarEncoder(nn.Module):
             )
         )
 
-    def forward(self, points: tuple[Tensor, ...]) -> tuple[Tensor, list[SparseTensor]]:
-        """The (B, C, Y, X) BEV map, and what each stage gave (fine to coarse)."""
+    def forward(self, points: tuple[Tensor, ...]) -> Tensor:
         x: SparseTensor = self.conv_input(self.voxels(points))
-        levels = []
-        for stage in self.encoder_layers:
-            x = stage(x)
-            levels.append(x)
-        bev = self.conv_out(x).dense().flatten(1, 2)  # channel = c * Z + z
-        return bev, levels
+        x = self.conv_out(self.encoder_layers(x))
+        return x.dense().flatten(1, 2)  # channel = c * Z + z
 
 
 def _local_features(means: Tensor, zyx: Tensor, grid: VoxelGrid) -> Tensor:

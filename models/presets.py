@@ -149,17 +149,7 @@ def city_tiny() -> Preset:
         taxonomy=OCC3D_NUSCENES,
         inputs=InputSpec(height=96, width=256, lidar=True),
         network=FusionConfig(
-            camera=CameraBranchConfig(
-                backbone=_TINY_BACKBONE,
-                neck_channels=32,
-                lift=LssConfig(
-                    grid=_bev_grid(0.8, 100),
-                    depth_step_m=1.0,
-                    context_channels=48,
-                    depth_channels=48,
-                    reference_parity=False,
-                ),
-            ),
+            camera=CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=_TINY_LIFT),
             lidar=LidarConfig(
                 grid=voxels,
                 features="local",
@@ -173,10 +163,9 @@ def city_tiny() -> Preset:
             trunk=SecondConfig(
                 channels=(96, 128), layers=(2, 2), neck_channels=64, norm_momentum=0.1
             ),
-            head=HeadConfig(conv_channels=128, hidden=192, bev_upsample=2, skip_channels=8),
-            skip_grid=OCCUPANCY_GRID,
+            head=HeadConfig(conv_channels=128, hidden=192, bev_upsample=2),
         ),
-        parameters=2_001_532,
+        parameters=1_862_184,
         paper="EFFOcc-T scaled down for a CPU; not published",
     )
 

@@ -68,11 +68,13 @@ class PullConfig:
         grid: BEV cells in the ego frame; z is not used.
         heights_m: heights at which each cell looks into the pictures.
         channels: C of the picture features.
+        min_depth_m: nearer than this a point counts as unseen.
     """
 
     grid: VoxelGrid
     heights_m: tuple[float, ...]
     channels: int
+    min_depth_m: float = 0.5
 
     @property
     def out_channels(self) -> int:
@@ -214,16 +216,27 @@ class PullViewTransform(nn.Module):
 
     @torch.no_grad()
     def taps(self, inputs: ModelInputs, h: int, w: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Feature rows, weights, and cells (b, l, y, x) row-major, ascending."""
+        """Bilinear taps, ascending by cell: feature rows, weights, cells (b, l, y, x) row-major."""
         pixel, depth = self.project(inputs)  # (B, N, 2, P), (B, N, P)
-        B, N, P = depth.shape
-        return bilinear_taps(
-            pixel.permute(0, 3, 1, 2).reshape(B * P, N, 2),
-            depth.transpose(1, 2).reshape(B * P, N),
-            torch.arange(B, device=depth.device).repeat_interleave(P),
-            image_size=(int(inputs.images.shape[-2]), int(inputs.images.shape[-1])),
-            map_size=(h, w),
+        N, _, H, W = inputs.images.shape[1:]
+        u, v = pixel.unbind(2)
+        seen = (depth > self.config.min_depth_m) & (u > -0.5) & (u < W - 0.5)
+        seen &= (v > -0.5) & (v < H - 0.5)
+        frame, point, camera = seen.transpose(1, 2).nonzero(as_tuple=True)
+        at = torch.stack((v, u), dim=-1)[frame, camera, point]  # (S, 2)
+        at = (at + 0.5) * at.new_tensor((h / H, w / W)) - 0.5
+        low = at.floor()
+        high_share = at - low
+        iy, ix = (
+            torch.stack((low, low + 1), dim=-1)[:, axis].clamp_(0, n - 1).long()
+            for axis, n in ((0, h), (1, w))
         )
+        sy, sx = torch.stack((1 - high_share, high_share), dim=-1).unbind(1)
+        cell = frame * depth.shape[-1] + point
+        cameras = seen.sum(dim=1)[frame, point]
+        rows = ((frame * N + camera)[:, None, None] * h + iy[:, :, None]) * w + ix[:, None, :]
+        weights = sy[:, :, None] * sx[:, None, :] / cameras[:, None, None]
+        return rows.flatten(), weights.flatten(), cell.repeat_interleave(4)
 
     def project(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
         """Cell centres at every height: network pixels (B, N, 2, P), depth (B, N, P) metres."""
@@ -240,37 +253,3 @@ class PullViewTransform(nn.Module):
         depth = camera[..., 2, :]
         image = inputs.post_image @ inputs.intrinsics @ camera
         return image[..., :2, :] / depth.clamp(min=1e-3)[..., None, :], depth
-
-
-@torch.no_grad()
-def bilinear_taps(
-    pixel: Tensor,  # (P, N, 2) u, v in network pixels, of every point in every camera
-    depth: Tensor,  # (P, N) metres in front of the camera
-    frame: Tensor,  # (P,) int64, frame of each point
-    *,
-    image_size: tuple[int, int],
-    map_size: tuple[int, int],
-    min_depth_m: float = 0.5,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Where points look up picture features: four taps in each camera that sees them.
-
-    Returns:
-        rows of a (B N h w) table, weights that sum to 1 over the taps of a point, and the point
-        of each tap, ascending; unseen points have none.
-    """
-    (H, W), (h, w) = image_size, map_size
-    N = depth.shape[1]
-    u, v = pixel.unbind(-1)
-    seen = (depth > min_depth_m) & (u > -0.5) & (u < W - 0.5) & (v > -0.5) & (v < H - 0.5)
-    point, camera = seen.nonzero(as_tuple=True)
-    at = (pixel[point, camera] + 0.5) * pixel.new_tensor((w / W, h / H)) - 0.5
-    low = at.floor()
-    sx, sy = torch.stack((1 - (at - low), at - low), dim=-1).unbind(1)  # (S, 2) each
-    ix, iy = (
-        torch.stack((low[:, axis], low[:, axis] + 1), dim=-1).clamp_(0, n - 1).long()
-        for axis, n in ((0, w), (1, h))
-    )
-    view = frame[point] * N + camera
-    rows = (view[:, None, None] * h + iy[:, :, None]) * w + ix[:, None, :]
-    weights = sy[:, :, None] * sx[:, None, :] / seen.sum(dim=1)[point][:, None, None]
-    return rows.flatten(), weights.flatten(), point.repeat_interleave(4)

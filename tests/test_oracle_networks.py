@@ -125,8 +125,6 @@ def run(preset: str, file: str, names: dict[str, str], lists: dict[str, str]) ->
 
     def keep(stage: str) -> Hook:
         def hook(_m: nn.Module, _i: Any, out: Any) -> None:
-            if isinstance(out, tuple):
-                out = out[0]
             if isinstance(out, SparseTensor):
                 sparse[stage] = out
             elif isinstance(out, list):
