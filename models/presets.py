@@ -149,23 +149,33 @@ def city_tiny() -> Preset:
         taxonomy=OCC3D_NUSCENES,
         inputs=InputSpec(height=96, width=256, lidar=True),
         network=FusionConfig(
-            camera=CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=_TINY_LIFT),
+            camera=CameraBranchConfig(
+                backbone=_TINY_BACKBONE,
+                neck_channels=32,
+                lift=LssConfig(
+                    grid=_bev_grid(0.4, 200),
+                    depth_step_m=1.0,
+                    context_channels=32,
+                    depth_channels=48,
+                    reference_parity=False,
+                ),
+            ),
             lidar=LidarConfig(
                 grid=voxels,
                 features="local",
-                channels=(16, 32, 48),
+                channels=(16, 32),
                 blocks=1,
                 down_kernel=2,
-                paddings=((0, 0, 0), (0, 0, 0)),
+                paddings=((0, 0, 0),),
                 norm_momentum=0.1,
             ),
-            fused_channels=96,
+            fused_channels=64,
             trunk=SecondConfig(
-                channels=(96, 128), layers=(2, 2), neck_channels=64, norm_momentum=0.1
+                channels=(64, 96), layers=(2, 2), neck_channels=48, norm_momentum=0.1
             ),
-            head=HeadConfig(conv_channels=128, hidden=192, bev_upsample=2),
+            head=HeadConfig(conv_channels=96, hidden=192),
         ),
-        parameters=1_862_184,
+        parameters=1_130_580,
         paper="EFFOcc-T scaled down for a CPU; not published",
     )
 
