@@ -282,9 +282,11 @@ def run_job(
         workers: None: as many as the cluster has room for.
 
     Raises:
-        SetupError: a worker cannot open the log, the weights or the store, or none can start.
+        SetupError: a worker cannot open the log, the weights or the store, or none can start, or
+            a scene of the store was labelled from other inputs than the log now holds.
     """
     store = LabelStore.open(job.store)
+    _check_inputs(store, source, scene_ids)
     todo = [s for s in dict.fromkeys(scene_ids) if s not in store]
     run = _Run(job=job, lengths={s: _length(source, s) for s in todo})
     for scene_id in todo:
@@ -300,6 +302,19 @@ def run_job(
         for actor, _ in pool.values():
             ray.kill(actor)
     return _summary(run, store, scene_ids, skipped=len(set(scene_ids)) - len(todo))
+
+
+def _check_inputs(store: LabelStore, source: SceneSource, scene_ids: Sequence[str]) -> None:
+    for scene_id in (s for s in scene_ids if s in store):
+        try:
+            now = source.fingerprint(scene_id)
+        except SceneError as error:
+            now = str(error)
+        if store.scene(scene_id).attributes["inputs"] != now:
+            raise SetupError(
+                f"label store {store.path}: scene {scene_id} was labelled from other files than "
+                "the log holds now; choose another --store"
+            )
 
 
 def _loop(

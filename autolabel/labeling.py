@@ -121,6 +121,7 @@ def label_scene(
         mask=mask,
         hits=None if evidence is None else evidence[0],
         passes=None if evidence is None else evidence[1],
+        inputs=source.fingerprint(scene.scene_id),
     )
 
 

@@ -7,7 +7,7 @@ Layout, format version 1::
         semantics, confidence, mask        (T, X, Y, Z) uint8
         hits, passes                       (T, X, Y, Z) uint8, saturating; optional
         timestamp_us (T,) int64, T_global_ego (T, 4, 4) float64
-        attributes: frame tokens, counts, sha256 of every array's values
+        attributes: frame tokens, counts, hash of inputs, sha256 of every array's values
       quarantine/<scene id>/   attributes: why the scene has no labels
 
 Voxel arrays have one chunk per frame and one shard per scene, so that a frame is one small read
@@ -403,6 +403,7 @@ def _write_arrays(folder: Path, labels: SceneLabels, n_classes: int) -> None:
         {
             "scene_id": labels.scene_id,
             "frame_tokens": list(labels.frame_tokens),
+            "inputs": labels.inputs,
             "counts": counts,
             "sha256": sha256,
             "committed": True,

@@ -66,6 +66,7 @@ class SceneLabels:
         timestamps_us: (T,) int64.
         T_global_ego: (T, 4, 4) float64, metres.
         semantics, confidence, mask, hits, passes: (T, X, Y, Z) uint8, see ``FrameLabels``.
+        inputs: the source's fingerprint of the scene they were made from.
 
     Raises:
         ValueError: a shape or dtype is wrong, the id cannot be a folder name, a frame token
@@ -81,6 +82,7 @@ class SceneLabels:
     mask: Voxels
     hits: Voxels | None = None
     passes: Voxels | None = None
+    inputs: str = ""
 
     def __post_init__(self) -> None:
         check_scene_id(self.scene_id)

@@ -26,7 +26,7 @@ from autolabel.labeling import LabelingConfig, store_header
 from datasets.frames import Scene
 from datasets.label_store import LabelStore
 from datasets.sources.nuscenes import NuScenesSource
-from datasets.sources.synthetic import CityConfig, generate_city
+from datasets.sources.synthetic.city import CityConfig, generate_city
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.presets import build
 
@@ -225,6 +225,20 @@ def test_bad_scenes_are_set_aside_and_the_others_labelled(
     code, out, err = finish(start(command(city, weights, store), address=cluster))
     assert code == 0, err
     assert "labelled 6 frames of 3 scenes" in out
+    assert tree(store) == tree(undisturbed)
+
+
+def test_scenes_labelled_from_other_files_are_not_taken_for_done(
+    city: Path, weights: Path, undisturbed: Path, cluster: str, tmp_path: Path
+) -> None:
+    changed, store = tmp_path / "city", tmp_path / "labels.zarr"
+    shutil.copytree(city, changed)
+    shutil.copytree(undisturbed, store)
+    picture = next(changed.glob("samples/CAM_FRONT/*.jpg"))
+    picture.write_bytes(picture.read_bytes() + b"0")
+    code, out, err = finish(start(command(changed, weights, store), address=cluster))
+    assert code == 2, out
+    assert err.count("\n") == 1 and "from other files" in err
     assert tree(store) == tree(undisturbed)
 
 
