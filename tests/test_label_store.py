@@ -208,14 +208,17 @@ for i in range(10**6):
 def test_killed_writer_leaves_no_visible_scene_or_exact_bytes(tmp_path: Path) -> None:
     tests = Path(__file__).parent
     rng = random.Random(0)
-    leftovers = 0
-    for attempt in range(3):
+    leftovers = attempt = 0
+    while attempt < 3 or (not leftovers and attempt < 30):
+        attempt += 1
         path = tmp_path / str(attempt)
         code = WRITE_FOREVER.format(root=str(tests.parent), tests=str(tests), path=str(path))
         writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
         assert writer.stdout is not None
         assert writer.stdout.readline() == b"ready\n"
-        time.sleep(0.1 + rng.random() * 0.3)
+        while not any((path / "scenes").glob("s*")):
+            time.sleep(0.005)
+        time.sleep(rng.random() * 0.2)
         os.kill(writer.pid, signal.SIGKILL)
         writer.wait()
         writer.stdout.close()
