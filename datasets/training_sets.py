@@ -6,7 +6,7 @@ A student's set (``InputSpec.lidar`` false) opens pictures and labels, never a L
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -46,15 +46,17 @@ class LabelSource(Protocol):
 
 
 class GroundTruth:
-    """Occ3D labels under a nuScenes root; trained on inside the camera mask, as published.
+    """Occ3D labels under a nuScenes root.
 
     Args:
         root: the folder that holds ``gts``.
         scenes: the scenes that may be used: the labelled ones.
+        only_visible: train inside the camera mask, as published. Otherwise also where only LiDAR
+            observed the voxel: a labeller vouches for those voxels too.
     """
 
-    def __init__(self, root: Path, scenes: Sequence[str]) -> None:
-        self.root, self.scenes = root, tuple(scenes)
+    def __init__(self, root: Path, scenes: Sequence[str], *, only_visible: bool = True) -> None:
+        self.root, self.scenes, self.only_visible = root, tuple(scenes), only_visible
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.scenes
@@ -65,7 +67,8 @@ class GroundTruth:
 
     def target(self, frame: Frame) -> Target:
         labels = self.labels(frame)
-        return Target(semantics=labels.semantics, weight=labels.mask_camera.astype(np.float32))
+        known = labels.mask_camera if self.only_visible else labels.mask_camera | labels.mask_lidar
+        return Target(semantics=labels.semantics, weight=known.astype(np.float32))
 
 
 class PseudoLabels:
@@ -129,7 +132,7 @@ class FrameSet(Dataset[Sample]):
     """Labelled frames of one log, drawn by optimisation step.
 
     Item ``k`` is the batch of step ``k``: every frame once per epoch in an order, and with
-    flips, that follow from the seed alone. A run that is stopped and continued at step ``k``
+    augmentation, that follow from the seed alone. A run that is stopped and continued at step ``k``
     therefore sees exactly what it would have seen.
 
     Args:
@@ -137,8 +140,9 @@ class FrameSet(Dataset[Sample]):
         labels: one or more label sources; a scene named by two is used twice.
         spec: what the network sees.
         batch: frames per step.
-        flips: mirror x and y of the ego frame at random (points, labels and the lift alike).
-        seed: decides order and flips.
+        augment: mirror x and y of the ego frame at random (points, labels and the lift alike),
+            and give every second frame fewer past sweeps, as at the start of a log.
+        seed: decides order and augmentation.
 
     Raises:
         SetupError: there is no labelled frame.
@@ -152,11 +156,11 @@ class FrameSet(Dataset[Sample]):
         spec: InputSpec,
         *,
         batch: int = 1,
-        flips: bool = True,
+        augment: bool = True,
         seed: int = 0,
     ) -> None:
         self.source, self.spec, self.batch = source, spec, batch
-        self.flips, self.seed = flips, seed
+        self.augment, self.seed = augment, seed
         self.items: list[tuple[LabelSource, Frame]] = [
             (label_source, frame)
             for label_source in labels
@@ -173,11 +177,13 @@ class FrameSet(Dataset[Sample]):
         epoch, position = divmod(draw, len(self.items))
         order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.items))
         labels, frame = self.items[order[position]]
-        flip = (False, False)
-        if self.flips:
-            x, y = np.random.default_rng((self.seed, 1, draw)).random(2) < 0.5
-            flip = (bool(x), bool(y))
-        return prepare_frame(self.source, frame, self.spec), labels.target(frame), flip
+        spec, flip = self.spec, (False, False)
+        if self.augment:
+            rng = np.random.default_rng((self.seed, 1, draw))
+            flip = (bool(rng.random() < 0.5), bool(rng.random() < 0.5))
+            if rng.random() < 0.5:
+                spec = replace(spec, past_sweeps=int(rng.integers(spec.past_sweeps + 1)))
+        return prepare_frame(self.source, frame, spec), labels.target(frame), flip
 
 
 def make_sample(frames: Sequence[tuple[FrameInputs, Target, tuple[bool, bool]]]) -> Sample:

@@ -23,6 +23,7 @@ from models.ops.sparse_conv import (
     strided_shape,
 )
 from models.ops.voxelize import voxelize
+from models.precision import full_precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -167,8 +168,9 @@ class LidarEncoder(nn.Module):
         )
 
     def forward(self, points: tuple[Tensor, ...]) -> Tensor:
-        x: SparseTensor = self.conv_input(self.voxels(points))
-        x = self.conv_out(self.encoder_layers(x))
+        with full_precision(points[0]):
+            x: SparseTensor = self.conv_input(self.voxels(points))
+            x = self.conv_out(self.encoder_layers(x))
         return x.dense().flatten(1, 2)  # channel = c * Z + z
 
 

@@ -52,6 +52,7 @@ class TrainingConfig:
         learning_rate: peak of the schedule (see ``learning_rate``).
         weight_decay, clip_norm: AdamW's decay and the largest gradient norm (L2).
         columns: BEV columns per frame that are scored in a step.
+        bfloat16: run the networks under autocast; weights and geometry stay float32.
         rarity: exponent of the class weights ``frequency ** -rarity``; 0 for none.
         ema: decay of the moving average of the weights, reached after a warm-up.
         save_every, log_every: steps between states on disk and lines in the log.
@@ -63,7 +64,8 @@ class TrainingConfig:
     weight_decay: float = 1e-2
     clip_norm: float = 5.0
     columns: int = 1500
-    rarity: float = 0.35
+    bfloat16: bool = True
+    rarity: float = 0.25
     ema: float = 0.995
     save_every: int = 200
     log_every: int = 20
@@ -121,7 +123,8 @@ def train(
             columns = draw_columns(
                 sample.semantics, sample.weight, foreground, config.columns, generator
             )
-            loss = _loss(network, sample, columns, class_weights, device)
+            with torch.autocast(torch.device(device).type, torch.bfloat16, config.bfloat16):
+                loss = _loss(network, sample, columns, class_weights, device)
             if not torch.isfinite(loss):
                 raise ValueError(f"step {step}: the loss is {loss.item()}")
             optimiser.zero_grad(set_to_none=True)
@@ -255,7 +258,7 @@ def _loss(network: Any, sample: Sample, columns: Tensor, weights: Tensor, device
     weight = sample.weight.flatten(0, 2)[columns].to(device)
     bev = network.bev(sample.inputs.to(device))
     logits = network.occ_head.columns(bev, columns.to(device))  # (M, Z, K)
-    return voxel_cross_entropy(logits, target, weight, class_weights=weights)
+    return voxel_cross_entropy(logits.float(), target, weight, class_weights=weights)
 
 
 @torch.no_grad()

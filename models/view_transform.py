@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import ModelInputs
 from models.ops.bev_pool import pool, pool_sorted
+from models.precision import full_precision
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +122,9 @@ class LssViewTransform(nn.Module):
         """(B N, C, h, w) picture features -> (B, context_channels, Y, X)."""
         probability, context = self.depth_and_context(features, inputs)
         h, w = (int(n) for n in context.shape[-2:])
-        return self.splat(probability, context, self.cells(inputs, h, w), inputs.images.shape[0])
+        with full_precision(features):
+            cells = self.cells(inputs, h, w)
+            return self.splat(probability.float(), context.float(), cells, inputs.images.shape[0])
 
     def depth_and_context(self, features: Tensor, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
         """(B N, D, h, w) depth probabilities and (B N, C, h, w) context."""
@@ -209,9 +212,10 @@ class PullViewTransform(nn.Module):
         BN, C, h, w = features.shape
         X, Y, _ = self.config.grid.shape
         L = len(self.config.heights_m)
-        rows, weights, cells = self.taps(inputs, h, w)
-        table = features.permute(0, 2, 3, 1).reshape(BN * h * w, C)
-        bev = pool_sorted(table, rows, weights, cells, B * L * Y * X)
+        table = features.float().permute(0, 2, 3, 1).reshape(BN * h * w, C)
+        with full_precision(features):
+            rows, weights, cells = self.taps(inputs, h, w)
+            bev = pool_sorted(table, rows, weights, cells, B * L * Y * X)
         return bev.view(B, L, Y, X, C).permute(0, 1, 4, 2, 3).reshape(B, L * C, Y, X)
 
     @torch.no_grad()

@@ -59,7 +59,11 @@ def main() -> int:
         raise SetupError(f"split {args.split!r} has {len(scenes)} scenes, {args.held_out} held out")
     fit, held_out = scenes[: -args.held_out], scenes[-args.held_out :]
     samples = FrameSet(
-        source, [GroundTruth(args.root, fit)], chosen.inputs, batch=args.batch, seed=args.seed
+        source,
+        [GroundTruth(args.root, fit, only_visible=False)],
+        chosen.inputs,
+        batch=args.batch,
+        seed=args.seed,
     )
     config = TrainingConfig(steps=args.steps, learning_rate=args.learning_rate, seed=args.seed)
 
