@@ -43,7 +43,7 @@ def main() -> int:
         )
         root = ensure_city(args.root, config, workers=args.workers)
     except (SetupError, ValueError) as error:
-        print(f"make_city: {error}", file=sys.stderr)
+        print(f"error: {error}", file=sys.stderr)
         return 2
     counts = {name: len(scenes) for name, scenes in city_splits(root).items()}
     print(f"city at {root}: scenes {counts}, {config.frames_per_scene} key-frames each")

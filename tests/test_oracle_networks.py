@@ -30,7 +30,6 @@ ORACLE = Path(
     )
 )
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.skipif(
         not (ORACLE / "teacher_r18.npz").is_file(),
         reason="no reference outputs: set AUTOLABEL_ORACLE to the oracle folder",

@@ -1,0 +1,59 @@
+"""Under autocast the geometry stays exact and the networks still run, backwards too."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from datasets.inputs import ModelInputs
+from models.presets import build, preset
+from models.view_transform import LssViewTransform, PullViewTransform
+
+
+def made_up_inputs(height: int, width: int, *, lidar: bool) -> ModelInputs:
+    generator = torch.Generator().manual_seed(0)
+    T = torch.tensor([[0.0, 0, 1, 1], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]])
+    K = torch.tensor([[0.8 * width, 0, width / 2], [0, 0.8 * width, height / 2], [0, 0, 1]])
+    points = torch.rand(3000, 5, generator=generator) * torch.tensor([70.0, 70, 5, 255, 0.4])
+    points[:, :3] -= torch.tensor([35.0, 35, 1])
+    return ModelInputs(
+        images=torch.randn(1, 1, 3, height, width, generator=generator),
+        T_ego_camera=T[None, None],
+        intrinsics=K[None, None],
+        post_image=torch.eye(3)[None, None],
+        T_bda=torch.eye(4)[None],
+        points=(points,) if lidar else None,
+        depth=torch.zeros(1, 1, height, width) if lidar else None,
+    )
+
+
+@pytest.mark.parametrize("name", ["city_tiny", "camera_tiny"])
+def test_autocast_leaves_geometry_alone(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = preset(name).inputs
+    inputs = made_up_inputs(spec.height, spec.width, lidar=spec.lidar)
+    network = build(name)
+    seen: list[Tensor] = []
+
+    def watch(owner: type, method: str) -> None:
+        original = getattr(owner, method)
+
+        def wrapped(*args: object) -> object:
+            out = original(*args)
+            seen.append(out if isinstance(out, Tensor) else out[-1])
+            return out
+
+        monkeypatch.setattr(owner, method, wrapped)
+
+    watch(LssViewTransform, "cells")
+    watch(PullViewTransform, "taps")
+    network.bev(inputs)
+    with torch.autocast("cpu", torch.bfloat16):
+        bev = network.bev(inputs)
+    exact, under_autocast = seen
+    assert torch.equal(exact, under_autocast)
+    assert bev.dtype == torch.bfloat16, "autocast did not reach the trunk"
+    bev.float().square().mean().backward()
+    for key, parameter in network.named_parameters():
+        if not key.startswith("occ_head"):
+            assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
