@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.frames import VEHICLE_M
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 
@@ -21,12 +22,14 @@ class LidarAgreement:
     """Counts of one frame.
 
     Attributes:
-        returns: returns inside the grid; returns_occupied: those that end in occupied voxels.
+        on_vehicle: returns inside the grid from the vehicle itself; they do not count below.
+        returns: the other returns inside the grid; returns_occupied: those that end in occupied voxels.
         returns_near: those that end in or next to (26 neighbours) an occupied voxel.
         occupied: occupied voxels; observed: those that a ray hits or passes.
         crossed: those that some ray passes through; crossed_only: that rays pass but none hits.
     """
 
+    on_vehicle: int
     returns: int
     returns_occupied: int
     returns_near: int
@@ -41,7 +44,8 @@ class LidarAgreement:
 
         return (
             f"returns in occupied voxels {share(self.returns_occupied, self.returns)}, "
-            f"in or next to one {share(self.returns_near, self.returns)}; "
+            f"in or next to one {share(self.returns_near, self.returns)}, "
+            f"not counting {self.on_vehicle} from the vehicle itself; "
             f"occupied voxels that rays pass through {share(self.crossed, self.occupied)}, "
             f"pass and never hit {share(self.crossed_only, self.occupied)}; "
             f"occupied voxels observed {share(self.observed, self.occupied)}"
@@ -55,6 +59,9 @@ def lidar_agreement(
     grid: VoxelGrid,
 ) -> LidarAgreement:
     """Compare one frame's labels with one sweep."""
+    own = (np.abs(points_m[:, :2] - origin_m[:2]) < VEHICLE_M).all(axis=1)
+    on_vehicle = int(grid.contains(points_m[own]).sum())
+    points_m = points_m[~own]
     hits, passes = lidar_evidence(origin_m, points_m, grid)
     inside = points_m[grid.contains(points_m)]
     i, j, k = grid.indices(inside).T
@@ -65,6 +72,7 @@ def lidar_agreement(
                 x, y, z = grid.shape
                 near[dx : dx + x, dy : dy + y, dz : dz + z] |= occupied
     return LidarAgreement(
+        on_vehicle=on_vehicle,
         returns=len(inside),
         returns_occupied=int(occupied[i, j, k].sum()),
         returns_near=int(near[i + 1, j + 1, k + 1].sum()),

@@ -164,16 +164,25 @@ class SceneSource(Protocol):
         ...
 
 
+VEHICLE_M = 1.0
+"""Returns nearer to the sensor than this in x and in y come from the vehicle itself."""
+
+
 def points_in_ego(
-    source: SceneSource, frame: Frame, *, past: int = 0, future: int = 0
+    source: SceneSource,
+    frame: Frame,
+    *,
+    past: int = 0,
+    future: int = 0,
+    with_vehicle: bool = False,
 ) -> NDArray[np.float32]:
     """Key sweep and its neighbours in the frame's ego frame.
 
     Returns:
         (N, 5) float32: x, y, z metres (ego), raw intensity, time lag ``t_key - t_sweep`` in
-        seconds (positive for past sweeps). The key sweep comes first. Returns within 1 m of the
-        sensor in x and y (the vehicle itself) are left out of the neighbouring sweeps, as in the
-        reference pipeline.
+        seconds (positive for past sweeps). The key sweep comes first. Returns from the
+        vehicle itself (within 1 m of the sensor in x and y) are left out unless
+        ``with_vehicle``; the published pipeline leaves them out of the other sweeps only.
 
     Raises:
         SceneError: the frame has no LiDAR, or a point file is bad.
@@ -182,10 +191,10 @@ def points_in_ego(
         raise SceneError(where=f"scene {frame.scene_id}", frame=frame.token, rule="it has no LiDAR")
     sweeps = (frame.lidar, *frame.past_sweeps[:past], *frame.future_sweeps[:future])
     parts = []
-    for i, sweep in enumerate(sweeps):
+    for sweep in sweeps:
         points = source.read_points(sweep)
-        if i:
-            points = points[(np.abs(points[:, :2]) >= 1.0).any(axis=1)]
+        if not with_vehicle:
+            points = points[(np.abs(points[:, :2]) >= VEHICLE_M).any(axis=1)]
         out = np.empty((len(points), 5), np.float32)
         T = sweep.T_ego_lidar
         out[:, :3] = points[:, :3].astype(np.float64) @ T[:3, :3].T + T[:3, 3]

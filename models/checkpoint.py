@@ -63,6 +63,7 @@ def save_checkpoint(
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
         save_file(tensors, partial, metadata=header | dict(metadata))
+        partial.chmod(0o644)  # safetensors writes for the owner only
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

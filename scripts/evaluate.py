@@ -115,14 +115,14 @@ def compare_with_lidar(store: LabelStore, source: SceneSource) -> None:
         for frame in source.scene(scene_id).frames:
             if frame.lidar is None:
                 continue
-            semantics = scene.frame(scene.index_of(frame.token)).semantics
-            agreement = lidar_agreement(
-                semantics != store.header.taxonomy.free_id,
-                points_in_ego(source, frame)[:, :3],
-                frame.lidar.T_ego_lidar[:3, 3],
-                store.header.grid,
-            )
-            print(f"{scene_id} {frame.token}: {agreement}")
+            labels = scene.frame(scene.index_of(frame.token))
+            occupied = labels.semantics != store.header.taxonomy.free_id
+            trusted = (labels.mask & MaskBit.TRUSTED) > 0
+            points = points_in_ego(source, frame, with_vehicle=True)[:, :3]
+            origin = frame.lidar.T_ego_lidar[:3, 3]
+            for name, voxels in (("all labels", occupied), ("trusted labels", occupied & trusted)):
+                agreement = lidar_agreement(voxels, points, origin, store.header.grid)
+                print(f"{scene_id} frame {frame.token}, {name}: {agreement}")
 
 
 def predict(
