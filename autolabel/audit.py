@@ -23,7 +23,8 @@ class LidarAgreement:
 
     Attributes:
         on_vehicle: returns inside the grid from the vehicle itself; they do not count below.
-        returns: the other returns inside the grid; returns_occupied: those that end in occupied voxels.
+        returns: the other returns inside the grid.
+        returns_occupied: those that end in occupied voxels.
         returns_near: those that end in or next to (26 neighbours) an occupied voxel.
         occupied: occupied voxels; observed: those that a ray hits or passes.
         crossed: those that some ray passes through; crossed_only: that rays pass but none hits.
