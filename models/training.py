@@ -76,6 +76,39 @@ class TrainingConfig:
             raise ValueError(f"steps, columns and learning rate must be positive: {self}")
 
 
+def fit(
+    network: nn.Module,
+    samples: FrameSet,
+    *,
+    config: TrainingConfig,
+    taxonomy: Taxonomy,
+    folder: Path,
+    device: str = "cpu",
+) -> nn.Module:
+    """Train on a set, going on from the state in ``folder`` if a run was stopped there.
+
+    Returns:
+        The averaged network in eval mode.
+
+    Raises:
+        SetupError: the folder holds a run with another configuration.
+        ValueError: the loss is not finite.
+    """
+    start, state = load_state(folder, config)
+    counts = count_labels(samples, taxonomy.n_classes)
+    return train(
+        network,
+        steps_loader(samples, start, config.steps),
+        config=config,
+        taxonomy=taxonomy,
+        class_weights=class_weights(counts, config.rarity),
+        folder=folder,
+        start=start,
+        state=state,
+        device=device,
+    )
+
+
 def train(
     network: nn.Module,
     samples: Iterable[Sample],
@@ -88,7 +121,7 @@ def train(
     state: dict[str, Any] | None = None,
     device: str = "cpu",
 ) -> nn.Module:
-    """Train and return the averaged network in eval mode.
+    """The loop of ``fit`` over batches from anywhere.
 
     Args:
         network: an ``OccupancyNetwork``.

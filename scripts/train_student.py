@@ -23,14 +23,7 @@ from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels
 from models.checkpoint import save_checkpoint
 from models.presets import build, preset
-from models.training import (
-    TrainingConfig,
-    class_weights,
-    count_labels,
-    load_state,
-    steps_loader,
-    train,
-)
+from models.training import TrainingConfig, fit
 
 
 def main() -> int:
@@ -62,19 +55,13 @@ def main() -> int:
 
     torch.manual_seed(args.seed)
     network = build(args.preset)
-    start, state = load_state(args.out, config)
     began = time.monotonic()
-    network = train(
+    network = fit(
         network,
-        steps_loader(samples, start, config.steps),
+        samples,
         config=config,
         taxonomy=chosen.taxonomy,
-        class_weights=class_weights(
-            count_labels(samples, chosen.taxonomy.n_classes), config.rarity
-        ),
         folder=args.out,
-        start=start,
-        state=state,
         device=args.device,
     )
     training = {

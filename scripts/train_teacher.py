@@ -27,14 +27,7 @@ from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import FrameSet, GroundTruth
 from models.checkpoint import save_checkpoint
 from models.presets import build, preset
-from models.training import (
-    TrainingConfig,
-    class_weights,
-    count_labels,
-    load_state,
-    steps_loader,
-    train,
-)
+from models.training import TrainingConfig, fit
 
 
 def main() -> int:
@@ -57,10 +50,10 @@ def main() -> int:
     scenes = source.scene_ids(args.split)
     if len(scenes) <= args.held_out:
         raise SetupError(f"split {args.split!r} has {len(scenes)} scenes, {args.held_out} held out")
-    fit, held_out = scenes[: -args.held_out], scenes[-args.held_out :]
+    used, held_out = scenes[: -args.held_out], scenes[-args.held_out :]
     samples = FrameSet(
         source,
-        [GroundTruth(args.root, fit, only_visible=False)],
+        [GroundTruth(args.root, used, only_visible=False)],
         chosen.inputs,
         batch=args.batch,
         seed=args.seed,
@@ -69,19 +62,13 @@ def main() -> int:
 
     torch.manual_seed(args.seed)
     network = build(args.preset)
-    start, state = load_state(args.out, config)
     began = time.monotonic()
-    network = train(
+    network = fit(
         network,
-        steps_loader(samples, start, config.steps),
+        samples,
         config=config,
         taxonomy=chosen.taxonomy,
-        class_weights=class_weights(
-            count_labels(samples, chosen.taxonomy.n_classes), config.rarity
-        ),
         folder=args.out,
-        start=start,
-        state=state,
         device=args.device,
     )
     minutes = (time.monotonic() - began) / 60
@@ -111,10 +98,10 @@ def main() -> int:
 
     training = {
         "command": "python scripts/train_teacher.py " + " ".join(sys.argv[1:]),
-        "scenes": list(fit),
+        "scenes": list(used),
         "held_out": list(held_out),
         "steps": config.steps,
-        "minutes": round(minutes, 1) if start == 0 else None,
+        "minutes": round(minutes, 1),
         "scores": table.to_json(),
     }
     weights = args.out / f"{args.preset}_teacher.safetensors"
