@@ -48,8 +48,11 @@ def main() -> int:
     chosen = preset(args.preset)
     source = open_source(args.source, args.root, past_sweeps=chosen.inputs.past_sweeps)
     scenes = source.scene_ids(args.split)
-    if len(scenes) <= args.held_out:
-        raise SetupError(f"split {args.split!r} has {len(scenes)} scenes, {args.held_out} held out")
+    if not 1 <= args.held_out < len(scenes):
+        raise SetupError(
+            f"--held-out {args.held_out}: must be at least 1 and below the {len(scenes)} scenes of "
+            f"split {args.split!r}"
+        )
     used, held_out = scenes[: -args.held_out], scenes[-args.held_out :]
     samples = FrameSet(
         source,
