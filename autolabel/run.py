@@ -94,6 +94,12 @@ def run(args: argparse.Namespace) -> JobSummary:
     except ValueError as error:
         raise SetupError(str(error)) from error
     teacher = load_checkpoint(args.weights, expect_preset=args.preset)
+    if args.preset is None and not teacher.preset.inputs.lidar:
+        name = teacher.preset.name
+        raise SetupError(
+            f"{args.weights}: weights of {name}, a student without LiDAR; if it shall label all "
+            f"the same, add --preset {name}"
+        )
     calibration = calibration_of(teacher, args.weights)
     root, past_sweeps = args.root.resolve(), config.input_spec(teacher.preset.inputs).past_sweeps
     opener = functools.partial(open_source, args.source, root, past_sweeps=past_sweeps)

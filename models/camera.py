@@ -43,10 +43,6 @@ class CameraStudent(nn.Module):
         self.img_bev_encoder_neck = BevNeck(config.trunk)
         self.occ_head = OccupancyHead(config.trunk.neck_channels, config.head)
 
-    @property
-    def head(self) -> OccupancyHead:
-        return self.occ_head
-
     def bev(self, inputs: ModelInputs) -> Tensor:
         """BEV features in the augmented ego frame, (B, C, Y, X)."""
         maps = self.img_backbone(inputs.images.flatten(0, 1))

@@ -68,10 +68,6 @@ class FusionTeacher(nn.Module):
         self.pts_neck = SecondFpn(config.trunk)
         self.occ_head = OccupancyHead(config.trunk.out_channels, config.head)
 
-    @property
-    def head(self) -> OccupancyHead:
-        return self.occ_head
-
     def bev(self, inputs: ModelInputs) -> Tensor:
         """BEV features in the augmented ego frame, (B, C, Y, X).
 
@@ -82,10 +78,16 @@ class FusionTeacher(nn.Module):
             raise ValueError("this network reads LiDAR points, the inputs have none")
         bev: Tensor = self.pts_middle_encoder(inputs.points)
         if self.config.camera is not None:
-            maps = self.img_backbone(inputs.images.flatten(0, 1))
-            camera_bev = self.img_view_transformer(self.img_neck(maps), inputs)
-            bev = self.occ_fuser(camera_bev, bev)
+            bev = self.occ_fuser(self._camera_bev(inputs, self.config.camera.lift, bev), bev)
         bev = self.pts_neck(self.pts_backbone(bev))
+        return bev
+
+    def _camera_bev(self, inputs: ModelInputs, lift: LiftConfig, lidar_bev: Tensor) -> Tensor:
+        if inputs.images.shape[1] == 0:  # a log without cameras: nothing is seen anywhere
+            B, _, Y, X = lidar_bev.shape
+            return lidar_bev.new_zeros(B, lift.out_channels, Y, X)
+        maps = self.img_backbone(inputs.images.flatten(0, 1))
+        bev: Tensor = self.img_view_transformer(self.img_neck(maps), inputs)
         return bev
 
     def forward(self, inputs: ModelInputs) -> Tensor:

@@ -1,6 +1,8 @@
 # Sourced by quickstart.sh and test.sh from the repository root: makes .venv and installs the
 # package (with the extra named in $1, if any), exactly the versions of constraints.txt.
 
+PATH="$PATH:/usr/sbin:/sbin"  # ldconfig, for other users than root
+
 say() { printf '\n== %s\n' "$*"; }
 
 need_debian_packages() {

@@ -372,6 +372,15 @@ def test_bad_options_are_refused_in_one_line(
     assert not store.exists() or not LabelStore.open(store).scene_ids()
 
 
+def test_a_student_labels_only_when_asked_to(
+    city: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    student = tmp_path / "student.safetensors"
+    save_checkpoint(student, build("camera_tiny"), "camera_tiny", {})
+    options = command(city, student, tmp_path / "labels.zarr")
+    assert_refused(options, "weights of camera_tiny, a student without LiDAR", capsys)
+
+
 def test_the_literal_command_ends_with_code_2_and_one_line() -> None:
     arguments = ["autolabel/run.py", "--source", "nuscenes", "--root", "/nowhere", "--split", "all"]
     code, out, err = finish(start([sys.executable, *arguments, "--weights", "/no"], address=""))

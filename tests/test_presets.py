@@ -66,7 +66,7 @@ def test_preset_has_exactly_the_parameters_it_states(name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_head_fills_the_grid_and_the_taxonomy(name: str) -> None:
     p = preset(name)
-    head, u = p.network.head, p.network.head.bev_upsample
+    head, u = p.network.occ_head, p.network.occ_head.bev_upsample
     assert (head.levels, head.classes) == (p.grid.shape[2], p.taxonomy.n_classes)
     camera = p.network.camera
     if camera is not None:
@@ -110,7 +110,7 @@ def test_sampled_columns_equal_the_full_forward_pass(name: str) -> None:
         logits = net(inputs)
         assert logits.shape == (2, 200, 200, 16, 18)
         columns = torch.randperm(2 * 200 * 200)[:3000]
-        sampled = net.head.columns(net.bev(inputs), columns)
+        sampled = net.occ_head.columns(net.bev(inputs), columns)
     torch.testing.assert_close(sampled, logits.view(-1, 16, 18)[columns], rtol=1e-4, atol=1e-4)
 
 
@@ -118,7 +118,7 @@ def test_sampled_columns_equal_the_full_forward_pass(name: str) -> None:
 def test_every_parameter_gets_a_gradient(name: str) -> None:
     net = build(name).train()
     bev = net.bev(random_inputs(preset(name).inputs))
-    net.head.columns(bev, torch.arange(0, 40_000, 7)).square().mean().backward()
+    net.occ_head.columns(bev, torch.arange(0, 40_000, 7)).square().mean().backward()
     dead = [k for k, p in net.named_parameters() if p.grad is None or not p.grad.any()]
     assert dead == []
 

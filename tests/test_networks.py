@@ -1,6 +1,8 @@
-"""Under autocast the geometry stays exact and the networks still run, backwards too."""
+"""The small networks run as they must: under autocast, and on logs without cameras."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import pytest
 import torch
@@ -26,6 +28,23 @@ def made_up_inputs(height: int, width: int, *, lidar: bool) -> ModelInputs:
         points=(points,) if lidar else None,
         depth=torch.zeros(1, 1, height, width) if lidar else None,
     )
+
+
+def test_a_log_without_cameras_still_gets_labels_from_its_lidar() -> None:
+    inputs = made_up_inputs(96, 256, lidar=True)
+    blind = dataclasses.replace(
+        inputs,
+        images=inputs.images[:, :0],
+        T_ego_camera=inputs.T_ego_camera[:, :0],
+        intrinsics=inputs.intrinsics[:, :0],
+        post_image=inputs.post_image[:, :0],
+        depth=None if inputs.depth is None else inputs.depth[:, :0],
+    )
+    network = build("city_tiny").eval()
+    with torch.inference_mode():
+        logits = network(blind)
+    assert logits.shape == (1, 200, 200, 16, 18)
+    assert torch.isfinite(logits).all()
 
 
 @pytest.mark.parametrize("name", ["city_tiny", "camera_tiny"])
