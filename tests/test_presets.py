@@ -66,7 +66,7 @@ def test_preset_has_exactly_the_parameters_it_states(name: str) -> None:
 @pytest.mark.parametrize("name", PRESETS)
 def test_head_fills_the_grid_and_the_taxonomy(name: str) -> None:
     p = preset(name)
-    head, u = p.network.occ_head, p.network.occ_head.bev_upsample
+    head, u = p.network.head, p.network.head.bev_upsample
     assert (head.levels, head.classes) == (p.grid.shape[2], p.taxonomy.n_classes)
     camera = p.network.camera
     if camera is not None:
