@@ -30,6 +30,7 @@ if __name__ == "__main__":
 import argparse
 import functools
 import json
+import os
 import signal
 import time
 from collections.abc import Sequence
@@ -101,6 +102,12 @@ def run(args: argparse.Namespace) -> JobSummary:
             f"the same, add --preset {name}"
         )
     calibration = calibration_of(teacher, args.weights)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not args.store.is_absolute():
+        print(
+            f"warning: --store {args.store} lies in the submitted job's temporary copy of the "
+            "working folder; name an absolute path to keep it",
+            file=sys.stderr,
+        )
     root, past_sweeps = args.root.resolve(), config.input_spec(teacher.preset.inputs).past_sweeps
     opener = functools.partial(open_source, args.source, root, past_sweeps=past_sweeps)
     source = opener()

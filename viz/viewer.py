@@ -105,7 +105,7 @@ class Viewer:
         drawn = coloured(by_class, header.taxonomy.names, table)
         if self.confidence_on:
             by_level = surface_meshes(labels.confidence, shown, header.grid)
-            names = [f"confidence {v:.2f}" for v in header.levels]
+            names = [f"confidence {v:g}" for v in header.levels]
             drawn = coloured(by_level, names, level_colours(header.levels))
         scene = self._view.scene
         scene.clear_geometry()
@@ -137,6 +137,7 @@ class Viewer:
         self._pictures.update_image(_open3d_image(sheet))
         self._state.text = self._state_text()
         self.window.set_needs_layout()
+        self._view.force_redraw()
         self.window.post_redraw()
 
     def _state_text(self) -> str:
