@@ -151,6 +151,34 @@ def test_a_nan_pose_spoils_its_scene_only(real: Path) -> None:
 
 
 @needs_real_data
+@pytest.mark.parametrize(
+    ("table", "field", "value"),
+    [
+        ("calibrated_sensor", "camera_intrinsic", [[1.0, 2.0], [3.0]]),
+        ("calibrated_sensor", "rotation", [1.0, 0.0]),
+        ("sample_data", "timestamp", "noon"),
+        ("sample_data", "width", None),
+        ("sample_data", "ego_pose_token", "nowhere"),
+    ],
+)
+def test_a_damaged_row_spoils_its_scene_only(
+    real: Path, table: str, field: str, value: object
+) -> None:
+    data = json.loads((real / "v1.0-mini" / "sample_data.json").read_text())
+    row = next(r for r in data if "CAM_FRONT/n015-2018-07-24" in r["filename"])
+    token = row["token"] if table == "sample_data" else row[f"{table}_token"]
+    path = real / "v1.0-mini" / f"{table}.json"
+    rows = json.loads(path.read_text())
+    next(r for r in rows if r["token"] == token)[field] = value
+    path.write_text(json.dumps(rows))
+    source = NuScenesSource(real, past_sweeps=0)
+    with pytest.raises(SceneError, match="scene-0061"):
+        source.scene("scene-0061")
+    other = next(s for s in source.scene_ids("all") if s != "scene-0061")
+    assert len(source.scene(other).frames) == 1
+
+
+@needs_real_data
 def test_a_source_goes_to_workers_without_its_tables(real: Path) -> None:
     source = NuScenesSource(real, past_sweeps=0)
     sent = pickle.dumps(source)

@@ -132,6 +132,10 @@ class NuScenesSource:
                 raise SceneError(
                     where=f"scene {scene_id}", frame=token, rule=f"broken table link {error}"
                 ) from error
+            except (ValueError, TypeError) as error:
+                raise SceneError(
+                    where=f"scene {scene_id}", frame=token, rule=f"damaged table row: {error}"
+                ) from error
             token = sample["next"]
         return Scene(scene_id=scene_id, frames=tuple(frames))
 
