@@ -7,7 +7,7 @@ shape), not how good the labels are where no ray went.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,11 @@ class LidarAgreement:
     observed: int
     crossed: int
     crossed_only: int
+
+    def __add__(self, other: LidarAgreement) -> LidarAgreement:
+        """Counts of both together."""
+        mine, theirs = asdict(self), asdict(other)
+        return LidarAgreement(**{name: mine[name] + theirs[name] for name in mine})
 
     def __str__(self) -> str:
         def share(part: int, whole: int) -> str:

@@ -23,7 +23,8 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from autolabel.audit import lidar_agreement
+from autolabel.audit import LidarAgreement, lidar_agreement
+from datasets.benchmarks.occ3d_nuscenes import labels_path
 from datasets.errors import AutolabelError
 from datasets.frames import Frame, SceneSource, points_in_ego
 from datasets.inputs import collate, prepare_frame
@@ -53,7 +54,7 @@ def main() -> int:
         if not args.store:
             parser.error("--lidar needs --store")
         store = LabelStore.open(args.store)
-        compare_with_lidar(store, open_source(args.source, args.root, past_sweeps=0))
+        compare_with_lidar(store, open_source(args.source, args.root, past_sweeps=0), args.root)
         return 0
     if args.store:
         store = LabelStore.open(args.store)
@@ -109,20 +110,31 @@ def stored_labels(store: LabelStore, source: SceneSource) -> Iterator[Prediction
             yield frame, labels.semantics, (labels.mask & MaskBit.TRUSTED) > 0
 
 
-def compare_with_lidar(store: LabelStore, source: SceneSource) -> None:
+def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> None:
+    truth, totals, frames = GroundTruth(root, ()), dict[str, LidarAgreement](), 0
+    free = store.header.taxonomy.free_id
     for scene_id in store.scene_ids():
         scene = store.scene(scene_id)
         for frame in source.scene(scene_id).frames:
             if frame.lidar is None:
                 continue
             labels = scene.frame(scene.index_of(frame.token))
-            occupied = labels.semantics != store.header.taxonomy.free_id
-            trusted = (labels.mask & MaskBit.TRUSTED) > 0
+            occupied = labels.semantics != free
+            layers = {
+                "all labels": occupied,
+                "trusted labels": occupied & ((labels.mask & MaskBit.TRUSTED) > 0),
+            }
+            if labels_path(root, scene_id, frame.token).exists():
+                layers["ground truth"] = truth.labels(frame).semantics != free
             points = points_in_ego(source, frame, with_vehicle=True)[:, :3]
             origin = frame.lidar.T_ego_lidar[:3, 3]
-            for name, voxels in (("all labels", occupied), ("trusted labels", occupied & trusted)):
+            frames += 1
+            for name, voxels in layers.items():
                 agreement = lidar_agreement(voxels, points, origin, store.header.grid)
                 print(f"{scene_id} frame {frame.token}, {name}: {agreement}")
+                totals[name] = totals[name] + agreement if name in totals else agreement
+    for name, agreement in totals.items():
+        print(f"{frames} frames together, {name}: {agreement}")
 
 
 def predict(
