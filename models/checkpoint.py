@@ -24,7 +24,6 @@ from models.presets import OccupancyNet, Preset, build_network, preset
 FORMAT = "effocc-autolabel-weights"
 FORMAT_VERSION = "1"
 CALIBRATION_KEY = "calibration"
-PROVENANCE_KEY = "provenance"
 _RESERVED = ("format", "format_version", "preset")
 
 

@@ -16,7 +16,7 @@ import time
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
@@ -157,7 +157,9 @@ def train(
                 sample.semantics, sample.weight, foreground, config.columns, generator
             )
             with torch.autocast(torch.device(device).type, torch.bfloat16, config.bfloat16):
-                loss = _loss(network, sample, columns, class_weights, device)
+                loss = _loss(
+                    cast(OccupancyNetwork, network), sample, columns, class_weights, device
+                )
             if not torch.isfinite(loss):
                 raise ValueError(f"step {step}: the loss is {loss.item()}")
             optimiser.zero_grad(set_to_none=True)
@@ -286,7 +288,9 @@ def _pick(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return index[torch.randperm(len(index), generator=generator)[:count]]
 
 
-def _loss(network: Any, sample: Sample, columns: Tensor, weights: Tensor, device: str) -> Tensor:
+def _loss(
+    network: OccupancyNetwork, sample: Sample, columns: Tensor, weights: Tensor, device: str
+) -> Tensor:
     target = sample.semantics.flatten(0, 2)[columns].to(device)  # (M, Z)
     weight = sample.weight.flatten(0, 2)[columns].to(device)
     bev = network.bev(sample.inputs.to(device))

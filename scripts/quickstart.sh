@@ -17,7 +17,7 @@ $python autolabel/run.py --split unlabeled --store $out/labels.zarr
 
 say "2/4 Train a camera-only student on these labels and the labelled scenes"
 $python scripts/train_student.py --labels $out/labels.zarr --labelled-split labeled \
-    --steps "${STUDENT_STEPS:-150}" --out $out/student
+    --steps 150 --out $out/student
 
 say "3/4 Score the labels and the student against the city's ground truth"
 $python scripts/evaluate.py --store $out/labels.zarr --out $out/labels.json

@@ -25,7 +25,7 @@ from datasets.inputs import collate, prepare_frame
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import FrameSet, GroundTruth
-from models.checkpoint import save_checkpoint
+from models.checkpoint import CALIBRATION_KEY, save_checkpoint
 from models.presets import build, preset
 from models.training import TrainingConfig, fit
 
@@ -113,7 +113,7 @@ def main() -> int:
         network,
         args.preset,
         {
-            "calibration": json.dumps(calibration.to_json()),
+            CALIBRATION_KEY: json.dumps(calibration.to_json()),
             "training": json.dumps(training),
         },
     )

@@ -68,11 +68,6 @@ class VoxelGrid:
         inner = (indices + 0.5) * np.asarray(self.size_m)
         return np.asarray(inner + np.asarray(self.min_m), np.float64)
 
-    def all_centers(self) -> NDArray[np.float64]:
-        """Every voxel centre, (X, Y, Z, 3) metres."""
-        axes = [np.arange(n) for n in self.shape]
-        return self.centers(np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1))
-
     def to_json(self) -> dict[str, list[float] | list[int]]:
         return {"min_m": list(self.min_m), "size_m": list(self.size_m), "shape": list(self.shape)}
 
