@@ -11,7 +11,7 @@ from datasets.sources.synthetic.city import MARKER, CityConfig, city_splits, ens
 SOURCES = ("city", "nuscenes")
 DEFAULT_CITY = CityConfig(labeled_scenes=4, unlabeled_scenes=8, val_scenes=3)
 """What the demo generates. The shipped teacher was trained on its labelled scenes and 17 more of
-the same labelled share, and calibrated on a further 3; never on an unlabelled or validation scene."""
+the same labelled share and calibrated on a further 3, never on an unlabelled or validation one."""
 
 
 def open_source(
