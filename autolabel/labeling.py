@@ -102,7 +102,7 @@ def label_scene(
         semantics[k], raw = _predict(teacher, inputs, frame)
         level = calibration.levels_of(raw, semantics[k])
         points = inputs.points
-        if points is None and frame.lidar is not None:
+        if frame.lidar is not None and (points is None or spec.reference_parity):
             points = points_in_ego(source, frame, past=spec.past_sweeps)
         hits, passes = _lidar_evidence(frame, points, grid)
         mask[k] = _observation_mask(semantics[k], hits, passes, frame, teacher.preset, config)

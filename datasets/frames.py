@@ -8,7 +8,7 @@ through the ``SceneSource``, so that camera-only users open no LiDAR file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -38,9 +38,11 @@ class CameraView:
         width, height: pixels of the stored picture.
         intrinsics: (3, 3) pinhole matrix, pixels of the stored picture.
         T_ego_camera: camera (z forward, x right, y down) at capture time to the frame's ego.
+        T_ego_vehicle: the vehicle at capture time to the frame's ego; identity where the log
+            does not tell. Already part of ``T_ego_camera``.
 
     Raises:
-        SceneError: the intrinsics or the pose are not finite or not what they must be.
+        SceneError: the intrinsics or a pose are not finite or not what they must be.
     """
 
     name: str
@@ -50,9 +52,11 @@ class CameraView:
     height: int
     intrinsics: NDArray[np.float64]
     T_ego_camera: Transform
+    T_ego_vehicle: Transform = field(default_factory=lambda: np.eye(4))
 
     def __post_init__(self) -> None:
-        _check_rigid(self.T_ego_camera, what=self.name, token=self.path.name)
+        for T in (self.T_ego_camera, self.T_ego_vehicle):
+            _check_rigid(T, what=self.name, token=self.path.name)
         K = self.intrinsics
         if K.shape != (3, 3) or not np.isfinite(K).all() or K[0, 0] <= 0 or K[1, 1] <= 0:
             raise SceneError(
@@ -174,15 +178,15 @@ def points_in_ego(
     *,
     past: int = 0,
     future: int = 0,
-    with_vehicle: bool = False,
+    key_with_vehicle: bool = False,
 ) -> NDArray[np.float32]:
     """Key sweep and its neighbours in the frame's ego frame.
 
     Returns:
         (N, 5) float32: x, y, z metres (ego), raw intensity, time lag ``t_key - t_sweep`` in
         seconds (positive for past sweeps). The key sweep comes first. Returns from the
-        vehicle itself (within 1 m of the sensor in x and y) are left out unless
-        ``with_vehicle``; the published pipeline leaves them out of the other sweeps only.
+        vehicle itself (within 1 m of the sensor in x and y) are left out; ``key_with_vehicle``
+        keeps those of the key sweep, as the published pipeline does.
 
     Raises:
         SceneError: the frame has no LiDAR, or a point file is bad.
@@ -193,7 +197,7 @@ def points_in_ego(
     parts = []
     for sweep in sweeps:
         points = source.read_points(sweep)
-        if not with_vehicle:
+        if sweep is not frame.lidar or not key_with_vehicle:
             points = points[(np.abs(points[:, :2]) >= VEHICLE_M).any(axis=1)]
         out = np.empty((len(points), 5), np.float32)
         T = sweep.T_ego_lidar

@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from datasets.frames import CameraView, Frame, SceneSource, points_in_ego
-from datasets.geometry.transforms import inverse
+from datasets.frames import Frame, SceneSource, points_in_ego
+from datasets.geometry.transforms import Transform, apply, inverse
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
@@ -30,6 +30,11 @@ class InputSpec:
         lidar: whether points and their depth maps are read at all.
         past_sweeps: earlier sweeps added to the key sweep.
         depth_min_m, depth_max_m: range of the LiDAR depth map.
+        reference_parity: as the published code has it, which official weights need: pictures
+            with blue first (and the RGB constants all the same), cameras in the vehicle pose of
+            the first camera's capture time, points in that of ``CAM_FRONT``'s, depth maps
+            without either, and the key sweep's returns from the vehicle itself kept. Otherwise
+            RGB, and everything in the one ego frame of the LiDAR key-frame.
     """
 
     height: int
@@ -38,11 +43,13 @@ class InputSpec:
     past_sweeps: int = 9
     depth_min_m: float = 1.0
     depth_max_m: float = 45.0
+    reference_parity: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ModelInputs:
-    """A batch of frames. The ego frame is that of the LiDAR key-frame throughout.
+    """A batch of frames. The ego frame is that of the LiDAR key-frame throughout; colours and
+    ego frame differ under ``InputSpec.reference_parity``.
 
     Attributes:
         images: (B, N, 3, H, W) float32, RGB, normalised with the ImageNet constants.
@@ -83,7 +90,7 @@ class FrameInputs:
     """One frame before batching and BEV augmentation; fields as in ``ModelInputs`` without B.
 
     Attributes:
-        images: (N, H, W, 3) uint8 RGB at network size.
+        images: (N, H, W, 3) uint8 at network size, channels in the order of ``ModelInputs``.
         points: (P, 5) float32 in the (unaugmented) ego frame, or None.
         depth: (N, H, W) float32 metres, or None.
     """
@@ -102,28 +109,71 @@ def prepare_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameIn
     Raises:
         SceneError: a picture or point file is bad.
     """
-    fitted = [fit_image(source.read_image(view), spec) for view in frame.cameras]
-    n = len(frame.cameras)
-    images = np.empty((n, spec.height, spec.width, 3), np.uint8)
-    posts = np.empty((n, 3, 3))
-    for i, (pixels, post) in enumerate(fitted):
-        images[i], posts[i] = pixels, post
-    T_ego_camera = np.array([v.T_ego_camera for v in frame.cameras]).reshape(n, 4, 4)
-    intrinsics = np.array([v.intrinsics for v in frame.cameras]).reshape(n, 3, 3)
+    if spec.reference_parity:
+        return _published_frame(source, frame, spec)
+    images, post_image = _fitted_images(source, frame, spec)
     points = depth = None
     if spec.lidar:
         points = points_in_ego(source, frame, past=spec.past_sweeps)
         depth = depth_maps(
-            points[:, :3], frame.cameras, posts, spec
+            points[:, :3],
+            [v.T_ego_camera for v in frame.cameras],
+            _intrinsics(frame),
+            post_image,
+            spec,
         )  # measured before any augmentation, so flips leave it alone
     return FrameInputs(
         images=images,
-        T_ego_camera=T_ego_camera,
-        intrinsics=intrinsics,
-        post_image=posts,
+        T_ego_camera=_stacked([v.T_ego_camera for v in frame.cameras]),
+        intrinsics=_intrinsics(frame),
+        post_image=post_image,
         points=points,
         depth=depth,
     )
+
+
+def _published_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameInputs:
+    """The same as the published pipelines make it (see ``InputSpec.reference_parity``)."""
+    images, post_image = _fitted_images(source, frame, spec)
+    cameras = frame.cameras
+    first = front = np.eye(4)
+    if cameras:
+        first = cameras[0].T_ego_vehicle
+        front = next((v.T_ego_vehicle for v in cameras if v.name == "CAM_FRONT"), first)
+    points = depth = None
+    if spec.lidar:
+        points = points_in_ego(source, frame, past=spec.past_sweeps, key_with_vehicle=True)
+        points[:, :3] = apply(inverse(front), points[:, :3])
+        mounts = [inverse(v.T_ego_vehicle) @ v.T_ego_camera for v in cameras]
+        depth = depth_maps(points[:, :3], mounts, _intrinsics(frame), post_image, spec)
+    return FrameInputs(
+        images=images[..., ::-1],
+        T_ego_camera=_stacked([inverse(first) @ v.T_ego_camera for v in cameras]),
+        intrinsics=_intrinsics(frame),
+        post_image=post_image,
+        points=points,
+        depth=depth,
+    )
+
+
+def _fitted_images(
+    source: SceneSource, frame: Frame, spec: InputSpec
+) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """(N, H, W, 3) RGB and (N, 3, 3) stored to network pixels."""
+    n = len(frame.cameras)
+    images = np.empty((n, spec.height, spec.width, 3), np.uint8)
+    posts = np.empty((n, 3, 3))
+    for i, view in enumerate(frame.cameras):
+        images[i], posts[i] = fit_image(source.read_image(view), spec)
+    return images, posts
+
+
+def _intrinsics(frame: Frame) -> NDArray[np.float64]:
+    return np.array([v.intrinsics for v in frame.cameras]).reshape(-1, 3, 3)
+
+
+def _stacked(poses: Sequence[Transform]) -> NDArray[np.float64]:
+    return np.array(poses).reshape(-1, 4, 4)
 
 
 def fit_image(
@@ -151,7 +201,8 @@ def fit_image(
 
 def depth_maps(
     points_ego: NDArray[np.float32],
-    cameras: Sequence[CameraView],
+    T_ego_camera: Sequence[Transform],
+    intrinsics: NDArray[np.float64],
     post_image: NDArray[np.float64],
     spec: InputSpec,
 ) -> NDArray[np.float32]:
@@ -159,18 +210,21 @@ def depth_maps(
 
     Args:
         points_ego: (P, 3) metres.
-        post_image: (N, 3, 3) stored to network pixels.
+        T_ego_camera: of each of the N cameras.
+        intrinsics, post_image: (N, 3, 3), the latter from stored to network pixels.
 
     Returns:
         (N, H, W) float32 metres along the optical axis, 0 where there is no return.
     """
-    maps = np.zeros((len(cameras), spec.height, spec.width), np.float32)
-    for out, camera, post in zip(maps, cameras, post_image, strict=True):
-        T = inverse(camera.T_ego_camera).astype(np.float32)
+    maps = np.zeros((len(T_ego_camera), spec.height, spec.width), np.float32)
+    for out, T_camera, K_stored, post in zip(
+        maps, T_ego_camera, intrinsics, post_image, strict=True
+    ):
+        T = inverse(T_camera).astype(np.float32)
         z = points_ego @ T[2, :3] + T[2, 3]
         keep = (z >= spec.depth_min_m) & (z < spec.depth_max_m)
         near = points_ego[keep] @ T[:3, :3].T + T[:3, 3]
-        K = (post @ camera.intrinsics).astype(np.float32)
+        K = (post @ K_stored).astype(np.float32)
         uv = near @ K[:2].T / near[:, 2:]
         col, row = np.rint(uv).astype(np.int64).T
         inside = (col >= 0) & (col < spec.width) & (row >= 0) & (row < spec.height)

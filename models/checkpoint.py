@@ -1,7 +1,8 @@
 """Weights files: safetensors with what the weights are written beside them.
 
 A file's metadata hold the format version, the preset and whatever the caller adds as strings (the
-calibration table and the training provenance, as JSON). Nothing is unpickled, so a file from
+calibration table and the training provenance, as JSON; ``reference_parity`` = ``true`` for imported
+weights, which want their inputs as published). Nothing is unpickled, so a file from
 elsewhere can name a wrong network but cannot run code.
 """
 
@@ -24,6 +25,7 @@ from models.presets import OccupancyNet, Preset, build_network, preset
 FORMAT = "effocc-autolabel-weights"
 FORMAT_VERSION = "1"
 CALIBRATION_KEY = "calibration"
+REFERENCE_PARITY_KEY = "reference_parity"
 _RESERVED = ("format", "format_version", "preset")
 
 
@@ -100,6 +102,8 @@ def load_checkpoint(
         spec = preset(name)
     except SetupError as error:
         raise SetupError(f"{path}: {error}") from error
+    if metadata.get(REFERENCE_PARITY_KEY) == "true":
+        spec = spec.with_reference_parity()
     module = build_network(spec.network)
     if problem := _mismatch(module, tensors):
         raise SetupError(f"{path}: does not fit preset {name!r}: {problem}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
@@ -46,6 +46,15 @@ class Preset:
     network: FusionConfig | CameraConfig
     parameters: int
     paper: str
+
+    def with_reference_parity(self) -> Preset:
+        """The same network with the published code's inputs and lift, which official weights need
+        (see ``InputSpec.reference_parity`` and ``LssConfig.reference_parity``)."""
+        network, camera = self.network, self.network.camera
+        if camera is not None and isinstance(camera.lift, LssConfig):
+            camera = replace(camera, lift=replace(camera.lift, reference_parity=True))
+            network = replace(network, camera=camera)
+        return replace(self, inputs=replace(self.inputs, reference_parity=True), network=network)
 
 
 def _bev_grid(cell_m: float, cells: int) -> VoxelGrid:
@@ -157,7 +166,6 @@ def city_tiny() -> Preset:
                     depth_step_m=1.0,
                     context_channels=32,
                     depth_channels=48,
-                    reference_parity=False,
                 ),
             ),
             lidar=LidarConfig(

@@ -44,7 +44,7 @@ class LssConfig:
     context_channels: int = 64
     depth_channels: int | None = 128
     lidar_depth: bool = True
-    reference_parity: bool = True
+    reference_parity: bool = False
 
     def __post_init__(self) -> None:
         if self.grid.shape[2] != 1:

@@ -126,7 +126,7 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
             }
             if labels_path(root, scene_id, frame.token).exists():
                 layers["ground truth"] = truth.labels(frame).semantics != free
-            points = points_in_ego(source, frame, with_vehicle=True)[:, :3]
+            points = points_in_ego(source, frame, key_with_vehicle=True)[:, :3]
             origin = frame.lidar.T_ego_lidar[:3, 3]
             frames += 1
             for name, voxels in layers.items():

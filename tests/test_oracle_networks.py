@@ -21,7 +21,7 @@ from models.camera import CameraStudent
 from models.fusion import FusionTeacher
 from models.lidar_encoder import LidarEncoder
 from models.ops.sparse_conv import SparseTensor
-from models.presets import build
+from models.presets import build_network, preset
 from models.view_transform import LssViewTransform
 
 ORACLE = Path(
@@ -113,10 +113,10 @@ class Run:
 Hook = Callable[[nn.Module, Any, Any], None]
 
 
-def run(preset: str, file: str, names: dict[str, str], lists: dict[str, str]) -> Run:
+def run(name: str, file: str, names: dict[str, str], lists: dict[str, str]) -> Run:
     """Runs a network with hooks; the pooling is fed with the reference's cells."""
     reference = oracle(file)
-    net = build(preset).eval()
+    net = build_network(preset(name).with_reference_parity().network).eval()
     crc = load_formula_weights(net)
     inputs = reference_inputs(reference["sensor2keyego"])
     stages: dict[str, Tensor] = {"in_img": inputs.images[0]}
@@ -150,7 +150,7 @@ def run(preset: str, file: str, names: dict[str, str], lists: dict[str, str]) ->
     start = time.perf_counter()
     with torch.no_grad():
         stages["logits"] = net(inputs)
-    print(f"{preset}: {time.perf_counter() - start:.1f} s")
+    print(f"{name}: {time.perf_counter() - start:.1f} s")
     logits, context = stages["depth_net"].split((88, 64), dim=1)
     h, w = logits.shape[-2:]
     frustum = lift.frustum(inputs, h, w)[0]
@@ -361,5 +361,5 @@ def test_student_geometry_moves_only_points_on_cell_borders(student: Run) -> Non
 
 
 def test_types_of_the_presets() -> None:
-    assert isinstance(build("fusion_r18_occ3d"), FusionTeacher)
-    assert isinstance(build("flashocc_r50"), CameraStudent)
+    assert isinstance(build_network(preset("fusion_r18_occ3d").network), FusionTeacher)
+    assert isinstance(build_network(preset("flashocc_r50").network), CameraStudent)

@@ -183,7 +183,8 @@ class NuScenesSource:
         )
 
     def _camera(self, name: str, record: dict[str, Any], T_ego_global: Transform) -> CameraView:
-        T_ego_camera, intrinsics = self._calibration(record)
+        T_vehicle_camera, intrinsics = self._calibration(record)
+        T_ego_vehicle = T_ego_global @ self._ego_pose(record)
         return CameraView(
             name=name,
             path=self.root / record["filename"],
@@ -191,7 +192,8 @@ class NuScenesSource:
             width=int(record["width"]),
             height=int(record["height"]),
             intrinsics=intrinsics,
-            T_ego_camera=T_ego_global @ self._ego_pose(record) @ T_ego_camera,
+            T_ego_camera=T_ego_vehicle @ T_vehicle_camera,
+            T_ego_vehicle=T_ego_vehicle,
         )
 
     def _ego_pose(self, record: dict[str, Any]) -> Transform:
