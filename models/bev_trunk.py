@@ -149,8 +149,9 @@ class BevBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(x)) + shortcut)
+        x = self.bn1(self.conv1(x)).relu_()
+        out: Tensor = self.bn2(self.conv2(x))
+        return out.add_(shortcut).relu_()
 
 
 class BevResNet(nn.Module):

@@ -98,9 +98,9 @@ class SparseBlock(nn.Module):
 
     def forward(self, x: SparseTensor) -> SparseTensor:
         out: SparseTensor = self.bn1(self.conv1(x))
-        out = out.with_features(torch.relu(out.features))
+        out = out.with_features(out.features.relu_())
         out = self.bn2(self.conv2(out))
-        return out.with_features(torch.relu(out.features + x.features))
+        return out.with_features(out.features.add_(x.features).relu_())
 
 
 def _conv_norm_relu(conv: SparseConv3d, momentum: float) -> nn.Sequential:

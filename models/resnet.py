@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 
 Four = tuple[int, int, int, int]
@@ -74,8 +73,9 @@ class BasicBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = torch.relu(self.bn1(self.conv1(x)))
-        return torch.relu(self.bn2(self.conv2(x)) + shortcut)
+        x = self.bn1(self.conv1(x)).relu_()
+        out: Tensor = self.bn2(self.conv2(x))
+        return out.add_(shortcut).relu_()
 
 
 class Bottleneck(nn.Module):
@@ -95,9 +95,10 @@ class Bottleneck(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
-        x = torch.relu(self.bn1(self.conv1(x)))
-        x = torch.relu(self.bn2(self.conv2(x)))
-        return torch.relu(self.bn3(self.conv3(x)) + shortcut)
+        x = self.bn1(self.conv1(x)).relu_()
+        x = self.bn2(self.conv2(x)).relu_()
+        out: Tensor = self.bn3(self.conv3(x))
+        return out.add_(shortcut).relu_()
 
 
 class ResNet(nn.Module):
@@ -131,10 +132,17 @@ class ResNet(nn.Module):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        x: Tensor = self.maxpool(torch.relu(self.bn1(self.conv1(images))))
+        return self._maps(images, self.outputs)
+
+    def first_map(self, images: Tensor) -> Tensor:
+        """The first of the maps, without computing the others."""
+        return self._maps(images, self.outputs[:1])[0]
+
+    def _maps(self, images: Tensor, outputs: tuple[int, ...]) -> list[Tensor]:
+        x: Tensor = self.maxpool(self.bn1(self.conv1(images)).relu_())
         maps = []
-        for stage in range(1, self.outputs[-1] + 1):
+        for stage in range(1, outputs[-1] + 1):
             x = self.get_submodule(f"layer{stage}")(x)
-            if stage in self.outputs:
+            if stage in outputs:
                 maps.append(x)
         return maps

@@ -11,13 +11,14 @@ pixels, (Y, X) BEV cells, L heights.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import ModelInputs
-from models.ops.bev_pool import pool, pool_sorted
+from models.ops.bev_pool import GeometryCache, PoolingPlan, pool, pooling_plan, sorted_plan
 from models.precision import full_precision
 
 
@@ -28,6 +29,8 @@ class LssConfig:
     Attributes:
         grid: BEV cells, one voxel high, in the ego frame.
         depth_min_m, depth_max_m, depth_step_m: lower edges of the depth bins, max exclusive.
+        log_depth: as many bins between the same ends, but spaced evenly in log depth ("SID",
+            arXiv 2208.10145).
         context_channels: C of the BEV map.
         depth_channels: width of the depth network; None: a single 1x1 convolution.
         lidar_depth: the LiDAR depth map is a further input (a metric map, not a target).
@@ -41,6 +44,7 @@ class LssConfig:
     depth_min_m: float = 1.0
     depth_max_m: float = 45.0
     depth_step_m: float = 0.5
+    log_depth: bool = False
     context_channels: int = 64
     depth_channels: int | None = 128
     lidar_depth: bool = True
@@ -59,6 +63,22 @@ class LssConfig:
     @property
     def out_channels(self) -> int:
         return self.context_channels
+
+    def depths_m(self) -> Tensor:
+        """(D,) float32: where on its ray each bin lies, its centre (or see ``reference_parity``).
+
+        With ``log_depth`` the published bins reach from the minimum to 1 m before the maximum, both
+        ends included; the clean centre is the geometric mean of a bin's edges.
+        """
+        D, low, step = self.n_depths, self.depth_min_m, self.depth_step_m
+        bins = torch.arange(D, dtype=torch.float32)
+        if not self.log_depth:
+            return low + step * (bins if self.reference_parity else bins + 0.5)
+        if self.reference_parity:
+            share, high = bins / (D - 1), self.depth_max_m - 1
+        else:
+            share, high = (bins + 0.5) / D, self.depth_max_m
+        return low * torch.exp(share * torch.log(torch.tensor(high / low)))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -94,12 +114,95 @@ def build_view_transform(config: LiftConfig, in_channels: int, stride: int) -> n
     return PullViewTransform(config, stride)
 
 
-class LssViewTransform(nn.Module):
+class Lift(nn.Module):
+    """The geometry of the lift and its pooling; what depth and context come from is left open."""
+
+    def __init__(self, config: LssConfig) -> None:
+        super().__init__()
+        self.config = config
+        self._plans: GeometryCache[PoolingPlan] = GeometryCache()
+
+    def lift(self, probability: Tensor, context: Tensor, inputs: ModelInputs) -> Tensor:
+        """(B N, D, h, w) and (B N, C, h, w) -> (B, C, Y, X), in float32."""
+        h, w = (int(n) for n in context.shape[-2:])
+        with full_precision(context):
+            plan = self.plan(inputs, h, w)
+            return self.splat(probability.float(), context.float(), plan, inputs.images.shape[0])
+
+    @torch.no_grad()
+    def frustum(self, inputs: ModelInputs, h: int, w: int) -> Tensor:
+        """Every frustum point in the augmented ego frame, metres: (B, N, 3, D, h, w)."""
+        T = inputs.T_ego_camera
+        scaled = self.scaled_pixels(inputs, h, w)
+        ego = (T[..., :3, :3] @ torch.inverse(inputs.intrinsics)) @ scaled + T[..., :3, 3:]
+        bda = inputs.T_bda[:, None]
+        return (bda[..., :3, :3] @ ego + bda[..., :3, 3:]).view(*T.shape[:2], 3, -1, h, w)
+
+    @torch.no_grad()
+    def scaled_pixels(self, inputs: ModelInputs, h: int, w: int) -> Tensor:
+        """(u d, v d, d) of every frustum point, (u, v) stored pixels: (B, N, 3, D h w)."""
+        H, W = (int(n) for n in inputs.images.shape[-2:])
+        like = inputs.post_image
+        if self.config.reference_parity:
+            u = torch.linspace(0, W - 1, w).to(like)
+            v = torch.linspace(0, H - 1, h).to(like)
+        else:
+            u = (torch.arange(w).to(like) + 0.5) * (W / w) - 0.5
+            v = (torch.arange(h).to(like) + 0.5) * (H / h) - 0.5
+        d, v, u = torch.meshgrid(self.config.depths_m().to(like), v, u, indexing="ij")
+        pixel = torch.stack((u.flatten(), v.flatten()))  # (2, D h w)
+        pixel = torch.inverse(like[..., :2, :2]) @ (pixel - like[..., :2, 2:])
+        return torch.cat((pixel, torch.ones_like(pixel[..., :1, :])), dim=-2) * d.flatten()
+
+    @torch.no_grad()
+    def cells(self, inputs: ModelInputs, h: int, w: int) -> Tensor:
+        """BEV cell y * X + x of every frustum point, -1 outside: (B, N, D, h, w) int64."""
+        grid = self.config.grid
+        points = self.frustum(inputs, h, w).movedim(2, -1)
+        cell = (points - points.new_tensor(grid.min_m)) / points.new_tensor(grid.size_m)
+        cell = cell.trunc() if self.config.reference_parity else cell.floor()
+        inside = ((cell >= 0) & (cell < cell.new_tensor(grid.shape))).all(dim=-1)
+        x, y, _ = cell.unbind(-1)
+        return torch.where(inside, (y * grid.shape[0] + x).nan_to_num().long(), -1)
+
+    @torch.no_grad()
+    def plan(self, inputs: ModelInputs, h: int, w: int) -> PoolingPlan:
+        """Frustum points by BEV cell (b, y, x); samples are numbered (b, n, h, w, d)."""
+
+        def build() -> PoolingPlan:
+            X, Y, _ = self.config.grid.shape
+            cells = self.cells(inputs, h, w)
+            B, _, D, _, _ = cells.shape
+            frame = torch.arange(B, device=cells.device).view(B, 1, 1, 1, 1)
+            cells = torch.where(cells >= 0, cells + frame * (Y * X), -1)
+            cells = cells.permute(0, 1, 3, 4, 2).reshape(-1)
+            rows = torch.arange(len(cells) // D, device=cells.device).repeat_interleave(D)
+            return pooling_plan(rows, cells, B * Y * X)
+
+        if self.training:  # mirrored at random: hardly a geometry comes twice
+            return build()
+        return self._plans.get(inputs, h, w, build)
+
+    def splat(self, probability: Tensor, context: Tensor, plan: PoolingPlan, B: int) -> Tensor:
+        """Sum probability x context over the frustum points of each cell: (B, C, Y, X).
+
+        Args:
+            probability: (B N, D, h, w); context: (B N, C, h, w).
+        """
+        X, Y, _ = self.config.grid.shape
+        bev = pool(
+            context.permute(0, 2, 3, 1).reshape(-1, context.shape[1]),
+            probability.permute(0, 2, 3, 1).reshape(-1),
+            plan,
+        )
+        return bev.view(B, Y, X, -1).permute(0, 3, 1, 2)
+
+
+class LssViewTransform(Lift):
     """Lift, splat, with LiDAR depth as an optional further input."""
 
     def __init__(self, config: LssConfig, in_channels: int, stride: int) -> None:
-        super().__init__()
-        self.config = config
+        super().__init__(config)
         out = config.n_depths + config.context_channels
         if config.lidar_depth:
             self.lidar_input_net = nn.Sequential(
@@ -120,11 +223,7 @@ class LssViewTransform(nn.Module):
 
     def forward(self, features: Tensor, inputs: ModelInputs) -> Tensor:
         """(B N, C, h, w) picture features -> (B, context_channels, Y, X)."""
-        probability, context = self.depth_and_context(features, inputs)
-        h, w = (int(n) for n in context.shape[-2:])
-        with full_precision(features):
-            cells = self.cells(inputs, h, w)
-            return self.splat(probability.float(), context.float(), cells, inputs.images.shape[0])
+        return self.lift(*self.depth_and_context(features, inputs), inputs)
 
     def depth_and_context(self, features: Tensor, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
         """(B N, D, h, w) depth probabilities and (B N, C, h, w) context."""
@@ -137,56 +236,6 @@ class LssViewTransform(nn.Module):
             (self.config.n_depths, self.config.context_channels), dim=1
         )
         return logits.softmax(dim=1), context
-
-    @torch.no_grad()
-    def frustum(self, inputs: ModelInputs, h: int, w: int) -> Tensor:
-        """Every frustum point in the augmented ego frame, metres: (B, N, 3, D, h, w)."""
-        c = self.config
-        B, N, _, H, W = inputs.images.shape
-        like = inputs.post_image
-        depth = c.depth_min_m + c.depth_step_m * torch.arange(c.n_depths).to(like)
-        if c.reference_parity:
-            u = torch.linspace(0, W - 1, w).to(like)
-            v = torch.linspace(0, H - 1, h).to(like)
-        else:
-            u = (torch.arange(w).to(like) + 0.5) * (W / w) - 0.5
-            v = (torch.arange(h).to(like) + 0.5) * (H / h) - 0.5
-            depth = depth + c.depth_step_m / 2
-        d, v, u = torch.meshgrid(depth, v, u, indexing="ij")
-        pixel = torch.stack((u.flatten(), v.flatten()))  # (2, D h w)
-        pixel = torch.inverse(like[..., :2, :2]) @ (pixel - like[..., :2, 2:])
-        scaled = torch.cat((pixel, torch.ones_like(pixel[..., :1, :])), dim=-2) * d.flatten()
-        T = inputs.T_ego_camera
-        ego = (T[..., :3, :3] @ torch.inverse(inputs.intrinsics)) @ scaled + T[..., :3, 3:]
-        bda = inputs.T_bda[:, None]
-        return (bda[..., :3, :3] @ ego + bda[..., :3, 3:]).view(B, N, 3, *d.shape)
-
-    @torch.no_grad()
-    def cells(self, inputs: ModelInputs, h: int, w: int) -> Tensor:
-        """BEV cell y * X + x of every frustum point, -1 outside: (B, N, D, h, w) int64."""
-        grid = self.config.grid
-        points = self.frustum(inputs, h, w).movedim(2, -1)
-        cell = (points - points.new_tensor(grid.min_m)) / points.new_tensor(grid.size_m)
-        cell = cell.trunc() if self.config.reference_parity else cell.floor()
-        inside = ((cell >= 0) & (cell < cell.new_tensor(grid.shape))).all(dim=-1)
-        x, y, _ = cell.unbind(-1)
-        return torch.where(inside, (y * grid.shape[0] + x).nan_to_num().long(), -1)
-
-    def splat(self, probability: Tensor, context: Tensor, cells: Tensor, B: int) -> Tensor:
-        """Sum probability x context over the frustum points of each cell: (B, C, Y, X)."""
-        X, Y, _ = self.config.grid.shape
-        BN, D, h, w = probability.shape
-        frame = torch.arange(B, device=cells.device).view(B, 1, 1, 1, 1)
-        cells = torch.where(cells >= 0, cells + frame * (Y * X), -1)
-        rows = torch.arange(BN * h * w, device=cells.device).view(BN, 1, h, w)
-        bev = pool(
-            context.permute(0, 2, 3, 1).reshape(BN * h * w, -1),
-            rows.expand(BN, D, h, w).reshape(-1),
-            probability.reshape(-1),
-            cells.reshape(-1),
-            B * Y * X,
-        )
-        return bev.view(B, Y, X, -1).permute(0, 3, 1, 2)
 
 
 def _biased_conv_norm_relu(
@@ -205,6 +254,7 @@ class PullViewTransform(nn.Module):
     def __init__(self, config: PullConfig, stride: int) -> None:
         super().__init__()
         self.config, self.stride = config, stride
+        self._taps: GeometryCache[tuple[Tensor, PoolingPlan]] = GeometryCache()
 
     def forward(self, features: Tensor, inputs: ModelInputs) -> Tensor:
         """(B N, C, h, w) picture features -> (B, L C, Y, X), zero where no camera looks."""
@@ -214,13 +264,14 @@ class PullViewTransform(nn.Module):
         L = len(self.config.heights_m)
         table = features.float().permute(0, 2, 3, 1).reshape(BN * h * w, C)
         with full_precision(features):
-            rows, weights, cells = self.taps(inputs, h, w)
-            bev = pool_sorted(table, rows, weights, cells, B * L * Y * X)
+            build = partial(self.taps, inputs, h, w)
+            weights, plan = build() if self.training else self._taps.get(inputs, h, w, build)
+            bev = pool(table, weights, plan)
         return bev.view(B, L, Y, X, C).permute(0, 1, 4, 2, 3).reshape(B, L * C, Y, X)
 
     @torch.no_grad()
-    def taps(self, inputs: ModelInputs, h: int, w: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Bilinear taps, ascending by cell: feature rows, weights, cells (b, l, y, x) row-major."""
+    def taps(self, inputs: ModelInputs, h: int, w: int) -> tuple[Tensor, PoolingPlan]:
+        """Bilinear taps by cell (b, l, y, x): their weights, and their plan."""
         pixel, depth = self.project(inputs)  # (B, N, 2, P), (B, N, P)
         N, _, H, W = inputs.images.shape[1:]
         u, v = pixel.unbind(2)
@@ -240,7 +291,9 @@ class PullViewTransform(nn.Module):
         cameras = seen.sum(dim=1)[frame, point]
         rows = ((frame * N + camera)[:, None, None] * h + iy[:, :, None]) * w + ix[:, None, :]
         weights = sy[:, :, None] * sx[:, None, :] / cameras[:, None, None]
-        return rows.flatten(), weights.flatten(), cell.repeat_interleave(4)
+        n_cells = len(depth) * depth.shape[-1]
+        plan = sorted_plan(rows.flatten(), cell.repeat_interleave(4), n_cells)
+        return weights.flatten(), plan
 
     def project(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
         """Cell centres at every height: network pixels (B, N, 2, P), depth (B, N, P) metres."""

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import ModelInputs
-from models.ops.bev_pool import pool
+from models.ops.bev_pool import pool, pooling_plan
 from models.view_transform import LssConfig, LssViewTransform, PullConfig, PullViewTransform
 
 GRID = VoxelGrid(min_m=(-8.0, -8.0, -1.0), size_m=(1.0, 1.0, 6.4), shape=(16, 12, 1))
@@ -30,7 +30,7 @@ def test_equals_the_written_out_sum_in_value_and_gradient(
     into = torch.randint(-1, cells, (samples,), generator=g)
     upstream = torch.randn(cells, 3, generator=g, dtype=torch.float64)
 
-    out = pool(features, rows, weights, into, cells)
+    out = pool(features, weights, pooling_plan(rows, into, cells))
     kept = into >= 0
     expected = torch.zeros(cells, 3, dtype=torch.float64).index_add(
         0, into[kept], (weights[:, None] * features[rows])[kept]
@@ -42,17 +42,23 @@ def test_equals_the_written_out_sum_in_value_and_gradient(
         torch.testing.assert_close(torch.zeros(1) if a is None else a, a if b is None else b)
 
 
+def test_gradients_equal_double_precision_differences() -> None:
+    g = torch.Generator().manual_seed(3)
+    features = torch.randn(5, 3, generator=g, dtype=torch.float64, requires_grad=True)
+    weights = torch.rand(40, generator=g, dtype=torch.float64, requires_grad=True)
+    rows = torch.randint(0, 5, (40,), generator=g)
+    plan = pooling_plan(rows, torch.randint(-1, 7, (40,), generator=g), 7)
+    assert torch.autograd.gradcheck(lambda f, w: pool(f, w, plan), (features, weights))
+
+
 def test_pooling_is_reproducible_bit_by_bit() -> None:
     g = torch.Generator().manual_seed(0)
-    args = (
-        torch.randn(500, 16, generator=g),
-        torch.randint(0, 500, (20_000,), generator=g),
-        torch.rand(20_000, generator=g),
-        torch.randint(-1, 300, (20_000,), generator=g),
-        300,
-    )
-    first = pool(*args)
-    assert all(torch.equal(first, pool(*args)) for _ in range(3))
+    rows = torch.randint(0, 500, (20_000,), generator=g)
+    features, weights = torch.randn(500, 16, generator=g), torch.rand(20_000, generator=g)
+    cells = torch.randint(-1, 300, (20_000,), generator=g)
+    first = pool(features, weights, pooling_plan(rows, cells, 300))
+    for _ in range(3):
+        assert torch.equal(first, pool(features, weights, pooling_plan(rows, cells, 300)))
 
 
 def one_camera(*, yaw_rad: float = 0.0, bda: np.ndarray | None = None) -> ModelInputs:  # type: ignore[type-arg]
@@ -119,7 +125,7 @@ def splat(module: LssViewTransform, inputs: ModelInputs) -> torch.Tensor:
     g = torch.Generator().manual_seed(0)
     probability = torch.rand(1, D, h, w, generator=g)
     context = torch.rand(1, 1, h, w, generator=g)
-    return module.splat(probability, context, module.cells(inputs, h, w), 1)
+    return module.splat(probability, context, module.plan(inputs, h, w), 1)
 
 
 @pytest.mark.parametrize("flip", ["x", "y"])
@@ -176,3 +182,28 @@ def test_frames_of_a_batch_are_lifted_apart() -> None:
         second = module(features[1:], one_camera(yaw_rad=2.0))
     torch.testing.assert_close(together, torch.cat((first, second)))
     assert first.any() and second.any()
+
+
+@pytest.mark.parametrize("how", ["pull", "lift"])
+def test_geometry_is_computed_once_and_follows_the_calibration(
+    how: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = (pull() if how == "pull" else lift(False)).eval()
+    built: list[str] = []
+    method = "project" if how == "pull" else "frustum"
+    original = getattr(type(module), method)
+
+    def counted(self: object, *args: object) -> object:
+        built.append(method)
+        return original(self, *args)
+
+    monkeypatch.setattr(type(module), method, counted)
+    features = torch.rand(1, 1, 8, 16)
+    with torch.inference_mode():
+        first = module(features, one_camera())
+        again = module(features, one_camera())
+        other = module(features, one_camera(yaw_rad=1.0))
+    assert len(built) == 2 and torch.equal(first, again) and not torch.equal(first, other)
+    tracked = features.clone().requires_grad_()
+    module(tracked, one_camera()).sum().backward()  # a plan made in inference mode still trains
+    assert len(built) == 2 and tracked.grad is not None
