@@ -17,7 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from autolabel.confidence import Calibration
-from datasets.errors import SceneError
+from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene, SceneSource, points_in_ego
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence, visible_from_cameras
@@ -91,7 +91,9 @@ def label_scene(
 
     Raises:
         SceneError: a file, pose or picture is bad, or the teacher's output is not finite.
+        SetupError: the teacher labels voxels of another frame than ego.
     """
+    _require_ego_frame(teacher.preset)
     spec, grid = config.input_spec(teacher.preset.inputs), teacher.preset.grid
     shape = (len(scene.frames), *grid.shape)
     semantics, confidence, mask = (np.empty(shape, np.uint8) for _ in range(3))
@@ -134,8 +136,13 @@ def store_header(
     licence: str,
     device: str = "cpu",
 ) -> StoreHeader:
-    """Header of a store for such labels. Its run id is the hash of all that determines them."""
+    """Header of a store for such labels. Its run id is the hash of all that determines them.
+
+    Raises:
+        SetupError: the teacher labels voxels of another frame than ego.
+    """
     preset = teacher.preset
+    _require_ego_frame(preset)
     provenance = {
         "source": source,
         "preset": preset.name,
@@ -154,6 +161,14 @@ def store_header(
     )
     text = json.dumps(header.to_json(), sort_keys=True)
     return replace(header, run_id=hashlib.sha256(text.encode()).hexdigest())
+
+
+def _require_ego_frame(preset: Preset) -> None:
+    if preset.inputs.frame != "ego":
+        raise SetupError(
+            f"preset {preset.name} labels voxels in the LiDAR frame, as OpenOccupancy has them; a "
+            "label store cannot hold such labels yet"
+        )
 
 
 def _predict(

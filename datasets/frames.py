@@ -8,7 +8,7 @@ through the ``SceneSource``, so that camera-only users open no LiDAR file.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import SceneError
-from datasets.geometry.transforms import Transform
+from datasets.geometry.transforms import Transform, inverse
 
 
 def _check_rigid(T: Transform, *, what: str, token: str) -> None:
@@ -206,3 +206,35 @@ def points_in_ego(
         out[:, 4] = (frame.lidar.timestamp_us - sweep.timestamp_us) * 1e-6
         parts.append(out)
     return np.concatenate(parts)
+
+
+def in_lidar_frame(frame: Frame) -> Frame:
+    """The same frame with the key LiDAR's own axes (nuScenes: x right, y forward) for an ego frame.
+
+    All that is named ``ego`` in it (``T_global_ego``, ``T_ego_camera``, ...) then means the LiDAR.
+
+    Raises:
+        SceneError: the frame has no LiDAR.
+    """
+    if frame.lidar is None:
+        raise SceneError(where=f"scene {frame.scene_id}", frame=frame.token, rule="it has no LiDAR")
+    T_lidar_ego = inverse(frame.lidar.T_ego_lidar)
+
+    def moved(sweep: LidarSweep) -> LidarSweep:
+        return replace(sweep, T_ego_lidar=T_lidar_ego @ sweep.T_ego_lidar)
+
+    return replace(
+        frame,
+        T_global_ego=frame.T_global_ego @ frame.lidar.T_ego_lidar,
+        cameras=tuple(
+            replace(
+                view,
+                T_ego_camera=T_lidar_ego @ view.T_ego_camera,
+                T_ego_vehicle=T_lidar_ego @ view.T_ego_vehicle,
+            )
+            for view in frame.cameras
+        ),
+        lidar=moved(frame.lidar),
+        past_sweeps=tuple(moved(sweep) for sweep in frame.past_sweeps),
+        future_sweeps=tuple(moved(sweep) for sweep in frame.future_sweeps),
+    )

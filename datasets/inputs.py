@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import numpy as np
 import torch
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from datasets.frames import Frame, SceneSource, points_in_ego
+from datasets.frames import Frame, SceneSource, in_lidar_frame, points_in_ego
 from datasets.geometry.transforms import Transform, apply, inverse
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -34,7 +35,10 @@ class InputSpec:
             with blue first (and the RGB constants all the same), cameras in the vehicle pose of
             the first camera's capture time, points in that of ``CAM_FRONT``'s, depth maps
             without either, and the key sweep's returns from the vehicle itself kept. Otherwise
-            RGB, and everything in the one ego frame of the LiDAR key-frame.
+            RGB, and everything in the one ego frame of the LiDAR key-frame. In the LiDAR frame
+            the published code has no such vehicle poses either.
+        frame: of points, camera poses and voxels: the ego frame, or the axes of the key LiDAR
+            (``in_lidar_frame``); what is named ``ego`` in the inputs means this frame.
     """
 
     height: int
@@ -44,6 +48,7 @@ class InputSpec:
     depth_min_m: float = 1.0
     depth_max_m: float = 45.0
     reference_parity: bool = False
+    frame: Literal["ego", "lidar"] = "ego"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -107,8 +112,10 @@ def prepare_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameIn
     """Read one frame's pictures (and points when the spec asks for them).
 
     Raises:
-        SceneError: a picture or point file is bad.
+        SceneError: a picture or point file is bad, or there is no LiDAR to give the frame.
     """
+    if spec.frame == "lidar":
+        frame = in_lidar_frame(frame)
     if spec.reference_parity:
         return _published_frame(source, frame, spec)
     images, post_image = _fitted_images(source, frame, spec)
@@ -137,14 +144,15 @@ def _published_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> Fram
     images, post_image = _fitted_images(source, frame, spec)
     cameras = frame.cameras
     first = front = np.eye(4)
-    if cameras:
+    mounts = [v.T_ego_camera for v in cameras]
+    if cameras and spec.frame == "ego":
+        mounts = [inverse(v.T_ego_vehicle) @ v.T_ego_camera for v in cameras]
         first = cameras[0].T_ego_vehicle
         front = next((v.T_ego_vehicle for v in cameras if v.name == "CAM_FRONT"), first)
     points = depth = None
     if spec.lidar:
         points = points_in_ego(source, frame, past=spec.past_sweeps, key_with_vehicle=True)
         points[:, :3] = apply(inverse(front), points[:, :3])
-        mounts = [inverse(v.T_ego_vehicle) @ v.T_ego_camera for v in cameras]
         depth = depth_maps(points[:, :3], mounts, _intrinsics(frame), post_image, spec)
     return FrameInputs(
         images=images[..., ::-1],

@@ -134,3 +134,97 @@ OCC3D_NUSCENES = Taxonomy(
     dynamic=(2, 3, 4, 5, 6, 7, 9, 10),
 )
 """Occ3D-nuScenes: the nuScenes-lidarseg challenge ids plus free (Occ3D, arXiv 2304.14365)."""
+
+_COLOUR = dict(zip(OCC3D_NUSCENES.names, OCC3D_NUSCENES.colours, strict=True))
+_OPENOCCUPANCY_NAMES = ("free", *OCC3D_NUSCENES.names[1:17])
+_OPENOCC_FLOW_NAMES = (
+    "car",
+    "truck",
+    "trailer",
+    "bus",
+    "construction_vehicle",
+    "bicycle",
+    "motorcycle",
+    "pedestrian",
+    "traffic_cone",
+    "barrier",
+    "driveable_surface",
+    "other_flat",
+    "sidewalk",
+    "terrain",
+    "manmade",
+    "vegetation",
+    "free",
+)
+
+OPENOCCUPANCY = Taxonomy(
+    name="openoccupancy",
+    names=_OPENOCCUPANCY_NAMES,
+    colours=tuple(_COLOUR[name] for name in _OPENOCCUPANCY_NAMES),
+    free_id=0,
+    foreground=tuple(range(1, 11)),
+    dynamic=(2, 3, 4, 5, 6, 7, 9, 10),
+)
+"""nuScenes-Occupancy (OpenOccupancy, arXiv 2303.03991): the ids of nuScenes-lidarseg, 0 is free.
+
+In the files absent voxels are free and 0 is noise, which a reader turns into ``IGNORE_ID``.
+"""
+
+OPENOCC_FLOW = Taxonomy(
+    name="openocc-flow",
+    names=_OPENOCC_FLOW_NAMES,
+    colours=tuple(_COLOUR[name] for name in _OPENOCC_FLOW_NAMES),
+    free_id=16,
+    foreground=tuple(range(10)),
+    dynamic=tuple(range(8)),
+)
+"""OpenOcc v2 (CVPR 2024 occupancy and flow challenge); the dynamic ids are those with a velocity
+error (mAVE)."""
+
+OCC3D_WAYMO = Taxonomy(
+    name="occ3d-waymo",
+    names=(
+        "general_object",
+        "vehicle",
+        "pedestrian",
+        "sign",
+        "cyclist",
+        "traffic_light",
+        "pole",
+        "construction_cone",
+        "bicycle",
+        "motorcycle",
+        "building",
+        "vegetation",
+        "tree_trunk",
+        "road",
+        "walkable",
+        "free",
+    ),
+    colours=(
+        (90, 90, 90),
+        (255, 158, 0),
+        (0, 0, 230),
+        (230, 200, 60),
+        (160, 60, 220),
+        (200, 30, 30),
+        (112, 128, 144),
+        (47, 79, 79),
+        (220, 20, 60),
+        (255, 61, 99),
+        (222, 184, 135),
+        (0, 135, 0),
+        (120, 80, 40),
+        (0, 207, 191),
+        (110, 70, 160),
+        (255, 255, 255),
+    ),
+    free_id=15,
+    foreground=tuple(range(10)),
+    dynamic=(1, 2, 4, 8, 9),
+)
+"""Occ3D-Waymo (arXiv 2304.14365), in the order of its authors; free is 23 in the files.
+
+The published EFFOcc metric prints ids 2 to 4 as bicyclist, pedestrian and sign; a mean over the
+classes does not depend on it.
+"""

@@ -11,10 +11,9 @@ from torch import Tensor, nn
 
 from datasets.inputs import ModelInputs
 from models.bev_trunk import BevNeck, BevResNet, BevResNetConfig
-from models.fpn import ImageFpn
-from models.fusion import CameraBranchConfig
+from models.fpn import build_neck
+from models.fusion import CameraBranchConfig, build_backbone
 from models.heads import HeadConfig, OccupancyHead
-from models.resnet import ResNet
 from models.view_transform import build_view_transform
 
 
@@ -34,8 +33,8 @@ class CameraStudent(nn.Module):
         super().__init__()
         self.config = config
         camera = config.camera
-        self.img_backbone = ResNet(camera.backbone)
-        self.img_neck = ImageFpn(camera.backbone.out_channels, camera.neck_channels)
+        self.img_backbone = build_backbone(camera.backbone)
+        self.img_neck = build_neck(camera.neck, camera.backbone.out_channels, camera.neck_channels)
         self.img_view_transformer = build_view_transform(
             camera.lift, camera.neck_channels, camera.backbone.finest_stride
         )
@@ -54,3 +53,12 @@ class CameraStudent(nn.Module):
         """Logits (B, X, Y, Z, K) in the augmented ego frame."""
         logits: Tensor = self.occ_head(self.bev(inputs))
         return logits
+
+    def logits_and_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """The logits of ``forward``, and velocities (B, X, Y, Z, 2) in m/s along x and y.
+
+        Raises:
+            ValueError: the head predicts no flow.
+        """
+        features = self.occ_head.features(self.bev(inputs))
+        return self.occ_head.logits(features), self.occ_head.flow(features)

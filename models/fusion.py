@@ -11,20 +11,36 @@ from torch import Tensor, nn
 
 from datasets.inputs import ModelInputs
 from models.bev_trunk import ConvFuser, Second, SecondConfig, SecondFpn
-from models.fpn import ImageFpn
+from models.fpn import NeckKind, build_neck
 from models.heads import HeadConfig, OccupancyHead
 from models.lidar_encoder import LidarConfig, LidarEncoder
 from models.resnet import ResNet, ResNetConfig
+from models.swin import Swin, SwinConfig
 from models.view_transform import LiftConfig, build_view_transform
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CameraBranchConfig:
-    """Shape of a camera branch: backbone, neck channels, lift to BEV."""
+    """Shape of a camera branch: backbone, neck, lift to BEV.
 
-    backbone: ResNetConfig
+    Attributes:
+        neck: "pyramid" (``ImageFpn``) or "concat" (``ConcatNeck``, for two maps).
+        neck_channels: of the one map that the neck gives.
+    """
+
+    backbone: ResNetConfig | SwinConfig
+    neck: NeckKind = "pyramid"
     neck_channels: int
     lift: LiftConfig
+
+
+def build_backbone(config: ResNetConfig | SwinConfig) -> nn.Module:
+    """(B, 3, H, W) -> one map per output stage, fine to coarse.
+
+    Raises:
+        SetupError: a Swin, and the extra ``swin`` is not installed.
+    """
+    return Swin(config) if isinstance(config, SwinConfig) else ResNet(config)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,8 +71,10 @@ class FusionTeacher(nn.Module):
         bev_channels = config.lidar.out_channels
         if config.camera is not None:
             camera = config.camera
-            self.img_backbone = ResNet(camera.backbone)
-            self.img_neck = ImageFpn(camera.backbone.out_channels, camera.neck_channels)
+            self.img_backbone = build_backbone(camera.backbone)
+            self.img_neck = build_neck(
+                camera.neck, camera.backbone.out_channels, camera.neck_channels
+            )
             self.img_view_transformer = build_view_transform(
                 camera.lift, camera.neck_channels, camera.backbone.finest_stride
             )
@@ -94,3 +112,12 @@ class FusionTeacher(nn.Module):
         """Logits (B, X, Y, Z, K) in the augmented ego frame."""
         logits: Tensor = self.occ_head(self.bev(inputs))
         return logits
+
+    def logits_and_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """The logits of ``forward``, and velocities (B, X, Y, Z, 2) in m/s along x and y.
+
+        Raises:
+            ValueError: the head predicts no flow.
+        """
+        features = self.occ_head.features(self.bev(inputs))
+        return self.occ_head.logits(features), self.occ_head.flow(features)

@@ -10,17 +10,27 @@ from torch import nn
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import InputSpec
-from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
+from datasets.taxonomy import (
+    OCC3D_NUSCENES,
+    OCC3D_WAYMO,
+    OPENOCC_FLOW,
+    OPENOCCUPANCY,
+    Taxonomy,
+)
 from models.bev_trunk import BevResNetConfig, SecondConfig
 from models.camera import CameraConfig, CameraStudent
 from models.fusion import CameraBranchConfig, FusionConfig, FusionTeacher
 from models.heads import HeadConfig
 from models.lidar_encoder import LidarConfig
 from models.resnet import ResNetConfig, resnet18, resnet50
+from models.swin import swin_base
 from models.view_transform import LssConfig, PullConfig
 
 OCCUPANCY_GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4,) * 3, shape=(200, 200, 16))
-"""Occ3D-nuScenes: 80 x 80 x 6.4 m around the ego vehicle, ego frame of the LiDAR key-frame."""
+"""Occ3D: 80 x 80 x 6.4 m around the ego vehicle, ego frame of the LiDAR key-frame."""
+
+OPENOCCUPANCY_GRID = VoxelGrid(min_m=(-51.2, -51.2, -5.0), size_m=(0.2,) * 3, shape=(512, 512, 40))
+"""OpenOccupancy: 102.4 x 102.4 x 8 m around the LiDAR, in its own frame."""
 
 OccupancyNet = FusionTeacher | CameraStudent
 
@@ -36,7 +46,8 @@ class Preset:
         inputs: what it reads.
         network: its shape.
         parameters: learnable numbers, exactly.
-        paper: where it comes from, and the accuracy published there (mIoU[camera-visible]).
+        paper: where it comes from, and the accuracy published there (mIoU[camera-visible]
+            unless it says otherwise).
     """
 
     name: str
@@ -68,11 +79,12 @@ def _fine_voxels() -> LidarConfig:
     return LidarConfig(grid=grid)
 
 
-def _fusion(backbone: ResNetConfig) -> FusionConfig:
+def _fusion(backbone: ResNetConfig, *, head: HeadConfig) -> FusionConfig:
     lift = LssConfig(grid=_bev_grid(0.4, 200))
     return FusionConfig(
         camera=CameraBranchConfig(backbone=backbone, neck_channels=128, lift=lift),
         lidar=_fine_voxels(),
+        head=head,
     )
 
 
@@ -82,7 +94,7 @@ def fusion_r18_occ3d() -> Preset:
         grid=OCCUPANCY_GRID,
         taxonomy=OCC3D_NUSCENES,
         inputs=InputSpec(height=256, width=704, lidar=True),
-        network=_fusion(resnet18(outputs=(2, 3, 4))),
+        network=_fusion(resnet18(outputs=(2, 3, 4)), head=HeadConfig()),
         parameters=21_354_248,
         paper="EFFOcc-T, R18, camera and LiDAR, Occ3D-nuScenes: 51.49",
     )
@@ -94,9 +106,117 @@ def fusion_r50_occ3d() -> Preset:
         grid=OCCUPANCY_GRID,
         taxonomy=OCC3D_NUSCENES,
         inputs=InputSpec(height=256, width=704, lidar=True),
-        network=_fusion(resnet50(outputs=(2, 3, 4))),
+        network=_fusion(resnet50(outputs=(2, 3, 4)), head=HeadConfig()),
         parameters=34_029_832,
         paper="EFFOcc, R50, camera and LiDAR, Occ3D-nuScenes",
+    )
+
+
+def fusion_swinb_occ3d() -> Preset:
+    """Needs the extra ``swin``."""
+    lift = LssConfig(grid=_bev_grid(0.4, 200), context_channels=256, depth_channels=512)
+    return Preset(
+        name="fusion_swinb_occ3d",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=512, width=1408, lidar=True),
+        network=FusionConfig(
+            camera=CameraBranchConfig(
+                backbone=swin_base(outputs=(3, 4)), neck="concat", neck_channels=512, lift=lift
+            ),
+            lidar=_fine_voxels(),
+        ),
+        parameters=111_480_320,
+        paper="EFFOcc-Base, Swin-B, camera and LiDAR, Occ3D-nuScenes (Table I): 54.08",
+    )
+
+
+def _openoccupancy(backbone: ResNetConfig) -> FusionConfig:
+    low = OPENOCCUPANCY_GRID.min_m
+    cells = VoxelGrid(min_m=low, size_m=(0.2, 0.2, 8.0), shape=(512, 512, 1))
+    voxels = VoxelGrid(min_m=low, size_m=(0.025, 0.025, 0.2), shape=(4096, 4096, 40))
+    lift = LssConfig(grid=cells, depth_max_m=60.0, depth_step_m=1.0)
+    return FusionConfig(
+        camera=CameraBranchConfig(backbone=backbone, neck_channels=128, lift=lift),
+        lidar=LidarConfig(grid=voxels),
+        head=HeadConfig(levels=40, classes=17),
+    )
+
+
+def fusion_r18_openoccupancy() -> Preset:
+    """In the LiDAR frame. Trained with 9 past sweeps, tested with 10."""
+    return Preset(
+        name="fusion_r18_openoccupancy",
+        grid=OPENOCCUPANCY_GRID,
+        taxonomy=OPENOCCUPANCY,
+        inputs=InputSpec(
+            height=256, width=704, lidar=True, past_sweeps=10, depth_max_m=60.0, frame="lidar"
+        ),
+        network=_openoccupancy(resnet18(outputs=(2, 3, 4))),
+        parameters=21_551_603,
+        paper="EFFOcc-T, R18, camera and LiDAR, OpenOccupancy (Table V): "
+        "IoU[all] 30.8, mIoU[all] 22.9",
+    )
+
+
+def fusion_r50_openoccupancy() -> Preset:
+    """In the LiDAR frame. Trained with 9 past sweeps, tested with 10."""
+    return Preset(
+        name="fusion_r50_openoccupancy",
+        grid=OPENOCCUPANCY_GRID,
+        taxonomy=OPENOCCUPANCY,
+        inputs=InputSpec(
+            height=512, width=1408, lidar=True, past_sweeps=10, depth_max_m=60.0, frame="lidar"
+        ),
+        network=_openoccupancy(resnet50(outputs=(2, 3, 4))),
+        parameters=34_227_187,
+        paper="EFFOcc, R50, camera and LiDAR, OpenOccupancy; no published row",
+    )
+
+
+def fusion_r18_flow() -> Preset:
+    """The published head has an 18th class without a label: among the weights, never predicted."""
+    return Preset(
+        name="fusion_r18_flow",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OPENOCC_FLOW,
+        inputs=InputSpec(height=256, width=704, lidar=True),
+        network=_fusion(
+            resnet18(outputs=(2, 3, 4)), head=HeadConfig(classes=17, unowned=1, flow=True)
+        ),
+        parameters=21_502_248,
+        paper="EFFOcc-T with flow, R18, camera and LiDAR, OpenOcc v2: RayIoU 44.1, mAVE 2.156, "
+        "OccScore 39.7 (figures of the published configuration; no table)",
+    )
+
+
+def fusion_r18_waymo() -> Preset:
+    """Five cameras, one sweep.
+
+    In the published weights the features of a point after x, y, z are the hyperbolic tangents of
+    its intensity and elongation, not intensity and time lag.
+    """
+    return Preset(
+        name="fusion_r18_waymo",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_WAYMO,
+        inputs=InputSpec(height=256, width=704, lidar=True, past_sweeps=0),
+        network=_fusion(resnet18(outputs=(2, 3, 4)), head=HeadConfig(classes=16)),
+        parameters=21_337_832,
+        paper="EFFOcc-T, R18, camera and LiDAR, Occ3D-Waymo (Table II): 49.59",
+    )
+
+
+def lidar_waymo() -> Preset:
+    """One sweep; features of a point as in ``fusion_r18_waymo``."""
+    return Preset(
+        name="lidar_waymo",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_WAYMO,
+        inputs=InputSpec(height=256, width=704, lidar=True, past_sweeps=0),
+        network=FusionConfig(camera=None, lidar=_fine_voxels(), head=HeadConfig(classes=16)),
+        parameters=8_713_936,
+        paper="EFFOcc-L, LiDAR only, Occ3D-Waymo (Table II): 50.35",
     )
 
 
@@ -215,6 +335,12 @@ PRESETS: dict[str, Callable[[], Preset]] = {
     for f in (
         fusion_r18_occ3d,
         fusion_r50_occ3d,
+        fusion_swinb_occ3d,
+        fusion_r18_openoccupancy,
+        fusion_r50_openoccupancy,
+        fusion_r18_flow,
+        fusion_r18_waymo,
+        lidar_waymo,
         lidar_occ3d,
         flashocc_r50,
         flashocc_r50_distill,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
 from autolabel.labeling import LabelingConfig, label_scene, store_header
-from datasets.errors import SceneError
+from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
@@ -284,3 +284,14 @@ def test_run_id_follows_all_that_determines_the_labels() -> None:
 def test_bad_configuration_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
         LabelingConfig(**values)
+
+
+def test_a_teacher_in_the_lidar_frame_is_refused_before_anything_is_labelled() -> None:
+    model = teacher()
+    spec = replace(model.preset.inputs, frame="lidar")
+    model = replace(model, preset=replace(model.preset, inputs=spec))
+    with pytest.raises(SetupError, match="LiDAR frame, as OpenOccupancy"):
+        label(model=model)
+    calibration, config = Calibration.uncalibrated(18), LabelingConfig()
+    with pytest.raises(SetupError, match="LiDAR frame, as OpenOccupancy"):
+        store_header(model, calibration, config, source="ground", licence="CC0")

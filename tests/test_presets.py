@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import importlib.util
 import os
 from pathlib import Path
 
@@ -11,7 +13,10 @@ import torch
 
 from datasets.errors import SetupError
 from datasets.inputs import InputSpec, ModelInputs
+from models.fusion import FusionConfig, FusionTeacher
 from models.presets import PRESETS, build, count_parameters, preset
+from models.swin import SwinConfig, from_official
+from models.view_transform import LssViewTransform
 
 ORACLE = Path(
     os.environ.get(
@@ -21,10 +26,37 @@ ORACLE = Path(
 PUBLISHED = {
     "fusion_r18_occ3d": 21_354_248,
     "fusion_r50_occ3d": 34_029_832,
+    "fusion_swinb_occ3d": 111_480_320,
+    "fusion_r18_openoccupancy": 21_551_603,
+    "fusion_r18_flow": 21_502_248,
+    "fusion_r18_waymo": 21_337_832,
+    "lidar_waymo": 8_713_936,
     "lidar_occ3d": 8_730_352,
     "flashocc_r50": 44_744_312,
     "flashocc_r50_distill": 59_099_512,
 }
+OFFICIAL_KEYS = {
+    "fusion_r18_occ3d": "keys_teacher.txt",
+    "fusion_r50_occ3d": "keys_r50_fusion.txt",
+    "fusion_swinb_occ3d": "keys_swinb_fusion.txt",
+    "fusion_r18_openoccupancy": "keys_openoccupancy.txt",
+    "fusion_r18_flow": "keys_flow.txt",
+    "fusion_r18_waymo": "keys_waymo_fusion.txt",
+    "lidar_waymo": "keys_waymo_lidar.txt",
+    "flashocc_r50": "keys_student.txt",
+}
+
+
+def has_swin(name: str) -> bool:
+    camera = preset(name).network.camera
+    return camera is not None and isinstance(camera.backbone, SwinConfig)
+
+
+def build_on_meta(name: str) -> torch.nn.Module:
+    if has_swin(name) and importlib.util.find_spec("transformers") is None:
+        pytest.skip("the extra 'swin' is not installed")
+    with torch.device("meta"):
+        return build(name)
 
 
 def random_inputs(spec: InputSpec, *, frames: int = 1, seed: int = 0) -> ModelInputs:
@@ -59,8 +91,7 @@ def random_inputs(spec: InputSpec, *, frames: int = 1, seed: int = 0) -> ModelIn
 def test_preset_has_exactly_the_parameters_it_states(name: str) -> None:
     stated = preset(name).parameters
     assert PUBLISHED.get(name, stated) == stated
-    with torch.device("meta"):
-        assert count_parameters(build(name)) == stated
+    assert count_parameters(build_on_meta(name)) == stated
 
 
 @pytest.mark.parametrize("name", PRESETS)
@@ -81,24 +112,61 @@ def test_unknown_preset_names_the_known_ones() -> None:
         preset("swin")
 
 
-@pytest.mark.skipif(
-    not (ORACLE / "keys_teacher.txt").is_file(),
-    reason="no reference key lists: set AUTOLABEL_ORACLE to the oracle folder",
-)
-@pytest.mark.parametrize(
-    ("name", "file"),
-    [("fusion_r18_occ3d", "keys_teacher.txt"), ("flashocc_r50", "keys_student.txt")],
-)
-def test_state_dict_has_the_official_names_shapes_and_types(name: str, file: str) -> None:
+@pytest.mark.parametrize("name", OFFICIAL_KEYS)
+def test_state_dict_has_the_official_names_shapes_and_types(name: str) -> None:
+    path = ORACLE / OFFICIAL_KEYS[name]
+    if not path.is_file():
+        pytest.skip(f"no reference key list {path.name}: set AUTOLABEL_ORACLE to the oracle folder")
     rows = [
         line.split("\t")
-        for line in (ORACLE / file).read_text().splitlines()
+        for line in path.read_text().splitlines()
         if line and not line.startswith("#")
     ]
-    with torch.device("meta"):
-        state = build(name).state_dict()
-    got = {k: (str(tuple(v.shape)), str(v.dtype).removeprefix("torch.")) for k, v in state.items()}
-    assert got == {key: (shape, dtype) for key, shape, dtype, *_ in rows}
+    official = {
+        key: torch.empty(ast.literal_eval(shape), dtype=getattr(torch, dtype), device="meta")
+        for key, shape, dtype, *_ in rows
+    }
+    if has_swin(name):
+        official = from_official(official)
+    want, got = (
+        {key: (tuple(v.shape), v.dtype) for key, v in state.items()}
+        for state in (official, build_on_meta(name).state_dict())
+    )
+    assert got == want
+
+
+@pytest.mark.parametrize("name", [n for n in PRESETS if n.startswith(("fusion", "lidar"))])
+def test_maps_of_both_branches_meet_and_fill_the_grid(name: str) -> None:
+    """Shapes only, with every part but the sparse convolutions at full size."""
+    spec, net, config = preset(name), build_on_meta(name), preset(name).network
+    assert isinstance(net, FusionTeacher) and isinstance(config, FusionConfig)
+    _, Y, X = config.lidar.out_shape
+    bev = torch.empty(1, config.lidar.out_channels, Y, X, device="meta")
+    if config.camera is not None:
+        H, W = spec.inputs.height, spec.inputs.width
+        maps = net.img_backbone(torch.empty(2, 3, H, W, device="meta"))
+        features = net.img_neck(maps)
+        stride = config.camera.backbone.finest_stride
+        assert features.shape == (2, config.camera.neck_channels, H // stride, W // stride)
+        lift = net.img_view_transformer
+        assert isinstance(lift, LssViewTransform)
+        depth = lift.lidar_input_net(torch.empty(2, 1, H, W, device="meta"))
+        out = lift.depth_net(torch.cat((features, depth), dim=1))
+        assert out.shape[1:] == (
+            lift.config.n_depths + lift.config.context_channels,
+            H // stride,
+            W // stride,
+        )
+        near, far = lift.config.depth_min_m, lift.config.depth_max_m
+        assert (near, far) == (spec.inputs.depth_min_m, spec.inputs.depth_max_m)
+        cells = lift.config.grid.shape
+        camera_bev = torch.empty(1, lift.config.context_channels, *cells[1::-1], device="meta")
+        bev = net.occ_fuser(camera_bev, bev)
+    head = net.occ_head
+    features = head.features(net.pts_neck(net.pts_backbone(bev)))
+    assert head.logits(features).shape == (1, *spec.grid.shape, spec.taxonomy.n_classes)
+    if config.head.flow:
+        assert head.flow(features).shape == (1, *spec.grid.shape, 2)
 
 
 @pytest.mark.parametrize("name", ["city_tiny", "camera_tiny"])
