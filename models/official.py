@@ -21,6 +21,7 @@ from datasets.errors import SetupError
 from models.checkpoint import FORMAT
 from models.ops.sparse_conv import SparseConv3d
 from models.presets import Preset, build_network
+from models.swin import SwinConfig, from_official
 
 TEACHER = "teacher_model."
 """A distilled student's file also holds its frozen teacher, under this prefix."""
@@ -173,6 +174,7 @@ def convert(tensors: Mapping[str, Tensor], preset: Preset) -> Converted:
     state = _without_wrapper(tensors, notes)
     state = _own_part(state, notes, teacher=preset.inputs.lidar)
     state = _without_geometry(state, notes)
+    state = _own_swin_names(state, preset, notes)
     state = _with_norm_counts(state, want, notes)
 
     kernels = {
@@ -216,6 +218,16 @@ def _without_geometry(state: dict[str, Tensor], notes: list[str]) -> dict[str, T
     if found := sorted(GEOMETRY_KEYS & state.keys()):
         notes.append(f"ignored constants: {', '.join(found)}")
     return {key: t for key, t in state.items() if key not in GEOMETRY_KEYS}
+
+
+def _own_swin_names(
+    state: dict[str, Tensor], preset: Preset, notes: list[str]
+) -> dict[str, Tensor]:
+    camera = preset.network.camera
+    if camera is None or not isinstance(camera.backbone, SwinConfig):
+        return state
+    notes.append("Swin backbone: names and the order of merged channels brought to ours")
+    return from_official(state)
 
 
 def _with_norm_counts(

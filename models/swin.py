@@ -7,6 +7,7 @@ Legend: B pictures, C channels, H and W pixels.
 from __future__ import annotations
 
 import importlib.util
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -130,6 +131,7 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
     The published Swin is mmdetection's. Its query, key and value are one matrix; and where four
     patches merge, its channels come as (channel, row, column), ours as (column, row, channel).
+    What is no part of a Swin keeps its name or its shape, and so fits no network of ours.
     """
     out: dict[str, Tensor] = {}
     for key, value in state.items():
@@ -139,17 +141,16 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if key.endswith(".relative_position_index"):  # follows from the window's size
             continue
         name = key.removeprefix(OFFICIAL_PREFIX)
-        if name.startswith("norm"):  # of an output: norm2 belongs to stage 3
-            index, kind = name.removeprefix("norm").split(".")
-            name = f"hidden_states_norms.stage{int(index) + 1}.{kind}"
+        if output := re.match(r"norm(\d)\.", name):  # norm2 is of stage 3
+            name = f"hidden_states_norms.stage{int(output[1]) + 1}.{name[output.end() :]}"
         for theirs, ours in _RENAMED:
             name = name.replace(theirs, ours)
         name = f"{OFFICIAL_PREFIX}backbone.{name}"
-        if ".attn.w_msa.qkv." in name:
+        if ".attn.w_msa.qkv." in name and value.dim() and len(value) % 3 == 0:
             for letter, part in zip("qkv", value.chunk(3), strict=True):
                 new = name.replace(".attn.w_msa.qkv.", f".attention.{letter}_proj.")
                 out[new] = part.clone()
-        elif ".downsample." in name:
+        elif ".downsample." in name and value.dim() and value.shape[-1] % 4 == 0:
             out[name] = _merge_order(value)
         else:
             out[name] = value
@@ -158,4 +159,4 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 def _merge_order(value: Tensor) -> Tensor:
     """(..., C row column) -> (..., column row C), both flat."""
-    return value.view(*value.shape[:-1], -1, 2, 2).transpose(-1, -3).flatten(-3)
+    return value.reshape(*value.shape[:-1], -1, 2, 2).transpose(-1, -3).flatten(-3)

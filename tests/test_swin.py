@@ -7,14 +7,19 @@ import importlib.util
 import math
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from test_presets import random_inputs
 from torch import Tensor
 from torch.nn.functional import gelu, layer_norm, linear, pad
 
 from datasets.errors import SetupError
+from models.fusion import FusionConfig
+from models.official import convert
+from models.presets import build_network, preset
 from models.swin import OFFICIAL_PREFIX, Swin, SwinConfig, from_official
 
 TINY = SwinConfig(
@@ -170,6 +175,29 @@ def test_every_weight_has_its_official_counterpart_and_the_rest_passes() -> None
     ours = from_official(state)
     assert torch.equal(ours.pop("occ_head.final_conv.conv.bias"), torch.ones(3))
     assert ours.keys() == {OFFICIAL_PREFIX + key for key in Swin(TINY).state_dict()}
+
+
+@needs_swin
+def test_a_published_file_is_imported_and_runs() -> None:
+    chosen = preset("city_tiny")
+    assert isinstance(chosen.network, FusionConfig) and chosen.network.camera is not None
+    camera = replace(
+        chosen.network.camera,
+        backbone=replace(TINY, outputs=(3, 4)),
+        neck="concat",
+        neck_channels=24,
+    )
+    chosen = replace(chosen, network=replace(chosen.network, camera=camera))
+    network = build_network(chosen.network).eval()
+    others = {k: v for k, v in network.state_dict().items() if not k.startswith(OFFICIAL_PREFIX)}
+    swin = official_weights(replace(TINY, outputs=(3, 4)))
+    network.load_state_dict(convert(others | swin, chosen).state)
+    inputs = random_inputs(chosen.inputs)
+    with torch.inference_mode():
+        assert network(inputs).shape == (1, 200, 200, 16, 18)
+    qkv = f"{OFFICIAL_PREFIX}stages.0.blocks.0.attn.w_msa.qkv.weight"
+    with pytest.raises(SetupError, match=r"missing: 3 .*left over: 1 "):
+        convert(others | swin | {qkv: swin[qkv][:-1]}, chosen)
 
 
 @needs_swin
