@@ -72,12 +72,12 @@ class OccupancyHead(nn.Module):
     def features(self, bev: Tensor) -> Tensor:
         """(B, C, Y, X) -> what both networks of a column read, (B, X, Y, conv_channels)."""
         cells: Tensor = self.final_conv(bev)
-        return cells.relu().permute(0, 3, 2, 1)
+        return cells.relu_().permute(0, 3, 2, 1)
 
     def logits(self, features: Tensor) -> Tensor:
         """(B, X, Y, conv_channels) -> (B, X u, Y u, Z, K)."""
         c = self.config
-        return self._voxels(self.predicter(features), c.outputs)[..., : c.classes]
+        return self._voxels(_every_column(self.predicter, features), c.outputs)[..., : c.classes]
 
     def flow(self, features: Tensor) -> Tensor:
         """(B, X, Y, conv_channels) -> (B, X u, Y u, Z, 2): velocity along x and y, m/s.
@@ -89,7 +89,7 @@ class OccupancyHead(nn.Module):
         """
         if not self.config.flow:
             raise ValueError("this network predicts no flow")
-        return self._voxels(self.flow_predicter(features), 2)
+        return self._voxels(_every_column(self.flow_predicter, features), 2)
 
     def _voxels(self, columns: Tensor, V: int) -> Tensor:
         """(B, X, Y, u u Z V), V values of each voxel -> (B, X u, Y u, Z, V)."""
@@ -130,3 +130,16 @@ class OccupancyHead(nn.Module):
             [nn.functional.linear(h, weight[i], bias[i]) for i, h in enumerate(parts)]
         )
         return logits[order.argsort()].view(-1, c.levels, c.outputs)[..., : c.classes]
+
+
+def _every_column(network: nn.Sequential, features: Tensor) -> Tensor:
+    """A column network on (B, X, Y, C), as 1x1 convolutions of the map that C comes from: no copy
+    to another memory order, and on a CPU faster than the matrix products."""
+    first, activation, last = network
+    maps = features.permute(0, 3, 2, 1)
+    return _pointwise(last, activation(_pointwise(first, maps))).permute(0, 3, 2, 1)
+
+
+def _pointwise(linear: nn.Module, maps: Tensor) -> Tensor:
+    assert isinstance(linear, nn.Linear)
+    return nn.functional.conv2d(maps, linear.weight[:, :, None, None], linear.bias)

@@ -179,7 +179,7 @@ def test_sampled_columns_equal_the_full_forward_pass(name: str) -> None:
         assert logits.shape == (2, 200, 200, 16, 18)
         columns = torch.randperm(2 * 200 * 200)[:3000]
         sampled = net.occ_head.columns(net.bev(inputs), columns)
-    torch.testing.assert_close(sampled, logits.view(-1, 16, 18)[columns], rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(sampled, logits.reshape(-1, 16, 18)[columns], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("name", ["city_tiny", "camera_tiny"])
