@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import ast
 import copy
 import importlib.util
 import math
 import subprocess
 import sys
+import zlib
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from test_oracle_networks import ORACLE, formula_value
 from test_presets import random_inputs
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear, pad
 
 from datasets.errors import SetupError
-from models.fusion import FusionConfig
+from models.fpn import build_neck
+from models.fusion import FusionConfig, build_backbone
 from models.official import convert
 from models.presets import build_network, preset
 from models.swin import OFFICIAL_PREFIX, Swin, SwinConfig, from_official
@@ -175,6 +180,48 @@ def test_every_weight_has_its_official_counterpart_and_the_rest_passes() -> None
     ours = from_official(state)
     assert torch.equal(ours.pop("occ_head.final_conv.conv.bias"), torch.ones(3))
     assert ours.keys() == {OFFICIAL_PREFIX + key for key in Swin(TINY).state_dict()}
+
+
+@pytest.mark.slow
+@needs_swin
+@pytest.mark.skipif(
+    not (ORACLE / "swinb.npz").is_file(),
+    reason="no reference outputs: set AUTOLABEL_ORACLE to the oracle folder",
+)
+def test_swin_base_and_its_neck_equal_the_published_code() -> None:
+    with np.load(ORACLE / "swinb.npz", allow_pickle=False) as z:
+        reference = {k: z[k] for k in ("img", "img_backbone0", "img_backbone1", "img_neck")}
+    state: dict[str, Tensor] = {}
+    for line in (ORACLE / "keys_swinb_fusion.txt").read_text().splitlines():
+        key, *rest = line.split("\t")
+        if key.startswith(("img_backbone.", "img_neck.")):
+            state[key] = formula_tensor(key, ast.literal_eval(rest[0]))
+    camera = preset("fusion_swinb_occ3d").network.camera
+    assert camera is not None
+    network = nn.ModuleDict(
+        {
+            "img_backbone": build_backbone(camera.backbone),
+            "img_neck": build_neck(camera.neck, camera.backbone.out_channels, camera.neck_channels),
+        }
+    )
+    network.load_state_dict(from_official(state))
+    network.eval()
+    with torch.inference_mode():
+        maps = network["img_backbone"](torch.from_numpy(reference["img"]))
+        got = (*maps, network["img_neck"](maps))
+    for name, tensor in zip(("img_backbone0", "img_backbone1", "img_neck"), got, strict=True):
+        np.testing.assert_allclose(tensor, reference[name], rtol=1e-4, atol=3e-5, err_msg=name)
+
+
+def formula_tensor(key: str, shape: tuple[int, ...]) -> Tensor:
+    """The reference's weights: those of ``formula_value``, and what Swin has beside them."""
+    if key.endswith(("num_batches_tracked", "relative_position_index")):
+        return torch.zeros(shape, dtype=torch.int64)
+    if key.endswith("relative_position_bias_table"):
+        random = np.random.Generator(np.random.PCG64(zlib.crc32(key.encode())))
+        return torch.from_numpy(0.5 * random.standard_normal(shape)).float()
+    norm = {key.removesuffix("weight") + "running_mean"} if len(shape) == 1 else set()
+    return torch.from_numpy(formula_value(key, shape, norm)).float()
 
 
 @needs_swin
