@@ -344,3 +344,16 @@ def test_the_literal_command_takes_the_published_teacher_at_full_size(tmp_path: 
 def test_the_published_student_comes_in() -> None:
     want = official_keys("keys_student.txt")
     assert_same(convert(want, preset("flashocc_r50")).state, want)
+
+
+def test_the_published_flow_head_comes_in() -> None:
+    flow = filled(
+        {
+            "occ_head.flow_predicter.0.weight": (512, 256),
+            "occ_head.flow_predicter.0.bias": (512,),
+            "occ_head.flow_predicter.2.weight": (32, 512),
+            "occ_head.flow_predicter.2.bias": (32,),
+        }
+    )
+    want = official_keys("keys_teacher.txt") | flow
+    assert_same(convert(want, preset("fusion_r18_flow")).state, want)
