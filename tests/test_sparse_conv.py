@@ -92,6 +92,36 @@ def test_equals_the_dense_convolution_in_value_and_gradient(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CONVS)
+def test_gradients_equal_double_precision_differences(name: str) -> None:
+    x = random_sites(4, shape=(3, 4, 4))
+    conv = conv_of(name)
+
+    def run(features: Tensor, weight: Tensor) -> Tensor:
+        out: SparseTensor = torch.func.functional_call(
+            conv, {"weight": weight}, (x.with_features(features),)
+        )
+        return out.features
+
+    features = x.features.clone().requires_grad_()
+    weight = conv.weight.detach().clone().requires_grad_()
+    assert torch.autograd.gradcheck(run, (features, weight))
+
+
+@pytest.mark.parametrize("channels", [8, 64, 128])
+@pytest.mark.parametrize("fill", [0.05, 0.6])
+def test_every_way_to_multiply_equals_the_dense_convolution(channels: int, fill: float) -> None:
+    """Narrow layers on dense sites, wide layers, and the rest are computed differently."""
+    torch.manual_seed(0)
+    conv = SparseConv3d(channels, 24, submanifold=True)
+    x = random_sites(5, channels=channels, fill=fill, shape=(8, 20, 20))
+    x = x.with_features(x.features.float())
+    out = conv(x)
+    dense_sites = sparse_conv.submanifold_rulebook(x, (3, 3, 3)).inputs is not None
+    assert dense_sites == (fill > 0.5)
+    torch.testing.assert_close(out.dense(), dense_conv(conv, x) * active(out), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", CONVS)
 @pytest.mark.usefixtures("index")
 def test_active_outputs_are_those_a_tap_reaches(name: str) -> None:
     conv, x = conv_of(name), random_sites(2)

@@ -3,7 +3,9 @@
 A convolution touches active voxels only. Which input row feeds which output row through which
 kernel tap is the rulebook; it depends on the sites alone, so all submanifold layers of one level
 share it. Applying it is one gather, matrix product and scatter per tap. Within one tap no output
-row occurs twice, so the sums run in a fixed order and results are reproducible.
+row occurs twice, so the sums run in a fixed order and results are reproducible. On a CPU narrow
+layers on dense sites instead gather all taps of a block of output rows, missing ones as zeros, and
+need one product and no scatter.
 
 spconv's CPU forward races between threads and has no backward; it is never used on a CPU.
 
@@ -27,6 +29,8 @@ Pairs = tuple[Tensor, Tensor]  # input rows, output rows
 
 DENSE_INDEX_CELLS = 1 << 26
 """Up to this many cells a site is found through a dense int32 table, beyond by binary search."""
+DENSE_TAPS = 0.2
+"""With fewer taps than this the blockwise product would mostly multiply zeros."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,11 +41,14 @@ class Rulebook:
         pairs: per kernel tap, the (input rows, output rows) it connects; None: every row to itself.
         coords: (V_out, 4) int64 b, z, y, x of the output rows.
         spatial_shape: (Z, Y, X) of the output.
+        inputs: (V_out, K) int32, input row of each output row and tap, V_in where there is none;
+            None unless the sites are on a CPU and at least ``DENSE_TAPS`` of all taps meet one.
     """
 
     pairs: tuple[Pairs | None, ...]
     coords: Tensor
     spatial_shape: Triple
+    inputs: Tensor | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,11 +175,30 @@ def submanifold_rulebook(x: SparseTensor, kernel: Triple) -> Rulebook:
     rows, neighbours = _split(row, sizes), _split(near[tap, row], sizes)
     first: list[Pairs | None] = [(i, o) for i, o in zip(neighbours, rows, strict=True)]
     mirrored: list[Pairs | None] = [(o, i) for i, o in zip(neighbours, rows, strict=True)]
+    pairs = (*first, None, *reversed(mirrored))
     book = Rulebook(
-        pairs=(*first, None, *reversed(mirrored)), coords=x.coords, spatial_shape=x.spatial_shape
+        pairs=pairs,
+        coords=x.coords,
+        spatial_shape=x.spatial_shape,
+        inputs=_input_table(pairs, len(x.coords)),
     )
     x.rulebooks[kernel] = book
     return book
+
+
+def _input_table(pairs: tuple[Pairs | None, ...], V: int) -> Tensor | None:
+    """``Rulebook.inputs`` of a submanifold convolution on V sites."""
+    met = sum(V if pair is None else len(pair[0]) for pair in pairs)
+    device = next(pair[0].device for pair in pairs if pair is not None)
+    if device.type != "cpu" or met <= DENSE_TAPS * len(pairs) * V:
+        return None
+    table = torch.full((len(pairs), V), V, dtype=torch.int32)
+    for row, pair in zip(table, pairs, strict=True):
+        if pair is None:
+            torch.arange(V, dtype=torch.int32, out=row)
+        else:
+            row[pair[1]] = pair[0].int()
+    return table.t().contiguous()
 
 
 def strided_shape(shape: Triple, kernel: Triple, stride: Triple, padding: Triple) -> Triple:
@@ -229,7 +255,7 @@ def _taken_times(features: Tensor, rows: Tensor | None, weight: Tensor) -> Tenso
     matrix product's where that one is not tuned (MKL on AMD). They are compiled for each number
     of rows, so that one is rounded up to a few values.
     """
-    if features.device.type != "cpu" or features.dtype != torch.float32 or weight.shape[1] < 128:
+    if features.device.type != "cpu" or features.dtype != torch.float32 or weight.shape[1] < 64:
         return (features if rows is None else features.index_select(0, rows)) @ weight.t()
     if rows is None:
         rows = torch.arange(len(features))
@@ -240,6 +266,26 @@ def _taken_times(features: Tensor, rows: Tensor | None, weight: Tensor) -> Tenso
     return out.permute(0, 2, 3, 1).reshape(len(padded), -1)[:n]
 
 
+def _block_product(features: Tensor, weight: Tensor, inputs: Tensor) -> Tensor:
+    """features (V_in, C_in), weight (K, C_out, C_in), inputs (V_out, K) -> (V_out, C_out)."""
+    K, C_out, C_in = weight.shape
+    # a gathered block of a few MB stays in the cache; a few sizes only, since kernels are compiled
+    # for each number of rows
+    rows = min(65536 // C_in, -(-len(inputs) // 1024) * 1024)
+    table = torch.cat((features, features.new_zeros(1, C_in)))
+    kernel = weight.permute(1, 0, 2).reshape(C_out, K * C_in, 1, 1)
+    out = features.new_empty(len(inputs), C_out)
+    for begin in range(0, len(inputs), rows):
+        block = inputs[begin : begin + rows]
+        n = len(block)
+        if n < rows:
+            block = nn.functional.pad(block, (0, 0, 0, rows - n), value=len(features))
+        taps = table.index_select(0, block.flatten()).view(1, rows, 1, K * C_in)
+        product = nn.functional.conv2d(taps.permute(0, 3, 1, 2), kernel)
+        out[begin : begin + n] = product.permute(0, 2, 3, 1).reshape(rows, C_out)[:n]
+    return out
+
+
 class _ApplyRulebook(torch.autograd.Function):
     """(V_in, C_in) features, (K, C_out, C_in) weight -> (V_out, C_out)."""
 
@@ -247,6 +293,8 @@ class _ApplyRulebook(torch.autograd.Function):
     def forward(ctx: Any, features: Tensor, weight: Tensor, book: Rulebook) -> Tensor:
         ctx.save_for_backward(features, weight)
         ctx.book = book
+        if book.inputs is not None and features.shape[1] < 128:
+            return _block_product(features, weight, book.inputs)
         out = features.new_zeros(len(book.coords), weight.shape[1])
         for w, pair in zip(weight, book.pairs, strict=True):
             if pair is None:
