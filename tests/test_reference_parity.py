@@ -15,22 +15,22 @@ from datasets.inputs import FrameInputs, collate, depth_maps, prepare_frame
 from datasets.sources.nuscenes import NuScenesSource
 from models.checkpoint import load_checkpoint, save_checkpoint
 from models.presets import build_network, preset
+from models.reference import TEACHER, load_arrays, oracle_folder, reference_depth
 from models.view_transform import LssConfig
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
-ORACLE = Path(os.environ.get("AUTOLABEL_ORACLE", SHARED / "oracle")) / "teacher_r18.npz"
+ORACLE = oracle_folder(os.environ)
 REAL = Path(os.environ.get("AUTOLABEL_REAL_DATA", SHARED / "data")) / "nuscenes-real"
 TOKEN = "ca9a282c9e77460f8360f564131a8af5"
 real_data = pytest.mark.skipif(
-    not (ORACLE.is_file() and REAL.is_dir()),
+    not ((ORACLE / "teacher_r18.npz").is_file() and REAL.is_dir()),
     reason="no reference outputs or real data: set AUTOLABEL_ORACLE and AUTOLABEL_REAL_DATA",
 )
 
 
 @cache
 def reference() -> dict[str, Any]:
-    with np.load(ORACLE, allow_pickle=False) as z:
-        return {k: z[k] for k in z.files}
+    return load_arrays(ORACLE, TEACHER.file)
 
 
 @cache
@@ -67,13 +67,6 @@ def test_points_equal_the_reference_and_keep_the_vehicle() -> None:
     np.testing.assert_allclose(points, reference()["in_points_ego"], atol=5e-3)
 
 
-def reference_depth() -> Any:
-    z = reference()
-    depth = np.zeros(z["gt_depth_shape"], np.float32)
-    depth.reshape(-1)[z["gt_depth_idx"]] = z["gt_depth_val"]
-    return depth
-
-
 @real_data
 def test_depth_maps_of_the_reference_points_equal_the_reference() -> None:
     """Given the same points, only ties within a pixel may fall to another return."""
@@ -81,8 +74,9 @@ def test_depth_maps_of_the_reference_points_equal_the_reference() -> None:
     post = frame_inputs().post_image
     points = z["in_points_ego"][:, :3]
     depth = depth_maps(points, list(z["in_sensor2ego"]), z["in_intrins"], post, spec)
-    np.testing.assert_array_equal(depth > 0, reference_depth() > 0)
-    assert (np.abs(depth - reference_depth()) > 1e-3).sum() <= 5
+    want = reference_depth(z)
+    np.testing.assert_array_equal(depth > 0, want > 0)
+    assert (np.abs(depth - want) > 1e-3).sum() <= 5
 
 
 @real_data
@@ -90,8 +84,9 @@ def test_depth_maps_from_the_log_equal_the_reference() -> None:
     """The reference's float32 poses move points by a millimetre, and few of them to a neighbour."""
     depth = frame_inputs().depth
     assert depth is not None
-    same = np.abs(depth - reference_depth()) < 5e-3
-    assert same[reference_depth() > 0].mean() > 0.99
+    want = reference_depth(reference())
+    same = np.abs(depth - want) < 5e-3
+    assert same[want > 0].mean() > 0.99
 
 
 def test_one_switch_in_the_weights_file_sets_inputs_and_lift(tmp_path: Path) -> None:
