@@ -22,13 +22,10 @@ from datasets.errors import SetupError
 from models.checkpoint import file_sha256, load_checkpoint, save_checkpoint
 from models.official import FIRST_KERNEL, convert, read_checkpoint
 from models.presets import build, preset
+from models.reference import oracle_folder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "import_checkpoint.py"
-ORACLE = Path(
-    os.environ.get(
-        "AUTOLABEL_ORACLE", Path(__file__).resolve().parents[1] / ".." / "shared" / "oracle"
-    )
-)
+ORACLE = oracle_folder(os.environ)
 State = dict[str, Tensor]
 TEACHER, STUDENT = "city_tiny", "camera_tiny"
 CONV1 = "img_backbone.conv1.weight"
