@@ -20,6 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from datasets.inputs import ModelInputs
 from models.ops.sparse_conv import SparseBatchNorm, SparseConv3d
 from models.presets import OccupancyNet, Preset
+from models.view_transform import LssViewTransform, PullViewTransform
 
 M = TypeVar("M", bound=nn.Module)
 DENSE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -54,6 +55,12 @@ class Teacher:
                     module.to(torch.bfloat16)
             if self.device.type == "cuda":
                 _compile_dense_parts(self.network)
+
+    def forget_geometry(self) -> None:
+        """Drop what was kept of the cameras' geometry, as if the next frame had another one."""
+        for module in self.network.modules():
+            if isinstance(module, LssViewTransform | PullViewTransform):
+                module.geometry.clear()
 
     @torch.inference_mode()
     def predict(self, inputs: ModelInputs) -> Tensor:

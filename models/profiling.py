@@ -28,7 +28,7 @@ STAGES = {
     "img_view_transformer.depth_and_context": "lift: depth network",
     "img_view_transformer.plan": "lift: geometry",
     "img_view_transformer.splat": "lift: pooling",
-    "img_view_transformer": "lift: rest",
+    "img_view_transformer": "lift: depth network",
     "pts_middle_encoder.voxels": "voxelisation",
     "pts_middle_encoder": "sparse encoder",
     "occ_fuser": "fuser",
@@ -60,21 +60,29 @@ class StageCost:
 
 
 def stage_costs(
-    network: nn.Module, forward: Callable[[], object], *, repeat: int, device: torch.device
+    network: nn.Module,
+    forward: Callable[[], object],
+    *,
+    parameters_of: nn.Module,
+    before: Callable[[], object] = lambda: None,
+    repeat: int,
+    device: torch.device,
 ) -> dict[str, StageCost]:
     """Run ``forward``, which runs the network, and share its costs out to the network's stages.
+
+    Parameters are counted in ``parameters_of``, the same network before its norms were folded.
+    ``before`` runs before every timed run.
 
     One warm-up, ``repeat`` timed runs, one run that counts, and one that watches memory.
     """
     parameters: dict[str, int] = defaultdict(int)
-    for name, child in network.named_children():
+    for name, child in parameters_of.named_children():
         parameters[STAGES.get(name, name)] += sum(p.numel() for p in child.parameters())
-    if "lift: rest" in parameters:
-        parameters["lift: depth network"] = parameters.pop("lift: rest")
     watch = _Watch(device)
     runs: list[dict[str, float]] = []
     with watch.over(network):
         for k in range(repeat + 1):
+            before()
             watch.begin()
             forward()
             if k:
@@ -160,11 +168,11 @@ class _Watch:
         return timed
 
 
-class _Count(TorchDispatchMode):
+class _Count(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Counts multiplications and bytes of every operator for the running stage."""
 
     def __init__(self, watch: _Watch) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.watch = watch
         self.macs: dict[str, int] = defaultdict(int)
         self.traffic: dict[str, int] = defaultdict(int)
@@ -203,7 +211,7 @@ def _memory(forward: Callable[[], object], watch: _Watch, device: torch.device) 
         activities.append(ProfilerActivity.CUDA)
     with profile(activities=activities, profile_memory=True) as recorded:
         forward()
-    events = recorded.profiler.kineto_results.events()  # type: ignore[union-attr]
+    events = recorded.profiler.kineto_results.events()
     spans = [
         (e.start_ns(), e.start_ns() + e.duration_ns(), e.name().removeprefix("stage "))
         for e in events

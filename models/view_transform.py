@@ -120,7 +120,7 @@ class Lift(nn.Module):
     def __init__(self, config: LssConfig) -> None:
         super().__init__()
         self.config = config
-        self._plans: GeometryCache[PoolingPlan] = GeometryCache()
+        self.geometry: GeometryCache[PoolingPlan] = GeometryCache()
 
     def lift(self, probability: Tensor, context: Tensor, inputs: ModelInputs) -> Tensor:
         """(B N, D, h, w) and (B N, C, h, w) -> (B, C, Y, X), in float32."""
@@ -181,7 +181,7 @@ class Lift(nn.Module):
 
         if self.training:  # mirrored at random: hardly a geometry comes twice
             return build()
-        return self._plans.get(inputs, h, w, build)
+        return self.geometry.get(inputs, h, w, build)
 
     def splat(self, probability: Tensor, context: Tensor, plan: PoolingPlan, B: int) -> Tensor:
         """Sum probability x context over the frustum points of each cell: (B, C, Y, X).
@@ -254,7 +254,7 @@ class PullViewTransform(nn.Module):
     def __init__(self, config: PullConfig, stride: int) -> None:
         super().__init__()
         self.config, self.stride = config, stride
-        self._taps: GeometryCache[tuple[Tensor, PoolingPlan]] = GeometryCache()
+        self.geometry: GeometryCache[tuple[Tensor, PoolingPlan]] = GeometryCache()
 
     def forward(self, features: Tensor, inputs: ModelInputs) -> Tensor:
         """(B N, C, h, w) picture features -> (B, L C, Y, X), zero where no camera looks."""
@@ -265,7 +265,7 @@ class PullViewTransform(nn.Module):
         table = features.float().permute(0, 2, 3, 1).reshape(BN * h * w, C)
         with full_precision(features):
             build = partial(self.taps, inputs, h, w)
-            weights, plan = build() if self.training else self._taps.get(inputs, h, w, build)
+            weights, plan = build() if self.training else self.geometry.get(inputs, h, w, build)
             bev = pool(table, weights, plan)
         return bev.view(B, L, Y, X, C).permute(0, 1, 4, 2, 3).reshape(B, L * C, Y, X)
 

@@ -52,7 +52,7 @@ def main() -> int:
     if chosen.inputs.lidar:
         print(
             "confidence: not calibrated. autolabel/run.py labels with plain softmax as confidence "
-            "and warns; calibrate on labelled scenes before trusting it"
+            "and warns; scripts/calibrate.py fits a table on labelled scenes"
         )
     print(f"weights: {args.out}")
     return 0
