@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from autolabel.confidence import Calibration
 from datasets.errors import SceneError, SetupError
-from datasets.frames import Frame, Scene, SceneSource, points_in_ego
+from datasets.frames import Frame, Scene, SceneSource, earlier_frames, points_in_ego
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence, visible_from_cameras
 from datasets.inputs import FrameInputs, InputSpec, collate, prepare_frame
@@ -100,7 +100,8 @@ def label_scene(
     evidence = np.empty((2, *shape), np.uint8) if config.store_evidence else None
     reaches = np.asarray(calibration.levels) >= config.min_confidence
     for k, frame in enumerate(scene.frames):
-        inputs = prepare_frame(source, frame, spec)
+        earlier = earlier_frames(scene.frames, k, spec.past_frames)
+        inputs = prepare_frame(source, frame, spec, earlier)
         semantics[k], raw = _predict(teacher, inputs, frame)
         level = calibration.levels_of(raw, semantics[k])
         points = inputs.points

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from datasets.geometry.transforms import Transform
@@ -12,6 +13,8 @@ from datasets.inputs import FrameInputs, InputSpec, ModelInputs, collate, depth_
 YAWS_DEG = (55, 0, -55, 110, 180, -110)
 LIDAR_HEIGHT_M = 1.84
 BEAMS, AZIMUTHS = 32, 1080
+KEY_FRAME_M = 5.0
+"""What the car drives between key-frames."""
 
 
 def example_inputs(spec: InputSpec, *, frames: int = 1, seed: int = 0) -> ModelInputs:
@@ -43,7 +46,11 @@ def _frame(spec: InputSpec, rng: np.random.Generator) -> FrameInputs:
         points=points,
         depth=depth,
     )
-    return current
+    past = replace(spec, lidar=False, past_frames=0)
+    previous = tuple(_frame(past, rng) for _ in range(spec.past_frames))
+    for k, earlier in enumerate(previous, start=1):
+        earlier.T_ego_camera[:, 0, 3] -= KEY_FRAME_M * k
+    return replace(current, previous=previous)
 
 
 def _camera_pose(yaw_rad: float) -> Transform:
@@ -72,4 +79,5 @@ def _sweeps(count: int, rng: np.random.Generator) -> NDArray[np.float32]:
         returned = (z < 8) & (range_m < 100)
         intensity, lag = rng.uniform(0, 255, z.shape), np.full(z.shape, 0.05 * k)
         parts.append(np.stack((x, y, z, intensity, lag), axis=-1)[returned])
-    return np.concatenate(parts).astype(np.float32)
+    points: NDArray[np.float32] = np.concatenate(parts).astype(np.float32)
+    return points

@@ -8,6 +8,7 @@ through the ``SceneSource``, so that camera-only users open no LiDAR file.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
@@ -135,6 +136,14 @@ class Scene:
                     frame=b.token,
                     rule=f"time runs backwards: {b.timestamp_us} us after {a.timestamp_us} us",
                 )
+
+
+def earlier_frames(frames: Sequence[Frame], k: int, count: int) -> tuple[Frame, ...]:
+    """The ``count`` key-frames before ``frames[k]``, nearest first.
+
+    Where the scene has none, ``frames[k]`` stands in for it, as in BEVDet4D's published loader.
+    """
+    return tuple(frames[k - i if i <= k else k] for i in range(1, count + 1))
 
 
 class SceneSource(Protocol):

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
+from datasets.errors import SceneError
 from datasets.frames import Frame, SceneSource, in_lidar_frame, points_in_ego
 from datasets.geometry.transforms import Transform, apply, inverse
 
@@ -30,6 +31,7 @@ class InputSpec:
         height, width: network pixels. Pictures are resized by width and cropped at the top.
         lidar: whether points and their depth maps are read at all.
         past_sweeps: earlier sweeps added to the key sweep.
+        past_frames: earlier key-frames whose pictures are read as well.
         depth_min_m, depth_max_m: range of the LiDAR depth map.
         reference_parity: as the published code has it, which official weights need: pictures
             with blue first (and the RGB constants all the same), cameras in the vehicle pose of
@@ -45,6 +47,7 @@ class InputSpec:
     width: int
     lidar: bool
     past_sweeps: int = 9
+    past_frames: int = 0
     depth_min_m: float = 1.0
     depth_max_m: float = 45.0
     reference_parity: bool = False
@@ -66,6 +69,9 @@ class ModelInputs:
         points: per frame (P, 5) float32: x, y, z (augmented ego, metres), raw intensity, time
             lag in seconds; None for camera-only networks.
         depth: (B, N, H, W) float32 metres, 0 where no return; None for camera-only networks.
+        previous: the same cameras at earlier key-frames, nearest first. Their poses are in this
+            frame's ego frame, so they hold the ego motion; points and depth are None, ``T_bda`` is
+            the same.
     """
 
     images: Tensor
@@ -75,6 +81,7 @@ class ModelInputs:
     T_bda: Tensor
     points: tuple[Tensor, ...] | None
     depth: Tensor | None
+    previous: tuple[ModelInputs, ...] = ()
 
     def to(self, device: torch.device | str) -> ModelInputs:
         """The same batch on another device."""
@@ -87,7 +94,18 @@ class ModelInputs:
             T_bda=self.T_bda.to(device),
             points=None if self.points is None else tuple(p.to(device) for p in self.points),
             depth=None if self.depth is None else self.depth.to(device),
+            previous=tuple(frame.to(device) for frame in self.previous),
         )
+
+    def mirrored(self, *, x: bool, y: bool) -> ModelInputs:
+        """The same frames in a mirrored BEV frame: x makes forward backward, y left right."""
+        mirror = self.T_bda.new_tensor([1.0 - 2 * x, 1.0 - 2 * y, 1.0, 1.0])
+        points = self.points
+        if points is not None:
+            signs = torch.cat((mirror[:3], mirror.new_ones(2)))
+            points = tuple(p * signs.to(p) for p in points)
+        previous = tuple(frame.mirrored(x=x, y=y) for frame in self.previous)
+        return replace(self, T_bda=mirror.diag() @ self.T_bda, points=points, previous=previous)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,6 +116,7 @@ class FrameInputs:
         images: (N, H, W, 3) uint8 at network size, channels in the order of ``ModelInputs``.
         points: (P, 5) float32 in the (unaugmented) ego frame, or None.
         depth: (N, H, W) float32 metres, or None.
+        previous: earlier key-frames, nearest first.
     """
 
     images: NDArray[np.uint8]
@@ -106,18 +125,34 @@ class FrameInputs:
     post_image: NDArray[np.float64]
     points: NDArray[np.float32] | None
     depth: NDArray[np.float32] | None
+    previous: tuple[FrameInputs, ...] = ()
 
 
-def prepare_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameInputs:
+def prepare_frame(
+    source: SceneSource, frame: Frame, spec: InputSpec, previous: Sequence[Frame] = ()
+) -> FrameInputs:
     """Read one frame's pictures (and points when the spec asks for them).
 
+    Args:
+        previous: ``spec.past_frames`` earlier key-frames, from ``earlier_frames``.
+
     Raises:
-        SceneError: a picture or point file is bad, or there is no LiDAR to give the frame.
+        SceneError: a picture or point file is bad, there is no LiDAR to give the frame, or an
+            earlier frame has other cameras.
+        ValueError: the number of earlier frames is not what the spec asks for.
     """
+    if len(previous) != spec.past_frames:
+        raise ValueError(f"expected {spec.past_frames} earlier frames, got {len(previous)}")
     if spec.frame == "lidar":
         frame = in_lidar_frame(frame)
     if spec.reference_parity:
-        return _published_frame(source, frame, spec)
+        inputs = _published_frame(source, frame, spec)
+    else:
+        inputs = _clean_frame(source, frame, spec)
+    return replace(inputs, previous=tuple(_earlier(source, frame, f, spec) for f in previous))
+
+
+def _clean_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameInputs:
     images, post_image = _fitted_images(source, frame, spec)
     points = depth = None
     if spec.lidar:
@@ -161,6 +196,30 @@ def _published_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> Fram
         post_image=post_image,
         points=points,
         depth=depth,
+    )
+
+
+def _earlier(source: SceneSource, frame: Frame, earlier: Frame, spec: InputSpec) -> FrameInputs:
+    """An earlier frame's cameras, in the ego frame that ``frame``'s own inputs are in."""
+    if [v.name for v in earlier.cameras] != [v.name for v in frame.cameras]:
+        raise SceneError(
+            where=f"scene {frame.scene_id}",
+            frame=frame.token,
+            rule=f"its cameras are not those of the earlier frame {earlier.token}",
+        )
+    images, post_image = _fitted_images(source, earlier, spec)
+    T_ego_earlier = inverse(frame.T_global_ego) @ earlier.T_global_ego
+    if spec.reference_parity:
+        images = images[..., ::-1]
+        if frame.cameras and spec.frame == "ego":
+            T_ego_earlier = inverse(frame.cameras[0].T_ego_vehicle) @ T_ego_earlier
+    return FrameInputs(
+        images=images,
+        T_ego_camera=_stacked([T_ego_earlier @ v.T_ego_camera for v in earlier.cameras]),
+        intrinsics=_intrinsics(earlier),
+        post_image=post_image,
+        points=None,
+        depth=None,
     )
 
 
@@ -250,7 +309,7 @@ def collate(frames: Sequence[FrameInputs], T_bda: NDArray[np.float64] | None = N
         T_bda: (B, 4, 4) ego to augmented ego; identity when left out.
 
     Raises:
-        ValueError: no frame, or frames with different camera counts.
+        ValueError: no frame, or frames with different counts of cameras or earlier frames.
     """
     counts = {len(f.images) for f in frames}
     if len(counts) != 1:
@@ -259,6 +318,7 @@ def collate(frames: Sequence[FrameInputs], T_bda: NDArray[np.float64] | None = N
     images = torch.from_numpy(np.stack([f.images for f in frames])).permute(0, 1, 4, 2, 3)
     mean = torch.tensor(IMAGENET_MEAN).view(1, 1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(1, 1, 3, 1, 1)
+    earlier = zip(*(f.previous for f in frames), strict=True)
     has_lidar = all(f.points is not None for f in frames)
     points = depth = None
     if has_lidar:
@@ -272,6 +332,7 @@ def collate(frames: Sequence[FrameInputs], T_bda: NDArray[np.float64] | None = N
         T_bda=_stack(list(bda)),
         points=points,
         depth=depth,
+        previous=tuple(collate(one_time, bda) for one_time in earlier),
     )
 
 

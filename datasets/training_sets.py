@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.errors import SceneError, SetupError
-from datasets.frames import Frame, SceneSource
+from datasets.frames import Frame, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import FrameInputs, InputSpec, ModelInputs, collate, prepare_frame
 from datasets.label_store import LabelStore, MaskBit, StoredScene
@@ -161,12 +161,15 @@ class FrameSet(Dataset[Sample]):
     ) -> None:
         self.source, self.spec, self.batch = source, spec, batch
         self.augment, self.seed = augment, seed
-        self.items: list[tuple[LabelSource, Frame]] = [
-            (label_source, frame)
-            for label_source in labels
-            for scene_id in label_source.scene_ids()
-            for frame in source.scene(scene_id).frames
-        ]
+        self.items: list[tuple[LabelSource, Frame]] = []
+        self.earlier: list[tuple[Frame, ...]] = []
+        for label_source in labels:
+            for scene_id in label_source.scene_ids():
+                frames = source.scene(scene_id).frames
+                self.items += [(label_source, frame) for frame in frames]
+                self.earlier += [
+                    earlier_frames(frames, k, spec.past_frames) for k in range(len(frames))
+                ]
         if not self.items:
             raise SetupError("there is no labelled frame to train on")
 
@@ -177,13 +180,14 @@ class FrameSet(Dataset[Sample]):
         epoch, position = divmod(draw, len(self.items))
         order = np.random.default_rng((self.seed, 0, epoch)).permutation(len(self.items))
         labels, frame = self.items[order[position]]
+        earlier = self.earlier[order[position]]
         spec, flip = self.spec, (False, False)
         if self.augment:
             rng = np.random.default_rng((self.seed, 1, draw))
             flip = (bool(rng.random() < 0.5), bool(rng.random() < 0.5))
             if rng.random() < 0.5:
                 spec = replace(spec, past_sweeps=int(rng.integers(spec.past_sweeps + 1)))
-        return prepare_frame(self.source, frame, spec), labels.target(frame), flip
+        return prepare_frame(self.source, frame, spec, earlier), labels.target(frame), flip
 
 
 def make_sample(frames: Sequence[tuple[FrameInputs, Target, tuple[bool, bool]]]) -> Sample:

@@ -23,6 +23,7 @@ from models.fusion import CameraBranchConfig, FusionConfig, FusionTeacher
 from models.heads import HeadConfig
 from models.lidar_encoder import LidarConfig
 from models.resnet import ResNetConfig, resnet18, resnet50
+from models.stereo import StereoConfig, StereoStudent
 from models.swin import swin_base
 from models.view_transform import LssConfig, PullConfig
 
@@ -32,7 +33,8 @@ OCCUPANCY_GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4,) * 3, shape=
 OPENOCCUPANCY_GRID = VoxelGrid(min_m=(-51.2, -51.2, -5.0), size_m=(0.2,) * 3, shape=(512, 512, 40))
 """OpenOccupancy: 102.4 x 102.4 x 8 m around the LiDAR, in its own frame."""
 
-OccupancyNet = FusionTeacher | CameraStudent
+OccupancyNet = FusionTeacher | CameraStudent | StereoStudent
+NetworkConfig = FusionConfig | CameraConfig | StereoConfig
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,7 +56,7 @@ class Preset:
     grid: VoxelGrid
     taxonomy: Taxonomy
     inputs: InputSpec
-    network: FusionConfig | CameraConfig
+    network: NetworkConfig
     parameters: int
     paper: str
 
@@ -264,6 +266,32 @@ def flashocc_r50_distill() -> Preset:
     )
 
 
+def flashocc_r50_4d_stereo() -> Preset:
+    network = StereoConfig(
+        camera=CameraBranchConfig(
+            backbone=resnet50(outputs=(1, 3, 4)),
+            neck_channels=256,
+            lift=LssConfig(
+                grid=_bev_grid(0.4, 200),
+                log_depth=True,
+                context_channels=80,
+                depth_channels=256,
+                lidar_depth=False,
+            ),
+        ),
+        trunk=BevResNetConfig(channels=(160, 320, 640)),
+    )
+    return Preset(
+        name="flashocc_r50_4d_stereo",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=256, width=704, lidar=False, past_frames=network.past_frames),
+        network=network,
+        parameters=58_668_414,
+        paper="FlashOcc M2, 4D stereo, R50, Occ3D-nuScenes: 37.84",
+    )
+
+
 _TINY_BACKBONE = ResNetConfig(
     blocks=(1, 1, 1, 1), widths=(24, 32, 64, 96), bottleneck=False, outputs=(1, 2, 3, 4)
 )
@@ -344,6 +372,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
         lidar_occ3d,
         flashocc_r50,
         flashocc_r50_distill,
+        flashocc_r50_4d_stereo,
         city_tiny,
         camera_tiny,
     )
@@ -370,10 +399,12 @@ def build(name: str) -> OccupancyNet:
     return build_network(preset(name).network)
 
 
-def build_network(network: FusionConfig | CameraConfig) -> OccupancyNet:
+def build_network(network: NetworkConfig) -> OccupancyNet:
     """A freshly initialised network of that shape."""
     if isinstance(network, FusionConfig):
         return FusionTeacher(network)
+    if isinstance(network, StereoConfig):
+        return StereoStudent(network)
     return CameraStudent(network)
 
 

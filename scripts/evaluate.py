@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -26,8 +26,8 @@ from tqdm import tqdm
 from autolabel.audit import LidarAgreement, lidar_agreement
 from datasets.benchmarks.occ3d_nuscenes import labels_path
 from datasets.errors import AutolabelError
-from datasets.frames import Frame, SceneSource, points_in_ego
-from datasets.inputs import collate, prepare_frame
+from datasets.frames import Frame, SceneSource, earlier_frames, points_in_ego
+from datasets.inputs import InputSpec, collate, prepare_frame
 from datasets.label_store import LabelStore, MaskBit
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.sources.opening import SOURCES, open_source
@@ -67,10 +67,11 @@ def main() -> int:
         spec = model.preset.inputs
         source = open_source(args.source, args.root, past_sweeps=spec.past_sweeps)
         taxonomy = model.preset.taxonomy
-        frames = [f for s in source.scene_ids(args.split) for f in source.scene(s).frames]
+        scenes = [source.scene(scene_id).frames for scene_id in source.scene_ids(args.split)]
+        moments = [(frames, k) for frames in scenes for k in range(len(frames))]
         predictions = (
-            (frame, predict(model.module, source, frame, spec, args.device), None)
-            for frame in tqdm(frames, desc="evaluate")
+            predict(model.module, source, frames, k, spec, args.device)
+            for frames, k in tqdm(moments, desc="evaluate")
         )
         masks = ["camera-visible", "all"]
 
@@ -138,11 +139,18 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
 
 
 def predict(
-    network: torch.nn.Module, source: SceneSource, frame: Frame, spec: object, device: str
-) -> NDArray[np.uint8]:
+    network: torch.nn.Module,
+    source: SceneSource,
+    frames: Sequence[Frame],
+    k: int,
+    spec: InputSpec,
+    device: str,
+) -> Prediction:
+    earlier = earlier_frames(frames, k, spec.past_frames)
+    inputs = collate([prepare_frame(source, frames[k], spec, earlier)]).to(device)
     with torch.inference_mode():
-        inputs = collate([prepare_frame(source, frame, spec)]).to(device)
-        return network(inputs)[0].argmax(-1).to(torch.uint8).cpu().numpy()
+        labels = network(inputs)[0].argmax(-1).to(torch.uint8).cpu().numpy()
+    return frames[k], labels, None
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from autolabel.confidence import CalibrationHistogram
 from datasets.errors import AutolabelError, SetupError
+from datasets.frames import earlier_frames
 from datasets.inputs import collate, prepare_frame
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.sources.opening import SOURCES, open_source
@@ -82,9 +83,11 @@ def main() -> int:
         "camera-visible": ConfusionMatrix(chosen.taxonomy.n_classes),
         "all": ConfusionMatrix(chosen.taxonomy.n_classes),
     }
-    frames = [frame for scene in held_out for frame in source.scene(scene).frames]
-    for frame in tqdm(frames, desc="calibrate"):
-        inputs = collate([prepare_frame(source, frame, chosen.inputs)])
+    scenes_held_out = [source.scene(scene_id).frames for scene_id in held_out]
+    moments = [(frames, k) for frames in scenes_held_out for k in range(len(frames))]
+    for frames, k in tqdm(moments, desc="calibrate"):
+        frame, earlier = frames[k], earlier_frames(frames, k, chosen.inputs.past_frames)
+        inputs = collate([prepare_frame(source, frame, chosen.inputs, earlier)])
         with torch.inference_mode():
             raw, labels = network(inputs.to(args.device))[0].softmax(-1).max(-1)
         predicted = labels.to(torch.uint8).cpu().numpy()

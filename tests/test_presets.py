@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib.util
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,7 @@ PUBLISHED = {
     "lidar_occ3d": 8_730_352,
     "flashocc_r50": 44_744_312,
     "flashocc_r50_distill": 59_099_512,
+    "flashocc_r50_4d_stereo": 58_668_414,
 }
 OFFICIAL_KEYS = {
     "fusion_r18_occ3d": "keys_teacher.txt",
@@ -44,6 +46,7 @@ OFFICIAL_KEYS = {
     "fusion_r18_waymo": "keys_waymo_fusion.txt",
     "lidar_waymo": "keys_waymo_lidar.txt",
     "flashocc_r50": "keys_student.txt",
+    "flashocc_r50_4d_stereo": "keys_stereo.txt",
 }
 
 
@@ -61,6 +64,8 @@ def build_on_meta(name: str) -> torch.nn.Module:
 
 def random_inputs(spec: InputSpec, *, frames: int = 1, seed: int = 0) -> ModelInputs:
     """Six cameras around the car, noise as pictures and points."""
+    past = replace(spec, lidar=False, past_frames=0)
+    earlier = range(1, spec.past_frames + 1)
     g = torch.Generator().manual_seed(seed)
     H, W = spec.height, spec.width
     poses = []
@@ -84,6 +89,7 @@ def random_inputs(spec: InputSpec, *, frames: int = 1, seed: int = 0) -> ModelIn
         T_bda=torch.eye(4).expand(frames, -1, -1),
         points=points if spec.lidar else None,
         depth=torch.rand(frames, 6, H, W, generator=g) * 45 if spec.lidar else None,
+        previous=tuple(random_inputs(past, frames=frames, seed=seed + i) for i in earlier),
     )
 
 
