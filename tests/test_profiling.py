@@ -6,8 +6,8 @@ from functools import cache
 
 import pytest
 import torch
+from test_presets import random_inputs
 
-from datasets.example_inputs import example_inputs
 from models.inference import Teacher
 from models.presets import build_network, count_parameters, preset
 from models.profiling import StageCost, stage_costs
@@ -27,7 +27,7 @@ STAGES = {
 @cache
 def costs(name: str) -> tuple[Teacher, dict[str, StageCost]]:
     chosen = preset(name)
-    inputs = example_inputs(chosen.inputs)
+    inputs = random_inputs(chosen.inputs)
     network = build_network(chosen.network).eval()
     teacher = Teacher(network, chosen)
     table = stage_costs(

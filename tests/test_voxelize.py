@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,13 +12,10 @@ from hypothesis import strategies as st
 
 from datasets.geometry.grid import VoxelGrid
 from models.ops.voxelize import Voxels, voxelize
+from models.reference import oracle_folder
 
 GRID = VoxelGrid(min_m=(-2.0, -2.0, -1.0), size_m=(0.5, 0.5, 1.0), shape=(8, 8, 2))
-ORACLE = Path(
-    os.environ.get(
-        "AUTOLABEL_ORACLE", Path(__file__).resolve().parents[1] / ".." / "shared" / "oracle"
-    )
-)
+ORACLE = oracle_folder(os.environ)
 
 
 def one_by_one(points: torch.Tensor, *, max_points: int, max_voxels: int) -> Voxels:
