@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,15 +18,16 @@ from numpy.typing import NDArray
 
 from datasets.errors import SetupError
 from datasets.example_inputs import example_inputs
+from datasets.frames import CameraView, Frame
+from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import IMAGENET_MEAN
-from models.bev_trunk import BevResNetConfig
 from models.camera import CameraConfig, CameraStudent
+from models.checkpoint import save_checkpoint
 from models.fusion import CameraBranchConfig
 from models.heads import HeadConfig
 from models.onnx_student import INSTALL, OnboardStudent, OnnxSummary, Rig, rig_tables, write_onnx
-from models.presets import Preset, preset
+from models.presets import Preset, build, preset
 from models.resnet import ResNetConfig
-from models.view_transform import LssConfig, PullConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [f"camera {i}" for i in range(6)]
@@ -33,30 +35,27 @@ LIFTS = ["lift", "pull"]
 
 
 def shrunken(lift: str) -> Preset:
-    """FlashOcc or camera_tiny with narrow layers on small pictures."""
+    """FlashOcc or camera_tiny with narrow layers, small pictures and few, large cells."""
     full = preset("flashocc_r50" if lift == "lift" else "camera_tiny").with_reference_parity()
     assert isinstance(full.network, CameraConfig)
-    view, spec = full.network.camera.lift, replace(full.inputs, height=64, width=176)
-    if isinstance(view, LssConfig):
-        view = replace(view, context_channels=8, depth_step_m=1.0)
-    assert isinstance(view, LssConfig) or view.channels == 32
+    trunk, u = full.network.trunk, full.network.head.bev_upsample
+    view = replace(
+        full.network.camera.lift,
+        grid=VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(2.0, 2.0, 6.4), shape=(40, 32, 1)),
+    )
     backbone = ResNetConfig(
         blocks=(1, 1, 1, 1), widths=(8, 8, 16, 16), bottleneck=False, outputs=(2, 3, 4)
     )
-    trunk = BevResNetConfig(
-        channels=(8, 8, 16),
-        blocks=(1, 1, 1),
-        strides=full.network.trunk.strides,
-        neck_channels=8,
-        last_upsample=full.network.trunk.last_upsample,
+    return replace(
+        full,
+        grid=VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(2 / u,) * 3, shape=(40 * u, 32 * u, 4)),
+        inputs=replace(full.inputs, height=64, width=176),
+        network=CameraConfig(
+            camera=CameraBranchConfig(backbone=backbone, neck_channels=32, lift=view),
+            trunk=replace(trunk, channels=(8, 8, 16), blocks=(1, 1, 1), neck_channels=8),
+            head=HeadConfig(conv_channels=16, hidden=16, levels=4, bev_upsample=u),
+        ),
     )
-    upsample = full.network.head.bev_upsample
-    network = CameraConfig(
-        camera=CameraBranchConfig(backbone=backbone, neck_channels=32, lift=view),
-        trunk=trunk,
-        head=HeadConfig(conv_channels=16, hidden=16, bev_upsample=upsample),
-    )
-    return replace(full, inputs=spec, network=network)
 
 
 def student(spec: Preset) -> CameraStudent:
@@ -138,7 +137,7 @@ def open_to_any_rig(
 
 
 def assert_same(got: NDArray[Any], want: NDArray[np.float32]) -> None:
-    assert got.dtype == np.float32 and got.shape == want.shape == (1, 200, 200, 16, 18)
+    assert got.dtype == np.float32 and got.shape == want.shape
     np.testing.assert_allclose(got, want, rtol=1e-4, atol=1e-4 * np.abs(want).max())
     assert (got.argmax(-1) == want.argmax(-1)).mean() > 0.9999
 
@@ -207,7 +206,7 @@ def test_file_says_how_to_use_it(fixed: Exported, open_to_any_rig: Exported) -> 
         np.float32(json.loads(metadata["rig"])["T_ego_camera"]), rig.T_ego_camera
     )
     assert json.loads(metadata["inputs"]) == {"images": "float32 (1, 6, 3, 64, 176)"}
-    assert json.loads(metadata["outputs"]) == {"logits": "float32 (1, 200, 200, 16, 18)"}
+    assert json.loads(metadata["outputs"]) == {"logits": "float32 (1, 40, 32, 4, 18)"}
     variable = open_to_any_rig.written
     assert variable.metadata["calibration"] == "input" and "rig" not in variable.metadata
     assert variable.inputs["sums"] == "int32 (split_cells, chunks_per_cell)"
@@ -227,7 +226,7 @@ def test_pictures_are_red_first_without_reference_parity(tmp_path: Path) -> None
         {"images": pictures(spec)}
     )
     want = expected(student(spec), spec, rig_of(spec)).argmax(-1)
-    assert got.dtype == np.uint8 and got.shape == (1, 200, 200, 16)
+    assert got.dtype == np.uint8 and got.shape == (1, 80, 64, 4)
     assert (got == want).mean() > 0.9999
 
 
@@ -270,31 +269,67 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
         write_onnx(tmp_path / "a.onnx", student(spec), spec, rig_of(spec), fixed_rig=True)
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "scripts/export_onnx.py", *arguments],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
-
-
-def test_command_exports_and_checks(tmp_path: Path) -> None:
+@pytest.fixture
+def command() -> ModuleType:
+    """scripts/export_onnx.py as a module."""
     for module in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(module)
+    spec = importlib.util.spec_from_file_location("export_onnx", ROOT / "scripts/export_onnx.py")
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def call(command: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    threads = ["--threads", str(torch.get_num_threads())]
+    monkeypatch.setattr(sys, "argv", ["export_onnx.py", *arguments, *threads])
+    return int(command.main())
+
+
+def test_command_exports_and_checks(command: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "new" / "tiny.onnx"
-    done = command("--preset", "camera_tiny", "-o", str(out), "--calibration", "input")
+    options = ["--preset", "camera_tiny", "-o", str(out), "--calibration", "input"]
+    done = subprocess.run(
+        [sys.executable, "scripts/export_onnx.py", *options],
+        cwd=ROOT, capture_output=True, text=True, timeout=300,
+    )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "opset 18" in done.stdout and "places    int32 (50000)" in done.stdout
-    assert "100.0000% of 640,000 voxels" in done.stdout and "onnxruntime" in done.stdout
+    assert "% of 640,000 voxels" in done.stdout and "onnxruntime" in done.stdout
     assert list(out.parent.iterdir()) == [out]
 
 
-def test_command_wants_a_real_rig_for_trained_weights(tmp_path: Path) -> None:
-    for module in ("onnx", "onnxruntime", "onnxscript"):
-        pytest.importorskip(module)
-    from models.checkpoint import save_checkpoint
-    from models.presets import build
+def test_command_writes_nothing_when_the_check_fails(
+    command: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(command, "ENOUGH", 1.1)
+    monkeypatch.setattr(command, "RUNS", 1)
+    out = tmp_path / "new" / "a.onnx"
+    assert call(command, monkeypatch, "--preset", "camera_tiny", "--argmax", "-o", str(out)) == 1
+    assert list(out.parent.iterdir()) == []
 
+
+def test_command_wants_a_real_rig_for_trained_weights(
+    command: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     weights = tmp_path / "w.safetensors"
     save_checkpoint(weights, build("camera_tiny"), "camera_tiny", {})
-    done = command("--weights", str(weights), "-o", str(tmp_path / "a.onnx"))
-    assert done.returncode == 2 and "--calibration input" in done.stderr
+    with pytest.raises(SetupError, match=r"name a log of it.*or export with --calibration input"):
+        call(command, monkeypatch, "--weights", str(weights), "-o", str(tmp_path / "a.onnx"))
+
+
+def test_rig_of_a_log_is_taken_as_mounted(command: ModuleType) -> None:
+    mount, motion = np.eye(4), np.eye(4)
+    mount[:3, 3], motion[:3, 3] = (1.0, 0.5, 1.5), (0.4, 0.0, 0.0)
+    view = CameraView(
+        name="CAM_BACK", path=Path("a.jpg"), timestamp_us=0, width=10, height=10,
+        intrinsics=np.eye(3), T_ego_camera=motion @ mount, T_ego_vehicle=motion,
+    )  # fmt: skip
+    frame = Frame(
+        scene_id="s", token="t", timestamp_us=0, T_global_ego=np.eye(4), cameras=(view,), lidar=None
+    )
+    (mounted,) = command.as_mounted(frame).cameras
+    np.testing.assert_allclose(mounted.T_ego_camera, mount)
+    np.testing.assert_allclose(mounted.T_ego_vehicle, np.eye(4))

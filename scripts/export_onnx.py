@@ -1,0 +1,248 @@
+"""Export a camera student to ONNX for runtimes on board, and check it against PyTorch.
+
+    python scripts/export_onnx.py --weights S.safetensors -o S.onnx --source nuscenes --root DIR
+    python scripts/export_onnx.py --weights S.safetensors -o S.onnx --calibration input
+    python scripts/export_onnx.py --preset flashocc_r50 -o untrained.onnx
+
+With ``--calibration constant`` the graph is for one rig and has pictures as its only input. The rig
+is that of the log at ``--root``, as mounted: the vehicle's motion between the cameras' captures is
+not part of it. With ``--calibration input`` index tables computed from the calibration are inputs
+as well (models/onnx_student.py: rig_tables), and one file serves any rig with as many cameras.
+
+The file is checked in onnxruntime on the CPU before it is put in place: same pictures, same rig.
+Without ``--root`` both are made up. The file's metadata say how pictures must be prepared.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import logging
+import os
+import statistics
+import sys
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from datasets.errors import AutolabelError, SetupError
+from datasets.example_inputs import example_inputs
+from datasets.frames import Frame, SceneSource
+from datasets.geometry.transforms import inverse
+from datasets.inputs import ModelInputs, collate, prepare_frame
+from datasets.sources.opening import SOURCES, open_source
+from models.camera import CameraStudent
+from models.checkpoint import load_checkpoint
+from models.onnx_student import INSTALL, OPSET, Rig, camera_config, rig_tables, write_onnx
+from models.presets import Preset, build_network, preset
+
+ENOUGH = 0.9999
+"""Share of voxels that must get the same class from both."""
+RUNS = 5
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--weights", type=Path, help="student weights")
+    what.add_argument("--preset", help="an untrained student, to try a runtime")
+    parser.add_argument("-o", "--out", type=Path, required=True, help="ONNX file to write")
+    parser.add_argument("--calibration", choices=("constant", "input"), default="constant")
+    parser.add_argument("--argmax", action="store_true", help="give classes instead of logits")
+    parser.add_argument("--source", choices=SOURCES, default="city")
+    parser.add_argument("--root", type=Path, help="log whose rig and pictures are taken")
+    parser.add_argument("--scene", help="scene of the log; the first one by default")
+    parser.add_argument("--frame", help="token of a key-frame of it; the first one by default")
+    parser.add_argument("--threads", type=int, default=2, help="of PyTorch and of onnxruntime")
+    args = parser.parse_args()
+    if args.root is None and (args.scene or args.frame):
+        parser.error("--scene and --frame need --root")
+    for module in ("onnx", "onnxruntime", "onnxscript"):
+        if importlib.util.find_spec(module) is None:
+            raise SetupError(
+                f"{module} is not installed (extra 'onnx', a download of 43 MB): {INSTALL}"
+            )
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # torchvision is not missed
+    torch.set_num_threads(args.threads)
+    fixed_rig = args.calibration == "constant"
+
+    network, chosen, metadata = student(args.weights, args.preset)
+    if args.root is None:
+        if fixed_rig and args.weights:
+            raise SetupError(
+                "--calibration constant is for one rig: name a log of it with --source and --root, "
+                "or export with --calibration input"
+            )
+        inputs = example_inputs(chosen.inputs)
+        names = [f"camera {i}" for i in range(inputs.images.shape[1])]
+        metadata["rig_from"] = "made up"
+    else:
+        source = open_source(args.source, args.root, past_sweeps=0)
+        frame = one_frame(source, args.scene, args.frame)
+        frame = as_mounted(frame) if fixed_rig else frame
+        inputs = collate([prepare_frame(source, frame, chosen.inputs)])
+        names = [view.name for view in frame.cameras]
+        metadata["rig_from"] = f"{source.name}, scene {frame.scene_id}, frame {frame.token}"
+    rig = Rig.of(inputs, names)
+
+    say(f"{chosen.name}: exporting, calibration {args.calibration}; rig: {metadata['rig_from']}")
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    unchecked = args.out.with_name(f".{args.out.name}.{os.getpid()}.unchecked")
+    try:
+        began = time.monotonic()
+        written = write_onnx(
+            unchecked,
+            network,
+            chosen,
+            rig,
+            fixed_rig=fixed_rig,
+            argmax=args.argmax,
+            metadata=metadata,
+        )
+        megabytes = unchecked.stat().st_size / 1e6
+        say(f"exported in {time.monotonic() - began:.0f} s: {megabytes:.1f} MB, opset {OPSET}")
+        for kind, values in (("input", written.inputs), ("output", written.outputs)):
+            for name, description in values.items():
+                print(f"  {kind:6}  {name:8}  {description}")
+        say(f"checking: {RUNS} runs each, alternating, {args.threads} threads")
+        feeds = {"images": inputs.images.numpy()}
+        if not fixed_rig:
+            tables = rig_tables(chosen, rig).named()
+            feeds |= {name: table.numpy() for name, table in tables.items()}
+        check = compare(unchecked, network, inputs, feeds, threads=args.threads)
+        print(check)
+        if check.same < ENOUGH:
+            print(f"error: less than {ENOUGH:.2%} the same; nothing written", file=sys.stderr)
+            return 1
+        unchecked.replace(args.out)
+    finally:
+        unchecked.unlink(missing_ok=True)
+    print(f"onnx: {args.out}")
+    return 0
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+def student(weights: Path | None, name: str) -> tuple[CameraStudent, Preset, dict[str, str]]:
+    """The network, what it is, and where it comes from."""
+    if weights is None:
+        chosen = preset(name)
+        camera_config(chosen)
+        torch.manual_seed(0)
+        network, origin = build_network(chosen.network).eval(), {"weights": "untrained"}
+    else:
+        model = load_checkpoint(weights)
+        chosen, network = model.preset, model.module
+        camera_config(chosen)
+        origin = {"weights": weights.name, "weights_sha256": model.weights_sha256}
+    assert isinstance(network, CameraStudent)
+    return network, chosen, origin
+
+
+def one_frame(source: SceneSource, scene_id: str | None, token: str | None) -> Frame:
+    """The named frame of a log, or its first."""
+    scene_id = source.scene_ids(scene_id or "all")[0]
+    frames = source.scene(scene_id).frames
+    for frame in frames:
+        if token in (None, frame.token):
+            return frame
+    raise SetupError(f"scene {scene_id} has no frame {token!r}; its first is {frames[0].token}")
+
+
+def as_mounted(frame: Frame) -> Frame:
+    """The frame with its cameras where they are on the vehicle, whenever they took their picture.
+
+    In a frame of a log each camera's pose holds the motion since the LiDAR key-frame, which is
+    another in every frame.
+    """
+    views = tuple(
+        replace(
+            view,
+            T_ego_camera=inverse(view.T_ego_vehicle) @ view.T_ego_camera,
+            T_ego_vehicle=np.eye(4),
+        )
+        for view in frame.cameras
+    )
+    return replace(frame, cameras=views)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """PyTorch and onnxruntime on the same frame.
+
+    Attributes:
+        difference: largest one of the logits; None where classes are given out.
+        largest: magnitude among PyTorch's logits.
+        same: share of voxels with the same class; voxels: how many there are.
+        torch_ms, onnx_ms: median milliseconds of one frame.
+    """
+
+    difference: float | None
+    largest: float
+    same: float
+    voxels: int
+    torch_ms: float
+    onnx_ms: float
+
+    def __str__(self) -> str:
+        rows = [
+            ("same class", f"{self.same:.4%} of {self.voxels:,} voxels"),
+            ("PyTorch", f"{self.torch_ms:,.0f} ms a frame (median)"),
+            ("onnxruntime", f"{self.onnx_ms:,.0f} ms a frame (median)"),
+        ]
+        if self.difference is not None:
+            text = f"{self.difference:.2e} at most, of logits up to {self.largest:.3g}"
+            rows.insert(0, ("difference", text))
+        return "\n".join(f"  {name:12}  {text}" for name, text in rows)
+
+
+def compare(
+    path: Path,
+    network: CameraStudent,
+    inputs: ModelInputs,
+    feeds: dict[str, NDArray[np.generic]],
+    *,
+    threads: int,
+) -> Check:
+    """Run both on the CPU by turns, after one warm-up each, and compare what they give."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    torch_s, onnx_s = [], []
+    with torch.inference_mode():
+        for _ in range(1 + RUNS):
+            began = time.perf_counter()
+            logits = network(inputs)
+            between = time.perf_counter()
+            (given,) = session.run(None, feeds)
+            torch_s.append(between - began)
+            onnx_s.append(time.perf_counter() - between)
+    expected = logits.numpy()
+    is_logits = given.shape == expected.shape
+    classes = given.argmax(-1) if is_logits else given
+    return Check(
+        difference=float(np.abs(given - expected).max()) if is_logits else None,
+        largest=float(np.abs(expected).max()),
+        same=float((classes == expected.argmax(-1)).mean()),
+        voxels=classes.size,
+        torch_ms=1e3 * statistics.median(torch_s[1:]),
+        onnx_ms=1e3 * statistics.median(onnx_s[1:]),
+    )
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
