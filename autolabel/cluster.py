@@ -129,16 +129,20 @@ class _Worker:
         import torch
 
         from models.checkpoint import load_checkpoint
+        from models.inference import Teacher, keep_freed_memory
 
         # the bytes of a label must not depend on how many cores the machine has
         torch.set_num_threads(self.job.config.threads)
         try:
             self.source = self.job.open_source()
             device = "cuda" if self.job.gpus_per_worker > 0 else "cpu"
-            self.teacher = load_checkpoint(self.job.weights, device=device)
+            if device == "cpu":
+                keep_freed_memory()
+            model = load_checkpoint(self.job.weights, device=device)
+            self.teacher = Teacher(model.module, model.preset, fast=self.job.config.fast)
             self.store = LabelStore.open(self.job.store)
             wanted = self.store.header.provenance["weights_sha256"]
-            if self.teacher.weights_sha256 != wanted:
+            if model.weights_sha256 != wanted:
                 raise SetupError(f"{self.job.weights}: a worker's node holds other weights")
         except SetupError as error:
             return _Outcome(kind="setup", reason=str(error))

@@ -25,9 +25,10 @@ from datasets.inputs import FrameInputs, InputSpec, collate, prepare_frame
 from datasets.label_store import StoreHeader
 from datasets.voxel_labels import MaskBit, SceneLabels
 from models.checkpoint import LoadedModel
+from models.inference import Teacher
 from models.presets import Preset
 
-LABELING_VERSION = 1
+LABELING_VERSION = 2
 """Raised whenever the same inputs would give other labels."""
 
 Voxels = NDArray[np.uint8]
@@ -43,6 +44,7 @@ class LabelingConfig:
         past_sweeps: earlier LiDAR sweeps to use; None: as many as the teacher was built for.
         ray_columns: rays per picture row for visibility; wider pictures are sampled.
         store_evidence: keep the LiDAR hits and passes of every voxel in the store.
+        fast: predict in bfloat16 (see ``Teacher``).
         threads: threads of one worker; the bytes of a label may depend on it.
 
     Raises:
@@ -53,6 +55,7 @@ class LabelingConfig:
     past_sweeps: int | None = None
     ray_columns: int = 400
     store_evidence: bool = False
+    fast: bool = False
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -77,7 +80,7 @@ class LabelingConfig:
 def label_scene(
     scene: Scene,
     source: SceneSource,
-    teacher: LoadedModel,
+    teacher: Teacher,
     calibration: Calibration,
     config: LabelingConfig,
 ) -> SceneLabels:
@@ -173,12 +176,11 @@ def _require_ego_frame(preset: Preset) -> None:
 
 
 def _predict(
-    teacher: LoadedModel, inputs: FrameInputs, frame: Frame
+    teacher: Teacher, inputs: FrameInputs, frame: Frame
 ) -> tuple[Voxels, NDArray[np.float32]]:
     """Class and its softmax value of every voxel, both (X, Y, Z)."""
-    device = next(teacher.module.parameters()).device
+    logits = teacher.predict(collate([inputs]))[0]  # (X, Y, Z, K)
     with torch.inference_mode():
-        logits = teacher.module(collate([inputs]).to(device))[0].float()  # (X, Y, Z, K)
         top, predicted = logits.max(dim=-1)
         raw = (top - logits.logsumexp(dim=-1)).exp().clamp(max=1.0).cpu().numpy()
     if not np.isfinite(raw).all():

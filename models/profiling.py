@@ -146,19 +146,19 @@ class _Watch:
     @contextmanager
     def over(self, network: nn.Module) -> Iterator[None]:
         """Every stage of the network reports here."""
-        wrapped: list[tuple[nn.Module, str]] = []
+        wrapped: list[tuple[nn.Module, str, Any]] = []
         for name, child in network.named_children():
             methods = [key for key in STAGES if key.startswith(f"{name}.")]
             for path in (*methods, name):
                 method = path.removeprefix(name).removeprefix(".") or "forward"
                 if hasattr(child, method):
+                    wrapped.append((child, method, vars(child).get(method)))
                     setattr(child, method, self._timed(getattr(child, method), path))
-                    wrapped.append((child, method))
         try:
             yield
         finally:
-            for child, method in wrapped:
-                delattr(child, method)
+            for child, method, own in wrapped:  # a compiled module has its own forward
+                delattr(child, method) if own is None else setattr(child, method, own)
 
     def _timed(self, call: Callable[..., Any], path: str) -> Callable[..., Any]:
         def timed(*args: Any, **kwargs: Any) -> Any:

@@ -24,15 +24,17 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autolabel.audit import LidarAgreement, lidar_agreement
+from autolabel.calibrate import require_known_truth
 from datasets.benchmarks.occ3d_nuscenes import labels_path
 from datasets.errors import AutolabelError
 from datasets.frames import Frame, SceneSource, earlier_frames, points_in_ego
-from datasets.inputs import InputSpec, collate, prepare_frame
+from datasets.inputs import collate, prepare_frame
 from datasets.label_store import LabelStore, MaskBit
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import GroundTruth
 from models.checkpoint import load_checkpoint
+from models.inference import Teacher
 
 Prediction = tuple[Frame, NDArray[np.uint8], NDArray[np.bool_] | None]
 
@@ -46,9 +48,13 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=Path("runs/city"))
     parser.add_argument("--split", default="val", help="scenes to run the weights on")
     parser.add_argument("--lidar", action="store_true", help="compare a store with the LiDAR")
+    parser.add_argument("--fast", action="store_true", help="run the weights in bfloat16")
+    parser.add_argument("--flips", action="store_true", help="average over mirrored inputs")
     parser.add_argument("--out", type=Path, help="JSON file for the scores")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
+    if (args.fast or args.flips) and not args.weights:
+        parser.error("--fast and --flips need --weights")
 
     if args.lidar:
         if not args.store:
@@ -64,14 +70,15 @@ def main() -> int:
         masks = ["camera-visible", "all", "trusted"]
     else:
         model = load_checkpoint(args.weights, device=args.device)
-        spec = model.preset.inputs
-        source = open_source(args.source, args.root, past_sweeps=spec.past_sweeps)
+        require_known_truth(model.preset)
+        teacher = Teacher(model.module, model.preset, fast=args.fast, flips=args.flips)
+        sweeps = model.preset.inputs.past_sweeps
+        source = open_source(args.source, args.root, past_sweeps=sweeps)
         taxonomy = model.preset.taxonomy
         scenes = [source.scene(scene_id).frames for scene_id in source.scene_ids(args.split)]
         moments = [(frames, k) for frames in scenes for k in range(len(frames))]
         predictions = (
-            predict(model.module, source, frames, k, spec, args.device)
-            for frames, k in tqdm(moments, desc="evaluate")
+            predict(teacher, source, frames, k) for frames, k in tqdm(moments, desc="evaluate")
         )
         masks = ["camera-visible", "all"]
 
@@ -138,18 +145,11 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
         print(f"{frames} frames together, {name}: {agreement}")
 
 
-def predict(
-    network: torch.nn.Module,
-    source: SceneSource,
-    frames: Sequence[Frame],
-    k: int,
-    spec: InputSpec,
-    device: str,
-) -> Prediction:
+def predict(teacher: Teacher, source: SceneSource, frames: Sequence[Frame], k: int) -> Prediction:
+    spec = teacher.preset.inputs
     earlier = earlier_frames(frames, k, spec.past_frames)
-    inputs = collate([prepare_frame(source, frames[k], spec, earlier)]).to(device)
-    with torch.inference_mode():
-        labels = network(inputs)[0].argmax(-1).to(torch.uint8).cpu().numpy()
+    inputs = collate([prepare_frame(source, frames[k], spec, earlier)])
+    labels = teacher.predict(inputs)[0].argmax(-1).to(torch.uint8).cpu().numpy()
     return frames[k], labels, None
 
 

@@ -18,6 +18,7 @@ from pathlib import Path
 
 import torch
 
+from autolabel.calibrate import require_known_truth
 from datasets.errors import AutolabelError, SetupError
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels
@@ -47,6 +48,7 @@ def main() -> int:
     if args.labels:
         labels.append(PseudoLabels(args.labels, expect_grid=chosen.grid))
     if args.labelled_split:
+        require_known_truth(chosen)
         labels.append(GroundTruth(args.root, source.scene_ids(args.labelled_split)))
     if not labels:
         raise SetupError("nothing to learn from: give --labels STORE or --labelled-split NAME")

@@ -17,16 +17,13 @@ import time
 from pathlib import Path
 
 import torch
-from tqdm import tqdm
 
-from autolabel.confidence import CalibrationHistogram
+from autolabel.calibrate import calibrate, require_known_truth
 from datasets.errors import AutolabelError, SetupError
-from datasets.frames import earlier_frames
-from datasets.inputs import collate, prepare_frame
-from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import FrameSet, GroundTruth
 from models.checkpoint import CALIBRATION_KEY, save_checkpoint
+from models.inference import Teacher
 from models.presets import build, preset
 from models.training import TrainingConfig, fit
 
@@ -47,6 +44,7 @@ def main() -> int:
     args = parser.parse_args()
 
     chosen = preset(args.preset)
+    require_known_truth(chosen)
     source = open_source(args.source, args.root, past_sweeps=chosen.inputs.past_sweeps)
     scenes = source.scene_ids(args.split)
     if not 1 <= args.held_out < len(scenes):
@@ -78,27 +76,8 @@ def main() -> int:
     minutes = (time.monotonic() - began) / 60
 
     # held-out labelled scenes: what does a confidence mean, and how good are the labels?
-    histogram = CalibrationHistogram(chosen.taxonomy.n_classes)
-    matrices = {
-        "camera-visible": ConfusionMatrix(chosen.taxonomy.n_classes),
-        "all": ConfusionMatrix(chosen.taxonomy.n_classes),
-    }
-    scenes_held_out = [source.scene(scene_id).frames for scene_id in held_out]
-    moments = [(frames, k) for frames in scenes_held_out for k in range(len(frames))]
-    for frames, k in tqdm(moments, desc="calibrate"):
-        frame, earlier = frames[k], earlier_frames(frames, k, chosen.inputs.past_frames)
-        inputs = collate([prepare_frame(source, frame, chosen.inputs, earlier)])
-        with torch.inference_mode():
-            raw, labels = network(inputs.to(args.device))[0].softmax(-1).max(-1)
-        predicted = labels.to(torch.uint8).cpu().numpy()
-        expected = GroundTruth(args.root, held_out).labels(frame)
-        known = expected.mask_lidar | expected.mask_camera
-        correct = predicted[known] == expected.semantics[known]
-        histogram.update(raw.cpu().numpy()[known], predicted[known], correct)
-        matrices["camera-visible"].update(expected.semantics, predicted, expected.mask_camera)
-        matrices["all"].update(expected.semantics, predicted)
-    table = ScoreTable(taxonomy=chosen.taxonomy, matrices=matrices)
-    calibration = histogram.fit()
+    teacher = Teacher(network, chosen)
+    calibration, table = calibrate(teacher, source, GroundTruth(args.root, held_out), held_out)
     print(table)
     print(calibration.summary())
 

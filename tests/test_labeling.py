@@ -23,6 +23,7 @@ from datasets.label_store import LabelStore, MaskBit, SceneLabels
 from datasets.taxonomy import OCC3D_NUSCENES
 from models import presets
 from models.checkpoint import LoadedModel
+from models.inference import Teacher
 
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(40, 40, 8))
 FREE, CAR, ROAD = OCC3D_NUSCENES.free_id, 4, 11
@@ -133,11 +134,11 @@ def label(
     calibration: Calibration | None = None,
     **config: Any,
 ) -> SceneLabels:
-    source = source or Ground()
+    source, model = source or Ground(), model or teacher()
     return label_scene(
         source.scene("s1"),
         source,
-        model or teacher(),
+        Teacher(model.module, model.preset),
         calibration or Calibration.uncalibrated(18),
         LabelingConfig(**config),
     )
@@ -265,6 +266,7 @@ def test_run_id_follows_all_that_determines_the_labels() -> None:
         run_id(min_confidence=0.6),
         run_id(past_sweeps=0),
         run_id(store_evidence=True),
+        run_id(fast=True),
         run_id(source="nuscenes"),
         run_id(model=replace(model, weights_sha256="cd" * 32)),
         run_id(calibration=CalibrationHistogram(18, free_id=FREE).fit()),

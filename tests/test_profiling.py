@@ -7,6 +7,7 @@ from functools import cache
 import pytest
 import torch
 from test_presets import random_inputs
+from torch import nn
 
 from models.inference import Teacher
 from models.presets import build_network, count_parameters, preset
@@ -66,3 +67,19 @@ def test_the_network_is_left_as_it_was() -> None:
     for child in teacher.network.children():
         assert "forward" not in vars(child) and "plan" not in vars(child)
     assert count_parameters(teacher.network) > 0
+
+
+def test_compiled_parts_are_measured_and_restored() -> None:
+    network = nn.Sequential()
+    network.occ_head = torch.compile(nn.Linear(3, 3), backend="eager")
+    x = torch.ones(2, 3)
+    before = network.occ_head(x)
+    table = stage_costs(
+        network,
+        lambda: network.occ_head(x),
+        parameters_of=network,
+        repeat=1,
+        device=torch.device("cpu"),
+    )
+    assert table["head"].parameters == 12 and table["head"].seconds > 0
+    assert torch.equal(network.occ_head(x), before)

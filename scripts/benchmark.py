@@ -1,0 +1,263 @@
+"""What networks cost, stage by stage, beside a plain run and the machine's own limits.
+
+    python scripts/benchmark.py models
+    python scripts/benchmark.py models --preset fusion_r18_occ3d --device cuda --train --json OUT
+
+Every preset is measured as it labels (``Teacher``: norms folded, channels last), exact and fast, on
+a made-up frame of real size and density or on the reference frame (``--oracle``). Beside it in the
+same minutes: the same network run plainly (as built, channels first), and what the machine reaches
+on one large convolution and on a copy of memory. Times are medians.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from tqdm import tqdm
+
+from datasets.errors import AutolabelError
+from datasets.example_inputs import example_inputs
+from datasets.inputs import ModelInputs
+from models.inference import Teacher, agreement, keep_freed_memory
+from models.losses import voxel_cross_entropy
+from models.presets import PRESETS, Preset, build_network, count_parameters, preset
+from models.profiling import StageCost, stage_costs
+from models.reference import load_arrays, reference_inputs
+
+DEFAULT = ("fusion_r18_occ3d", "flashocc_r50")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    sub = parser.add_subparsers(dest="what", required=True)
+    models = sub.add_parser("models", help="cost of networks by stage", allow_abbrev=False)
+    add = models.add_argument
+    add("--preset", nargs="+", default=DEFAULT, choices=sorted(PRESETS), metavar="NAME")
+    add("--device", choices=("cpu", "cuda"), default="cpu")
+    add("--threads", type=int, default=2, help="CPU threads")
+    add("--repeat", type=int, default=5, help="timed runs; the median counts")
+    add("--batch", type=int, default=1, help="frames per run")
+    add("--past-sweeps", type=int, help="earlier sweeps in the made-up frame (as the preset says)")
+    add("--oracle", type=Path, help="folder of reference outputs: use its frame (one sweep)")
+    add("--train", action="store_true", help="a training step as well")
+    add("--json", type=Path, help="write the figures there too")
+    args = parser.parse_args()
+    if args.device == "cuda" and not torch.cuda.is_available():
+        parser.error("--device cuda: torch finds no CUDA device")
+
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    device = torch.device(args.device)
+    limits = machine_limits(device, args.repeat)
+    print(describe_machine(device, args.threads, limits))
+    report: dict[str, Any] = {"machine": machine(device, args.threads) | limits, "presets": {}}
+    for name in args.preset:
+        report["presets"][name] = measure(preset(name), args, device, limits)
+    if args.json:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        print(f"figures: {args.json}")
+    return 0
+
+
+def measure(
+    chosen: Preset, args: argparse.Namespace, device: torch.device, limits: dict[str, float]
+) -> dict[str, Any]:
+    """Measure and print one preset; the figures as JSON values."""
+    steps = tqdm(total=6 + args.train, desc=chosen.name, leave=False)
+    if args.oracle:
+        chosen = chosen.with_reference_parity()
+        arrays = load_arrays(args.oracle, "teacher_r18")
+        inputs, frame = reference_inputs(arrays, arrays["sensor2keyego"]), "reference frame"
+    else:
+        spec = chosen.inputs
+        if args.past_sweeps is not None:
+            spec = replace(spec, past_sweeps=args.past_sweeps)
+        inputs, frame = example_inputs(spec, frames=args.batch), "made-up frame"
+    inputs = inputs.to(device)
+    torch.manual_seed(0)
+    network = build_network(chosen.network).to(device).eval()
+    exact, fast = Teacher(network, chosen), Teacher(network, chosen, fast=True)
+    steps.update()
+
+    B = len(inputs.images)
+    seconds = alternate(
+        {
+            "plain": lambda: plain(network, inputs),
+            "exact": lambda: exact.predict(inputs),
+            "exact, new geometry": lambda: (exact.forget_geometry(), exact.predict(inputs)),
+            "fast": lambda: fast.predict(inputs),
+        },
+        args.repeat,
+        device,
+    )
+    steps.update(2)
+    close = agreement(exact.predict(inputs), fast.predict(inputs))
+    tables = {}
+    for mode, teacher in (("exact", exact), ("fast", fast)):
+        tables[mode] = stage_costs(
+            teacher.network,
+            lambda teacher=teacher: teacher.predict(inputs),  # type: ignore[misc]
+            parameters_of=network,
+            before=teacher.forget_geometry,
+            repeat=args.repeat,
+            device=device,
+        )
+        steps.update()
+    step_s = training_step(network, chosen, inputs, args.repeat, device) if args.train else None
+    steps.close()
+
+    lidar = inputs.points is not None and chosen.inputs.lidar
+    points = sum(map(len, inputs.points)) // B if lidar else 0
+    print(f"\n{chosen.name}: {count_parameters(network):,} parameters; {chosen.paper}")
+    print(f"{B} {frame}(s) of {inputs.images.shape[1]} pictures, {points:,} points each")
+    for mode, table in tables.items():
+        print(f"\n{mode} mode, per batch, geometry anew\n{table_text(table, limits, mode)}")
+    print(
+        f"\nwhole network, no stage timers: plain {seconds['plain'] * 1e3:.0f} ms, "
+        f"exact {seconds['exact'] * 1e3:.0f} ms ({seconds['plain'] / seconds['exact']:.2f}x; with "
+        f"cameras that moved {seconds['exact, new geometry'] * 1e3:.0f} ms), "
+        f"fast {seconds['fast'] * 1e3:.0f} ms ({seconds['plain'] / seconds['fast']:.2f}x)\n"
+        f"frames/s when labelling: exact {B / seconds['exact']:.2f}, fast {B / seconds['fast']:.2f}"
+    )
+    if step_s is not None:
+        print(f"frames/s when training (bfloat16, 1,500 columns a frame): {B / step_s:.2f}")
+    print(
+        f"fast beside exact: {100 * close.same:.3f} % of voxels have the same class, "
+        f"mIoU {100 * close.miou:.2f} %, confidence differs by at most {close.confidence:.4f} "
+        "(random weights)"
+    )
+    return {
+        "parameters": count_parameters(network),
+        "frame": frame,
+        "batch": B,
+        "points": points,
+        "seconds": seconds,
+        "training_step_s": step_s,
+        "agreement": asdict(close),
+        "stages": {m: {k: asdict(c) for k, c in t.items()} for m, t in tables.items()},
+    }
+
+
+@torch.inference_mode()
+def plain(network: nn.Module, inputs: ModelInputs) -> object:
+    return network(inputs)
+
+
+def alternate(
+    calls: dict[str, Callable[[], object]], repeat: int, device: torch.device
+) -> dict[str, float]:
+    """Median seconds of each; they take turns, so that a busy minute hits all of them."""
+    taken: dict[str, list[float]] = {name: [] for name in calls}
+    for k in range(repeat + 1):
+        for name, call in calls.items():
+            seconds = timed(call, device)
+            if k:
+                taken[name].append(seconds)
+    return {name: statistics.median(values) for name, values in taken.items()}
+
+
+def timed(call: Callable[[], object], device: torch.device) -> float:
+    began = time.perf_counter()
+    call()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    return time.perf_counter() - began
+
+
+def training_step(
+    network: nn.Module, chosen: Preset, inputs: ModelInputs, repeat: int, device: torch.device
+) -> float:
+    """Median seconds of forward, loss on sampled columns, backward and AdamW."""
+    network = network.train()
+    optimiser = torch.optim.AdamW(network.parameters(), lr=1e-5)
+    X, Y, Z = chosen.grid.shape
+    B = len(inputs.images)
+    columns = torch.randperm(B * X * Y, device=device)[: 1500 * B]
+    labels = torch.randint(0, chosen.taxonomy.n_classes, (len(columns), Z), device=device)
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            logits = network.occ_head.columns(network.bev(inputs), columns)  # type: ignore[operator,union-attr]
+            loss = voxel_cross_entropy(logits.float(), labels)
+        optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        optimiser.step()
+
+    return alternate({"step": step}, repeat, device)["step"]
+
+
+def machine_limits(device: torch.device, repeat: int) -> dict[str, float]:
+    """What one large convolution (256 to 256 channels, 3x3, 200x200) and a copy reach here."""
+    limits = {}
+    for mode, dtype in (("exact", torch.float32), ("fast", torch.bfloat16)):
+        conv = nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype)
+        conv = conv.to(memory_format=torch.channels_last)
+        B = 16 if device.type == "cuda" else 1
+        x = torch.randn(B, 256, 200, 200, device=device, dtype=dtype)
+        x = x.contiguous(memory_format=torch.channels_last)
+        with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+            seconds = alternate({"conv": lambda conv=conv, x=x: conv(x)}, repeat, device)["conv"]  # type: ignore[misc]
+        limits[f"{mode}_gmac_per_s"] = B * 256 * 256 * 9 * 200 * 200 / seconds / 1e9
+    size = 2**28
+    source, target = (torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2))
+    seconds = alternate({"copy": lambda: target.copy_(source)}, repeat, device)["copy"]
+    limits["copy_gb_per_s"] = 2 * size / seconds / 1e9
+    return limits
+
+
+def machine(device: torch.device, threads: int) -> dict[str, Any]:
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else platform.machine()
+    return {"device": name, "threads": threads, "torch": torch.__version__}
+
+
+def describe_machine(device: torch.device, threads: int, limits: dict[str, float]) -> str:
+    return (
+        f"{machine(device, threads)['device']}, {threads} CPU threads, torch {torch.__version__}; "
+        f"one large convolution reaches {limits['exact_gmac_per_s']:.0f} GMAC/s in float32 and "
+        f"{limits['fast_gmac_per_s']:.0f} in bfloat16, a copy {limits['copy_gb_per_s']:.1f} GB/s"
+    )
+
+
+def table_text(table: dict[str, StageCost], limits: dict[str, float], mode: str) -> str:
+    lines = [
+        "| stage | parameters | GMAC | ms | % of conv. | GB moved | % of copy | peak MB |",
+        "|---|---:|---:|---:|---:|---:|---:|---:|",
+    ]
+    for name, c in table.items():
+        rate = c.macs / 1e9 / max(c.seconds, 1e-9) / limits[f"{mode}_gmac_per_s"]
+        moved = c.traffic_bytes / 1e9
+        bandwidth = moved / max(c.seconds, 1e-9) / limits["copy_gb_per_s"]
+        lines.append(
+            f"| {name} | {c.parameters:,} | {c.macs / 1e9:.2f} | {c.seconds * 1e3:.1f} | "
+            f"{100 * rate:.0f} | {moved:.2f} | {100 * bandwidth:.0f} | {c.peak_bytes / 1e6:.0f} |"
+        )
+    macs, seconds = (sum(getattr(c, f) for c in table.values()) for f in ("macs", "seconds"))
+    peak = max(c.peak_bytes for c in table.values())
+    resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    lines.append(
+        f"| all | {sum(c.parameters for c in table.values()):,} | {macs / 1e9:.2f} | "
+        f"{seconds * 1e3:.1f} | {100 * macs / 1e9 / seconds / limits[f'{mode}_gmac_per_s']:.0f} | "
+        f"| | {peak / 1e6:.0f} |"
+    )
+    return "\n".join([*lines, f"resident so far: {resident:.0f} MB"])
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,0 +1,56 @@
+"""Give weights a calibration table: what does their confidence mean on labelled scenes?
+
+    python scripts/calibrate.py imported.safetensors --source nuscenes --root DIR -o OUT.safetensors
+
+Imported weights have none, so their softmax is taken at its word. Use scenes that the weights were
+not trained on. ``scripts/train_teacher.py`` does this itself, on scenes it holds out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from autolabel.calibrate import calibrate, require_known_truth
+from datasets.errors import AutolabelError
+from datasets.sources.opening import SOURCES, open_source
+from datasets.training_sets import GroundTruth
+from models.checkpoint import CALIBRATION_KEY, load_checkpoint, save_checkpoint
+from models.inference import Teacher
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser.add_argument("weights", type=Path)
+    parser.add_argument("-o", "--out", type=Path, required=True)
+    parser.add_argument("--source", choices=SOURCES, default="city")
+    parser.add_argument("--root", type=Path, default=Path("runs/city"))
+    parser.add_argument("--split", default="val", help="scenes with ground truth")
+    parser.add_argument("--fast", action="store_true", help="for labels made with --fast")
+    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args = parser.parse_args()
+
+    model = load_checkpoint(args.weights, device=args.device)
+    require_known_truth(model.preset)
+    source = open_source(args.source, args.root, past_sweeps=model.preset.inputs.past_sweeps)
+    scenes = source.scene_ids(args.split)
+    teacher = Teacher(model.module, model.preset, fast=args.fast)
+    calibration, table = calibrate(teacher, source, GroundTruth(args.root, scenes), scenes)
+    print(table)
+    print(calibration.summary())
+    metadata = model.metadata | {CALIBRATION_KEY: json.dumps(calibration.to_json())}
+    save_checkpoint(args.out, model.module, model.preset.name, metadata)
+    print(f"weights: {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
