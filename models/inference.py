@@ -20,7 +20,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from datasets.inputs import ModelInputs
 from models.ops.sparse_conv import SparseBatchNorm, SparseConv3d
 from models.presets import OccupancyNet, Preset
-from models.view_transform import LssViewTransform, PullViewTransform
+from models.view_transform import Lift, PullViewTransform
 
 M = TypeVar("M", bound=nn.Module)
 DENSE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -59,7 +59,7 @@ class Teacher:
     def forget_geometry(self) -> None:
         """Drop what was kept of the cameras' geometry, as if the next frame had another one."""
         for module in self.network.modules():
-            if isinstance(module, LssViewTransform | PullViewTransform):
+            if isinstance(module, Lift | PullViewTransform):
                 module.geometry.clear()
 
     @torch.inference_mode()
@@ -85,7 +85,7 @@ class Teacher:
             if self.fast:
                 stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
             elif self.device.type == "cuda":
-                stack.enter_context(torch.backends.cudnn.flags(allow_tf32=False))
+                stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
             logits: Tensor = self.network(inputs)
         return logits.float()
 

@@ -98,7 +98,7 @@ def fusion_r18_occ3d() -> Preset:
         inputs=InputSpec(height=256, width=704, lidar=True),
         network=_fusion(resnet18(outputs=(2, 3, 4)), head=HeadConfig()),
         parameters=21_354_248,
-        paper="EFFOcc-T, R18, camera and LiDAR, Occ3D-nuScenes: 51.49",
+        paper="EFFOcc-T, R18, camera and LiDAR, Occ3D-nuScenes (abstract): 51.49",
     )
 
 
@@ -110,7 +110,7 @@ def fusion_r50_occ3d() -> Preset:
         inputs=InputSpec(height=256, width=704, lidar=True),
         network=_fusion(resnet50(outputs=(2, 3, 4)), head=HeadConfig()),
         parameters=34_029_832,
-        paper="EFFOcc, R50, camera and LiDAR, Occ3D-nuScenes",
+        paper="EFFOcc, R50, camera and LiDAR, Occ3D-nuScenes; no published row",
     )
 
 
@@ -230,7 +230,7 @@ def lidar_occ3d() -> Preset:
         inputs=InputSpec(height=256, width=704, lidar=True),
         network=FusionConfig(camera=None, lidar=_fine_voxels()),
         parameters=8_730_352,
-        paper="EFFOcc-L, LiDAR only, with the 18 classes of Occ3D-nuScenes; no published row",
+        paper="EFFOcc-L, LiDAR only, Occ3D-nuScenes (Table I): 45.13",
     )
 
 
@@ -262,7 +262,7 @@ def flashocc_r50_distill() -> Preset:
         inputs=InputSpec(height=256, width=704, lidar=False),
         network=_flashocc(512),
         parameters=59_099_512,
-        paper="EFFOcc's distilled FlashOcc, R50, BEV features as wide as the teacher's: 33.89",
+        paper="EFFOcc's distilled FlashOcc, R50, BEV features as wide as the teacher's: 34.30",
     )
 
 
