@@ -2,6 +2,7 @@
 
     python scripts/benchmark.py models
     python scripts/benchmark.py models --preset fusion_r18_occ3d --device cuda --train --json OUT
+    python scripts/benchmark.py models --weights FILE --source nuscenes --root DIR
 
 Every preset is measured as it labels (``Teacher``: norms folded, channels last), exact and fast, on
 a made-up frame of real size and density or on the reference frame (``--oracle``). Beside it in the
@@ -18,7 +19,7 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -27,12 +28,21 @@ import torch
 from torch import nn
 from tqdm import tqdm
 
-from datasets.errors import AutolabelError
+from datasets.errors import AutolabelError, SetupError
 from datasets.example_inputs import example_inputs
-from datasets.inputs import ModelInputs
+from datasets.inputs import ModelInputs, collate, prepare_frame
+from datasets.sources.opening import SOURCES, open_source
+from models.checkpoint import load_checkpoint
 from models.inference import Teacher, agreement, keep_freed_memory
 from models.losses import voxel_cross_entropy
-from models.presets import PRESETS, Preset, build_network, count_parameters, preset
+from models.presets import (
+    PRESETS,
+    OccupancyNet,
+    Preset,
+    build_network,
+    count_parameters,
+    preset,
+)
 from models.profiling import StageCost, stage_costs
 from models.reference import load_arrays, reference_inputs
 
@@ -49,6 +59,9 @@ def main() -> int:
     add("--threads", type=int, default=2, help="CPU threads")
     add("--repeat", type=int, default=5, help="timed runs; the median counts")
     add("--batch", type=int, default=1, help="frames per run")
+    add("--weights", type=Path, help="trained weights instead of presets with random ones")
+    add("--source", choices=SOURCES, default="city")
+    add("--root", type=Path, help="log to take frames from instead of the made-up one")
     add("--past-sweeps", type=int, help="earlier sweeps in the made-up frame (as the preset says)")
     add("--oracle", type=Path, help="folder of reference outputs: use its frame (one sweep)")
     add("--train", action="store_true", help="a training step as well")
@@ -63,8 +76,12 @@ def main() -> int:
     limits = machine_limits(device, args.repeat)
     print(describe_machine(device, args.threads, limits))
     report: dict[str, Any] = {"machine": machine(device, args.threads) | limits, "presets": {}}
-    for name in args.preset:
-        report["presets"][name] = measure(preset(name), args, device, limits)
+    torch.manual_seed(0)
+    for chosen, network in networks(args):
+        inputs, origin = frames_for(chosen, args)
+        network = network.to(device).eval()
+        figures = measure(chosen, network, inputs.to(device), origin, args, limits)
+        report["presets"][chosen.name] = {"frame": origin} | figures
     if args.json:
         args.json.parent.mkdir(parents=True, exist_ok=True)
         args.json.write_text(json.dumps(report, indent=1) + "\n")
@@ -72,23 +89,46 @@ def main() -> int:
     return 0
 
 
-def measure(
-    chosen: Preset, args: argparse.Namespace, device: torch.device, limits: dict[str, float]
-) -> dict[str, Any]:
-    """Measure and print one preset; the figures as JSON values."""
-    steps = tqdm(total=6 + args.train, desc=chosen.name, leave=False)
+def networks(args: argparse.Namespace) -> Iterator[tuple[Preset, OccupancyNet]]:
+    """What shall be measured."""
+    if args.weights:
+        model = load_checkpoint(args.weights)
+        yield model.preset, model.module
+        return
+    for name in args.preset:
+        chosen = preset(name).with_reference_parity() if args.oracle else preset(name)
+        yield chosen, build_network(chosen.network)
+
+
+def frames_for(chosen: Preset, args: argparse.Namespace) -> tuple[ModelInputs, str]:
+    """A batch for the preset, and where it comes from."""
+    spec = chosen.inputs
     if args.oracle:
-        chosen = chosen.with_reference_parity()
         arrays = load_arrays(args.oracle, "teacher_r18")
-        inputs, frame = reference_inputs(arrays, arrays["sensor2keyego"]), "reference frame"
-    else:
-        spec = chosen.inputs
-        if args.past_sweeps is not None:
-            spec = replace(spec, past_sweeps=args.past_sweeps)
-        inputs, frame = example_inputs(spec, frames=args.batch), "made-up frame"
-    inputs = inputs.to(device)
-    torch.manual_seed(0)
-    network = build_network(chosen.network).to(device).eval()
+        return reference_inputs(arrays, arrays["sensor2keyego"]), "the reference frame"
+    if args.past_sweeps is not None:
+        spec = replace(spec, past_sweeps=args.past_sweeps)
+    if args.root is None:
+        return example_inputs(spec, frames=args.batch), "made-up frames"
+    source = open_source(args.source, args.root, past_sweeps=spec.past_sweeps)
+    frames = [f for s in source.scene_ids("all") for f in source.scene(s).frames]
+    if len(frames) < args.batch or spec.past_frames:
+        raise SetupError(f"{args.root}: too few frames for this batch and preset")
+    batch = [prepare_frame(source, frame, spec) for frame in frames[:: len(frames) // args.batch]]
+    return collate(batch[: args.batch]), f"frames of {args.root}"
+
+
+def measure(
+    chosen: Preset,
+    network: OccupancyNet,
+    inputs: ModelInputs,
+    origin: str,
+    args: argparse.Namespace,
+    limits: dict[str, float],
+) -> dict[str, Any]:
+    """Measure and print one network; the figures as JSON values."""
+    steps = tqdm(total=6 + args.train, desc=chosen.name, leave=False)
+    device = inputs.images.device
     exact, fast = Teacher(network, chosen), Teacher(network, chosen, fast=True)
     steps.update()
 
@@ -122,7 +162,7 @@ def measure(
     lidar = inputs.points is not None and chosen.inputs.lidar
     points = sum(map(len, inputs.points)) // B if lidar else 0
     print(f"\n{chosen.name}: {count_parameters(network):,} parameters; {chosen.paper}")
-    print(f"{B} {frame}(s) of {inputs.images.shape[1]} pictures, {points:,} points each")
+    print(f"{B} x {inputs.images.shape[1]} pictures, {points:,} points each: {origin}")
     for mode, table in tables.items():
         print(f"\n{mode} mode, per batch, geometry anew\n{table_text(table, limits, mode)}")
     print(
@@ -137,11 +177,10 @@ def measure(
     print(
         f"fast beside exact: {100 * close.same:.3f} % of voxels have the same class, "
         f"mIoU {100 * close.miou:.2f} %, confidence differs by at most {close.confidence:.4f} "
-        "(random weights)"
+        + ("" if args.weights else " (random weights)")
     )
     return {
         "parameters": count_parameters(network),
-        "frame": frame,
         "batch": B,
         "points": points,
         "seconds": seconds,

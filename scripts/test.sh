@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Install with the test extra and run the suite: bash scripts/test.sh [pytest options]
+# Install with the extras under test and run the suite: bash scripts/test.sh [pytest options]
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/setup_env.sh
 
 began=$SECONDS
-install_autolabel test
+install_autolabel test,swin,onnx
 installed=$SECONDS
 say "tests (install took $((installed - began)) s)"
 .venv/bin/ruff check .
