@@ -85,7 +85,9 @@ class Teacher:
             if self.fast:
                 stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
             elif self.device.type == "cuda":
-                stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+                stack.enter_context(
+                    torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
+                )
             logits: Tensor = self.network(inputs)
         return logits.float()
 
