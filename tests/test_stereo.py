@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
@@ -17,16 +18,17 @@ from autolabel.labeling import LabelingConfig, label_scene
 from datasets.errors import SceneError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, earlier_frames
 from datasets.geometry.grid import VoxelGrid
-from datasets.geometry.transforms import Transform
+from datasets.geometry.transforms import Transform, from_yaw
 from datasets.inputs import InputSpec, ModelInputs, collate, prepare_frame
 from datasets.training_sets import FrameSet, Target
+from models import reference
 from models.bev_trunk import BevResNetConfig
 from models.checkpoint import LoadedModel
 from models.fusion import CameraBranchConfig
 from models.heads import HeadConfig
 from models.inference import Teacher
 from models.ops.plane_sweep import matching_cost, sweep_positions
-from models.presets import build, preset
+from models.presets import build, build_network, preset
 from models.resnet import ResNetConfig
 from models.stereo import StereoConfig, StereoStudent
 from models.view_transform import Lift, LssConfig
@@ -560,3 +562,74 @@ def test_a_network_reads_what_a_log_gives() -> None:
         for k in range(3):
             inputs = collate([prepare_frame(log, frames[k], spec, earlier_frames(frames, k, 2))])
             assert torch.isfinite(net(inputs)).all()
+
+
+PUBLISHED_NORMS = {"bev_concat": 4702.287, "bev_neck": 4045.134, "logits": 5981.407}
+PUBLISHED_VALUES = {
+    "bev_concat": "0 0.26095 0 8.98615e-05 0.0560974 0 0 0.288472 0 0.111158 0.0560974 0",
+    "bev_neck": "0.3138 -0.0361861 0.460819 0.220372 -0.0317149 -0.519614 "
+    "0.480012 -0.0091383 0.223378 0.229696 -0.0608298 -0.484039",
+    "logits": "-1.4311 -1.60282 -0.942413 -1.2926 -1.6003 -0.549824 "
+    "-1.37044 -1.61972 -0.855566 -1.4287 -1.60867 -0.89201",
+}
+"""Of maps of the published code, for the inputs and weights below: norm, and twelve values. With
+FlashOcc's division by the depth; EFFOcc's copy adds 1e-5 to it."""
+PUBLISHED_CLASSES = (
+    "43895 398 82731 35177 1520 35446 42592 4459 35831 "
+    "37723 10758 2580 39671 44530 96212 42093 82260 2124"
+)
+"""Voxels of each class there."""
+FORMULA_GAINS = {
+    "img_backbone.conv1.weight": 0.03,
+    "img_view_transformer.depth_net.depth_mlp.fc1.weight": 0.002,
+    "img_view_transformer.depth_net.context_mlp.fc1.weight": 0.002,
+    "img_view_transformer.depth_net.cost_volumn_net.0.weight": 30.0,
+    "img_view_transformer.depth_net.cost_volumn_net.2.weight": 4.0,
+    "img_view_transformer.depth_net.depth_conv.4.weight": 0.04,
+    "img_view_transformer.depth_net.context_conv.weight": 0.1,
+    "img_bev_encoder_neck.up2.4.weight": 0.1,
+}
+"""They keep soft-max and gates unsaturated, so that every part of the network counts."""
+
+
+def driven(arrays: reference.Arrays, k: int) -> ModelInputs:
+    """The reference frame k key-frames earlier: pictures shifted, the vehicle further back."""
+    shift_px, back_m, yaw_rad = ((0, 0.0, 0.0), (7, 2.0, 0.02), (15, 4.0, 0.04))[k]
+    E = arrays["in_ego2global"].astype(np.float64)
+    moved = (E @ from_yaw(yaw_rad, (-back_m, 0, 0))).astype(np.float32).astype(np.float64)
+    poses = np.linalg.inv(E[0]) @ moved @ arrays["in_sensor2ego"].astype(np.float64)
+    rolled = dict(arrays) | {"canvas_u8": np.roll(arrays["canvas_u8"], shift_px, axis=2)}
+    inputs = reference.reference_inputs(rolled, poses.astype(np.float32))
+    return replace(inputs, points=None, depth=None)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(
+    not (reference.oracle_folder(os.environ) / "teacher_r18.npz").is_file(),
+    reason="no reference frame: set AUTOLABEL_ORACLE to the oracle folder",
+)
+def test_the_full_network_equals_the_published_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(reference, "GAINS", FORMULA_GAINS)
+    chosen = preset("flashocc_r50_4d_stereo").with_reference_parity()
+    network = build_network(chosen.network).eval()
+    reference.load_formula_weights(network)
+    maps: dict[str, Tensor] = {}
+    network.get_submodule("img_bev_encoder_backbone").register_forward_pre_hook(
+        lambda _m, args: maps.update(bev_concat=args[0].clone())
+    )
+    network.get_submodule("img_bev_encoder_neck").register_forward_hook(
+        lambda _m, _i, out: maps.update(bev_neck=out.clone())
+    )
+    arrays = reference.load_arrays(reference.oracle_folder(os.environ), "teacher_r18")
+    now, *past = (driven(arrays, k) for k in range(3))
+    with torch.inference_mode():
+        maps["logits"] = network(replace(now, previous=tuple(past)))
+    for name, norm in PUBLISHED_NORMS.items():
+        flat = maps[name].flatten().double()
+        step = len(flat) // 12
+        got = flat[step // 2 :: step][:12].tolist()
+        assert float(flat.norm()) == pytest.approx(norm, rel=1e-5), name
+        values = [float(v) for v in PUBLISHED_VALUES[name].split()]
+        assert got == pytest.approx(values, rel=1e-3, abs=2e-4), name
+    classes = maps["logits"].argmax(-1).flatten().bincount(minlength=18)
+    assert (classes - torch.tensor([int(n) for n in PUBLISHED_CLASSES.split()])).abs().max() <= 20
