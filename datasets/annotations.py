@@ -1,0 +1,82 @@
+"""What people have marked in a log: boxes on their tracks, and the classes of LiDAR points."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.errors import SceneError
+from datasets.frames import Frame, SceneSource
+from datasets.geometry.transforms import Transform, apply, inverse
+from datasets.taxonomy import Taxonomy
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Box:
+    """An object in one frame.
+
+    Attributes:
+        track: the same in every frame of the scene that shows the object.
+        class_id: of the source's taxonomy.
+        T_ego_box: box to ego at the LiDAR key-frame; the origin is the box's centre, X its front.
+        size_m: length (along X), width (along Y), height (along Z).
+
+    Raises:
+        SceneError: the size is not positive and finite, or the pose is not finite.
+    """
+
+    track: str
+    class_id: int
+    T_ego_box: Transform
+    size_m: tuple[float, float, float]
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.size_m).all() and min(self.size_m) > 0):
+            raise SceneError(where=f"box {self.track}", rule=f"bad size {self.size_m} m")
+        if self.T_ego_box.shape != (4, 4) or not np.isfinite(self.T_ego_box).all():
+            raise SceneError(where=f"box {self.track}", rule="the pose must be a finite 4x4 matrix")
+
+    def contains(
+        self, points_ego: NDArray[np.floating], *, margin_m: float = 0.0
+    ) -> NDArray[np.bool_]:
+        """Which points (N, 3) lie in the box, grown by a margin on every side."""
+        local = apply(inverse(self.T_ego_box), points_ego[:, :3])
+        inside: NDArray[np.bool_] = (np.abs(local) <= np.asarray(self.size_m) / 2 + margin_m).all(
+            axis=1
+        )
+        return inside
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotations:
+    """Of one key-frame.
+
+    Attributes:
+        boxes: every marked object.
+        point_classes: (N,) uint8, one per point of the key sweep in the order of
+            ``SceneSource.read_points``, 255 where nobody said; None: points are not marked.
+    """
+
+    boxes: tuple[Box, ...]
+    point_classes: NDArray[np.uint8] | None = None
+
+
+class AnnotatedSource(SceneSource, Protocol):
+    """A log with annotations.
+
+    Attributes:
+        taxonomy: what the class ids mean.
+    """
+
+    taxonomy: Taxonomy
+
+    def annotations(self, frame: Frame) -> Annotations:
+        """What is marked in a key-frame.
+
+        Raises:
+            SceneError: a row or file is damaged, or does not fit its point file.
+        """
+        ...
