@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,7 +40,7 @@ class Box:
             raise SceneError(where=f"box {self.track}", rule="the pose must be a finite 4x4 matrix")
 
     def contains(
-        self, points_ego: NDArray[np.floating], *, margin_m: float = 0.0
+        self, points_ego: NDArray[np.floating[Any]], *, margin_m: float = 0.0
     ) -> NDArray[np.bool_]:
         """Which points (N, 3) lie in the box, grown by a margin on every side."""
         local = apply(inverse(self.T_ego_box), points_ego[:, :3])
