@@ -214,7 +214,7 @@ def test_a_wrong_set_up_ends_in_one_line_and_code_2(options: list[str], rule: st
 
 def test_the_folder_is_the_environments_or_beside_the_project() -> None:
     assert oracle_folder({"AUTOLABEL_ORACLE": "/x"}) == Path("/x")
-    assert oracle_folder({}).resolve() == ROOT.parent / "shared" / "oracle"
+    assert oracle_folder({}).resolve() == (ROOT / ".." / "shared" / "oracle").resolve()
 
 
 def test_a_damaged_file_is_named(tmp_path: Path) -> None:

@@ -23,7 +23,6 @@ from datasets.inputs import InputSpec, ModelInputs, collate, prepare_frame
 from datasets.training_sets import FrameSet, Target
 from models import reference
 from models.bev_trunk import BevResNetConfig
-from models.checkpoint import LoadedModel
 from models.fusion import CameraBranchConfig
 from models.heads import HeadConfig
 from models.inference import Teacher
@@ -531,15 +530,14 @@ LABEL_GRID = VoxelGrid(min_m=(-8.0, -8.0, -1.0), size_m=(2.0,) * 3, shape=(8, 8,
 
 
 def test_labelling_shows_every_frame_with_its_earlier_ones() -> None:
-    log, module = DrivingLog(), SaysNothing()
-    model = LoadedModel(
-        module=module,  # type: ignore[arg-type]
-        preset=replace(preset("flashocc_r50_4d_stereo"), grid=LABEL_GRID, inputs=SPEC),
-        metadata={},
-        weights_sha256="ab" * 32,
+    log, chosen = (
+        DrivingLog(),
+        replace(preset("flashocc_r50_4d_stereo"), grid=LABEL_GRID, inputs=SPEC),
     )
-    label_scene(log.scene("a"), log, model, Calibration.uncalibrated(18), LabelingConfig())
-    assert module.shown == [[0, 0, 0], [1, 0, 1], [2, 1, 0], [3, 2, 1]]
+    teacher = Teacher(SaysNothing(), chosen)  # type: ignore[arg-type]
+    label_scene(log.scene("a"), log, teacher, Calibration.uncalibrated(18), LabelingConfig())
+    assert isinstance(teacher.network, SaysNothing)
+    assert teacher.network.shown == [[0, 0, 0], [1, 0, 1], [2, 1, 0], [3, 2, 1]]
 
 
 def test_the_folded_network_predicts_the_same() -> None:
