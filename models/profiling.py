@@ -25,6 +25,7 @@ OTHER = "other"
 STAGES = {
     "img_backbone": "image backbone",
     "img_neck": "image neck",
+    "img_view_transformer.matching": "stereo matching",
     "img_view_transformer.depth_and_context": "lift: depth network",
     "img_view_transformer.plan": "lift: geometry",
     "img_view_transformer.splat": "lift: pooling",
