@@ -46,6 +46,7 @@ from autolabel.labeling import LabelingConfig, store_header
 from datasets.errors import SetupError
 from datasets.label_store import LabelStore
 from datasets.sources.opening import SOURCES, open_source
+from datasets.splits import parse_labelled
 from models.checkpoint import CALIBRATION_KEY, LoadedModel, load_checkpoint
 
 DEFAULT_WEIGHTS = Path(models.__file__).parent / "weights" / "city_tiny_teacher.safetensors"
@@ -65,6 +66,9 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--split", required=True, help="split of the log, or scene ids separated by commas")
     add("--source", choices=SOURCES, default="city", help="kind of log (city: the built-in one)")
     add("--root", type=Path, help="folder of the log (city: runs/city, made on first use)")
+    add(
+        "--labelled", help="share in %% or file of scenes that count as labelled (20, as published)"
+    )
     add("--weights", type=Path, default=DEFAULT_WEIGHTS, help="teacher (the packaged city_tiny)")
     add("--preset", help="refuse weights of any other preset")
     add("--store", type=Path, default=Path("runs/labels.zarr"), help="label store to write")
@@ -111,7 +115,10 @@ def run(args: argparse.Namespace) -> JobSummary:
             file=sys.stderr,
         )
     root, past_sweeps = args.root.resolve(), config.input_spec(teacher.preset.inputs).past_sweeps
-    opener = functools.partial(open_source, args.source, root, past_sweeps=past_sweeps)
+    labelled = parse_labelled(args.labelled) if args.labelled else None
+    opener = functools.partial(
+        open_source, args.source, root, past_sweeps=past_sweeps, labelled=labelled
+    )
     source = opener()
     scene_ids = source.scene_ids(args.split)
     header = store_header(

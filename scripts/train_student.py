@@ -21,6 +21,7 @@ import torch
 from autolabel.calibrate import require_known_truth
 from datasets.errors import AutolabelError, SetupError
 from datasets.sources.opening import SOURCES, open_source
+from datasets.splits import parse_labelled
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels
 from models.checkpoint import save_checkpoint
 from models.presets import build, preset
@@ -31,6 +32,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--source", choices=SOURCES, default="city")
     parser.add_argument("--root", type=Path, default=Path("runs/city"))
+    parser.add_argument(
+        "--labelled", help="share in %% or file of scenes in the split labeled (20, as published)"
+    )
     parser.add_argument("--labels", type=Path, help="label store to learn from")
     parser.add_argument("--labelled-split", help="scenes whose ground truth is used as well")
     parser.add_argument("--preset", default="camera_tiny")
@@ -43,7 +47,8 @@ def main() -> int:
     args = parser.parse_args()
 
     chosen = preset(args.preset)
-    source = open_source(args.source, args.root, past_sweeps=0)
+    labelled = parse_labelled(args.labelled) if args.labelled else None
+    source = open_source(args.source, args.root, past_sweeps=0, labelled=labelled)
     labels: list[LabelSource] = []
     if args.labels:
         labels.append(PseudoLabels(args.labels, expect_grid=chosen.grid))

@@ -21,6 +21,7 @@ import torch
 from autolabel.calibrate import calibrate, require_known_truth
 from datasets.errors import AutolabelError, SetupError
 from datasets.sources.opening import SOURCES, open_source
+from datasets.splits import parse_labelled
 from datasets.training_sets import FrameSet, GroundTruth
 from models.checkpoint import CALIBRATION_KEY, save_checkpoint
 from models.inference import Teacher
@@ -32,6 +33,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     parser.add_argument("--source", choices=SOURCES, default="city")
     parser.add_argument("--root", type=Path, default=Path("runs/city"))
+    parser.add_argument(
+        "--labelled", help="share in %% or file of scenes in the split labeled (20, as published)"
+    )
     parser.add_argument("--split", default="labeled", help="scenes that carry ground truth")
     parser.add_argument("--preset", default="city_tiny")
     parser.add_argument("--out", type=Path, default=Path("runs/teacher"))
@@ -45,7 +49,9 @@ def main() -> int:
 
     chosen = preset(args.preset)
     require_known_truth(chosen)
-    source = open_source(args.source, args.root, past_sweeps=chosen.inputs.past_sweeps)
+    labelled = parse_labelled(args.labelled) if args.labelled else None
+    sweeps = chosen.inputs.past_sweeps
+    source = open_source(args.source, args.root, past_sweeps=sweeps, labelled=labelled)
     scenes = source.scene_ids(args.split)
     if not 1 <= args.held_out < len(scenes):
         raise SetupError(

@@ -17,7 +17,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import points_in_ego
 from datasets.geometry.transforms import apply, inverse
 from datasets.inputs import InputSpec, prepare_frame
-from datasets.sources.nuscenes import NuScenesSource, labelled_subset
+from datasets.sources.nuscenes import NuScenesSource
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get("AUTOLABEL_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -196,12 +196,3 @@ def test_unknown_splits_and_roots_are_refused(real: Path, tmp_path: Path) -> Non
         NuScenesSource(tmp_path / "nowhere", past_sweeps=0)
     with pytest.raises(SetupError, match=r"v1\.0-"):
         NuScenesSource(tmp_path, past_sweeps=0)
-
-
-def test_the_labelled_share_follows_the_published_draw() -> None:
-    tokens = [f"{i:04d}" for i in range(700)]
-    chosen = [int(t) for t in labelled_subset(tokens, 0.05)]
-    assert chosen[:10] == [654, 114, 25, 281, 250, 228, 142, 104, 692, 558]
-    sums = {35: 10633, 70: 22579, 140: 50547, 280: 101003, 420: 148555, 560: 198872}
-    for count, expected in sums.items():
-        assert sum(int(t) for t in labelled_subset(tokens, count / 700)) == expected

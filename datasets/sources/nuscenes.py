@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,6 +22,7 @@ from PIL import Image
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
+from datasets.splits import PUBLISHED_SHARE, Labelled, divide
 
 CAMERA_ORDER = (
     "CAM_FRONT_LEFT",
@@ -46,8 +46,8 @@ class NuScenesSource:
         past_sweeps, future_sweeps: at most so many neighbours of a key sweep; fewer where the
             chain ends or files are missing.
         splits: scene names of further splits (they win over the official ones).
-        labelled_share: part of the training scenes that ``labeled`` names; ``unlabeled`` is the
-            rest (see ``labelled_subset``).
+        labelled: which training scenes ``labeled`` names; ``unlabeled`` is the rest. None: what
+            ``splits`` says, or else the published 20 %.
         name, licence: of the log; the licence goes into every store made from it.
 
     Raises:
@@ -62,7 +62,7 @@ class NuScenesSource:
         future_sweeps: int = 0,
         version: str | None = None,
         splits: Mapping[str, Sequence[str]] | None = None,
-        labelled_share: float = 0.2,
+        labelled: Labelled | None = None,
         name: str = "nuscenes",
         licence: str = "CC BY-NC-SA 4.0 (nuScenes terms of use): non-commercial",
     ) -> None:
@@ -71,7 +71,7 @@ class NuScenesSource:
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
         self.version = version or _only_version(self.root)
         self._scenes: dict[str, dict[str, Any]] = {s["name"]: s for s in self._tables.scene}
-        self._splits = self._known_splits(splits or {}, labelled_share)
+        self._splits = self._known_splits(splits or {}, labelled)
 
     @functools.cached_property
     def _tables(self) -> Any:
@@ -85,20 +85,19 @@ class NuScenesSource:
         return {k: v for k, v in self.__dict__.items() if k != "_tables"}
 
     def _known_splits(
-        self, extra: Mapping[str, Sequence[str]], labelled_share: float
+        self, extra: Mapping[str, Sequence[str]], labelled: Labelled | None
     ) -> dict[str, tuple[str, ...]]:
         present = self._scenes.keys()
         known = {"all": tuple(sorted(present))}
         for name, scenes in create_splits_scenes().items():
             if here := tuple(s for s in scenes if s in present):
                 known[name] = here
-        train = known.get("train", ())
-        if train:
-            by_token = {self._scenes[name]["token"]: name for name in train}
-            chosen = set(labelled_subset(list(by_token), labelled_share))
-            known["labeled"] = tuple(n for t, n in by_token.items() if t in chosen)
-            known["unlabeled"] = tuple(n for t, n in by_token.items() if t not in chosen)
         known.update({name: tuple(scenes) for name, scenes in extra.items()})
+        if labelled is not None or "labeled" not in known:
+            train = known.get("train", known["all"])
+            tokens = {name: str(self._scenes[name]["token"]) for name in train}
+            share = PUBLISHED_SHARE if labelled is None else labelled
+            known["labeled"], known["unlabeled"] = divide(tokens, share)
         return known
 
     def scene_ids(self, split: str) -> tuple[str, ...]:
@@ -252,18 +251,6 @@ class NuScenesSource:
                 digest.update(f"{sweep.timestamp_us} {_size(sweep.path)}".encode())
                 digest.update(sweep.T_ego_lidar.tobytes())
         return digest.hexdigest()
-
-
-def labelled_subset(tokens: Sequence[str], share: float) -> tuple[str, ...]:
-    """Scene tokens that count as labelled: ``random.seed(42)``, sample of the sorted tokens.
-
-    This is the published protocol (EFFOcc ``nuscenes_dataset_occ.py``), so equal shares of the
-    700 training scenes name the same scenes.
-    """
-    if not 0 <= share <= 1:
-        raise ValueError(f"a share lies in 0..1, got {share}")
-    ordered = sorted(tokens)
-    return tuple(random.Random(42).sample(ordered, round(share * len(ordered))))
 
 
 def _only_version(root: Path) -> str:

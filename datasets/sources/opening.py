@@ -7,6 +7,7 @@ from pathlib import Path
 from datasets.errors import SetupError
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import MARKER, CityConfig, city_splits, ensure_city
+from datasets.splits import Labelled
 
 SOURCES = ("city", "nuscenes")
 DEFAULT_CITY = CityConfig(labeled_scenes=4, unlabeled_scenes=8, val_scenes=3)
@@ -15,9 +16,18 @@ the same labelled share and calibrated on a further 3, never on an unlabelled or
 
 
 def open_source(
-    kind: str, root: Path, *, past_sweeps: int, future_sweeps: int = 0
+    kind: str,
+    root: Path,
+    *,
+    past_sweeps: int,
+    future_sweeps: int = 0,
+    labelled: Labelled | None = None,
 ) -> NuScenesSource:
     """The log at ``root``; the built-in city is generated there on first use.
+
+    Args:
+        labelled: which training scenes ``labeled`` names (``parse_labelled``); None: as the log
+            says, or else the published 20 %.
 
     Raises:
         SetupError: unknown kind, or no such log at ``root``.
@@ -25,7 +35,9 @@ def open_source(
     if kind not in SOURCES:
         raise SetupError(f"unknown source {kind!r}; known: {', '.join(SOURCES)}")
     if kind == "nuscenes":
-        return NuScenesSource(root, past_sweeps=past_sweeps, future_sweeps=future_sweeps)
+        return NuScenesSource(
+            root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, labelled=labelled
+        )
     if not (root / MARKER).exists():  # any finished city will do, whatever its size
         ensure_city(root, DEFAULT_CITY)
     return NuScenesSource(
@@ -33,6 +45,7 @@ def open_source(
         past_sweeps=past_sweeps,
         future_sweeps=future_sweeps,
         splits=city_splits(root),
+        labelled=labelled,
         name="city",
         licence="CC0-1.0 (synthetic)",
     )

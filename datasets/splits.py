@@ -1,0 +1,71 @@
+"""Which scenes count as labelled: the paper's draw of a percentage, or a user's own list."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from datasets.errors import SetupError
+
+Labelled = float | tuple[str, ...]
+"""A share 0..1 of the training scenes, or scene ids."""
+PUBLISHED_SHARE = 0.2
+
+
+def parse_labelled(text: str) -> Labelled:
+    """What a command line says: a percentage such as ``20`` or ``20%``, or a file that names one
+    scene a line.
+
+    Raises:
+        SetupError: neither, or the percentage is not within 0..100.
+    """
+    try:
+        percent = float(text.removesuffix("%"))
+    except ValueError:
+        try:
+            lines = Path(text).read_text().split()
+        except OSError as error:
+            raise SetupError(
+                f"--labelled {text}: neither a percentage nor a readable file of scene names "
+                f"({error.strerror})"
+            ) from error
+        if not lines:
+            raise SetupError(f"{text}: names no scene") from None
+        return tuple(lines)
+    if not 0 <= percent <= 100:
+        raise SetupError(f"--labelled {text}: a percentage lies in 0..100")
+    return percent / 100
+
+
+def divide(
+    tokens: Mapping[str, str], labelled: Labelled
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Labelled and other scene ids, both in the order of ``tokens`` (scene id -> token).
+
+    Raises:
+        SetupError: a scene of the list is not among these.
+    """
+    if isinstance(labelled, float):
+        drawn = set(labelled_subset(list(tokens.values()), labelled))
+        chosen = {scene for scene, token in tokens.items() if token in drawn}
+    else:
+        chosen = set(labelled)
+        if unknown := sorted(chosen - tokens.keys()):
+            raise SetupError(f"labelled scenes that the log does not have: {', '.join(unknown)}")
+    return (
+        tuple(scene for scene in tokens if scene in chosen),
+        tuple(scene for scene in tokens if scene not in chosen),
+    )
+
+
+def labelled_subset(tokens: Sequence[str], share: float) -> tuple[str, ...]:
+    """Scene tokens that count as labelled: ``random.seed(42)``, sample of the sorted tokens.
+
+    This is the published protocol (EFFOcc ``nuscenes_dataset_occ.py``), so equal shares of the
+    700 training scenes name the same scenes.
+    """
+    if not 0 <= share <= 1:
+        raise ValueError(f"a share lies in 0..1, got {share}")
+    ordered = sorted(tokens)
+    return tuple(random.Random(42).sample(ordered, round(share * len(ordered))))
