@@ -113,3 +113,23 @@ def test_memory_setting_changes_no_result() -> None:
     before = (x * 2).sum()
     keep_freed_memory()
     assert torch.equal(before, (x * 2).sum())
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["city_tiny", "camera_tiny"])
+def test_exact_mode_on_a_gpu_equals_the_cpu(name: str) -> None:
+    network, inputs = trained(name), random_inputs(preset(name).inputs)
+    want = Teacher(network, preset(name)).predict(inputs)
+    on_gpu = Teacher(network.cuda(), preset(name))
+    got = on_gpu.predict(inputs)
+    assert (got.cpu() - want).abs().max() <= 1e-3 + 1e-4 * want.abs().max()
+    assert torch.equal(got, on_gpu.predict(inputs)), "not reproducible"
+
+
+@pytest.mark.gpu
+def test_fast_mode_on_a_gpu_is_close() -> None:
+    network, inputs = trained("city_tiny").cuda(), random_inputs(preset("city_tiny").inputs)
+    exact = Teacher(network, preset("city_tiny")).predict(inputs)
+    fast = Teacher(network, preset("city_tiny"), fast=True).predict(inputs)
+    close = agreement(exact, fast)
+    assert close.same > 0.95 and close.confidence < 0.1
