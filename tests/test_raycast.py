@@ -14,6 +14,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import (
     PinholeView,
     camera_visible,
+    first_hits,
     lidar_evidence,
     pixel_directions,
     visible_from_cameras,
@@ -247,3 +248,55 @@ def test_more_obstacles_never_show_more_free_space(seed: int) -> None:
     a = visible_from_cameras(some, CUBES, [camera])
     b = visible_from_cameras(more, CUBES, [camera])
     assert not (b & ~a & ~more).any()
+
+
+# ---- first hits ----------------------------------------------------------------------------------
+
+
+def test_a_ray_ends_where_it_leaves_the_first_occupied_voxel() -> None:
+    occupied = np.zeros(CUBES.shape, bool)
+    occupied[4, 5, 5] = True
+    rays = np.array([[2.0, 0, 0], [-1.0, 0, 0]])
+    cells, leaves = first_hits(occupied, np.array([1.5, 5.5, 5.5]), rays)
+    assert cells.tolist() == [[4, 5, 5], [0, 5, 5]]  # the second leaves the grid
+    assert leaves.tolist() == [3.5 / 2, 1.5]
+
+
+def test_the_voxel_of_the_origin_counts_even_if_left_at_once() -> None:
+    occupied = np.zeros(CUBES.shape, bool)
+    occupied[4, 5, 5] = True
+    cells, leaves = first_hits(occupied, np.array([4.0, 5.5, 5.5]), np.array([[-1.0, 0, 0]]))
+    assert cells.tolist() == [[4, 5, 5]] and leaves.tolist() == [0.0]
+
+
+def test_a_ray_beside_the_grid_ends_nowhere_and_one_from_outside_enters_it() -> None:
+    occupied = np.ones(CUBES.shape, bool)
+    origins = np.array([[-3.0, 5.5, 5.5], [-3.0, 50.0, 5.5]])
+    cells, leaves = first_hits(occupied, origins, np.tile([1.0, 0, 0], (2, 1)))
+    assert cells.tolist() == [[0, 5, 5], [-1, -1, -1]]
+    assert leaves.tolist() == [4.0, np.inf]
+
+
+@pytest.mark.parametrize("bad", [np.nan, 0.0])
+def test_first_hits_refuse_a_ray_without_direction(bad: float) -> None:
+    with pytest.raises(ValueError, match="direction"):
+        first_hits(np.zeros(CUBES.shape, bool), np.zeros(3), np.array([[bad, 0.0, 0.0]]))
+
+
+@FEW
+@given(INSIDE, st.tuples(*[st.floats(-1, 1)] * 3), st.integers(0, 2**32 - 1))
+def test_first_hits_agree_with_what_a_camera_sees(
+    start: tuple[float, ...], direction: tuple[float, ...], seed: int
+) -> None:
+    ray = np.array([direction])
+    if np.abs(ray).max() < 1e-3:
+        return
+    occupied = np.random.default_rng(seed).random(GRID.shape) < 0.1
+    origin, steps = GRID.cells(np.array(start)), ray / np.asarray(GRID.size_m)
+    occupied[tuple(np.floor(origin).astype(int))] = False  # it does not blind a camera
+    cells, _ = first_hits(occupied, origin, steps)
+    seen = camera_visible(occupied, GRID, np.array(start), ray)
+    hit = voxels(seen & occupied)
+    assert tuple(cells[0]) in voxels(seen)
+    assert hit in ({tuple(cells[0])}, set())
+    assert bool(hit) == occupied[tuple(cells[0])]

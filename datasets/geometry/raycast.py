@@ -1,11 +1,12 @@
-"""Voxel traversal: what LiDAR rays hit and pass, and what cameras can see.
+"""Voxel traversal: what LiDAR rays hit and pass, what cameras can see, what a ray meets first.
 
 Traversal after Amanatides and Woo, "A fast voxel traversal algorithm for ray tracing" (1987).
-The steps along each axis are counted beforehand, so that a ray always ends in the voxel that
-``VoxelGrid.indices`` gives for its end, whatever the rounding on the way.
+The steps of a ray with a known end are counted beforehand, so that it always ends in the voxel that
+``VoxelGrid.indices`` gives for its end, whatever the rounding on the way. Of equally near faces a
+ray crosses z before y before x, the order that the published RayIoU follows.
 
-Legend: R rays, X Y Z voxels of the grid. Grids are indexed [x, y, z]. One thread: the counters
-are shared between rays, and the result must not depend on scheduling.
+Legend: R rays, X Y Z voxels of the grid. Grids are indexed [x, y, z]. One thread where counters
+are shared between rays: the result must not depend on scheduling.
 """
 
 from __future__ import annotations
@@ -97,13 +98,13 @@ def _evidence(origins: Any, ends: Any, hits: Any, passes: Any) -> None:
             if passes[x, y, z] < 255:
                 passes[x, y, z] += 1
             left -= 1
-            if tx <= ty and tx <= tz:
+            if tx < ty and tx < tz:
                 x += step_x
                 cx -= 1
                 tx = tx + dtx if cx > 0 else _FAR
                 if x < 0 or x >= nx:
                     left = -1
-            elif ty <= tz:
+            elif ty < tz:
                 y += step_y
                 cy -= 1
                 ty = ty + dty if cy > 0 else _FAR
@@ -177,12 +178,12 @@ def _march(occupied: Any, origins: Any, directions: Any, visible: Any) -> None:
         if enter > 0.0 and occupied[x, y, z]:
             continue
         while True:
-            if tx <= ty and tx <= tz:
+            if tx < ty and tx < tz:
                 x += step_x
                 tx += dtx
                 if x < 0 or x >= nx:
                     break
-            elif ty <= tz:
+            elif ty < tz:
                 y += step_y
                 ty += dty
                 if y < 0 or y >= ny:
@@ -227,6 +228,73 @@ def camera_visible(
     return visible
 
 
+@numba.njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
+def _first_hits(occupied: Any, origins: Any, directions: Any, cells: Any, leaves: Any) -> None:
+    nx, ny, nz = occupied.shape
+    for r in numba.prange(directions.shape[0]):
+        q = r % origins.shape[0]
+        ox, oy, oz = origins[q, 0], origins[q, 1], origins[q, 2]
+        dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
+        enter, leave = _slab(ox, dx, nx, 0.0, _FAR)
+        enter, leave = _slab(oy, dy, ny, enter, leave)
+        enter, leave = _slab(oz, dz, nz, enter, leave)
+        if enter > leave:
+            continue
+        x, step_x, tx, dtx = _axis(ox, dx, enter, nx)
+        y, step_y, ty, dty = _axis(oy, dy, enter, ny)
+        z, step_z, tz, dtz = _axis(oz, dz, enter, nz)
+        inside = True
+        while inside:
+            cells[r, 0], cells[r, 1], cells[r, 2] = x, y, z
+            hit = occupied[x, y, z]
+            if tx < ty and tx < tz:
+                leaves[r] = tx
+                x += step_x
+                tx += dtx
+                inside = 0 <= x < nx
+            elif ty < tz:
+                leaves[r] = ty
+                y += step_y
+                ty += dty
+                inside = 0 <= y < ny
+            else:
+                leaves[r] = tz
+                z += step_z
+                tz += dtz
+                inside = 0 <= z < nz
+            if hit:
+                break
+
+
+def first_hits(
+    occupied: NDArray[np.bool_],  # (X, Y, Z)
+    origins: NDArray[np.float64],  # (R, 3) or (3,)
+    directions: NDArray[np.float64],  # (R, 3)
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """The voxel in which each ray ends: the first occupied one, or else the last of the grid.
+
+    The voxel that holds a ray's origin counts, even where the ray leaves it at once. Unlike above,
+    coordinates are cells (``VoxelGrid.cells``), so that a caller decides on their rounding.
+
+    Returns:
+        Indices of those voxels, (R, 3) int64, and where the rays leave them: (R,) float64, in
+        lengths of the direction. -1 and inf for a ray that never meets the grid.
+
+    Raises:
+        ValueError: shapes do not fit, a value is not finite or a direction is zero.
+    """
+    starts = np.ascontiguousarray(np.atleast_2d(origins), np.float64)
+    rays = np.ascontiguousarray(directions, np.float64)
+    if rays.ndim != 2 or rays.shape[1:] != (3,) or starts.shape not in ((1, 3), rays.shape):
+        raise ValueError(f"shapes do not fit: {np.shape(origins)} and {np.shape(directions)}")
+    if not (np.isfinite(starts).all() and np.isfinite(rays).all() and rays.any(axis=1).all()):
+        raise ValueError("an origin or a direction is not finite, or a direction is zero")
+    cells, leaves = np.full(rays.shape, -1, np.int64), np.full(len(rays), np.inf)
+    if len(rays):
+        _first_hits(np.ascontiguousarray(occupied), starts, rays, cells, leaves)
+    return cells, leaves
+
+
 def pixel_directions(view: PinholeView, *, stride: int = 1) -> NDArray[np.float64]:
     """Ray directions of a picture's pixels in the ego frame.
 
@@ -269,11 +337,11 @@ def _is_clear(
             return False
         at_home = False
         left -= 1
-        if tx <= ty and tx <= tz:
+        if tx < ty and tx < tz:
             x += step_x
             cx -= 1
             tx = tx + dtx if cx > 0 else _FAR
-        elif ty <= tz:
+        elif ty < tz:
             y += step_y
             cy -= 1
             ty = ty + dty if cy > 0 else _FAR
