@@ -19,10 +19,9 @@ from numpy.typing import NDArray
 from autolabel.confidence import Calibration
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene, SceneSource, earlier_frames, points_in_ego
-from datasets.geometry.grid import VoxelGrid
-from datasets.geometry.raycast import lidar_evidence, visible_from_cameras
 from datasets.inputs import FrameInputs, InputSpec, collate, prepare_frame
 from datasets.label_store import StoreHeader
+from datasets.visibility import RAY_COLUMNS, camera_mask, sweep_evidence
 from datasets.voxel_labels import MaskBit, SceneLabels
 from models.checkpoint import LoadedModel
 from models.inference import Teacher
@@ -53,7 +52,7 @@ class LabelingConfig:
 
     min_confidence: float = 0.5
     past_sweeps: int | None = None
-    ray_columns: int = 400
+    ray_columns: int = RAY_COLUMNS
     store_evidence: bool = False
     fast: bool = False
     threads: int = 1
@@ -110,7 +109,7 @@ def label_scene(
         points = inputs.points
         if frame.lidar is not None and (points is None or spec.reference_parity):
             points = points_in_ego(source, frame, past=spec.past_sweeps)
-        hits, passes = _lidar_evidence(frame, points, grid)
+        hits, passes = sweep_evidence(frame, points, grid)
         mask[k] = _observation_mask(semantics[k], hits, passes, frame, teacher.preset, config)
         observed = mask[k] & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
         mask[k][observed & reaches[level]] |= np.uint8(MaskBit.TRUSTED)
@@ -192,23 +191,6 @@ def _predict(
     return predicted.to(torch.uint8).cpu().numpy(), raw
 
 
-def _lidar_evidence(
-    frame: Frame, points: NDArray[np.float32] | None, grid: VoxelGrid
-) -> tuple[Voxels, Voxels]:
-    """Hits and passes (X, Y, Z) of the points (P, 5), each ray from where its sweep was taken."""
-    if points is None or frame.lidar is None:
-        return np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
-    sweeps = (frame.lidar, *frame.past_sweeps)
-    # a point carries its sweep's time lag, computed just so when the points were gathered
-    lags = np.array(
-        [(frame.lidar.timestamp_us - s.timestamp_us) * 1e-6 for s in sweeps], np.float32
-    )
-    order = np.argsort(lags)
-    sweep_of = order[np.searchsorted(lags[order], points[:, 4])]
-    origins = np.array([s.T_ego_lidar[:3, 3] for s in sweeps])[sweep_of]
-    return lidar_evidence(origins, points[:, :3], grid)
-
-
 def _observation_mask(
     semantics: Voxels,
     hits: Voxels,
@@ -218,9 +200,9 @@ def _observation_mask(
     config: LabelingConfig,
 ) -> Voxels:
     """Every bit but ``TRUSTED``, (X, Y, Z)."""
-    stride = max(1, min((v.width for v in frame.cameras), default=1) // config.ray_columns)
     occupied = semantics != preset.taxonomy.free_id
-    visible = visible_from_cameras(occupied, preset.grid, frame.cameras, stride=stride)
+    columns = config.ray_columns
+    visible = camera_mask(occupied, preset.grid, frame.cameras, ray_columns=columns)
     mask = np.zeros(semantics.shape, np.uint8)
     for bit, where in (
         (MaskBit.LIDAR_OBSERVED, (hits > 0) | (passes > 0)),

@@ -19,10 +19,12 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 from PIL import Image
 
+from datasets.annotations import Annotations, Box
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
+from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
 
 CAMERA_ORDER = (
     "CAM_FRONT_LEFT",
@@ -36,9 +38,45 @@ LIDAR = "LIDAR_TOP"
 MAX_AZIMUTH_GAP_DEG = 20
 """A spinning LiDAR's turn has no wider gap: the ground answers everywhere."""
 
+OCC3D_NAMES = {
+    "noise": "others",
+    "animal": "others",
+    "human.pedestrian.adult": "pedestrian",
+    "human.pedestrian.child": "pedestrian",
+    "human.pedestrian.construction_worker": "pedestrian",
+    "human.pedestrian.personal_mobility": "others",
+    "human.pedestrian.police_officer": "pedestrian",
+    "human.pedestrian.stroller": "others",
+    "human.pedestrian.wheelchair": "others",
+    "movable_object.barrier": "barrier",
+    "movable_object.debris": "others",
+    "movable_object.pushable_pullable": "others",
+    "movable_object.trafficcone": "traffic_cone",
+    "static_object.bicycle_rack": "others",
+    "vehicle.bicycle": "bicycle",
+    "vehicle.bus.bendy": "bus",
+    "vehicle.bus.rigid": "bus",
+    "vehicle.car": "car",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.emergency.ambulance": "others",
+    "vehicle.emergency.police": "others",
+    "vehicle.motorcycle": "motorcycle",
+    "vehicle.trailer": "trailer",
+    "vehicle.truck": "truck",
+    "flat.driveable_surface": "driveable_surface",
+    "flat.other": "other_flat",
+    "flat.sidewalk": "sidewalk",
+    "flat.terrain": "terrain",
+    "static.manmade": "manmade",
+    "static.other": "others",
+    "static.vegetation": "vegetation",
+    "vehicle.ego": "others",
+}
+"""The 32 categories of nuScenes and nuScenes-lidarseg as the classes of Occ3D-nuScenes."""
+
 
 class NuScenesSource:
-    """A ``SceneSource`` over a nuScenes root.
+    """An ``AnnotatedSource`` over a nuScenes root.
 
     Args:
         root: the folder that holds ``v1.0-*``, ``samples`` and ``sweeps``.
@@ -53,6 +91,8 @@ class NuScenesSource:
     Raises:
         SetupError: no such folder, no or several table folders, tables that do not load.
     """
+
+    taxonomy: Taxonomy = OCC3D_NUSCENES
 
     def __init__(
         self,
@@ -238,6 +278,76 @@ class NuScenesSource:
         _check_full_turn(points, sweep.path)
         return points
 
+    def annotations(self, frame: Frame) -> Annotations:
+        """Boxes of a key-frame and, where the log has nuScenes-lidarseg, the classes of its points.
+
+        Format: ``sample_annotation.json`` (global boxes, sizes as width, length, height) and
+        ``lidarseg/*/<token>_lidarseg.bin``, one uint8 ``category.index`` per point of the key
+        sweep. A track is an instance token. No frame of the test split has either.
+
+        Raises:
+            SceneError: a row is damaged, a category is unknown, or the classes do not fit the
+                points.
+        """
+        try:
+            sample = self._tables.get("sample", frame.token)
+            T_ego_global = inverse(frame.T_global_ego)
+            boxes = tuple(self._box(token, T_ego_global) for token in sample["anns"])
+            classes = self._point_classes(sample["data"].get(LIDAR))
+        except KeyError as error:
+            raise SceneError(
+                where=f"scene {frame.scene_id}",
+                frame=frame.token,
+                rule=f"broken table link {error} in its annotations",
+            ) from error
+        except (ValueError, TypeError) as error:
+            raise SceneError(
+                where=f"scene {frame.scene_id}",
+                frame=frame.token,
+                rule=f"damaged row of its annotations: {error}",
+            ) from error
+        return Annotations(boxes=boxes, point_classes=classes)
+
+    def _box(self, token: str, T_ego_global: Transform) -> Box:
+        row = self._tables.get("sample_annotation", token)
+        width, length, height = (float(v) for v in row["size"])
+        return Box(
+            track=row["instance_token"],
+            class_id=_class_of(row["category_name"]),
+            T_ego_box=T_ego_global @ _pose(row, table="sample_annotation.json"),
+            size_m=(length, width, height),
+        )
+
+    @functools.cached_property
+    def _lidarseg(self) -> dict[str, Path]:
+        """Class file of every marked sweep, by the token of its ``sample_data``."""
+        rows = getattr(self._tables, "lidarseg", ())
+        return {row["sample_data_token"]: self.root / row["filename"] for row in rows}
+
+    def _point_classes(self, key: str | None) -> NDArray[np.uint8] | None:
+        if key is None or key not in self._lidarseg:
+            return None
+        path = self._lidarseg[key]
+        points = self.root / self._tables.get("sample_data", key)["filename"]
+        try:
+            marks = np.fromfile(path, np.uint8)
+            expected = points.stat().st_size // 20
+        except OSError as error:
+            raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
+        if len(marks) != expected:
+            raise SceneError(
+                where=str(path), rule=f"{len(marks)} classes for {expected} points of {points.name}"
+            )
+        used, inverse_of = np.unique(marks, return_inverse=True)
+        names = {int(row["index"]): row["name"] for row in self._tables.category}
+        unknown = [int(i) for i in used if int(i) not in names]
+        if unknown:
+            raise SceneError(
+                where=str(path), rule=f"class {unknown[0]} is no index of category.json"
+            )
+        table = np.array([_class_of(names[int(i)]) for i in used], np.uint8)
+        return np.asarray(table[inverse_of], np.uint8)
+
     def fingerprint(self, scene_id: str) -> str:
         digest = hashlib.sha256()
         for frame in self.scene(scene_id).frames:
@@ -268,6 +378,12 @@ def _pose(record: dict[str, Any], *, table: str) -> Transform:
         return from_quaternion(record["rotation"], record["translation"])
     except (ValueError, TypeError) as error:
         raise SceneError(where=table, frame=str(record["token"]), rule=str(error)) from error
+
+
+def _class_of(category: str) -> int:
+    if category not in OCC3D_NAMES:
+        raise SceneError(where="category.json", rule=f"unknown category {category!r}")
+    return OCC3D_NUSCENES.id_of(OCC3D_NAMES[category])
 
 
 def _check_full_turn(points: NDArray[np.float32], path: Path) -> None:

@@ -1,0 +1,125 @@
+"""What LiDAR and cameras observed of a voxel grid: the one definition behind every mask.
+
+- A voxel's ``hits`` are the returns that end in it, its ``passes`` the rays that cross it on their
+  way to a return elsewhere. Both are counted to 255 and kept beside the verdicts. A ray starts
+  where its own sweep was taken.
+- It is LiDAR-observed where there is a hit or a pass; elsewhere it is unknown, not free.
+- It is camera-visible where a camera of the frame sees it through a given occupancy
+  (``visible_from_cameras``): per pixel ray and per occupied voxel.
+
+Legend: P returns, X Y Z voxels. Everything is in the frame's ego frame; ``in_lidar_frame`` turns a
+frame around for grids that lie along the LiDAR's axes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.frames import CameraView, Frame, SceneSource, points_in_ego
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.raycast import lidar_evidence, visible_from_cameras
+
+Counts = NDArray[np.uint8]
+RAY_COLUMNS = 400
+"""Rays per picture row. Far surfaces do not depend on it: they are looked at voxel by voxel."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Visibility:
+    """What was observed of each voxel.
+
+    Attributes:
+        hits, passes: (X, Y, Z) uint8 LiDAR evidence that stays at 255.
+        camera: (X, Y, Z) bool, camera-visible.
+
+    Raises:
+        ValueError: the shapes differ.
+    """
+
+    hits: Counts
+    passes: Counts
+    camera: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if not self.hits.shape == self.passes.shape == self.camera.shape:
+            raise ValueError(
+                f"shapes differ: hits {self.hits.shape}, passes {self.passes.shape}, "
+                f"camera {self.camera.shape}"
+            )
+
+    @property
+    def lidar(self) -> NDArray[np.bool_]:
+        """(X, Y, Z) LiDAR-observed."""
+        return (self.hits > 0) | (self.passes > 0)
+
+
+def frame_visibility(
+    source: SceneSource,
+    frame: Frame,
+    grid: VoxelGrid,
+    occupied: NDArray[np.bool_] | None = None,  # (X, Y, Z)
+    *,
+    past: int = 0,
+    future: int = 0,
+) -> Visibility:
+    """Masks of a frame on any grid.
+
+    Args:
+        occupied: what hides things from the cameras; None: the voxels with a LiDAR hit.
+        past, future: sweeps to use beside the key sweep.
+
+    Raises:
+        SceneError: a point file is bad.
+        ValueError: ``occupied`` is not of the grid's shape.
+    """
+    points = None
+    if frame.lidar is not None:
+        points = points_in_ego(source, frame, past=past, future=future)
+    hits, passes = sweep_evidence(frame, points, grid)
+    camera = camera_mask(hits > 0 if occupied is None else occupied, grid, frame.cameras)
+    return Visibility(hits=hits, passes=passes, camera=camera)
+
+
+def sweep_evidence(
+    frame: Frame,
+    points: NDArray[np.float32] | None,  # (P, 5)
+    grid: VoxelGrid,
+) -> tuple[Counts, Counts]:
+    """Hits and passes (X, Y, Z) of points gathered by ``points_in_ego``.
+
+    Each ray starts where its sweep was taken. No points: nothing is hit or passed.
+    """
+    if points is None or frame.lidar is None:
+        return np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
+    sweeps = (frame.lidar, *frame.past_sweeps, *frame.future_sweeps)
+    # a point carries its sweep's time lag, computed just so when the points were gathered
+    lags = np.array(
+        [(frame.lidar.timestamp_us - s.timestamp_us) * 1e-6 for s in sweeps], np.float32
+    )
+    order = np.argsort(lags)
+    sweep_of = order[np.searchsorted(lags[order], points[:, 4])]
+    origins = np.array([s.T_ego_lidar[:3, 3] for s in sweeps])[sweep_of]
+    return lidar_evidence(origins, points[:, :3], grid)
+
+
+def camera_mask(
+    occupied: NDArray[np.bool_],  # (X, Y, Z)
+    grid: VoxelGrid,
+    views: Sequence[CameraView],
+    *,
+    ray_columns: int = RAY_COLUMNS,
+) -> NDArray[np.bool_]:
+    """Voxels (X, Y, Z) that a camera sees through the given occupancy; none without a camera.
+
+    Args:
+        ray_columns: rays per picture row; wider pictures are sampled.
+
+    Raises:
+        ValueError: ``occupied`` is not of the grid's shape.
+    """
+    stride = max(1, min((v.width for v in views), default=1) // ray_columns)
+    return visible_from_cameras(occupied, grid, views, stride=stride)
