@@ -155,6 +155,17 @@ def test_one_origin_and_one_origin_per_ray_agree() -> None:
     assert all((a == b).all() for a, b in zip(one, many, strict=True))
 
 
+def test_rays_counted_in_two_parts_give_the_counts_of_all() -> None:
+    rng = np.random.default_rng(1)
+    ends, origin = rng.uniform(-3, 3, (300, 3)), np.array([0.1, 0.2, 1.0])
+    whole = lidar_evidence(origin, ends, GRID)
+    parts = lidar_evidence(origin, ends[:120], GRID)
+    lidar_evidence(origin, ends[120:], GRID, onto=parts)
+    assert all((a == b).all() for a, b in zip(whole, parts, strict=True))
+    with pytest.raises(ValueError, match="counts"):
+        lidar_evidence(origin, ends, CUBES, onto=parts)
+
+
 # ---- cameras -------------------------------------------------------------------------------------
 
 

@@ -37,7 +37,7 @@ class PinholeView(Protocol):
     def T_ego_camera(self) -> Transform: ...  # noqa: N802
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _slab(o: float, d: float, n: int, enter: float, leave: float) -> tuple[float, float]:
     """Narrow the part of a ray that is in the grid by one axis; enter > leave: nothing is left."""
     if d == 0.0:
@@ -50,7 +50,7 @@ def _slab(o: float, d: float, n: int, enter: float, leave: float) -> tuple[float
     return max(enter, a), min(leave, b)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _axis(o: float, d: float, t: float, n: int) -> tuple[int, int, float, float]:
     """Walk along one axis from parameter t: cell, step, t of the next face, t between faces."""
     cell = min(max(int(np.floor(o + t * d)), 0), n - 1)
@@ -61,7 +61,7 @@ def _axis(o: float, d: float, t: float, n: int) -> tuple[int, int, float, float]
     return cell, 0, _FAR, _FAR
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _evidence(origins: Any, ends: Any, hits: Any, passes: Any) -> None:
     nx, ny, nz = hits.shape
     for r in range(ends.shape[0]):
@@ -127,12 +127,15 @@ def lidar_evidence(
     origins_m: NDArray[Any],  # (R, 3) or (3,)
     ends_m: NDArray[Any],  # (R, 3)
     grid: VoxelGrid,
+    *,
+    onto: tuple[NDArray[np.uint8], NDArray[np.uint8]] | None = None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Count what LiDAR rays say about each voxel.
 
     Args:
         origins_m: sensor position of every ray, or one for all; metres in the grid's frame.
         ends_m: the returns.
+        onto: hits and passes of earlier rays, which are counted on in place.
 
     Returns:
         ``hits`` and ``passes``, both (X, Y, Z) uint8 that stay at 255 once they reach it. A hit is
@@ -151,13 +154,15 @@ def lidar_evidence(
         raise ValueError(f"origins_m has shape {np.shape(origins_m)} for {len(ends)} rays")
     if not (np.isfinite(origins).all() and np.isfinite(ends).all()):
         raise ValueError("a ray's origin or end is not finite")
-    hits, passes = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
+    hits, passes = onto or (np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8))
+    if not hits.shape == passes.shape == grid.shape:
+        raise ValueError(f"counts have shapes {hits.shape}, {passes.shape}, the grid {grid.shape}")
     if len(ends):
         _evidence(np.ascontiguousarray(origins), np.ascontiguousarray(ends), hits, passes)
     return hits, passes
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _march(occupied: Any, origins: Any, directions: Any, visible: Any) -> None:
     nx, ny, nz = occupied.shape
     for r in range(directions.shape[0]):
@@ -309,7 +314,7 @@ def pixel_directions(view: PinholeView, *, stride: int = 1) -> NDArray[np.float6
     return np.asarray(rays @ view.T_ego_camera[:3, :3].T)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _is_clear(
     occupied: Any, ox: float, oy: float, oz: float, px: float, py: float, pz: float
 ) -> bool:
@@ -352,7 +357,7 @@ def _is_clear(
     return True
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _faces_to(cell: int, o: float) -> float:
     """Where the face of a cell that looks to coordinate o lies, just within; -1 for none."""
     if o < cell:
@@ -362,7 +367,7 @@ def _faces_to(cell: int, o: float) -> float:
     return -1.0
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _reach(occupied: Any, origin: Any, P: Any, width: int, height: int, visible: Any) -> None:
     """Mark each occupied voxel that one camera reaches. ``P`` (3, 4): cells to pixels."""
     nx, ny, nz = occupied.shape
