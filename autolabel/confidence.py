@@ -16,6 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from datasets.metrics.calibration import ConfidenceCounts, calibration_error
+
 N_BINS = 256
 LOGIT_RANGE = (-4.0, 14.0)
 """Bins are uniform in logit(p), so they are fine near 1, where most voxels are."""
@@ -53,7 +55,7 @@ def bin_of(raw_confidence: NDArray[Any]) -> NDArray[np.int64]:
     return np.searchsorted(_INNER_EDGES, p, side="right")
 
 
-class CalibrationHistogram:
+class CalibrationHistogram(ConfidenceCounts):
     """Counts of voxels and of right ones per predicted class and bin. Streaming and mergeable.
 
     Args:
@@ -62,12 +64,11 @@ class CalibrationHistogram:
     """
 
     def __init__(self, n_classes: int, *, free_id: int | None = None) -> None:
+        super().__init__(n_classes, N_BINS)
         free_id = n_classes - 1 if free_id is None else free_id
         if not 0 <= free_id < n_classes:
             raise ValueError(f"free id {free_id} is not in 0..{n_classes - 1}")
         self.free_id = free_id
-        self.seen: NDArray[np.int64] = np.zeros((n_classes, N_BINS), np.int64)
-        self.right: NDArray[np.int64] = np.zeros((n_classes, N_BINS), np.int64)
 
     def update(
         self,
@@ -80,24 +81,13 @@ class CalibrationHistogram:
         Raises:
             ValueError: shapes differ, a class is unknown, or a confidence is not in 0..1.
         """
-        if not raw_confidence.shape == predicted.shape == correct.shape:
-            raise ValueError(
-                f"shapes differ: {raw_confidence.shape}, {predicted.shape}, {correct.shape}"
-            )
-        K = len(self.seen)
-        if predicted.size and not 0 <= int(predicted.min()) <= int(predicted.max()) < K:
-            raise ValueError(f"a predicted class is not in 0..{K - 1}")
-        flat = predicted.astype(np.int64) * N_BINS + bin_of(raw_confidence)
-        size = K * N_BINS
-        self.seen += np.bincount(flat.ravel(), minlength=size).reshape(K, N_BINS)
-        self.right += np.bincount(flat[correct], minlength=size).reshape(K, N_BINS)
+        self.count(bin_of(raw_confidence), predicted, correct)
 
     def merge(self, other: CalibrationHistogram) -> None:
         """Add the counts of another part of the data."""
         if other.seen.shape != self.seen.shape or other.free_id != self.free_id:
             raise ValueError("the histograms are of different class lists")
-        self.seen += other.seen
-        self.right += other.right
+        self.add(other)
 
     def fit(self) -> Calibration:
         """The map of every class; with no sample at all, P(right) is taken for one half."""
@@ -209,11 +199,13 @@ class Calibration:
     def reliability(self, histogram: CalibrationHistogram) -> Reliability:
         """How far confidence is from the truth on (preferably other) labelled frames."""
         after = np.asarray(self.levels)[self.table]
+        before = np.broadcast_to(BIN_CENTRES, after.shape)
+        seen, right = histogram.seen, histogram.right
         return Reliability(
-            samples=int(histogram.seen.sum()),
-            ece_before=_calibration_error(histogram, np.broadcast_to(BIN_CENTRES, after.shape)),
-            ece_after=_calibration_error(histogram, after),
-            class_ece_before=_class_errors(histogram, np.broadcast_to(BIN_CENTRES, after.shape)),
+            samples=int(seen.sum()),
+            ece_before=calibration_error(before, seen, right),
+            ece_after=calibration_error(after, seen, right),
+            class_ece_before=_class_errors(histogram, before),
             class_ece_after=_class_errors(histogram, after),
         )
 
@@ -236,26 +228,8 @@ class Reliability:
     class_ece_after: tuple[float, ...]
 
 
-def _calibration_error(
-    histogram: CalibrationHistogram,
-    confidence: NDArray[np.float64],  # (K, B) given to each cell of the histogram
-) -> float:
-    n = histogram.seen.sum()
-    if n == 0:
-        return float("nan")
-    values, group = np.unique(confidence, return_inverse=True)
-    group = group.reshape(-1)
-    seen = np.bincount(group, weights=histogram.seen.ravel())
-    right = np.bincount(group, weights=histogram.right.ravel())
-    return float(np.abs(right - seen * values).sum() / n)
-
-
 def _class_errors(
     histogram: CalibrationHistogram, confidence: NDArray[np.float64]
 ) -> tuple[float, ...]:
-    errors = []
-    for k in range(len(histogram.seen)):
-        one = CalibrationHistogram(1, free_id=0)
-        one.seen, one.right = histogram.seen[k : k + 1], histogram.right[k : k + 1]
-        errors.append(_calibration_error(one, confidence[k : k + 1]))
-    return tuple(errors)
+    rows = zip(confidence, histogram.seen, histogram.right, strict=True)
+    return tuple(calibration_error(c, seen, right) for c, seen, right in rows)
