@@ -15,6 +15,7 @@ from datasets.geometry.raycast import (
     PinholeView,
     camera_visible,
     first_hits,
+    first_hits_plain,
     lidar_evidence,
     pixel_directions,
     visible_from_cameras,
@@ -311,3 +312,17 @@ def test_first_hits_agree_with_what_a_camera_sees(
     assert tuple(cells[0]) in voxels(seen)
     assert hit in ({tuple(cells[0])}, set())
     assert bool(hit) == occupied[tuple(cells[0])]
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**32 - 1))
+def test_first_hits_equal_their_plain_twin_to_the_last_bit(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    occupied = rng.random(GRID.shape) < 0.05
+    origins = rng.uniform(0, GRID.shape, (500, 3))
+    origins[:100] = np.floor(origins[:100])  # on faces, edges and corners
+    rays = rng.normal(size=(500, 3))
+    rays[50:200] = rng.choice([-1.0, 0.0, 1.0], (150, 3))  # along axes and diagonals
+    rays[~rays.any(axis=1)] = (0.0, 0.0, 1.0)
+    fast, plain = (f(occupied, origins, rays) for f in (first_hits, first_hits_plain))
+    assert (fast[0] == plain[0]).all() and (fast[1] == plain[1]).all()

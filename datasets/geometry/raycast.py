@@ -300,6 +300,33 @@ def first_hits(
     return cells, leaves
 
 
+def first_hits_plain(
+    occupied: NDArray[np.bool_],  # (X, Y, Z)
+    origins: NDArray[np.float64],  # (R, 3)
+    directions: NDArray[np.float64],  # (R, 3)
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Twin of ``first_hits`` in plain numpy, for rays that start inside the grid: all rays in step.
+
+    Slow; what the fast one is checked against.
+    """
+    cells, leaves = np.empty(directions.shape, np.int64), np.empty(len(directions))
+    at, step = np.floor(origins).astype(np.int64), np.sign(directions).astype(np.int64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        t = np.where(step == 0, np.inf, (at + (step > 0) - origins) / directions)
+        dt = np.abs(1 / directions)
+    rays = np.arange(len(directions))
+    while len(rays):
+        x, y, z = at[rays].T
+        tx, ty, tz = t[rays].T
+        axis = np.where((tx < ty) & (tx < tz), 0, np.where(ty < tz, 1, 2))
+        cells[rays], leaves[rays] = at[rays], t[rays, axis]
+        at[rays, axis] += step[rays, axis]
+        t[rays, axis] += dt[rays, axis]
+        inside = ((at[rays] >= 0) & (at[rays] < occupied.shape)).all(axis=1)
+        rays = rays[inside & ~occupied[x, y, z]]
+    return cells, leaves
+
+
 def pixel_directions(view: PinholeView, *, stride: int = 1) -> NDArray[np.float64]:
     """Ray directions of a picture's pixels in the ego frame.
 
