@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from datasets.annotations import AnnotatedSource
 from datasets.errors import SetupError
+from datasets.sources.folder import FolderSource
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import MARKER, CityConfig, city_splits, ensure_city
 from datasets.splits import Labelled
 
-SOURCES = ("city", "nuscenes")
+SOURCES = ("city", "nuscenes", "folder")
 DEFAULT_CITY = CityConfig(labeled_scenes=4, unlabeled_scenes=8, val_scenes=3)
 """What the demo generates. The shipped teacher was trained on its labelled scenes and 17 more of
 the same labelled share and calibrated on a further 3, never on an unlabelled or validation one."""
@@ -22,7 +24,7 @@ def open_source(
     past_sweeps: int,
     future_sweeps: int = 0,
     labelled: Labelled | None = None,
-) -> NuScenesSource:
+) -> AnnotatedSource:
     """The log at ``root``; the built-in city is generated there on first use.
 
     Args:
@@ -36,6 +38,10 @@ def open_source(
         raise SetupError(f"unknown source {kind!r}; known: {', '.join(SOURCES)}")
     if kind == "nuscenes":
         return NuScenesSource(
+            root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, labelled=labelled
+        )
+    if kind == "folder":
+        return FolderSource(
             root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, labelled=labelled
         )
     if not (root / MARKER).exists():  # any finished city will do, whatever its size

@@ -1,0 +1,482 @@
+"""A user's own log as a plain folder: JSON, pictures and point files.
+
+    LOG/
+      log.json
+      scenes/<scene id>/
+        scene.json
+        annotations.json        optional
+        ...                     pictures and point files, wherever scene.json says
+
+JSON is read strictly: a missing, unknown or doubled key, a wrong type or a number that is not
+finite is an error that names file, place and rule. Paths are relative to the scene's folder and
+stay in it. Times are whole microseconds of one clock, lengths metres, picture measures pixels.
+
+The vehicle frame is X forward, Y left, Z up, its origin on the ground below the middle of the rear
+axle. ``T_dst_src`` (POSE) takes coordinates in src to dst. It is ``{"rotation_wxyz": [w, x, y, z],
+"translation_m": [x, y, z]}`` or a 4x4 matrix in nested lists.
+
+**log.json**::
+
+    {
+      "format": "autolabel-folder", "version": 1,
+      "name": "my-log",
+      "licence": "ours, internal",
+      "taxonomy": "occ3d-nuscenes",
+      "splits": {"train": ["scene-a", "scene-c"], "labeled": ["scene-a"], "val": ["scene-b"]},
+      "points": {"intensity_max": 255, "bin_columns": ["x", "y", "z", "intensity", "ring"]}
+    }
+
+The licence goes into every store made from the log. ``taxonomy`` (the class list of annotations;
+this is the default), ``splits`` and ``points`` may be left out. ``intensity_max`` is the brightest
+intensity in the point files (255), ``bin_columns`` what ``.bin`` files hold (the first four).
+The split ``all`` is every folder of ``scenes/`` that has a scene.json. Where ``splits`` does not
+name ``labeled``, it is the published draw of 20 % of ``train`` (else of all); ``unlabeled`` is the
+rest.
+
+**scene.json**::
+
+    {
+      "cameras": {"front": {"width": 1920, "height": 1080, "T_vehicle_camera": POSE,
+                            "intrinsics": [[fx, 0, cx], [0, fy, cy], [0, 0, 1]]}},
+      "lidars": {"top": {"T_vehicle_lidar": POSE}},
+      "sweeps": [{"file": "lidar/0001.npz", "lidar": "top", "timestamp_us": 1000,
+                  "T_global_vehicle": POSE}],
+      "frames": [{"token": "0001", "sweep": "lidar/0001.npz",
+                  "cameras": [{"camera": "front", "file": "front/0001.jpg",
+                               "timestamp_us": 1020}]}]
+    }
+
+Cameras look along z, x right, y down; pictures (anything Pillow reads) are without distortion, and
+intrinsics hold for their stored size. ``sweeps`` stand in time order and may come between the
+key-frames. The points of a sweep are brought to its timestamp and stand in the LiDAR's own frame,
+whose origin is where the rays begin. A frame takes time and pose from its key ``sweep``; one
+without LiDAR states ``timestamp_us`` and ``T_global_vehicle`` itself. A camera entry may state its
+own ``T_global_vehicle``; else the poses of sweeps and frames before and after are interpolated (at
+most 1 s apart; continued by at most 0.2 s, and no longer than they are apart, at the ends).
+
+**Point files**: ``.npz`` with an array ``points`` (N, 4) float32 of x, y, z, intensity; ``.bin``,
+rows of float32; ``.ply`` (ascii or binary little-endian) with vertex properties x, y, z, intensity.
+Classes of points, uint8 ids of the taxonomy or 255: array ``classes`` (N,) in the ``.npz``, or
+beside ``0001.bin`` a file ``0001.classes.npy``.
+
+**annotations.json** holds boxes by frame token; X of the box is the object's front, the origin its
+centre, ``size_m`` length, width, height. ``T_global_box`` may stand for ``T_vehicle_box``::
+
+    {"frames": {"0001": [{"track": "7", "class": "car", "size_m": [4.5, 1.9, 1.6],
+                          "T_vehicle_box": POSE}]}}
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.spatial.transform import Rotation
+
+from datasets.annotations import Annotations, Box
+from datasets.errors import SceneError, SetupError
+from datasets.frames import CameraView, Frame, LidarSweep, Scene
+from datasets.geometry.transforms import Transform, inverse
+from datasets.sources import point_files
+from datasets.sources.point_files import PointFormat
+from datasets.sources.scene_files import read_picture, scene_fingerprint
+from datasets.sources.strict_json import Record, read_record
+from datasets.splits import PUBLISHED_SHARE, Labelled, divide
+from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCC_FLOW, OPENOCCUPANCY
+
+FORMAT, VERSION = "autolabel-folder", 1
+TAXONOMIES = {t.name: t for t in (OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCCUPANCY, OPENOCC_FLOW)}
+MAX_POSE_GAP_US = 1_000_000
+MAX_EXTRAPOLATION_US = 200_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Camera:
+    width: int
+    height: int
+    intrinsics: NDArray[np.float64]
+    T_vehicle_camera: Transform
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Sweep:
+    path: Path
+    timestamp_us: int
+    T_global_vehicle: Transform
+    T_vehicle_lidar: Transform
+
+
+class FolderSource:
+    """An ``AnnotatedSource`` over a folder as the module describes it.
+
+    Args:
+        root: the folder that holds ``log.json``.
+        past_sweeps, future_sweeps: at most so many neighbours of a key sweep.
+        labelled: which training scenes ``labeled`` names; None: what the log's splits say, or else
+            the published 20 %.
+
+    Raises:
+        SetupError: no such folder, or ``log.json`` is not as described.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        past_sweeps: int,
+        future_sweeps: int = 0,
+        labelled: Labelled | None = None,
+    ) -> None:
+        self.root = Path(root)
+        self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
+        if not (self.root / "log.json").is_file():
+            raise SetupError(f"{self.root}: no log.json (expected a folder log)")
+        self._scene_ids = tuple(
+            sorted(p.parent.name for p in self.root.glob("scenes/*/scene.json"))
+        )
+        try:
+            self._read_log(labelled)
+        except SceneError as error:
+            raise SetupError(str(error)) from None
+        self._boxes: tuple[str, dict[str, tuple[_GlobalBox, ...]]] | None = None
+
+    def _read_log(self, labelled: Labelled | None) -> None:
+        log = read_record(self.root / "log.json", str(self.root / "log.json"))
+        stated = log.take("format", str), log.take("version", int)
+        if stated != (FORMAT, VERSION):
+            raise log.error(f"format {stated[0]!r} version {stated[1]}, not {FORMAT!r} {VERSION}")
+        self.name, self.licence = log.take("name", str), log.take("licence", str)
+        name = log.take("taxonomy", str) if "taxonomy" in log else OCC3D_NUSCENES.name
+        if name not in TAXONOMIES:
+            raise log.error(f"unknown taxonomy {name!r}; known: {', '.join(TAXONOMIES)}")
+        self.taxonomy = TAXONOMIES[name]
+        self._form = PointFormat()
+        if "points" in log:
+            self._form = _point_format(log.record("points"))
+        self._splits = self._known_splits(log, labelled)
+        log.done()
+
+    def _known_splits(self, log: Record, labelled: Labelled | None) -> dict[str, tuple[str, ...]]:
+        if not self._scene_ids:
+            raise log.error("no scene: there is no scenes/*/scene.json beside it")
+        if odd := [s for s in self._scene_ids if "," in s]:
+            raise log.error(f"scene names hold no comma: {odd[0]}")
+        known = {"all": self._scene_ids}
+        if "splits" in log:
+            splits = log.record("splits")
+            for name in splits:
+                known[name] = splits.texts(name)
+                if unknown := sorted(set(known[name]) - set(self._scene_ids)):
+                    raise splits.error(f"{name!r} names scenes that are not there: {unknown[0]}")
+                if len(set(known[name])) < len(known[name]):
+                    raise splits.error(f"{name!r} names a scene twice")
+        if labelled is None and "labeled" in known:
+            rest = tuple(s for s in self._scene_ids if s not in known["labeled"])
+            known.setdefault("unlabeled", rest)
+        else:
+            share = PUBLISHED_SHARE if labelled is None else labelled
+            train = known.get("train", known["all"])
+            known["labeled"], known["unlabeled"] = divide({s: s for s in train}, share)
+        return known
+
+    def scene_ids(self, split: str) -> tuple[str, ...]:
+        """Scene ids of a split: ``all``, one of log.json, ``labeled``, ``unlabeled``, or scene ids
+        separated by commas."""
+        if split in self._splits:
+            return self._splits[split]
+        names = tuple(split.split(","))
+        if set(names) <= set(self._scene_ids):
+            return names
+        raise SetupError(
+            f"{self.root}: unknown split {split!r}; it has {', '.join(sorted(self._splits))}, "
+            "or name scenes separated by commas"
+        )
+
+    def scene(self, scene_id: str) -> Scene:
+        if scene_id not in self._scene_ids:
+            raise KeyError(scene_id)
+        folder = self.root / "scenes" / scene_id
+        data = read_record(folder / "scene.json", f"scenes/{scene_id}/scene.json")
+        cameras = {name: _camera(r) for name, r in _named(data, "cameras")}
+        lidars = {name: _lidar(r) for name, r in _named(data, "lidars")}
+        sweeps = _sweeps(data, folder, lidars)
+        moments = [_Moment(r, sweeps) for r in data.records("frames", at="frame")]
+        data.done()
+        if not moments:
+            raise data.error("it has no frame")
+        tokens: set[str] = set()
+        for moment in moments:
+            if moment.token in tokens:
+                raise moment.record.error("the token is that of another frame")
+            tokens.add(moment.token)
+        known = {s.timestamp_us: s.T_global_vehicle for s in sweeps.values()}
+        known |= {m.timestamp_us: m.T_global_vehicle for m in moments}
+        path = _Trajectory(known)
+        order = tuple(sweeps.values())
+        frames = tuple(self._frame(scene_id, folder, m, cameras, order, path) for m in moments)
+        return Scene(scene_id=scene_id, frames=frames)
+
+    def _frame(
+        self,
+        scene_id: str,
+        folder: Path,
+        moment: _Moment,
+        cameras: dict[str, _Camera],
+        sweeps: tuple[_Sweep, ...],
+        path: _Trajectory,
+    ) -> Frame:
+        T_ego_global = inverse(moment.T_global_vehicle)
+        views = tuple(
+            _view(entry, folder, cameras, path, T_ego_global)
+            for entry in moment.record.records("cameras", at=f"{moment.token}, camera")
+        )
+        moment.record.done()
+        if len({view.name for view in views}) < len(views):
+            raise moment.record.error("a camera occurs twice")
+        k = sweeps.index(moment.sweep) if moment.sweep else 0
+        past = sweeps[max(0, k - self.past_sweeps) : k][::-1] if moment.sweep else ()
+        future = sweeps[k + 1 : k + 1 + self.future_sweeps] if moment.sweep else ()
+        return Frame(
+            scene_id=scene_id,
+            token=moment.token,
+            timestamp_us=moment.timestamp_us,
+            T_global_ego=moment.T_global_vehicle,
+            cameras=views,
+            lidar=_in_ego(moment.sweep, T_ego_global) if moment.sweep else None,
+            past_sweeps=tuple(_in_ego(s, T_ego_global) for s in past),
+            future_sweeps=tuple(_in_ego(s, T_ego_global) for s in future),
+        )
+
+    def read_image(self, view: CameraView) -> NDArray[np.uint8]:
+        return read_picture(view, stated_by="scene.json")
+
+    def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        return point_files.read_points(sweep.path, self._form)
+
+    def annotations(self, frame: Frame) -> Annotations:
+        """Boxes and point classes of a key-frame; none where the log has none."""
+        if self._boxes is None or self._boxes[0] != frame.scene_id:
+            self._boxes = frame.scene_id, self._read_boxes(frame.scene_id)
+        T_ego_global = inverse(frame.T_global_ego)
+        boxes = tuple(
+            Box(
+                track=b.track,
+                class_id=b.class_id,
+                T_ego_box=T_ego_global @ b.T_global_box,
+                size_m=b.size_m,
+            )
+            for b in self._boxes[1].get(frame.token, ())
+        )
+        classes = None
+        if frame.lidar is not None:
+            classes = point_files.read_classes(
+                frame.lidar.path,
+                n_points=len(self.read_points(frame.lidar)),
+                n_classes=self.taxonomy.n_classes,
+            )
+        return Annotations(boxes=boxes, point_classes=classes)
+
+    def _read_boxes(self, scene_id: str) -> dict[str, tuple[_GlobalBox, ...]]:
+        path = self.root / "scenes" / scene_id / "annotations.json"
+        if not path.exists():
+            return {}
+        data = read_record(path, f"scenes/{scene_id}/annotations.json")
+        frames = data.record("frames")
+        data.done()
+        poses = {f.token: f.T_global_ego for f in self.scene(scene_id).frames}
+        boxes = {}
+        for token in frames:
+            if token not in poses:
+                raise data.error(f"scene.json has no frame {token}")
+            rows = frames.records(token, at=f"{token}, box")
+            boxes[token] = tuple(_box(row, self.taxonomy.names, poses[token]) for row in rows)
+        return boxes
+
+    def fingerprint(self, scene_id: str) -> str:
+        return scene_fingerprint(self.scene(scene_id))
+
+
+class _Moment:
+    """A key-frame: its time and pose are those of its sweep, or stated where it has none."""
+
+    def __init__(self, record: Record, sweeps: dict[str, _Sweep]) -> None:
+        self.record = record
+        self.token = record.take("token", str)
+        record.at = self.token
+        self.sweep: _Sweep | None = None
+        if "sweep" in record:
+            name = record.take("sweep", str)
+            if name not in sweeps:
+                raise record.error(f"its sweep {name} is not among the sweeps")
+            self.sweep = sweeps[name]
+            self.timestamp_us = self.sweep.timestamp_us
+            self.T_global_vehicle = self.sweep.T_global_vehicle
+        else:
+            self.timestamp_us = record.take("timestamp_us", int)
+            self.T_global_vehicle = record.pose("T_global_vehicle")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _GlobalBox:
+    track: str
+    class_id: int
+    T_global_box: Transform
+    size_m: tuple[float, float, float]
+
+
+class _Trajectory:
+    """Where the vehicle was at times between the stated ones."""
+
+    def __init__(self, poses: dict[int, Transform]) -> None:
+        self.poses = poses
+        self.times_us = np.array(sorted(poses), np.int64)
+
+    def at(self, time_us: int) -> Transform | None:
+        """The pose; None too far from the stated ones."""
+        if time_us in self.poses:
+            return self.poses[time_us]
+        if len(self.times_us) < 2:
+            return None
+        i = int(np.clip(np.searchsorted(self.times_us, time_us), 1, len(self.times_us) - 1))
+        a, b = int(self.times_us[i - 1]), int(self.times_us[i])
+        outside = max(a - time_us, time_us - b)
+        if b - a > MAX_POSE_GAP_US or outside > min(MAX_EXTRAPOLATION_US, b - a):
+            return None
+        T_a, T_b = self.poses[a], self.poses[b]
+        share = (time_us - a) / (b - a)
+        turn = Rotation.from_matrix(T_a[:3, :3].T @ T_b[:3, :3]).as_rotvec()
+        T = np.eye(4)
+        T[:3, :3] = T_a[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
+        T[:3, 3] = T_a[:3, 3] + share * (T_b[:3, 3] - T_a[:3, 3])
+        return T
+
+
+def _named(data: Record, key: str) -> list[tuple[str, Record]]:
+    group = data.record(key)
+    return [(name, group.record(name, at=f"{key} {name}")) for name in group]
+
+
+def _point_format(record: Record) -> PointFormat:
+    default = PointFormat()
+    top = record.number("intensity_max") if "intensity_max" in record else default.intensity_max
+    columns = record.texts("bin_columns") if "bin_columns" in record else default.bin_columns
+    record.done()
+    try:
+        return PointFormat(intensity_max=top, bin_columns=columns)
+    except ValueError as error:
+        raise record.error(str(error)) from None
+
+
+def _camera(record: Record) -> _Camera:
+    width, height = record.take("width", int), record.take("height", int)
+    if min(width, height) < 1:
+        raise record.error(f"width and height must be positive, are {width} x {height}")
+    K = record.numbers("intrinsics", (3, 3))
+    if K[0, 0] <= 0 or K[1, 1] <= 0 or (K[2] != [0, 0, 1]).any() or K[1, 0] != 0:
+        raise record.error("'intrinsics' must be [[fx, s, cx], [0, fy, cy], [0, 0, 1]], fx, fy > 0")
+    T = record.pose("T_vehicle_camera")
+    record.done()
+    return _Camera(width=width, height=height, intrinsics=K, T_vehicle_camera=T)
+
+
+def _lidar(record: Record) -> Transform:
+    T = record.pose("T_vehicle_lidar")
+    record.done()
+    return T
+
+
+def _box(record: Record, names: tuple[str, ...], T_global_vehicle: Transform) -> _GlobalBox:
+    track, name = record.take("track", str), record.take("class", str)
+    if name not in names:
+        raise record.error(f"unknown class {name!r}; known: {', '.join(names)}")
+    if "T_global_box" in record:
+        T_global_box = record.pose("T_global_box")
+    else:
+        T_global_box = T_global_vehicle @ record.pose("T_vehicle_box")
+    length, width, height = record.numbers("size_m", (3,)).tolist()
+    if min(length, width, height) <= 0:
+        raise record.error(f"'size_m' must be positive, is {[length, width, height]}")
+    record.done()
+    return _GlobalBox(
+        track=track,
+        class_id=names.index(name),
+        T_global_box=T_global_box,
+        size_m=(length, width, height),
+    )
+
+
+def _sweeps(data: Record, folder: Path, lidars: dict[str, Transform]) -> dict[str, _Sweep]:
+    sweeps: dict[str, _Sweep] = {}
+    last_us: int | None = None
+    for record in data.records("sweeps", at="sweep"):
+        name = record.take("file", str)
+        path = _inside(folder, name, record)
+        record.at = f"sweep {name}"
+        if path.suffix not in point_files.SUFFIXES:
+            raise record.error(f"a point file ends in {', '.join(point_files.SUFFIXES)}")
+        if name in sweeps:
+            raise record.error("it occurs twice")
+        lidar = record.take("lidar", str)
+        if lidar not in lidars:
+            raise record.error(f"unknown lidar {lidar!r}")
+        time_us = record.take("timestamp_us", int)
+        if last_us is not None and time_us < last_us:
+            raise record.error(f"sweeps out of time order: {time_us} us after {last_us} us")
+        last_us = time_us
+        sweeps[name] = _Sweep(
+            path=path,
+            timestamp_us=time_us,
+            T_global_vehicle=record.pose("T_global_vehicle"),
+            T_vehicle_lidar=lidars[lidar],
+        )
+        record.done()
+    return sweeps
+
+
+def _view(
+    entry: Record,
+    folder: Path,
+    cameras: dict[str, _Camera],
+    path: _Trajectory,
+    T_ego_global: Transform,
+) -> CameraView:
+    name = entry.take("camera", str)
+    if name not in cameras:
+        raise entry.error(f"unknown camera {name!r}")
+    camera = cameras[name]
+    file = _inside(folder, entry.take("file", str), entry)
+    time_us = entry.take("timestamp_us", int)
+    stated = entry.pose("T_global_vehicle") if "T_global_vehicle" in entry else path.at(time_us)
+    entry.done()
+    if stated is None:
+        raise entry.error(
+            f"no vehicle pose near {time_us} us to interpolate; state its 'T_global_vehicle'"
+        )
+    T_ego_vehicle = T_ego_global @ stated
+    return CameraView(
+        name=name,
+        path=file,
+        timestamp_us=time_us,
+        width=camera.width,
+        height=camera.height,
+        intrinsics=camera.intrinsics,
+        T_ego_camera=T_ego_vehicle @ camera.T_vehicle_camera,
+        T_ego_vehicle=T_ego_vehicle,
+    )
+
+
+def _in_ego(sweep: _Sweep, T_ego_global: Transform) -> LidarSweep:
+    return LidarSweep(
+        path=sweep.path,
+        timestamp_us=sweep.timestamp_us,
+        T_ego_lidar=T_ego_global @ sweep.T_global_vehicle @ sweep.T_vehicle_lidar,
+    )
+
+
+def _inside(folder: Path, name: str, record: Record) -> Path:
+    relative = PurePosixPath(name)
+    if relative.is_absolute() or ".." in relative.parts or not relative.name:
+        raise record.error(f"the path {name!r} must be relative and stay in the scene's folder")
+    return folder / relative

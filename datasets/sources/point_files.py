@@ -1,0 +1,200 @@
+"""Point files of a user's log: .npz, raw .bin and .ply, and the classes of their points."""
+
+from __future__ import annotations
+
+import io
+import zipfile
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.errors import SceneError
+from datasets.taxonomy import IGNORE_ID
+
+SUFFIXES = (".npz", ".bin", ".ply")
+NEEDED = ("x", "y", "z", "intensity")
+_PLY_TYPES = {
+    **dict.fromkeys(("char", "int8"), "<i1"),
+    **dict.fromkeys(("uchar", "uint8"), "<u1"),
+    **dict.fromkeys(("short", "int16"), "<i2"),
+    **dict.fromkeys(("ushort", "uint16"), "<u2"),
+    **dict.fromkeys(("int", "int32"), "<i4"),
+    **dict.fromkeys(("uint", "uint32"), "<u4"),
+    **dict.fromkeys(("float", "float32"), "<f4"),
+    **dict.fromkeys(("double", "float64"), "<f8"),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PointFormat:
+    """What the files themselves do not say.
+
+    Attributes:
+        intensity_max: what the LiDAR writes for the brightest return; read as 255.
+        bin_columns: the float32 columns of ``.bin`` files, in order.
+
+    Raises:
+        ValueError: the maximum is not positive, or a column is missing or named twice.
+    """
+
+    intensity_max: float = 255.0
+    bin_columns: tuple[str, ...] = NEEDED
+
+    def __post_init__(self) -> None:
+        if not self.intensity_max > 0:
+            raise ValueError(f"intensity_max must be positive, is {self.intensity_max}")
+        if not set(NEEDED) <= set(self.bin_columns) or len(set(self.bin_columns)) != len(
+            self.bin_columns
+        ):
+            raise ValueError(
+                f"bin_columns must name {', '.join(NEEDED)} once, are {', '.join(self.bin_columns)}"
+            )
+
+
+def read_points(path: Path, form: PointFormat) -> NDArray[np.float32]:
+    """(N, 4) x, y, z metres and intensity scaled to 0..255.
+
+    Raises:
+        SceneError: missing, damaged, truncated, empty, not finite, or an intensity outside
+            0..``intensity_max``.
+    """
+    if path.suffix == ".npz":
+        points = _npz_array(path, "points")
+        if points is None or points.ndim != 2 or points.shape[1] != 4 or points.dtype != np.float32:
+            raise SceneError(
+                where=str(path), rule="needs an array 'points' (N, 4) of float32 x, y, z, intensity"
+            )
+    elif path.suffix == ".bin":
+        width = 4 * len(form.bin_columns)
+        raw = _bytes(path)
+        if len(raw) % width:
+            raise SceneError(
+                where=str(path),
+                rule=f"truncated: {len(raw)} bytes is no multiple of {width} "
+                f"({', '.join(form.bin_columns)} as float32)",
+            )
+        columns = [form.bin_columns.index(name) for name in NEEDED]
+        points = np.frombuffer(raw, "<f4").reshape(-1, len(form.bin_columns))[:, columns]
+    elif path.suffix == ".ply":
+        points = _read_ply(path)
+    else:
+        raise SceneError(where=str(path), rule=f"a point file ends in {', '.join(SUFFIXES)}")
+    points = points.astype(np.float32)
+    if not len(points):
+        raise SceneError(where=str(path), rule="it holds no point")
+    good = np.isfinite(points).all(axis=1)
+    if not good.all():
+        raise SceneError(where=str(path), rule=f"point {int(np.argmin(good))} is not finite")
+    good = (points[:, 3] >= 0) & (points[:, 3] <= form.intensity_max)
+    if not good.all():
+        i = int(np.argmin(good))
+        raise SceneError(
+            where=str(path),
+            rule=f"point {i}: intensity {points[i, 3]} is not in 0..{form.intensity_max:g}",
+        )
+    points[:, 3] *= np.float32(255 / form.intensity_max)
+    return points
+
+
+def read_classes(path: Path, *, n_points: int, n_classes: int) -> NDArray[np.uint8] | None:
+    """(N,) class ids of a point file, 255 where nobody said; None where there are none.
+
+    They are the array ``classes`` inside an ``.npz``, else the file beside it that ends in
+    ``.classes.npy``.
+
+    Raises:
+        SceneError: damaged, not uint8, of another length than the points, or an unknown id.
+    """
+    if path.suffix == ".npz":
+        classes = _npz_array(path, "classes")
+        if classes is None:
+            return None
+    else:
+        path = path.with_suffix(".classes.npy")
+        if not path.exists():
+            return None
+        try:
+            classes = np.load(path, allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise SceneError(where=str(path), rule=f"damaged: {error}") from None
+    if not isinstance(classes, np.ndarray) or classes.dtype != np.uint8:
+        raise SceneError(where=str(path), rule="classes must be an array of uint8")
+    if classes.shape != (n_points,):
+        raise SceneError(
+            where=str(path), rule=f"classes of shape {classes.shape} for {n_points} points"
+        )
+    bad = (classes >= n_classes) & (classes != IGNORE_ID)
+    if bad.any():
+        raise SceneError(
+            where=str(path),
+            rule=f"class {classes[bad][0]} is neither in 0..{n_classes - 1} nor {IGNORE_ID}",
+        )
+    return classes
+
+
+def _npz_array(path: Path, name: str) -> NDArray[Any] | None:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            if not isinstance(arrays, np.lib.npyio.NpzFile):
+                raise ValueError("not an .npz file")
+            return np.asarray(arrays[name]) if name in arrays.files else None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise SceneError(where=str(path), rule=f"cannot be read: {error.strerror}") from None
+
+
+def _read_ply(path: Path) -> NDArray[np.float32]:
+    """PLY 1.0, ascii or binary_little_endian; vertices first, scalar properties."""
+    raw = _bytes(path)
+    end = raw.find(b"end_header")
+    start = raw.find(b"\n", end) + 1
+    lines = raw[:end].decode("ascii", "replace").splitlines()
+    if end < 0 or start == 0 or not lines or lines[0].strip() != "ply":
+        raise SceneError(where=str(path), rule="no PLY header")
+    words = [line.split() for line in lines[1:]]
+    forms = [w[1] for w in words if w[:1] == ["format"] and len(w) == 3]
+    elements = [i for i, w in enumerate(words) if w[:1] == ["element"]]
+    try:
+        count = int(words[elements[0]][2]) if words[elements[0]][1] == "vertex" else -1
+        last = elements[1] if len(elements) > 1 else len(words)
+        properties = [w for w in words[elements[0] : last] if w[:1] == ["property"]]
+        fields = [(name.lower(), _PLY_TYPES[kind]) for _, kind, name in properties]
+        layout = np.dtype(fields)
+    except (IndexError, KeyError, ValueError):
+        count, layout = -1, np.dtype([])
+    if count < 0 or forms not in (["ascii"], ["binary_little_endian"]):
+        raise SceneError(
+            where=str(path),
+            rule="needs PLY ascii or binary_little_endian with scalar vertex properties first",
+        )
+    names = layout.names or ()
+    if lacking := [name for name in NEEDED if name not in names]:
+        raise SceneError(where=str(path), rule=f"no vertex property {', '.join(lacking)}")
+    body = raw[start:]
+    try:
+        if forms == ["ascii"]:
+            rows = io.StringIO(body.decode("ascii"))
+            table = np.loadtxt(rows, max_rows=count, ndmin=2) if count else np.empty((0, 4))
+            if table.shape != (count, len(names)) and count:
+                raise ValueError(f"{table.shape[0]} rows of {table.shape[1]} values")
+            columns: Sequence[Any] = [table[:, names.index(name)] for name in NEEDED]
+        else:
+            vertices = np.frombuffer(body, layout, count)
+            columns = [vertices[name] for name in NEEDED]
+    except ValueError as error:
+        raise SceneError(
+            where=str(path), rule=f"truncated or damaged: {count} vertices promised, {error}"
+        ) from None
+    points: NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32)
+    return points
