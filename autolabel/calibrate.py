@@ -39,7 +39,7 @@ def calibrate(
         raw, labels = teacher.predict(inputs)[0].softmax(-1).max(-1)
         predicted = labels.to(torch.uint8).cpu().numpy()
         expected = truth.labels(frames[k])
-        known = expected.mask_lidar | expected.mask_camera
+        known = expected.observed()
         correct = predicted[known] == expected.semantics[known]
         histogram.update(raw.cpu().numpy()[known], predicted[known], correct)
         matrices["camera-visible"].update(expected.semantics, predicted, expected.mask_camera)

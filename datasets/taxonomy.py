@@ -181,6 +181,72 @@ OPENOCC_FLOW = Taxonomy(
 """OpenOcc v2 (CVPR 2024 occupancy and flow challenge); the dynamic ids are those with a velocity
 error (mAVE)."""
 
+SURROUNDOCC = Taxonomy(
+    name="surroundocc",
+    names=_OPENOCCUPANCY_NAMES,
+    colours=tuple(_COLOUR[name] for name in _OPENOCCUPANCY_NAMES),
+    free_id=0,
+    foreground=tuple(range(1, 11)),
+    dynamic=(2, 3, 4, 5, 6, 7, 9, 10),
+)
+"""SurroundOcc (arXiv 2303.09551): the ids of nuScenes-lidarseg, 0 is free, as in its metric.
+
+In the files absent voxels are free and 0 is noise, which a reader turns into ``IGNORE_ID``.
+"""
+
+SEMANTIC_KITTI = Taxonomy(
+    name="semantic-kitti",
+    names=(
+        "free",
+        "car",
+        "bicycle",
+        "motorcycle",
+        "truck",
+        "other_vehicle",
+        "person",
+        "bicyclist",
+        "motorcyclist",
+        "road",
+        "parking",
+        "sidewalk",
+        "other_ground",
+        "building",
+        "fence",
+        "vegetation",
+        "trunk",
+        "terrain",
+        "pole",
+        "traffic_sign",
+    ),
+    colours=(
+        (255, 255, 255),
+        (255, 158, 0),
+        (220, 20, 60),
+        (255, 61, 99),
+        (255, 99, 71),
+        (255, 127, 80),
+        (0, 0, 230),
+        (160, 60, 220),
+        (110, 0, 140),
+        (0, 207, 191),
+        (90, 160, 200),
+        (110, 70, 160),
+        (175, 0, 75),
+        (222, 184, 135),
+        (112, 128, 144),
+        (0, 135, 0),
+        (120, 80, 40),
+        (112, 180, 60),
+        (47, 79, 79),
+        (230, 200, 60),
+    ),
+    free_id=0,
+    foreground=(1, 2, 3, 4, 5, 6, 7, 8, 18, 19),
+    dynamic=(1, 2, 3, 4, 5, 6, 7, 8),
+)
+"""SemanticKITTI scene completion (arXiv 1904.01416): the 19 classes of its learning map, 0 is
+free rather than "unlabeled"; what has no class is ``IGNORE_ID``."""
+
 OCC3D_WAYMO = Taxonomy(
     name="occ3d-waymo",
     names=(

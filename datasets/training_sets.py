@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from datasets.benchmarks import occ3d_nuscenes
+from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid
@@ -61,14 +62,14 @@ class GroundTruth:
     def scene_ids(self) -> tuple[str, ...]:
         return self.scenes
 
-    def labels(self, frame: Frame) -> occ3d_nuscenes.Occ3DLabels:
+    def labels(self, frame: Frame) -> Truth:
         path = occ3d_nuscenes.labels_path(self.root, frame.scene_id, frame.token)
         return occ3d_nuscenes.read_labels(path)
 
     def target(self, frame: Frame) -> Target:
-        labels = self.labels(frame)
-        known = labels.mask_camera if self.only_visible else labels.mask_camera | labels.mask_lidar
-        return Target(semantics=labels.semantics, weight=known.astype(np.float32))
+        truth = self.labels(frame)
+        known = truth.scored() if self.only_visible else truth.observed()
+        return Target(semantics=truth.semantics, weight=known.astype(np.float32))
 
 
 class PseudoLabels:

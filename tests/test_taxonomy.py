@@ -9,13 +9,22 @@ from datasets.taxonomy import (
     OCC3D_WAYMO,
     OPENOCC_FLOW,
     OPENOCCUPANCY,
+    SEMANTIC_KITTI,
+    SURROUNDOCC,
     Taxonomy,
 )
 
 
 @pytest.mark.parametrize(
     ("taxonomy", "classes"),
-    [(OCC3D_NUSCENES, 18), (OPENOCCUPANCY, 17), (OPENOCC_FLOW, 17), (OCC3D_WAYMO, 16)],
+    [
+        (OCC3D_NUSCENES, 18),
+        (OPENOCCUPANCY, 17),
+        (OPENOCC_FLOW, 17),
+        (OCC3D_WAYMO, 16),
+        (SURROUNDOCC, 17),
+        (SEMANTIC_KITTI, 20),
+    ],
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_class_list_is_whole_and_survives_json(taxonomy: Taxonomy, classes: int) -> None:
@@ -29,3 +38,4 @@ def test_lists_of_nuscenes_differ_in_order_only() -> None:
     named = set(OCC3D_NUSCENES.names) - {"others"}
     assert set(OPENOCCUPANCY.names) == set(OPENOCC_FLOW.names) == named
     assert OPENOCCUPANCY.names[1:] == OCC3D_NUSCENES.names[1:17]  # both follow nuScenes-lidarseg
+    assert SURROUNDOCC.names == OPENOCCUPANCY.names

@@ -11,7 +11,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from datasets.benchmarks.occ3d_nuscenes import GRID, Occ3DLabels, labels_path, write_labels
+from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
+from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.inputs import InputSpec, ModelInputs, collate, prepare_frame
@@ -85,7 +86,13 @@ def truth(tmp_path: Path) -> GroundTruth:
     for token in ("t0", "t1"):
         write_labels(
             labels_path(tmp_path, "a", token),
-            Occ3DLabels(semantics=semantics, mask_lidar=visible, mask_camera=visible),
+            Truth(
+                grid=GRID,
+                taxonomy=TAXONOMY,
+                semantics=semantics,
+                mask_lidar=visible,
+                mask_camera=visible,
+            ),
         )
     return GroundTruth(tmp_path, ["a"])
 

@@ -18,7 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, Occ3DLabels
+from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY
+from datasets.benchmarks.truth import Truth
 from datasets.geometry.raycast import PinholeView, lidar_evidence, visible_from_cameras
 from datasets.geometry.transforms import Transform, inverse
 from datasets.sources.synthetic.builder import actor_poses
@@ -165,7 +166,7 @@ def observed_labels(
     near_sweeps: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
     other_returns: Sequence[NDArray[np.float64]],
     views: Sequence[PinholeView],
-) -> Occ3DLabels:
+) -> Truth:
     """Occ3D labels of a frame from the true occupancy.
 
     Args:
@@ -198,6 +199,10 @@ def observed_labels(
     solid = semantics != free
     lidar = hit | (passed >= MIN_PASSES) | (flat & near_flat) | (solid & ~flat & near_other)
     camera = visible_from_cameras(solid, GRID, views, stride=_stride(views))
-    return Occ3DLabels(
-        semantics=np.where(lidar, semantics, free), mask_lidar=lidar, mask_camera=camera & lidar
+    return Truth(
+        grid=GRID,
+        taxonomy=TAXONOMY,
+        semantics=np.where(lidar, semantics, free),
+        mask_lidar=lidar,
+        mask_camera=camera & lidar,
     )

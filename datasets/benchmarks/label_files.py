@@ -1,0 +1,173 @@
+"""Label files that anyone may have made: nothing is unpickled, every value is checked.
+
+The functions raise what numpy, zip and the checks raise; ``naming`` turns all of it into a
+``SceneError`` that names the file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.errors import SceneError
+from datasets.geometry.grid import VoxelGrid
+from datasets.taxonomy import IGNORE_ID
+
+_BAD = (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
+_BAD_ZIP = (RuntimeError, NotImplementedError)  # encrypted; an unknown way of compressing
+_WIDEST = 8  # bytes of one value
+_HEADER = 4096
+
+
+@contextlib.contextmanager
+def naming(path: Path, what: str) -> Iterator[None]:
+    """Raise ``SceneError`` naming the file for whatever is wrong while it is read."""
+    try:
+        yield
+    except (*_BAD, *_BAD_ZIP) as error:
+        why = str(error) or type(error).__name__
+        raise SceneError(where=str(path), rule=f"not {what}: {why}") from error
+
+
+def read_npz(
+    path: Path, shapes: Mapping[str, tuple[int, ...]], *, optional: tuple[str, ...] = ()
+) -> dict[str, NDArray[Any]]:
+    """The named arrays of an ``.npz`` file, in these shapes; others are left unread.
+
+    Raises:
+        ValueError: it is no such file, or an array is absent or of another shape or size.
+    """
+    arrays = {}
+    with np.load(path, allow_pickle=False) as data:
+        if not isinstance(data, np.lib.npyio.NpzFile):
+            raise ValueError("a single array, not a zip file of arrays")
+        for name, shape in shapes.items():
+            if name not in data.files:
+                if name in optional:
+                    continue
+                raise ValueError(f"array {name!r} is absent; it has {sorted(data.files)}")
+            assert data.zip is not None
+            member = name if name in data.zip.namelist() else f"{name}.npy"
+            if data.zip.getinfo(member).file_size > _WIDEST * math.prod(shape) + _HEADER:
+                raise ValueError(f"array {name!r} is too large for shape {shape}")
+            array = data[name]
+            if not isinstance(array, np.ndarray):
+                raise ValueError(f"{name!r} is not an array")
+            if array.shape != shape:
+                raise ValueError(f"array {name!r} has shape {array.shape}, must be {shape}")
+            arrays[name] = array
+    return arrays
+
+
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
+    """Write a compressed ``.npz`` file, creating its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.savez_compressed(file, **arrays)
+
+
+def read_rows(path: Path, widths: tuple[int, ...]) -> NDArray[Any]:
+    """The (N, W) array of an ``.npy`` file, W one of the widths.
+
+    Raises:
+        ValueError: it is no such file, or the array has another shape.
+    """
+    rows = np.load(path, allow_pickle=False)
+    if not isinstance(rows, np.ndarray):
+        rows.close()
+        raise ValueError("a zip file, not a single array")
+    if rows.ndim != 2 or rows.shape[1] not in widths:
+        wanted = " or ".join(f"(N, {w})" for w in widths)
+        raise ValueError(f"the array has shape {rows.shape}, must be {wanted}")
+    return rows
+
+
+def write_rows(path: Path, rows: NDArray[Any]) -> None:
+    """Write an ``.npy`` file, creating its folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("wb") as file:
+        np.save(file, rows)
+
+
+def whole(name: str, values: NDArray[Any], low: int, high: int) -> NDArray[Any]:
+    """The values, when they are whole numbers in low..high; else ``ValueError``.
+
+    Real files keep them in one of many number types, so the type alone is not held against one.
+    """
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: {values.dtype} are not whole numbers")
+    if values.size:
+        if not (np.isfinite(values).all() and (values % 1 == 0).all()):
+            raise ValueError(f"{name}: a value is not a whole number")
+        if (least := values.min()) < low or (most := values.max()) > high:
+            raise ValueError(f"{name}: {least if least < low else most} is not in {low}..{high}")
+    return values
+
+
+def class_ids(name: str, values: NDArray[Any]) -> NDArray[np.uint8]:
+    """Class ids of any number type as uint8; ``Truth`` knows which of 0..255 are classes."""
+    return np.ascontiguousarray(whole(name, values, 0, 255), np.uint8)
+
+
+def flags(name: str, values: NDArray[Any]) -> NDArray[np.bool_]:
+    """A mask of 0 and 1, of any number type."""
+    return (values if values.dtype == bool else whole(name, values, 0, 1)).astype(bool)
+
+
+def velocities(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
+    """Finite numbers as float32; ``ValueError`` where they are not."""
+    if values.dtype.kind not in "iuf":
+        raise ValueError(f"{name}: {values.dtype} are not numbers")
+    with np.errstate(over="ignore"):
+        out = np.ascontiguousarray(values, np.float32)
+    if not np.isfinite(out).all():
+        raise ValueError(f"{name}: a velocity is not finite")
+    return out
+
+
+def scattered(
+    rows_xyz: NDArray[Any], classes: NDArray[Any], grid: VoxelGrid
+) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
+    """Dense labels from rows of occupied voxels, as OpenOccupancy's authors read them.
+
+    Class 0 (noise) becomes 255 and absent voxels become 0. Of several rows in one voxel the class
+    with the most rows wins, the lowest id where they tie (noise counts as 255).
+
+    Args:
+        rows_xyz: (N, 3) voxel indices.
+        classes: (N,) ids.
+
+    Returns:
+        semantics (X, Y, Z); the row-major positions (M,) of the labelled voxels; and for each
+        the first of the rows that gave it its class (M,).
+
+    Raises:
+        ValueError: an index is not in the grid, or a class is not a whole number in 0..255.
+    """
+    n = np.array(grid.shape)
+    index = np.empty((len(rows_xyz), 3), np.int64)
+    for axis, name in enumerate("xyz"):
+        index[:, axis] = whole(f"{name} index", rows_xyz[:, axis], 0, int(n[axis]) - 1)
+    ids = class_ids("class", classes)
+    ids[ids == 0] = IGNORE_ID
+    voxels, rows = grid.flat(index), np.arange(len(ids))
+    owner = np.empty(grid.n_voxels, np.int64)  # only the voxels of rows are ever touched
+    owner[voxels] = rows
+    if not np.array_equal(owner[voxels], rows):
+        pairs, rows, votes = np.unique(voxels * 256 + ids, return_index=True, return_counts=True)
+        voxels = pairs // 256
+        order = np.lexsort((-(pairs % 256), votes, voxels))  # the winner last in its voxel
+        voxels, rows = voxels[order], rows[order]
+        last = np.append(voxels[1:] != voxels[:-1], True)
+        voxels, rows = voxels[last], rows[last]
+    semantics = np.zeros(grid.shape, np.uint8)
+    semantics.reshape(-1)[voxels] = ids[rows]
+    return semantics, voxels, rows
