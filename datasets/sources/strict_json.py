@@ -106,22 +106,27 @@ class Record:
         return np.asarray(value, np.float64)
 
 
-def read_record(path: Path, where: str) -> Record:
-    """The object in a JSON file.
+def read_json(path: Path, where: str) -> object:
+    """What a JSON file holds.
 
     Args:
         where: what messages call the file.
 
     Raises:
-        SceneError: unreadable, no JSON, a key twice in one object, NaN, or no object.
+        SceneError: unreadable, no JSON, a key twice in one object, or NaN.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        value = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        value: object = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SceneError(where=where, rule=f"no readable JSON: {reason}") from None
-    return Record(value, where=where)
+    return value
+
+
+def read_record(path: Path, where: str) -> Record:
+    """The object in a JSON file. Raises ``SceneError`` as ``read_json`` does, or for no object."""
+    return Record(read_json(path, where), where=where)
 
 
 def _are_numbers(value: object, shape: tuple[int, ...]) -> bool:

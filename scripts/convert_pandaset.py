@@ -1,0 +1,59 @@
+"""Turn PandaSet sequences into a folder log that every command reads.
+
+    python scripts/convert_pandaset.py PANDASET runs/pandaset
+    python scripts/check_log.py runs/pandaset --picture runs/pandaset.png
+    python autolabel/run.py --source folder --root runs/pandaset --split all --store OUT.zarr
+
+PANDASET holds NNN/ (pictures, poses, cuboids as CSV) and NNN_compact/ (exported points). The
+published .pkl.gz files are pickles, which are never opened: datasets/sources/pandaset.py says what
+to export. Every 10 Hz sweep is kept; the key-frames are those with pictures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from tqdm import tqdm
+
+from datasets.errors import AutolabelError, SetupError
+from datasets.sources.pandaset import PandasetSequence, write_log_file
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("source", type=Path, metavar="PANDASET")
+    parser.add_argument("out", type=Path, help="folder to make; must not hold a log yet")
+    args = parser.parse_args()
+    if (args.out / "log.json").exists():
+        raise SetupError(f"{args.out}: there is a log already")
+    names = sorted(p.name.removesuffix("_compact") for p in args.source.glob("[0-9]*_compact"))
+    if not names:
+        raise SetupError(f"{args.source}: no folder NNN_compact with exported points")
+    for name in names:
+        sequence = PandasetSequence(args.source, name)
+        scene = args.out / "scenes" / name
+        scene.mkdir(parents=True, exist_ok=True)
+        for frame in tqdm(sequence.frames, desc=f"sequence {name}", unit="sweep"):
+            sequence.write_sweep(frame, scene)
+        sequence.write_scene(scene)
+        print(
+            f"{name}: {len(sequence.frames)} sweeps, {len(sequence.key_frames)} key-frames; "
+            f"road {-sequence.ground_z_m:.2f} m below PandaSet's origin"
+        )
+    write_log_file(args.out)
+    print(f"log: {args.out}")
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
