@@ -143,10 +143,10 @@ def _moved(T_global_ego: Transform, x: NDArray[np.float64]) -> Transform:
 
 def _thinned(points: Points) -> Points:
     """The first point of every small cell, in range."""
-    points = points[(np.abs(points) < RANGE_M).all(axis=1)]
+    points = np.asarray(points[(np.abs(points) < RANGE_M).all(axis=1)])
     cells = np.floor(points / CELL_M).astype(np.int64) + 2**20
     _, first = np.unique((cells[:, 0] << 42) | (cells[:, 1] << 21) | cells[:, 2], return_index=True)
-    return points[np.sort(first)]
+    return np.asarray(points[np.sort(first)])
 
 
 def _normals(points: Points, among: Points) -> Points:
