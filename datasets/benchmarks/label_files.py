@@ -8,21 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import math
-import zipfile
-import zlib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from datasets.errors import SceneError
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID
 
-_BAD = (OSError, ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error)
-_BAD_ZIP = (RuntimeError, NotImplementedError)  # encrypted; an unknown way of compressing
 _WIDEST = 8  # bytes of one value
 _HEADER = 4096
 
@@ -32,9 +29,19 @@ def naming(path: Path, what: str) -> Iterator[None]:
     """Raise ``SceneError`` naming the file for whatever is wrong while it is read."""
     try:
         yield
-    except (*_BAD, *_BAD_ZIP) as error:
-        why = str(error) or type(error).__name__
-        raise SceneError(where=str(path), rule=f"not {what}: {why}") from error
+    except (OSError, ValueError) as error:
+        raise SceneError(where=str(path), rule=f"not {what}: {error}") from error
+
+
+@contextlib.contextmanager
+def _parsing() -> Iterator[None]:
+    """Whatever numpy's and zip's parsers raise on hostile bytes, as a ``ValueError``."""
+    try:
+        yield
+    except (OSError, ValueError):
+        raise
+    except Exception as error:  # nearly every type has been seen: Overflow, Syntax, Runtime, ...
+        raise ValueError(str(error) or type(error).__name__) from error
 
 
 def read_npz(
@@ -45,26 +52,26 @@ def read_npz(
     Raises:
         ValueError: it is no such file, or an array is absent or of another shape or size.
     """
-    arrays = {}
-    with np.load(path, allow_pickle=False) as data:
-        if not isinstance(data, np.lib.npyio.NpzFile):
+    with _parsing():
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, NpzFile):
             raise ValueError("a single array, not a zip file of arrays")
-        for name, shape in shapes.items():
-            if name not in data.files:
-                if name in optional:
-                    continue
-                raise ValueError(f"array {name!r} is absent; it has {sorted(data.files)}")
-            assert data.zip is not None
-            member = name if name in data.zip.namelist() else f"{name}.npy"
-            if data.zip.getinfo(member).file_size > _WIDEST * math.prod(shape) + _HEADER:
-                raise ValueError(f"array {name!r} is too large for shape {shape}")
-            array = data[name]
-            if not isinstance(array, np.ndarray):
-                raise ValueError(f"{name!r} is not an array")
-            if array.shape != shape:
-                raise ValueError(f"array {name!r} has shape {array.shape}, must be {shape}")
-            arrays[name] = array
-    return arrays
+        with opened:
+            there = {name for name in shapes if name in opened.files}
+            if missing := shapes.keys() - there - set(optional):
+                raise ValueError(f"{sorted(missing)} absent; it has {sorted(opened.files)}")
+            return {name: _member(opened, name, shapes[name]) for name in shapes if name in there}
+
+
+def _member(opened: NpzFile, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
+    assert opened.zip is not None
+    stored = opened.zip.getinfo(f"{name}.npy")
+    if stored.file_size > _WIDEST * math.prod(shape) + _HEADER:  # before it fills the memory
+        raise ValueError(f"array {name!r} is too large for shape {shape}")
+    array = opened[name]
+    if array.shape != shape:
+        raise ValueError(f"array {name!r} has shape {array.shape}, must be {shape}")
+    return array
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -78,12 +85,14 @@ def read_rows(path: Path, widths: tuple[int, ...]) -> NDArray[Any]:
     """The (N, W) array of an ``.npy`` file, W one of the widths.
 
     Raises:
-        ValueError: it is no such file, or the array has another shape.
+        ValueError: it is no such file, the array has another shape, or more follows it.
     """
-    rows = np.load(path, allow_pickle=False)
-    if not isinstance(rows, np.ndarray):
-        rows.close()
-        raise ValueError("a zip file, not a single array")
+    with _parsing(), path.open("rb") as file:
+        rows = np.load(file, allow_pickle=False)
+        if not isinstance(rows, np.ndarray):
+            raise ValueError("a zip file, not a single array")
+        if file.read(1):
+            raise ValueError("there is more behind the array")
     if rows.ndim != 2 or rows.shape[1] not in widths:
         wanted = " or ".join(f"(N, {w})" for w in widths)
         raise ValueError(f"the array has shape {rows.shape}, must be {wanted}")
