@@ -43,7 +43,12 @@ from datasets.frames import Frame, Scene
 from datasets.geometry.grid import Triple, VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 from datasets.geometry.transforms import Transform, apply, inverse
-from datasets.registration import PoseCorrection, estimate_correction, no_correction
+from datasets.registration import (
+    PoseCorrection,
+    estimate_correction,
+    no_correction,
+    surface_thickness,
+)
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from datasets.visibility import camera_mask
 
@@ -107,7 +112,8 @@ class _Turn:
     """Returns of one sweep.
 
     Attributes:
-        T_global_vehicle: the vehicle at that time.
+        T_log: the vehicle at that time, as the log has it.
+        T_global_vehicle: the same, corrected.
         origin: (3,) the sensor, vehicle frame.
         points: (N, 3) float32, vehicle frame.
         classes: (N,) uint8, 255 where not marked.
@@ -116,6 +122,7 @@ class _Turn:
 
     key_token: str | None
     timestamp_us: int
+    T_log: Transform
     T_global_vehicle: Transform
     origin: NDArray[np.float64]
     points: NDArray[np.float32]
@@ -200,7 +207,7 @@ class SceneReconstruction:
                 inside |= box.contains(turn.points, margin_m=self._config.box_margin_m)
             clouds.append(turn.points[~inside])
         return estimate_correction(
-            clouds, [t.T_global_vehicle for t in keys], [t.timestamp_us for t in keys]
+            clouds, [turn.T_log for turn in keys], [turn.timestamp_us for turn in keys]
         )
 
     def _follow(self) -> dict[str, list[tuple[int, Transform, Box]]]:
@@ -215,7 +222,7 @@ class SceneReconstruction:
 
     def _owned(self, turn: _Turn) -> _Turn:
         """The turn under its corrected pose, with the owner of each point."""
-        T_global_vehicle = self.correction.corrected(turn.T_global_vehicle, turn.timestamp_us)
+        T_global_vehicle = self.correction.corrected(turn.T_log, turn.timestamp_us)
         if turn.key_token is not None:
             boxes = [(b.T_ego_box, b) for b in self._marks[turn.key_token].boxes]
         else:
@@ -289,6 +296,40 @@ class SceneReconstruction:
             mask_camera=camera_mask(occupied, grid, frame.cameras) & known,
         )
 
+    def ground_thickness(self, *, corrected: bool = True) -> float:
+        """How thick the marked flat ground of all key sweeps lies (``surface_thickness``), metres,
+        within 40 m of the middle key-frame in its ego frame; NaN where nothing is marked.
+
+        Args:
+            corrected: under the corrected poses instead of the log's.
+        """
+        keys = [turn for turn in self._turns if turn.key_token]
+        poses = [turn.T_global_vehicle if corrected else turn.T_log for turn in keys]
+        T_ego_global, parts = inverse(poses[len(keys) // 2]), []
+        for turn, T in zip(keys, poses, strict=True):
+            flat = np.isin(turn.classes, flat_ids(self.taxonomy))
+            parts.append(apply(T_ego_global @ T, turn.points[flat]))
+        points = np.concatenate(parts)
+        return surface_thickness(points[(np.abs(points[:, :2]) < 40).all(axis=1)])
+
+
+def key_returns(
+    source: AnnotatedSource, frame: Frame, config: LabelBuildingConfig
+) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Points (N, 3) of a key sweep in the ego frame, without those of the vehicle itself, and the
+    class of each, 255 where nobody marked it.
+
+    Raises:
+        SceneError: a file is bad or its marks do not fit.
+    """
+    turn = next(_turns(source, frame, source.annotations(frame), config, set()))
+    return turn.points, turn.classes
+
+
+def flat_ids(taxonomy: Taxonomy) -> tuple[int, ...]:
+    """Class ids of flat ground."""
+    return tuple(i for i, name in enumerate(taxonomy.names) if name in FLAT_NAMES)
+
 
 def close_holes(
     semantics: NDArray[np.uint8],  # (X, Y, Z), changed in place
@@ -301,9 +342,9 @@ def close_holes(
     voxel. Every other class by itself: closing by 3 x 3 x 3.
     """
     unknown = (semantics == taxonomy.free_id) & ~passed
-    flat_ids = [i for i, name in enumerate(taxonomy.names) if name in FLAT_NAMES]
-    present = [int(i) for i in np.unique(semantics) if i not in (*flat_ids, taxonomy.free_id)]
-    flat = np.isin(semantics, flat_ids)
+    ground = flat_ids(taxonomy)
+    present = [int(i) for i in np.unique(semantics) if i not in (*ground, taxonomy.free_id)]
+    flat = np.isin(semantics, ground)
     holes = binary_closing(flat, np.ones(FLAT_GAP, bool)) & unknown
     if holes.any():
         nearest = distance_transform_edt(~flat, return_distances=False, return_indices=True)
@@ -344,10 +385,12 @@ def _turns(
             )
         placed = apply(frame.lidar.T_ego_lidar, points)
         kept = ~((placed > config.vehicle_m[0]) & (placed < config.vehicle_m[1])).all(axis=1)
+        T_log = frame.T_global_ego @ sweep.T_ego_lidar @ T_lidar_vehicle
         yield _Turn(
             key_token=frame.token if is_key else None,
             timestamp_us=frame.timestamp_us if is_key else sweep.timestamp_us,
-            T_global_vehicle=frame.T_global_ego @ sweep.T_ego_lidar @ T_lidar_vehicle,
+            T_log=T_log,
+            T_global_vehicle=T_log,
             origin=frame.lidar.T_ego_lidar[:3, 3],
             points=placed[kept].astype(np.float32),
             classes=classes[kept],

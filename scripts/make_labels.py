@@ -1,0 +1,207 @@
+"""Build Occ3D label files from a log's LiDAR, boxes and, where it has them, point classes.
+
+    python scripts/make_labels.py --source nuscenes --root DIR --split train --out DIR
+    python scripts/make_labels.py --source folder --root DIR --split all --out DIR --past-sweeps 4
+    python scripts/make_labels.py --root DIR --split SCENE --out DIR --hold-out TOKEN
+
+Labels go to ``OUT/gts/<scene>/<token>/labels.npz``. How they are built, and what is left out of the
+recipe of Occ3D: datasets/label_building.py. A frame or scene whose data are bad is set aside and
+named in ``OUT/make_labels.json``; the others go on, and the exit code is 1.
+
+The returns of a key-frame that is held out are not used; it is labelled from the others, and the
+share of its returns that end in occupied voxels of the right class is printed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from datasets.annotations import AnnotatedSource
+from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
+from datasets.benchmarks.truth import Truth
+from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.label_building import (
+    BuiltLabels,
+    LabelBuildingConfig,
+    SceneReconstruction,
+    key_returns,
+)
+from datasets.sources.opening import SOURCES, open_source
+from datasets.taxonomy import IGNORE_ID
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--source", choices=SOURCES, default="nuscenes")
+    add("--root", type=Path, required=True, help="the log")
+    add("--split", required=True, help="a split, or scenes separated by commas")
+    add("--out", type=Path, required=True, help="folder for gts/")
+    add("--past-sweeps", type=int, default=9, help="sweeps beside each key sweep, if there")
+    add("--no-height-correction", action="store_true", help="trust the heights of the poses")
+    add("--hold-out", nargs="+", default=[], metavar="TOKEN", help="key-frames not to use")
+    add("--evidence", action="store_true", help="hits and passes beside, in evidence.npz")
+    add(
+        "--vehicle",
+        nargs=6,
+        type=float,
+        metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
+        help="the vehicle itself, lower and upper corner in its frame, metres",
+    )
+    args = parser.parse_args()
+    if args.past_sweeps < 0:
+        parser.error("--past-sweeps must not be negative")
+    config = LabelBuildingConfig(correct_heights=not args.no_height_correction)
+    if args.vehicle:
+        low, high = tuple(args.vehicle[:3]), tuple(args.vehicle[3:])
+        config = LabelBuildingConfig(correct_heights=config.correct_heights, vehicle_m=(low, high))
+
+    source = open_source(args.source, args.root, past_sweeps=args.past_sweeps)
+    if source.taxonomy != TAXONOMY:
+        raise SetupError(
+            f"{args.root}: annotated as {source.taxonomy.name}; Occ3D files hold {TAXONOMY.name}"
+        )
+    report: dict[str, Any] = {
+        "source": source.name,
+        "licence": source.licence,
+        "past_sweeps": args.past_sweeps,
+        "config": asdict(config),
+        "scenes": {},
+        "set_aside": {},
+    }
+    scene_ids = source.scene_ids(args.split)
+    for scene_id in tqdm(scene_ids, desc="scenes", disable=len(scene_ids) < 2):
+        try:
+            figures, bad = make_scene(source, scene_id, config, args.out, args)
+        except SceneError as error:
+            bad, figures = {"": str(error)}, None
+        if figures:
+            report["scenes"][scene_id] = figures
+            print(f"{scene_id}: {describe(figures)}")
+        if bad:
+            report["set_aside"][scene_id] = bad
+            for token, why in bad.items():
+                print(f"set aside: {scene_id} {token}: {why}", file=sys.stderr)
+    args.out.mkdir(parents=True, exist_ok=True)
+    (args.out / "make_labels.json").write_text(json.dumps(report, indent=1) + "\n")
+    print(f"labels: {args.out / 'gts'}")
+    held_out = {t for figures in report["scenes"].values() for t in figures["held_out"]}
+    if missing := sorted(set(args.hold_out) - held_out):
+        raise SetupError(f"--hold-out {missing[0]}: no key-frame that was labelled")
+    return 1 if report["set_aside"] else 0
+
+
+def make_scene(
+    source: AnnotatedSource,
+    scene_id: str,
+    config: LabelBuildingConfig,
+    out: Path,
+    args: argparse.Namespace,
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """Label a scene; its figures, and the frames set aside with the reason."""
+    scene = source.scene(scene_id)
+    with tqdm(total=2 * len(scene.frames), desc=scene_id, unit="step", leave=False) as bar:
+        built = SceneReconstruction(
+            scene, source, config, hold_out=args.hold_out, progress=bar.update
+        )
+        scores = {}
+        for frame in built.frames:
+            labels = built.labels(frame.token, GRID)
+            path = labels_path(out, scene_id, frame.token)
+            write_labels(
+                path,
+                Truth(
+                    grid=GRID,
+                    taxonomy=TAXONOMY,
+                    semantics=labels.semantics,
+                    mask_lidar=labels.mask_lidar,
+                    mask_camera=labels.mask_camera,
+                ),
+            )
+            if args.evidence:
+                np.savez_compressed(
+                    path.with_name("evidence.npz"), hits=labels.hits, passes=labels.passes
+                )
+            if frame.token in args.hold_out:
+                points, classes = key_returns(source, frame, config)
+                scores[frame.token] = asdict(returns_in(labels, points, classes))
+            bar.update()
+    figures = {
+        "frames": len(built.frames),
+        "ground_thickness_m": built.ground_thickness(),
+        "ground_thickness_as_logged_m": built.ground_thickness(corrected=False),
+        "held_out": scores,
+    }
+    return figures, built.bad_frames
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReturnsFound:
+    """Where the returns of a sweep lie in labels, as shares of those inside the grid.
+
+    Attributes:
+        occupied, free, unknown: of the voxel in which a return ends; they add up to one.
+        right_class: the voxel is occupied and has the class of the return; of marked returns.
+    """
+
+    returns: int
+    occupied: float
+    free: float
+    unknown: float
+    right_class: float
+
+
+def returns_in(
+    labels: BuiltLabels, points: NDArray[np.float32], classes: NDArray[np.uint8]
+) -> ReturnsFound:
+    inside = GRID.contains(points)
+    voxel = tuple(GRID.indices(points[inside]).T)
+    marks, semantics = classes[inside], labels.semantics[voxel]
+    occupied, known = semantics != TAXONOMY.free_id, labels.mask_lidar[voxel]
+    marked = marks != IGNORE_ID
+    return ReturnsFound(
+        returns=int(inside.sum()),
+        occupied=share(occupied),
+        free=share(~occupied & known),
+        unknown=share(~known),
+        right_class=share((semantics == marks)[marked]),
+    )
+
+
+def share(where: NDArray[np.bool_]) -> float:
+    return float(where.mean()) if len(where) else float("nan")
+
+
+def describe(figures: dict[str, Any]) -> str:
+    lines = [
+        f"{figures['frames']} key-frames; flat ground is {figures['ground_thickness_m']:.3f} m "
+        f"thick, {figures['ground_thickness_as_logged_m']:.3f} m under the poses as logged"
+    ]
+    for token, s in figures["held_out"].items():
+        in_kinds = ", ".join(f"{100 * s[k]:.1f} % {k}" for k in ("occupied", "free", "unknown"))
+        lines.append(
+            f"  held out {token}: {s['returns']:,} returns in the grid end in voxels that are "
+            f"{in_kinds}; right class {100 * s['right_class']:.1f} %"
+        )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
