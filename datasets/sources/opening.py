@@ -9,9 +9,10 @@ from datasets.errors import SetupError
 from datasets.sources.folder import FolderSource
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import MARKER, CityConfig, city_splits, ensure_city
+from datasets.sources.waymo.source import WaymoSource
 from datasets.splits import Labelled
 
-SOURCES = ("city", "nuscenes", "folder")
+SOURCES = ("city", "nuscenes", "waymo", "folder")
 DEFAULT_CITY = CityConfig(labeled_scenes=4, unlabeled_scenes=8, val_scenes=3)
 """What the demo generates. The shipped teacher was trained on its labelled scenes and 17 more of
 the same labelled share and calibrated on a further 3, never on an unlabelled or validation one."""
@@ -42,6 +43,10 @@ def open_source(
         )
     if kind == "folder":
         return FolderSource(
+            root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, labelled=labelled
+        )
+    if kind == "waymo":
+        return WaymoSource(
             root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, labelled=labelled
         )
     if not (root / MARKER).exists():  # any finished city will do, whatever its size

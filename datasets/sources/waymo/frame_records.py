@@ -1,0 +1,253 @@
+"""A scene as a TFRecord file of ``Frame`` protos (Waymo Open Dataset v1)."""
+
+from __future__ import annotations
+
+import zlib
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from datasets.annotations import Box
+from datasets.errors import SceneError, SetupError
+from datasets.sources.waymo.recording import (
+    CAMERAS,
+    TOP,
+    CameraCalibration,
+    LaserImage,
+    RecordedFrame,
+    Shot,
+    laser_name,
+    matrix,
+    uniform_inclinations,
+    upright_box,
+)
+from datasets.sources.waymo.tfrecord import TFRecordFile
+
+INSTALL = (
+    "pip install -c constraints.txt -e '.[waymo]' && "
+    "pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7"
+)
+MAX_IMAGE_BYTES = 64 << 20
+"""A range image unpacks to at most this: ten times the largest, poses of 64 x 2650 pixels."""
+
+
+def protos() -> Any:
+    """The module ``dataset_pb2`` that Waymo publishes; it imports protobuf and no TensorFlow.
+
+    Raises:
+        SetupError: it is not installed.
+    """
+    try:
+        from waymo_open_dataset import dataset_pb2
+    except ImportError as error:
+        raise SetupError(f"Waymo's TFRecord files need its protos ({error}): {INSTALL}") from error
+    return dataset_pb2
+
+
+class FrameRecords:
+    """A ``Recording`` over one file. Decodes one frame at a time and keeps the last one.
+
+    Raises:
+        SetupError: the protos are not installed.
+        SceneError: the file's records cannot be told apart (``TFRecordFile``).
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._protos = protos()
+        self._file = TFRecordFile(path)
+        self._latest: tuple[int, Any] | None = None
+
+    def picture_path(self) -> Path:
+        return self._file.path
+
+    def laser_path(self) -> Path:
+        return self._file.path
+
+    def _frame(self, number: int) -> Any:
+        if self._latest is None or self._latest[0] != number:
+            from google.protobuf.message import DecodeError
+
+            if not 0 <= number < len(self._file):
+                raise self._bad(number, f"the file has {len(self._file)}")
+            try:
+                frame = self._protos.Frame.FromString(self._file.read(number))
+            except DecodeError as error:
+                raise self._bad(number, f"is no Frame proto: {error}") from None
+            self._latest = (number, frame)
+        return self._latest[1]
+
+    def _bad(self, number: int, rule: str) -> SceneError:
+        return SceneError(where=str(self._file.path), frame=f"record {number}", rule=rule)
+
+    def frames(self) -> tuple[RecordedFrame, ...]:
+        return self._frames
+
+    @cached_property
+    def _frames(self) -> tuple[RecordedFrame, ...]:
+        out: list[RecordedFrame] = []
+        for number in range(len(self._file)):
+            try:
+                out.append(self._described(self._frame(number)))
+            except SceneError as error:
+                if error.where == str(self._file.path):
+                    raise
+                raise self._bad(number, f"{error.where}: {error.rule}") from error
+            if out[-1].context != out[0].context:
+                raise self._bad(number, f"is of {out[-1].context}, record 0 of {out[0].context}")
+        return tuple(out)
+
+    def _described(self, frame: Any) -> RecordedFrame:
+        tops = [c for c in frame.context.laser_calibrations if c.name == TOP]
+        returns = any(laser.ri_return1.range_image_compressed for laser in frame.lasers)
+        if returns and not tops:
+            raise SceneError(where="context", rule="there is no calibration of the TOP laser")
+        return RecordedFrame(
+            context=frame.context.name,
+            timestamp_us=frame.timestamp_micros,
+            T_global_vehicle=matrix(frame.pose.transform, what="vehicle pose"),
+            shots=_shots(frame),
+            T_vehicle_top=(
+                matrix(tops[0].extrinsic.transform, what="laser TOP") if returns else None
+            ),
+        )
+
+    def picture(self, number: int, camera: int) -> bytes:
+        return bytes(self._image(number, camera).image)
+
+    def _image(self, number: int, camera: int) -> Any:
+        for image in self._frame(number).images:
+            if image.name == camera:
+                return image
+        raise self._bad(number, f"it has no picture of camera {camera}")
+
+    def panoptic(self, number: int, camera: int) -> tuple[bytes, int] | None:
+        label = self._image(number, camera).camera_segmentation_label
+        if not label.panoptic_label:
+            return None
+        return bytes(label.panoptic_label), label.panoptic_label_divisor
+
+    def boxes(self, number: int) -> tuple[Box, ...]:
+        try:
+            return tuple(
+                upright_box(
+                    label.id,
+                    label.type,
+                    centre_m=(label.box.center_x, label.box.center_y, label.box.center_z),
+                    size_m=(label.box.length, label.box.width, label.box.height),
+                    heading_rad=label.box.heading,
+                )
+                for label in self._frame(number).laser_labels
+            )
+        except SceneError as error:
+            raise self._bad(number, f"{error.where}: {error.rule}") from error
+
+    def lasers(self, number: int) -> tuple[LaserImage, ...]:
+        frame = self._frame(number)
+        calibrations = {c.name: c for c in frame.context.laser_calibrations}
+        out = []
+        for laser in sorted(frame.lasers, key=lambda laser: laser.name):
+            if not laser.ri_return1.range_image_compressed:
+                continue
+            try:
+                if laser.name not in calibrations:
+                    raise SceneError(where=laser_name(laser.name), rule="it has no calibration")
+                out.append(self._laser(laser, calibrations[laser.name]))
+            except SceneError as error:
+                raise self._bad(number, f"{error.where}: {error.rule}") from error
+        return tuple(out)
+
+    def _laser(self, laser: Any, calibration: Any) -> LaserImage:
+        float_matrix, int_matrix = self._protos.MatrixFloat, self._protos.MatrixInt32
+        images = [laser.ri_return1]
+        if laser.ri_return2.range_image_compressed:
+            images.append(laser.ri_return2)
+        what = f"laser {laser_name(laser.name)}"
+        returns = tuple(
+            _unpacked(image.range_image_compressed, float_matrix, np.float32, what)
+            for image in images
+        )
+        poses = laser.ri_return1.range_image_pose_compressed
+        labelled = all(image.segmentation_label_compressed for image in images)
+        inclinations = np.array(calibration.beam_inclinations, np.float64)[::-1]
+        if not inclinations.size:
+            inclinations = uniform_inclinations(
+                calibration.beam_inclination_min,
+                calibration.beam_inclination_max,
+                len(returns[0]),
+            )
+        return LaserImage(
+            name=laser.name,
+            T_vehicle_laser=matrix(calibration.extrinsic.transform, what=what),
+            inclinations_rad=inclinations,
+            returns=returns,
+            pixel_poses=_unpacked(poses, float_matrix, np.float32, what) if poses else None,
+            labels=tuple(
+                _unpacked(image.segmentation_label_compressed, int_matrix, np.int32, what)
+                for image in images
+                if labelled
+            ),
+        )
+
+    def fingerprint(self) -> bytes:
+        return self._file.checksums()
+
+
+def _unpacked(packed: bytes, kind: Any, dtype: Any, what: str) -> Any:
+    """(H, W, C) of a zlib-compressed matrix proto."""
+    from google.protobuf.message import DecodeError
+
+    unpacking = zlib.decompressobj()
+    try:
+        raw = unpacking.decompress(packed, MAX_IMAGE_BYTES)
+        if not unpacking.eof:
+            raise SceneError(
+                where=what, rule=f"an image is truncated or unpacks to over {MAX_IMAGE_BYTES} bytes"
+            )
+        message = kind.FromString(raw)
+    except (zlib.error, DecodeError) as error:
+        raise SceneError(where=what, rule=f"an image cannot be unpacked: {error}") from None
+    shape = tuple(message.shape.dims)
+    if len(shape) != 3 or min(shape) < 1 or np.prod(shape) != len(message.data):
+        raise SceneError(where=what, rule=f"an image of {len(message.data)} values says {shape}")
+    return np.array(message.data, dtype).reshape(shape)
+
+
+def _shots(frame: Any) -> tuple[Shot, ...]:
+    calibrations = {c.name: c for c in frame.context.camera_calibrations}
+    out = []
+    for image in sorted(frame.images, key=lambda image: image.name):
+        if image.name not in calibrations:
+            raise SceneError(where=f"camera {image.name}", rule="it has no calibration")
+        v = image.velocity
+        out.append(
+            Shot(
+                calibration=_camera(calibrations[image.name]),
+                T_global_vehicle=matrix(image.pose.transform, what=f"camera {image.name}"),
+                linear_m_s=np.array([v.v_x, v.v_y, v.v_z], np.float64),
+                angular_rad_s=np.array([v.w_x, v.w_y, v.w_z], np.float64),
+                pose_s=image.pose_timestamp,
+                trigger_s=image.camera_trigger_time,
+                readout_done_s=image.camera_readout_done_time,
+            )
+        )
+    return tuple(out)
+
+
+def _camera(c: Any) -> CameraCalibration:
+    if not 1 <= c.name <= len(CAMERAS) or len(c.intrinsic) != 9:
+        raise SceneError(
+            where=f"camera {c.name}",
+            rule=f"no known camera or not 9 but {len(c.intrinsic)} intrinsic values",
+        )
+    f_u, f_v, c_u, c_v, k1, k2, p1, p2, k3 = c.intrinsic
+    return CameraCalibration(
+        name=c.name,
+        width=c.width,
+        height=c.height,
+        focal_px=(f_u, f_v),
+        centre_px=(c_u, c_v),
+        distortion=(k1, k2, p1, p2, k3),
+        T_vehicle_camera=matrix(c.extrinsic.transform, what=f"camera {c.name}"),
+    )

@@ -1,0 +1,336 @@
+"""Frames from the Waymo Open Dataset, TFRecord (v1) or Parquet (v2).
+
+A scene is one run segment. Layout: any of the folders ``training``, ``validation``, ``testing``
+under the root, or the root itself; in it either ``*.tfrecord`` files, whose scene id is the name
+without ``segment-`` and ``_with_camera_labels``, or v2's component folders
+(``vehicle_pose/SCENE.parquet`` ...).
+
+Geometry: the ego frame is Waymo's vehicle frame at the frame's pose, which belongs to about the
+middle of the LiDAR turn. ``T_ego_camera = inv(T_global_vehicle(frame)) T_global_vehicle(middle of
+the picture) T_vehicle_camera``. The five lasers' points are given as one sweep, with the axes of
+the vehicle and the origin at the TOP laser, from where nearly all of them were seen.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.annotations import Annotations
+from datasets.errors import SceneError, SetupError
+from datasets.frames import CameraView, Frame, LidarSweep, Scene
+from datasets.geometry.transforms import Transform, inverse
+from datasets.sources.waymo.cameras import (
+    RecordedView,
+    capture_time_s,
+    pose_at_capture,
+    straightened,
+    with_our_axes,
+)
+from datasets.sources.waymo.classes import decode_panoptic, occ3d_of_segments
+from datasets.sources.waymo.components import Components
+from datasets.sources.waymo.frame_records import FrameRecords
+from datasets.sources.waymo.range_images import LaserPoints, points_of
+from datasets.sources.waymo.recording import CAMERAS, RecordedFrame, Recording, Shot
+from datasets.splits import PUBLISHED_SHARE, Labelled, divide
+from datasets.taxonomy import OCC3D_WAYMO
+
+SPLITS = {"training": "train", "validation": "val", "testing": "test"}
+"""Waymo's folders and our names of them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecordedSweep(LidarSweep):
+    """A turn of all lasers inside a file that holds many.
+
+    Attributes:
+        scene_id: whose file it is.
+        record: number of the frame in the file.
+        T_global_vehicle: the frame's pose.
+        origin_m: (3,) of the sweep's axes, in the vehicle frame of the turn.
+    """
+
+    scene_id: str
+    record: int
+    T_global_vehicle: Transform
+    origin_m: NDArray[np.float64]
+
+
+class WaymoSource:
+    """An ``AnnotatedSource`` over a folder of the Waymo Open Dataset.
+
+    Args:
+        root: see the module's docstring.
+        past_sweeps, future_sweeps: at most so many neighbours of a frame's turn, 0.1 s apart.
+        labelled: which training scenes ``labeled`` names; ``unlabeled`` is the rest. None: 20 %.
+        straighten: take the lens distortion out of the pictures. Without it they are as stored,
+            and the intrinsic matrix is wrong by up to some 25 pixels in the corners.
+        no_label_zones: keep the points in Waymo's no-label zones. They are as real as others,
+            only their objects have no boxes.
+
+    Raises:
+        SetupError: no such folder, or no scene in it.
+    """
+
+    name = "waymo"
+    licence = "Waymo Dataset License Agreement for Non-Commercial Use: non-commercial"
+    taxonomy = OCC3D_WAYMO
+
+    def __init__(
+        self,
+        root: Path,
+        *,
+        past_sweeps: int = 0,
+        future_sweeps: int = 0,
+        labelled: Labelled | None = None,
+        straighten: bool = True,
+        no_label_zones: bool = True,
+    ) -> None:
+        self.root = Path(root)
+        self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
+        self.straighten, self.no_label_zones = straighten, no_label_zones
+        self._places: dict[str, Path] = {}  # a TFRecord file, or a folder of components
+        self._splits: dict[str, tuple[str, ...]] = {}
+        for folder in (self.root, *(self.root / name for name in SPLITS)):
+            places = _scenes_in(folder)
+            if twice := sorted(places.keys() & self._places.keys()):
+                raise SetupError(f"{folder}: scenes that another folder has too: {twice[0]} ...")
+            self._places |= places
+            if folder != self.root and places:
+                self._splits[SPLITS[folder.name]] = self._splits[folder.name] = tuple(places)
+        if not self._places:
+            raise SetupError(
+                f"{self.root}: neither *.tfrecord files nor vehicle_pose/*.parquet, here or in "
+                f"{', '.join(SPLITS)}"
+            )
+        self._splits["all"] = tuple(self._places)
+        train = self._splits.get("train", () if labelled is None else self._splits["all"])
+        if train:
+            share = PUBLISHED_SHARE if labelled is None else labelled
+            labeled, unlabeled = divide({scene: scene for scene in train}, share)
+            self._splits |= {"labeled": labeled, "unlabeled": unlabeled}
+        self._latest: tuple[str, Recording] | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        return self.__dict__ | {"_latest": None}  # workers open files themselves
+
+    def scene_ids(self, split: str) -> tuple[str, ...]:
+        """Scenes of ``all``, ``train``, ``val``, ``test`` (or their folders' names),
+        ``labeled``, ``unlabeled``, or scene ids separated by commas."""
+        if split in self._splits:
+            return self._splits[split]
+        names = tuple(split.split(","))
+        if all(name in self._places for name in names):
+            return names
+        raise SetupError(
+            f"{self.root}: unknown split {split!r}; it has {', '.join(sorted(self._splits))}, "
+            "or name scenes separated by commas"
+        )
+
+    def _recording(self, scene_id: str) -> Recording:
+        if self._latest is None or self._latest[0] != scene_id:
+            place = self._places[scene_id]
+            self._latest = (
+                scene_id,
+                Components(place, scene_id) if place.is_dir() else FrameRecords(place),
+            )
+        return self._latest[1]
+
+    def scene(self, scene_id: str) -> Scene:
+        recording = self._recording(scene_id)
+        recorded = recording.frames()
+        path = recording.laser_path()
+        sweeps = [self._sweep(scene_id, k, frame, path) for k, frame in enumerate(recorded)]
+        return Scene(
+            scene_id=scene_id,
+            frames=tuple(
+                self._frame(scene_id, recording.picture_path(), recorded, sweeps, k)
+                for k in range(len(recorded))
+            ),
+        )
+
+    def _sweep(
+        self, scene_id: str, k: int, frame: RecordedFrame, path: Path
+    ) -> RecordedSweep | None:
+        if frame.T_vehicle_top is None:
+            return None
+        T_ego_lidar = np.eye(4)
+        T_ego_lidar[:3, 3] = frame.T_vehicle_top[:3, 3]
+        return RecordedSweep(
+            path=path,
+            timestamp_us=frame.timestamp_us,
+            T_ego_lidar=T_ego_lidar,
+            scene_id=scene_id,
+            record=k,
+            T_global_vehicle=frame.T_global_vehicle,
+            origin_m=frame.T_vehicle_top[:3, 3],
+        )
+
+    def _frame(
+        self,
+        scene_id: str,
+        path: Path,
+        recorded: Sequence[RecordedFrame],
+        sweeps: Sequence[RecordedSweep | None],
+        k: int,
+    ) -> Frame:
+        frame = recorded[k]
+        token = f"{frame.context}_{frame.timestamp_us}"
+        T_ego_global = inverse(frame.T_global_vehicle)
+        past, future = sweeps[:k][::-1], sweeps[k + 1 :]
+        return Frame(
+            scene_id=scene_id,
+            token=token,
+            timestamp_us=frame.timestamp_us,
+            T_global_ego=frame.T_global_vehicle,
+            cameras=tuple(
+                _view(scene_id, path, k, shot, T_ego_global, token) for shot in frame.shots
+            ),
+            lidar=sweeps[k],
+            past_sweeps=_seen_from(T_ego_global, past[: self.past_sweeps]),
+            future_sweeps=_seen_from(T_ego_global, future[: self.future_sweeps]),
+        )
+
+    def read_image(self, view: CameraView) -> NDArray[np.uint8]:
+        view = _ours(view, RecordedView)
+        stored = self._recording(view.scene_id).picture(view.record, view.calibration.name)
+        where = f"{view.path}: {view.name}"
+        record = f"record {view.record}"
+        try:
+            with Image.open(io.BytesIO(stored)) as image:
+                pixels = np.asarray(image.convert("RGB"), np.uint8)
+        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            raise SceneError(
+                where=where, frame=record, rule=f"picture cannot be decoded: {error}"
+            ) from None
+        if pixels.shape != (view.height, view.width, 3):
+            raise SceneError(
+                where=where,
+                frame=record,
+                rule=f"picture is {pixels.shape[1]}x{pixels.shape[0]}, its calibration says "
+                f"{view.width}x{view.height}",
+            )
+        return straightened(pixels, view.calibration) if self.straighten else pixels
+
+    def laser_points(self, sweep: LidarSweep) -> LaserPoints:
+        """All that is recorded of a turn's points, elongation included, in the vehicle frame of
+        the turn. ``read_points`` gives the same points in the same order."""
+        sweep = _ours(sweep, RecordedSweep)
+        try:
+            images = self._recording(sweep.scene_id).lasers(sweep.record)
+            if not images:
+                raise SceneError(where="lasers", rule="there is no range image")
+            points = points_of(images, sweep.T_global_vehicle)
+        except SceneError as error:
+            if error.frame:
+                raise
+            raise SceneError(
+                where=f"{sweep.path}: {error.where}",
+                frame=f"record {sweep.record}",
+                rule=error.rule,
+            ) from error
+        return points if self.no_label_zones else points.chosen(~points.in_no_label_zone)
+
+    def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        """(N, 4): the vehicle's axes, origin at the TOP laser, both returns of every laser.
+
+        The intensity is as recorded: mostly 0..1, but without an upper bound, so not 0..255.
+        """
+        points = self.laser_points(sweep)
+        out = np.empty((len(points.xyz_m), 4), np.float32)
+        out[:, :3] = points.xyz_m - _ours(sweep, RecordedSweep).origin_m
+        out[:, 3] = points.intensity
+        return out
+
+    def annotations(self, frame: Frame) -> Annotations:
+        """Boxes; and point classes where the turn has segmentation labels (only TOP's have)."""
+        boxes = self._recording(frame.scene_id).boxes(_number(frame))
+        if frame.lidar is None:
+            return Annotations(boxes=boxes)
+        segments = self.laser_points(frame.lidar).segment
+        if not segments.any():
+            return Annotations(boxes=boxes)
+        return Annotations(boxes=boxes, point_classes=occ3d_of_segments()[segments])
+
+    def panoptic(self, view: CameraView) -> tuple[NDArray[np.uint8], NDArray[np.uint16]] | None:
+        """Class (``PANOPTIC_CLASSES``) and instance of each stored pixel; None: not labelled.
+
+        Labels belong to the stored picture, whose lens distortion ``read_image`` takes out.
+        """
+        view = _ours(view, RecordedView)
+        label = self._recording(view.scene_id).panoptic(view.record, view.calibration.name)
+        return None if label is None else decode_panoptic(*label)
+
+    def fingerprint(self, scene_id: str) -> str:
+        digest = hashlib.sha256(self._recording(scene_id).fingerprint())
+        options = (self.past_sweeps, self.future_sweeps, self.straighten, self.no_label_zones)
+        digest.update(repr(options).encode())
+        return digest.hexdigest()
+
+
+def _number(frame: Frame) -> int:
+    for part in (frame.lidar, *frame.cameras):
+        if isinstance(part, (RecordedSweep, RecordedView)):
+            return part.record
+    raise SceneError(where=frame.scene_id, frame=frame.token, rule="it has no sensor's data")
+
+
+def _seen_from(
+    T_ego_global: Transform, sweeps: Sequence[RecordedSweep | None]
+) -> tuple[RecordedSweep, ...]:
+    return tuple(
+        replace(sweep, T_ego_lidar=T_ego_global @ sweep.T_global_vehicle @ sweep.T_ego_lidar)
+        for sweep in sweeps
+        if sweep is not None
+    )
+
+
+def _view(
+    scene_id: str, path: Path, record: int, shot: Shot, T_ego_global: Transform, token: str
+) -> RecordedView:
+    camera = shot.calibration
+    (f_u, f_v), (c_u, c_v) = camera.focal_px, camera.centre_px
+    try:
+        T_ego_vehicle = T_ego_global @ pose_at_capture(shot)
+        return RecordedView(
+            name=CAMERAS[camera.name - 1],
+            path=path,
+            timestamp_us=round(capture_time_s(shot) * 1e6),
+            width=camera.width,
+            height=camera.height,
+            intrinsics=np.array([[f_u, 0, c_u], [0, f_v, c_v], [0, 0, 1]]),
+            T_ego_camera=T_ego_vehicle @ with_our_axes(camera.T_vehicle_camera),
+            T_ego_vehicle=T_ego_vehicle,
+            scene_id=scene_id,
+            record=record,
+            calibration=camera,
+        )
+    except SceneError as error:
+        raise SceneError(where=f"{path}: {error.where}", frame=token, rule=error.rule) from error
+
+
+def _scenes_in(folder: Path) -> dict[str, Path]:
+    """Scene ids of a folder, sorted, and where each is."""
+    records = {
+        path.stem.removeprefix("segment-").removesuffix("_with_camera_labels"): path
+        for path in folder.glob("*.tfrecord")
+    }
+    components = {path.stem: folder for path in folder.glob("vehicle_pose/*.parquet")}
+    return dict(sorted((components | records).items()))
+
+
+Kind = TypeVar("Kind")
+
+
+def _ours(thing: object, kind: type[Kind]) -> Kind:
+    if not isinstance(thing, kind):
+        raise ValueError(f"not of a Waymo scene: {thing}")
+    return thing
