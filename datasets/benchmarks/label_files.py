@@ -113,11 +113,10 @@ def whole(name: str, values: NDArray[Any], low: int, high: int) -> NDArray[Any]:
     """
     if values.dtype.kind not in "iuf":
         raise ValueError(f"{name}: {values.dtype} are not whole numbers")
-    if values.size:
-        if not (np.isfinite(values).all() and (values % 1 == 0).all()):
-            raise ValueError(f"{name}: a value is not a whole number")
-        if (least := values.min()) < low or (most := values.max()) > high:
-            raise ValueError(f"{name}: {least if least < low else most} is not in {low}..{high}")
+    if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values % 1 == 0).all()):
+        raise ValueError(f"{name}: a value is not a whole number")
+    if values.size and ((least := values.min()) < low or (most := values.max()) > high):
+        raise ValueError(f"{name}: {least if least < low else most} is not in {low}..{high}")
     return values
 
 
