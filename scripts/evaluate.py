@@ -1,12 +1,15 @@
-"""Score a model or a label store against ground truth, masked and unmasked.
+"""Score a model or a label store against a benchmark's ground truth, masked and unmasked.
 
     python scripts/evaluate.py --store runs/labels.zarr
     python scripts/evaluate.py --weights runs/student/camera_tiny_student.safetensors --split val
+    python scripts/evaluate.py --weights FLOW.safetensors --source nuscenes --root DIR \\
+        --benchmark openocc_flow --out scores.json
 
     python scripts/evaluate.py --store DIR.zarr --source nuscenes --root DIR --lidar   # no truth
 
 ``mIoU[camera-visible]`` counts voxels in the ground truth's camera mask (the benchmark's figure),
-``mIoU[all]`` every voxel; for a store also ``mIoU[trusted]``, the voxels that its mask keeps.
+``mIoU[all]`` every voxel; for a store also ``mIoU[trusted]``, the voxels that its mask keeps, and
+what its confidence is worth. ``--rays`` adds RayIoU, and with flow mAVE and OccScore.
 ``--lidar`` compares a store with the log's own key sweeps instead.
 """
 
@@ -14,8 +17,10 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,19 +29,247 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autolabel.audit import LidarAgreement, lidar_agreement
-from autolabel.calibrate import require_known_truth
-from datasets.benchmarks.occ3d_nuscenes import labels_path
-from datasets.errors import AutolabelError
-from datasets.frames import Frame, SceneSource, earlier_frames, points_in_ego
+from datasets.benchmarks import occ3d_nuscenes, occ3d_waymo, openocc_flow, openoccupancy
+from datasets.benchmarks.truth import Truth
+from datasets.errors import AutolabelError, SetupError
+from datasets.frames import Scene, SceneSource, earlier_frames, points_in_ego
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import apply, inverse
 from datasets.inputs import collate, prepare_frame
 from datasets.label_store import LabelStore, MaskBit
-from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
+from datasets.metrics.calibration import ConfidenceScore
+from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
+from datasets.metrics.openoccupancy import OpenOccupancyScore
+from datasets.metrics.rays import RayScore, ray_origins
+from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.opening import SOURCES, open_source
-from datasets.training_sets import GroundTruth
+from datasets.taxonomy import Taxonomy
+from datasets.voxel_labels import FrameLabels
+from models.camera import CameraStudent
 from models.checkpoint import load_checkpoint
+from models.fusion import FusionTeacher
 from models.inference import Teacher
 
-Prediction = tuple[Frame, NDArray[np.uint8], NDArray[np.bool_] | None]
+SEQUENCES = {"training": 798, "validation": 202}
+"""Scenes of Occ3D-Waymo, which numbers them in the order of their names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """What is scored, and where its truth lies.
+
+    Attributes:
+        frame: of the grid, ``ego`` or ``lidar``.
+        mask: name of the voxels that the benchmark scores; None if those are all labelled ones.
+        path: label file of frame k of a scene, under the folder of the truth.
+        read: its reader.
+        folder: of the truth, in the log's.
+    """
+
+    name: str
+    grid: VoxelGrid
+    taxonomy: Taxonomy
+    frame: str
+    mask: str | None
+    path: Callable[[Path, SceneSource, Scene, int], Path]
+    read: Callable[[Path], Truth]
+    folder: str = "."
+
+    def require(self, what: str, grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> None:
+        """Raises ``SetupError``: what shall be scored has other voxels or classes."""
+        ours = (grid, taxonomy, frame)
+        if ours != (self.grid, self.taxonomy, self.frame):
+            raise SetupError(
+                f"{what} has {_voxels(*ours)}; --benchmark {self.name} scores "
+                f"{_voxels(self.grid, self.taxonomy, self.frame)}"
+            )
+
+
+def _voxels(grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> str:
+    shape = "x".join(str(n) for n in grid.shape)
+    return f"{shape} voxels of {grid.size_m[0]} m in the {frame} frame with {taxonomy.name} classes"
+
+
+def by_name_and_token(
+    path: Callable[[Path, str, str], Path],
+) -> Callable[[Path, SceneSource, Scene, int], Path]:
+    return lambda root, source, scene, k: path(root, scene.scene_id, scene.frames[k].token)
+
+
+def openoccupancy_path(root: Path, source: SceneSource, scene: Scene, k: int) -> Path:
+    if not isinstance(source, NuScenesSource):
+        raise SetupError(f"OpenOccupancy labels nuScenes, not a log of kind {source.name!r}")
+    return openoccupancy.labels_path(root, *source.scene_and_lidar_token(scene.frames[k]))
+
+
+def waymo_path(root: Path, source: SceneSource, scene: Scene, k: int) -> Path:
+    if source.name != "waymo":
+        raise SetupError(f"Occ3D-Waymo labels Waymo, not a log of kind {source.name!r}")
+    for split, count in SEQUENCES.items():
+        try:
+            scenes = source.scene_ids(split)
+        except SetupError:  # the log has no such folder
+            continue
+        if scene.scene_id in scenes:
+            if len(scenes) != count:
+                raise SetupError(
+                    f"Occ3D-Waymo numbers the {count} scenes of {split} in the order of their "
+                    f"names; this log has {len(scenes)} of them, so their numbers are unknown"
+                )
+            number = sorted(scenes).index(scene.scene_id)
+            return occ3d_waymo.labels_path(root, split, number, k)
+    raise SetupError(f"scene {scene.scene_id} is in neither training nor validation")
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="occ3d_nuscenes",
+        grid=occ3d_nuscenes.GRID,
+        taxonomy=occ3d_nuscenes.TAXONOMY,
+        frame=occ3d_nuscenes.FRAME,
+        mask="camera-visible",
+        path=by_name_and_token(occ3d_nuscenes.labels_path),
+        read=occ3d_nuscenes.read_labels,
+    ),
+    Benchmark(
+        name="occ3d_waymo",
+        grid=occ3d_waymo.GRID,
+        taxonomy=occ3d_waymo.TAXONOMY,
+        frame=occ3d_waymo.FRAME,
+        mask="in view and camera-visible",
+        path=waymo_path,
+        read=occ3d_waymo.read_labels,
+    ),
+    Benchmark(
+        name="openoccupancy",
+        grid=openoccupancy.GRID,
+        taxonomy=openoccupancy.TAXONOMY,
+        frame=openoccupancy.FRAME,
+        mask=None,
+        path=openoccupancy_path,
+        read=openoccupancy.read_labels,
+        folder="nuScenes-Occupancy-v0.1",
+    ),
+    Benchmark(
+        name="openocc_flow",
+        grid=openocc_flow.GRID,
+        taxonomy=openocc_flow.TAXONOMY,
+        frame=openocc_flow.FRAME,
+        mask=None,
+        path=by_name_and_token(openocc_flow.labels_path),
+        read=openocc_flow.read_labels,
+    ),
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prediction:
+    """What is said about frame k of a scene.
+
+    Attributes:
+        semantics: (X, Y, Z) uint8 class ids.
+        flow: (X, Y, Z, 2) float32 m/s, where it is predicted.
+        stored: the whole entry, for a label store.
+    """
+
+    scene: Scene
+    k: int
+    semantics: NDArray[np.uint8]
+    flow: NDArray[np.float32] | None = None
+    stored: FrameLabels | None = None
+
+
+class Scores:
+    """All figures of one model or store. Streaming: one ``update`` per frame."""
+
+    def __init__(
+        self, benchmark: Benchmark, *, levels: tuple[float, ...] | None, rays: bool
+    ) -> None:
+        """``levels`` of confidence: of a store."""
+        self.benchmark, taxonomy = benchmark, benchmark.taxonomy
+        masks = [benchmark.mask, "all", None if levels is None else "trusted"]
+        self.by_range = {mask: RangedConfusion(taxonomy.n_classes) for mask in masks if mask}
+        self.rays = RayScore(taxonomy, benchmark.grid, threads=_cpus()) if rays else None
+        self.confidence = None if levels is None else ConfidenceScore(taxonomy, levels)
+        self.trusted_and_scored = 0
+        self.right = self.trusted = self.scored = 0
+
+    def update(self, prediction: Prediction, truth: Truth) -> None:
+        frames, semantics = prediction.scene.frames, prediction.semantics
+        frame, stored = frames[prediction.k], prediction.stored
+        to_grid = np.eye(4)
+        if self.benchmark.frame == "lidar" and frame.lidar is not None:
+            to_grid = inverse(frame.lidar.T_ego_lidar)
+        ring = RangeBins().of(truth.grid, (float(to_grid[0, 3]), float(to_grid[1, 3])))
+        masks: dict[str, NDArray[np.bool_] | None] = {"all": None}
+        if self.benchmark.mask:
+            masks[self.benchmark.mask] = scored = truth.scored()
+        else:
+            scored = truth.semantics < truth.taxonomy.n_classes
+        if stored is not None and self.confidence is not None:
+            masks["trusted"] = trusted = (stored.mask & MaskBit.TRUSTED) > 0
+            self.trusted_and_scored += int((trusted & scored).sum())
+            seen = stored.mask & (MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
+            known = (seen > 0) & truth.observed()
+            self.confidence.update(stored.confidence, semantics, truth.semantics, ring, known)
+        for mask, voxels in masks.items():
+            self.by_range[mask].update(truth.semantics, semantics, ring, voxels)
+        if self.rays is not None:
+            both = truth.flow is not None and prediction.flow is not None
+            self.rays.update(
+                truth.semantics,
+                semantics,
+                apply(to_grid, ray_origins(frames, prediction.k)),
+                truth_flow=truth.flow if both else None,
+                predicted_flow=prediction.flow if both else None,
+            )
+
+    def table(self) -> ScoreTable:
+        return ScoreTable.ranged(self.benchmark.taxonomy, self.by_range)
+
+    def store_figures(self) -> dict[str, float]:
+        """How good and how many a store's trusted voxels are, in percent."""
+        matrices = {mask: ranged.total() for mask, ranged in self.by_range.items()}
+        trusted = matrices["trusted"].counts
+        scored = matrices[self.benchmark.mask or "all"].counts.sum()
+        name = self.benchmark.mask or "labelled"
+        return {
+            "trusted voxels that are right": _percent(np.trace(trusted), trusted.sum()),
+            f"{name} voxels that are trusted": _percent(self.trusted_and_scored, scored),
+        }
+
+    def to_json(self) -> dict[str, object]:
+        b = self.benchmark
+        table = self.table()
+        out: dict[str, object] = {
+            "benchmark": b.name,
+            "classes": b.taxonomy.name,
+            "grid": b.grid.to_json() | {"frame": b.frame},
+            "masks": list(self.by_range),
+        } | table.to_json()
+        if self.confidence is not None:
+            out |= self.store_figures()
+            out["confidence[observed]"] = self.confidence.to_json()
+        if b.name == "openoccupancy":
+            score = OpenOccupancyScore()
+            score.merge(table.matrices["all"])
+            out["SC IoU"] = _rounded(score.sc_iou())
+            out["SSC mIoU (plain mean)"] = _rounded(score.ssc_miou())
+        if self.rays is not None:
+            out["rays"] = self.rays.to_json()
+        return out
+
+
+def _cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _percent(part: float, whole: float) -> float:
+    return round(float(100 * part / max(whole, 1)), 2)
+
+
+def _rounded(fraction: float) -> float | None:
+    return round(100 * fraction, 2) if np.isfinite(fraction) else None
 
 
 def main() -> int:
@@ -47,6 +280,13 @@ def main() -> int:
     parser.add_argument("--source", choices=SOURCES, default="city")
     parser.add_argument("--root", type=Path, default=Path("runs/city"))
     parser.add_argument("--split", default="val", help="scenes to run the weights on")
+    parser.add_argument(
+        "--benchmark", choices=[b.name for b in BENCHMARKS], default=BENCHMARKS[0].name
+    )
+    parser.add_argument("--truth", type=Path, help="folder of the ground truth; default: the log's")
+    parser.add_argument(
+        "--rays", action="store_true", help="RayIoU too; openocc_flow always has it"
+    )
     parser.add_argument("--lidar", action="store_true", help="compare a store with the LiDAR")
     parser.add_argument("--fast", action="store_true", help="run the weights in bfloat16")
     parser.add_argument("--flips", action="store_true", help="average over mirrored inputs")
@@ -55,71 +295,123 @@ def main() -> int:
     args = parser.parse_args()
     if (args.fast or args.flips) and not args.weights:
         parser.error("--fast and --flips need --weights")
+    if args.lidar and not args.store:
+        parser.error("--lidar needs --store")
 
-    if args.lidar:
-        if not args.store:
-            parser.error("--lidar needs --store")
-        store = LabelStore.open(args.store)
-        compare_with_lidar(store, open_source(args.source, args.root, past_sweeps=0), args.root)
-        return 0
+    benchmark = next(b for b in BENCHMARKS if b.name == args.benchmark)
+    levels = None
     if args.store:
         store = LabelStore.open(args.store)
-        source: SceneSource = open_source(args.source, args.root, past_sweeps=0)
-        taxonomy = store.header.taxonomy
+        if args.lidar:
+            source = open_source(args.source, args.root, past_sweeps=0)
+            compare_with_lidar(store, source, args.truth or args.root)
+            return 0
+        header = store.header
+        benchmark.require(f"label store {args.store}", header.grid, header.taxonomy, "ego")
+        source, levels = open_source(args.source, args.root, past_sweeps=0), header.levels
         predictions = stored_labels(store, source)
-        masks = ["camera-visible", "all", "trusted"]
     else:
         model = load_checkpoint(args.weights, device=args.device)
-        require_known_truth(model.preset)
-        teacher = Teacher(model.module, model.preset, fast=args.fast, flips=args.flips)
-        sweeps = model.preset.inputs.past_sweeps
-        source = open_source(args.source, args.root, past_sweeps=sweeps)
-        taxonomy = model.preset.taxonomy
-        scenes = [source.scene(scene_id).frames for scene_id in source.scene_ids(args.split)]
-        moments = [(frames, k) for frames in scenes for k in range(len(frames))]
-        predictions = (
-            predict(teacher, source, frames, k) for frames, k in tqdm(moments, desc="evaluate")
+        preset = model.preset
+        benchmark.require(
+            f"preset {preset.name}", preset.grid, preset.taxonomy, preset.inputs.frame
         )
-        masks = ["camera-visible", "all"]
+        teacher = Teacher(model.module, preset, fast=args.fast, flips=args.flips)
+        source = open_source(args.source, args.root, past_sweeps=preset.inputs.past_sweeps)
+        predictions = predicted_labels(teacher, source, args.split)
 
-    truth = GroundTruth(args.root, ())
-    matrices = {mask: ConfusionMatrix(taxonomy.n_classes) for mask in masks}
-    kept = 0
-    for frame, predicted, trusted in predictions:
-        expected = truth.labels(frame)
-        matrices["camera-visible"].update(expected.semantics, predicted, expected.mask_camera)
-        matrices["all"].update(expected.semantics, predicted)
-        if trusted is not None:
-            matrices["trusted"].update(expected.semantics, predicted, trusted)
-            kept += int((trusted & expected.mask_camera).sum())
-    table = ScoreTable(taxonomy=taxonomy, matrices=matrices)
-    scores = table.to_json()
-    print(table)
-    if args.store:
-        right = np.trace(matrices["trusted"].counts) / max(matrices["trusted"].counts.sum(), 1)
-        visible = max(int(matrices["camera-visible"].counts.sum()), 1)
-        scores["trusted voxels that are right"] = round(float(100 * right), 2)
-        scores["camera-visible voxels that are trusted"] = round(100 * kept / visible, 2)
-        print(f"trusted voxels that are right: {100 * right:.2f} %")
-        print(f"voxels in the truth's camera mask that are trusted: {100 * kept / visible:.2f} %")
-    for mask in masks:
-        print(f"mIoU[{mask}] = {scores[f'mIoU[{mask}]']}")
+    folder = args.truth or args.root / benchmark.folder
+    scores = Scores(benchmark, levels=levels, rays=args.rays or args.benchmark == "openocc_flow")
+    for prediction in predictions:
+        path = benchmark.path(folder, source, prediction.scene, prediction.k)
+        scores.update(prediction, benchmark.read(path))
+    figures = scores.to_json()
+    report(scores, figures)
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(scores, indent=1) + "\n")
+        args.out.write_text(json.dumps(figures, indent=1) + "\n")
     return 0
+
+
+def report(scores: Scores, figures: dict[str, object]) -> None:
+    """Print what a person wants to see; the JSON has the rest."""
+    b, grid = scores.benchmark, scores.benchmark.grid
+    box = ", ".join(
+        f"{axis} {low:g}..{high:g}"
+        for axis, low, high in zip("xyz", grid.min_m, grid.max_m, strict=True)
+    )
+    print(scores.table())
+    print(f"{b.name}: classes of {b.taxonomy.name}, {b.frame} frame, metres {box}")
+    if b.mask is None:
+        print(f"{b.name} has no mask: every labelled voxel is scored")
+    if scores.confidence is not None:
+        for name, value in scores.store_figures().items():
+            print(f"{name}: {value:.2f} %")
+        curve = scores.confidence.risk_coverage()
+        print(
+            f"confidence of observed voxels: ECE (plain) {scores.confidence.ece():.4f}, "
+            f"AURC {curve.area:.4f}, error rate of all of them {curve.risk[-1]:.4f}"
+        )
+    if scores.rays is not None:
+        r = scores.rays
+        per_threshold = ", ".join(f"{100 * v:.2f}" for v in np.nanmean(r.iou(), axis=1))
+        print(
+            f"RayIoU[rays that hit in the truth] = {100 * r.ray_iou():.2f} "
+            f"(at 1, 2, 4 m: {per_threshold}); {r.truth.sum():,} rays from {r.origins} origins "
+            f"of {r.frames} frames"
+        )
+        if r.velocity_rays.any():
+            moving = len(b.taxonomy.dynamic)
+            print(f"mAVE[right rays at 2 m, {moving} movable classes] = {r.mave():.3f} m/s")
+            print(f"OccScore = {100 * r.occ_score():.2f}")
+        else:
+            print("no mAVE, no OccScore: flow is not predicted, or not in the truth")
+    for name in ("SC IoU", "SSC mIoU (plain mean)"):
+        if name in figures:
+            print(f"{name}[all] = {figures[name]}")
+    for mask in scores.by_range:
+        print(f"mIoU[{mask}] = {figures[f'mIoU[{mask}]']}")
 
 
 def stored_labels(store: LabelStore, source: SceneSource) -> Iterator[Prediction]:
     for scene_id in tqdm(store.scene_ids(), desc="evaluate"):
-        scene = store.scene(scene_id)
-        for frame in source.scene(scene_id).frames:
-            labels = scene.frame(scene.index_of(frame.token))
-            yield frame, labels.semantics, (labels.mask & MaskBit.TRUSTED) > 0
+        stored = store.scene(scene_id)
+        try:
+            scene = source.scene(scene_id)
+            index = [stored.index_of(frame.token) for frame in scene.frames]
+        except KeyError as error:
+            raise SetupError(f"{store.path}: labels of another log: no {error}") from error
+        for k, i in enumerate(index):
+            labels = stored.frame(i)
+            yield Prediction(scene=scene, k=k, semantics=labels.semantics, stored=labels)
+
+
+def predicted_labels(teacher: Teacher, source: SceneSource, split: str) -> Iterator[Prediction]:
+    scenes = [source.scene(scene_id) for scene_id in source.scene_ids(split)]
+    moments = [(scene, k) for scene in scenes for k in range(len(scene.frames))]
+    for scene, k in tqdm(moments, desc="evaluate"):
+        yield predict(teacher, source, scene, k)
+
+
+@torch.inference_mode()
+def predict(teacher: Teacher, source: SceneSource, scene: Scene, k: int) -> Prediction:
+    spec, network = teacher.preset.inputs, teacher.network
+    earlier = earlier_frames(scene.frames, k, spec.past_frames)
+    inputs = collate([prepare_frame(source, scene.frames[k], spec, earlier)])
+    flow = None
+    if isinstance(network, FusionTeacher | CameraStudent) and network.config.head.flow:
+        if teacher.fast or teacher.flips:
+            raise SetupError("a network with flow is evaluated without --fast and --flips")
+        logits, velocity = network.logits_and_flow(inputs.to(teacher.device))
+        flow = velocity[0].float().cpu().numpy()
+    else:
+        logits = teacher.predict(inputs)
+    labels = logits[0].argmax(-1).to(torch.uint8).cpu().numpy()
+    return Prediction(scene=scene, k=k, semantics=labels, flow=flow)
 
 
 def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> None:
-    truth, totals, frames = GroundTruth(root, ()), dict[str, LidarAgreement](), 0
+    totals, frames = dict[str, LidarAgreement](), 0
     free = store.header.taxonomy.free_id
     for scene_id in store.scene_ids():
         scene = store.scene(scene_id)
@@ -132,8 +424,9 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
                 "all labels": occupied,
                 "trusted labels": occupied & ((labels.mask & MaskBit.TRUSTED) > 0),
             }
-            if labels_path(root, scene_id, frame.token).exists():
-                layers["ground truth"] = truth.labels(frame).semantics != free
+            path = occ3d_nuscenes.labels_path(root, scene_id, frame.token)
+            if path.exists():
+                layers["ground truth"] = occ3d_nuscenes.read_labels(path).semantics != free
             points = points_in_ego(source, frame, key_with_vehicle=True)[:, :3]
             origin = frame.lidar.T_ego_lidar[:3, 3]
             frames += 1
@@ -143,14 +436,6 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
                 totals[name] = totals[name] + agreement if name in totals else agreement
     for name, agreement in totals.items():
         print(f"{frames} frames together, {name}: {agreement}")
-
-
-def predict(teacher: Teacher, source: SceneSource, frames: Sequence[Frame], k: int) -> Prediction:
-    spec = teacher.preset.inputs
-    earlier = earlier_frames(frames, k, spec.past_frames)
-    inputs = collate([prepare_frame(source, frames[k], spec, earlier)])
-    labels = teacher.predict(inputs)[0].argmax(-1).to(torch.uint8).cpu().numpy()
-    return frames[k], labels, None
 
 
 if __name__ == "__main__":

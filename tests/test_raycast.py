@@ -326,3 +326,5 @@ def test_first_hits_equal_their_plain_twin_to_the_last_bit(seed: int) -> None:
     rays[~rays.any(axis=1)] = (0.0, 0.0, 1.0)
     fast, plain = (f(occupied, origins, rays) for f in (first_hits, first_hits_plain))
     assert (fast[0] == plain[0]).all() and (fast[1] == plain[1]).all()
+    shared = first_hits(occupied, origins, rays, threads=3)
+    assert (shared[0] == plain[0]).all() and (shared[1] == plain[1]).all()

@@ -12,6 +12,7 @@ are shared between rays: the result must not depend on scheduling.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
 import numba
@@ -233,10 +234,10 @@ def camera_visible(
     return visible
 
 
-@numba.njit(cache=True, parallel=True)  # type: ignore[untyped-decorator]
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _first_hits(occupied: Any, origins: Any, directions: Any, cells: Any, leaves: Any) -> None:
     nx, ny, nz = occupied.shape
-    for r in numba.prange(directions.shape[0]):
+    for r in range(directions.shape[0]):
         q = r % origins.shape[0]
         ox, oy, oz = origins[q, 0], origins[q, 1], origins[q, 2]
         dx, dy, dz = directions[r, 0], directions[r, 1], directions[r, 2]
@@ -275,11 +276,16 @@ def first_hits(
     occupied: NDArray[np.bool_],  # (X, Y, Z)
     origins: NDArray[np.float64],  # (R, 3) or (3,)
     directions: NDArray[np.float64],  # (R, 3)
+    *,
+    threads: int = 1,
 ) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
     """The voxel in which each ray ends: the first occupied one, or else the last of the grid.
 
     The voxel that holds a ray's origin counts, even where the ray leaves it at once. Unlike above,
     coordinates are cells (``VoxelGrid.cells``), so that a caller decides on their rounding.
+
+    Args:
+        threads: the rays are shared among so many; the result is the same.
 
     Returns:
         Indices of those voxels, (R, 3) int64, and where the rays leave them: (R,) float64, in
@@ -295,8 +301,21 @@ def first_hits(
     if not (np.isfinite(starts).all() and np.isfinite(rays).all() and rays.any(axis=1).all()):
         raise ValueError("an origin or a direction is not finite, or a direction is zero")
     cells, leaves = np.full(rays.shape, -1, np.int64), np.full(len(rays), np.inf)
-    if len(rays):
-        _first_hits(np.ascontiguousarray(occupied), starts, rays, cells, leaves)
+    if not len(rays):
+        return cells, leaves
+    grid = np.ascontiguousarray(occupied)
+
+    def cast(part: slice) -> None:
+        own = starts if len(starts) == 1 else starts[part]
+        _first_hits(grid, own, rays[part], cells[part], leaves[part])
+
+    size = -(-len(rays) // threads)
+    parts = [slice(i, i + size) for i in range(0, len(rays), size)]
+    if threads == 1:
+        cast(parts[0])
+    else:
+        with ThreadPoolExecutor(threads) as pool:
+            list(pool.map(cast, parts))
     return cells, leaves
 
 

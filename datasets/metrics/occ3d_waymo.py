@@ -5,10 +5,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.benchmarks.occ3d_waymo import FREE_ON_DISK
 from datasets.metrics.confusion import ConfusionMatrix
 from datasets.taxonomy import OCC3D_WAYMO
-
-FREE_IN_FILES = 23
 
 
 class WaymoScore(ConfusionMatrix):
@@ -33,5 +32,5 @@ class WaymoScore(ConfusionMatrix):
             ValueError: as ``ConfusionMatrix.update``.
         """
         free = np.uint8(OCC3D_WAYMO.free_id)
-        t, p = (np.where(v == FREE_IN_FILES, free, v) for v in (truth, prediction))
+        t, p = (np.where(v == FREE_ON_DISK, free, v) for v in (truth, prediction))
         self.update(t, p, np.logical_and.reduce(masks) if masks else None)

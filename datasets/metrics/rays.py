@@ -111,8 +111,10 @@ def ray_ends(
     free_id: int,
     origins_m: NDArray[np.float64],  # (R, 3)
     rays: NDArray[np.float32],  # (R, 3)
+    *,
+    threads: int = 1,
 ) -> RayEnds:
-    """Cast rays into labels. Voxels with ``IGNORE_ID`` are free space.
+    """Cast rays into labels, on so many threads. Voxels with ``IGNORE_ID`` are free space.
 
     Raises:
         ValueError: a shape does not fit, a value is not finite, or the voxels are no cubes.
@@ -127,7 +129,7 @@ def ray_ends(
     steps = ends - starts
     steps /= np.sqrt(steps[:, :1] ** 2 + steps[:, 1:2] ** 2 + steps[:, 2:] ** 2)
     occupied = (semantics != free_id) & (semantics != IGNORE_ID)
-    voxel, leaves = first_hits(occupied, starts, steps)
+    voxel, leaves = first_hits(occupied, starts, steps, threads=threads)
     x, y, z = voxel.T
     met = occupied[x, y, z] & (x >= 0)
     return RayEnds(
@@ -149,10 +151,10 @@ class RayScore:
         frames, origins: how many were scored.
     """
 
-    def __init__(self, taxonomy: Taxonomy, grid: VoxelGrid) -> None:
-        """``taxonomy.dynamic`` are the classes whose velocity counts."""
+    def __init__(self, taxonomy: Taxonomy, grid: VoxelGrid, *, threads: int = 1) -> None:
+        """``taxonomy.dynamic`` are the classes whose velocity counts; ``threads`` cast rays."""
         K = taxonomy.n_classes
-        self.taxonomy, self.grid = taxonomy, grid
+        self.taxonomy, self.grid, self.threads = taxonomy, grid, threads
         self.truth: NDArray[np.int64] = np.zeros(K, np.int64)
         self.predicted: NDArray[np.int64] = np.zeros(K, np.int64)
         self.right: NDArray[np.int64] = np.zeros((len(THRESHOLDS_M), K), np.int64)
@@ -178,14 +180,16 @@ class RayScore:
         starts = np.repeat(np.asarray(origins_m, np.float64), len(rays), axis=0)
         rays = np.tile(rays, (len(origins_m), 1))
         free = self.taxonomy.free_id
-        wanted = ray_ends(truth, self.grid, free, starts, rays)
+        wanted = ray_ends(truth, self.grid, free, starts, rays, threads=self.threads)
         valid = wanted.label != free
         wanted = RayEnds(
             label=wanted.label[valid],
             distance_m=wanted.distance_m[valid],
             voxel=wanted.voxel[valid],
         )
-        got = ray_ends(prediction, self.grid, free, starts[valid], rays[valid])
+        got = ray_ends(
+            prediction, self.grid, free, starts[valid], rays[valid], threads=self.threads
+        )
         if (truth_flow is None) != (predicted_flow is None):
             raise ValueError("flow of truth and prediction come together")
         velocity_error = None

@@ -14,10 +14,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.geometry.grid import VoxelGrid
+from datasets.benchmarks.occ3d_nuscenes import GRID
+from datasets.benchmarks.occ3d_waymo import FREE_ON_DISK
 from datasets.metrics.confusion import ConfusionMatrix
 from datasets.metrics.fscore import FScore
-from datasets.metrics.occ3d_waymo import FREE_IN_FILES, WaymoScore
+from datasets.metrics.occ3d_waymo import WaymoScore
 from datasets.metrics.openoccupancy import OpenOccupancyScore
 from datasets.metrics.rays import RayScore, lidar_rays, ray_ends
 from datasets.taxonomy import (
@@ -30,7 +31,6 @@ from datasets.taxonomy import (
 
 Arrays = Mapping[str, NDArray[Any]]
 Labels = NDArray[np.uint8]
-GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4,) * 3, shape=(200, 200, 16))
 ACCUMULATED = "ALL_IN_ORDER"
 TOLERANCE = 1e-12
 """Of fractions, m/s and metres: float64 sums in another order."""
@@ -200,7 +200,7 @@ def _waymo(note: Any, frames: Sequence[Case], wanted: Mapping[str, Any]) -> None
         score = WaymoScore()
         for case in frames:
             masks = [case.in_view, case.camera] + ([case.lidar] if "lidar" in kind else [])
-            truth = as_waymo(case.truth, free=FREE_IN_FILES)
+            truth = as_waymo(case.truth, free=FREE_ON_DISK)
             score.update_masked(truth, as_waymo(case.prediction, free=15), *masks)
         name, want = f"Waymo, {kind.replace('_', ' and ')}", wanted[f"waymo_miou_{kind}"]
         _miou(note, name, score, OCC3D_WAYMO.semantic_ids, want)

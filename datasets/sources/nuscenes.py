@@ -278,6 +278,15 @@ class NuScenesSource:
         _check_full_turn(points, sweep.path)
         return points
 
+    def scene_and_lidar_token(self, frame: Frame) -> tuple[str, str]:
+        """Tokens of a frame's ``scene`` and of its key sweep's ``sample_data`` row.
+
+        Raises:
+            KeyError: the frame is not of this log, or has no LiDAR.
+        """
+        sample = self._tables.get("sample", frame.token)
+        return str(sample["scene_token"]), str(sample["data"][LIDAR])
+
     def annotations(self, frame: Frame) -> Annotations:
         """Boxes of a key-frame and, where the log has nuScenes-lidarseg, the classes of its points.
 
