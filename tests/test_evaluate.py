@@ -195,6 +195,18 @@ def test_a_store_of_another_log_is_refused(
         run(monkeypatch, capsys, tmp_path, "--store", store, "--root", city)
 
 
+def test_a_store_is_compared_with_the_lidar_where_there_is_no_truth(
+    city: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
+) -> None:
+    semantics = np.stack([t.semantics for t in truths(city)])
+    store = make_store(tmp_path / "s.zarr", city, semantics)
+    arguments = ["evaluate.py", "--store", store, "--root", city, "--lidar", "--truth", tmp_path]
+    monkeypatch.setattr(sys, "argv", [str(a) for a in arguments])
+    assert evaluate.main() == 0
+    printed = capsys.readouterr().out
+    assert "2 frames together, all labels" in printed and "ground truth" not in printed
+
+
 def test_openocc_is_scored_along_rays_from_a_folder_of_its_own(
     city: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:

@@ -241,9 +241,10 @@ class ScoreTable:
                 values = [self.by_range[m].matrices[k].miou(semantic) for m in masks]
                 rows.append((f"mIoU, {ring}", values))
         width = max(len(name) for name, _ in rows) + 2
-        lines = [" " * width + "".join(f"{f'IoU[{m}]':>22}" for m in masks)]
+        column = max(22, *(len(f"IoU[{m}]") + 2 for m in masks))
+        lines = [" " * width + "".join(f"{f'IoU[{m}]':>{column}}" for m in masks)]
         lines += [
-            f"{name:<{width}}" + "".join(f"{_text(v):>22}" for v in row) for name, row in rows
+            f"{name:<{width}}" + "".join(f"{_text(v):>{column}}" for v in row) for name, row in rows
         ]
         frames = next(iter(self.matrices.values())).frames
         lines.append(
