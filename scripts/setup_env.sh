@@ -47,4 +47,8 @@ install_autolabel() {
     fi
     say "effocc-autolabel${extras:+[$extras]}"
     .venv/bin/pip install -q -c constraints.txt -e ".${extras:+[$extras]}"
+    case ",$extras," in *,waymo,*)
+        # its package asks for TensorFlow and an old numpy; only its protobuf modules are used
+        .venv/bin/pip install -q --no-deps -c constraints.txt waymo-open-dataset-tf-2-12-0 ;;
+    esac
 }

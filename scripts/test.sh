@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 . scripts/setup_env.sh
 
 began=$SECONDS
-install_autolabel test,swin,onnx
+install_autolabel test,swin,onnx,waymo
 installed=$SECONDS
 say "tests (install took $((installed - began)) s)"
 .venv/bin/ruff check .
