@@ -95,6 +95,20 @@ def sweep_evidence(
     """
     if points is None or frame.lidar is None:
         return np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
+    return lidar_evidence(ray_origins(frame, points), points[:, :3], grid)
+
+
+def ray_origins(
+    frame: Frame,
+    points: NDArray[np.float32],  # (P, 5)
+) -> NDArray[np.float64]:
+    """Where the sensor was for each point gathered by ``points_in_ego``: (P, 3) metres, ego.
+
+    Raises:
+        ValueError: the frame has no LiDAR.
+    """
+    if frame.lidar is None:
+        raise ValueError(f"frame {frame.token} has no LiDAR")
     sweeps = (frame.lidar, *frame.past_sweeps, *frame.future_sweeps)
     # a point carries its sweep's time lag, computed just so when the points were gathered
     lags = np.array(
@@ -102,8 +116,8 @@ def sweep_evidence(
     )
     order = np.argsort(lags)
     sweep_of = order[np.searchsorted(lags[order], points[:, 4])]
-    origins = np.array([s.T_ego_lidar[:3, 3] for s in sweeps])[sweep_of]
-    return lidar_evidence(origins, points[:, :3], grid)
+    places = np.array([s.T_ego_lidar[:3, 3] for s in sweeps], np.float64)
+    return np.asarray(places[sweep_of])
 
 
 def camera_mask(
@@ -121,5 +135,10 @@ def camera_mask(
     Raises:
         ValueError: ``occupied`` is not of the grid's shape.
     """
-    stride = max(1, min((v.width for v in views), default=1) // ray_columns)
+    stride = ray_stride(views, ray_columns=ray_columns)
     return visible_from_cameras(occupied, grid, views, stride=stride)
+
+
+def ray_stride(views: Sequence[CameraView], *, ray_columns: int = RAY_COLUMNS) -> int:
+    """Pixels from one ray to the next, so that no picture has fewer rays per row than asked for."""
+    return max(1, min((v.width for v in views), default=1) // ray_columns)

@@ -3,11 +3,15 @@
     python scripts/benchmark.py models
     python scripts/benchmark.py models --preset fusion_r18_occ3d --device cuda --train --json OUT
     python scripts/benchmark.py models --weights FILE --source nuscenes --root DIR
+    python scripts/benchmark.py visibility --source nuscenes --root DIR
 
 Every preset is measured as it labels (``Teacher``: norms folded, channels last), exact and fast, on
 a made-up frame of real size and density or on the reference frame (``--oracle``). Beside it in the
 same minutes: the same network run plainly (as built, channels first), and what the machine reaches
 on one large convolution and on a copy of memory. Times are medians.
+
+``visibility`` times hits, passes and camera masks of a log's frames on the Occ3D grid, through what
+the LiDAR hit, beside plain numpy; files are read before the clock starts.
 """
 
 from __future__ import annotations
@@ -20,18 +24,24 @@ import statistics
 import sys
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import torch
 from torch import nn
 from tqdm import tqdm
 
+from datasets.benchmarks.occ3d_nuscenes import GRID
 from datasets.errors import AutolabelError, SetupError
 from datasets.example_inputs import example_inputs
+from datasets.frames import points_in_ego
+from datasets.geometry import raycast, raycast_numpy
 from datasets.inputs import ModelInputs, collate, prepare_frame
 from datasets.sources.opening import SOURCES, open_source
+from datasets.visibility import ray_origins, ray_stride
 from models.checkpoint import load_checkpoint
 from models.inference import Teacher, agreement, keep_freed_memory
 from models.losses import voxel_cross_entropy
@@ -66,7 +76,17 @@ def main() -> int:
     add("--oracle", type=Path, help="folder of reference outputs: use its frame (one sweep)")
     add("--train", action="store_true", help="a training step as well")
     add("--json", type=Path, help="write the figures there too")
+    masks = sub.add_parser("visibility", help="cost of the masks of a frame", allow_abbrev=False)
+    masks.add_argument("--source", choices=SOURCES, default="city")
+    masks.add_argument("--root", type=Path, default=Path("runs/city"))
+    masks.add_argument("--past-sweeps", type=int, default=9)
+    masks.add_argument("--frames", type=int, default=4, help="at most so many")
+    masks.add_argument("--threads", type=int, default=2)
+    masks.add_argument("--repeat", type=int, default=5)
     args = parser.parse_args()
+    if args.what == "visibility":
+        measure_masks(args)
+        return 0
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device")
 
@@ -188,6 +208,44 @@ def measure(
         "agreement": asdict(close),
         "stages": {m: {k: asdict(c) for k, c in t.items()} for m, t in tables.items()},
     }
+
+
+def measure_masks(args: argparse.Namespace) -> None:
+    """Frames a second of hits, passes and camera masks: fast in threads, alone, plain numpy."""
+    source = open_source(args.source, args.root, past_sweeps=args.past_sweeps)
+    frames = [f for s in source.scene_ids("all") for f in source.scene(s).frames][: args.frames]
+    cases = []
+    for frame in frames:
+        points = points_in_ego(source, frame, past=args.past_sweeps)
+        origins = ray_origins(frame, points)
+        occupied = raycast.lidar_evidence(origins, points[:, :3], GRID)[0] > 0
+        cases.append((origins, points[:, :3], occupied, frame.cameras))
+
+    def masks(case: tuple[Any, ...], kernels: ModuleType = raycast) -> tuple[Any, ...]:
+        origins, ends, occupied, cameras = case
+        visible = kernels.visible_from_cameras(occupied, GRID, cameras, stride=ray_stride(cameras))
+        return *kernels.lidar_evidence(origins, ends, GRID), visible
+
+    for fast, slow in zip(masks(cases[0]), masks(cases[0], raycast_numpy), strict=True):
+        if (fast != slow).any():
+            raise SetupError("the fast masks are not those of plain numpy")
+    with ThreadPoolExecutor(args.threads) as pool:
+        jobs = {
+            f"{args.threads} threads": (lambda: list(pool.map(masks, cases)), len(cases)),
+            "1 thread": (lambda: [masks(case) for case in cases], len(cases)),
+            "plain numpy, 1 thread": (lambda: masks(cases[0], raycast_numpy), 1),
+        }
+        calls: dict[str, Callable[[], object]] = {name: call for name, (call, _) in jobs.items()}
+        seconds = alternate(calls, args.repeat, torch.device("cpu"))
+    rates = {name: count / seconds[name] for name, (_, count) in jobs.items()}
+    rays = sum(len(ends) for _, ends, _, _ in cases) // len(cases)
+    print(
+        f"{len(cases)} frames of {args.root}, {rays:,} LiDAR rays and {len(frames[0].cameras)} "
+        f"cameras each, {'x'.join(map(str, GRID.shape))} voxels; equal to plain numpy\n"
+    )
+    print("| hits, passes and camera mask | frames/s | times plain numpy |\n|---|---:|---:|")
+    for name, rate in rates.items():
+        print(f"| {name} | {rate:.2f} | {rate / rates['plain numpy, 1 thread']:.1f} |")
 
 
 @torch.inference_mode()
