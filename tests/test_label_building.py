@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -10,6 +15,7 @@ import pytest
 from numpy.typing import NDArray
 
 from datasets.annotations import Annotations, Box
+from datasets.benchmarks.occ3d_nuscenes import labels_path, read_labels
 from datasets.errors import SceneError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
@@ -22,6 +28,8 @@ from datasets.label_building import (
 )
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES, Taxonomy
 
+ROOT = Path(__file__).resolve().parents[1]
+REAL = Path(os.environ.get("AUTOLABEL_REAL_DATA", ROOT.parent / "shared" / "data"))
 FREE, TRUCK, ROAD, WALL = (
     OCC3D_NUSCENES.id_of(n) for n in ("free", "truck", "driveable_surface", "manmade")
 )
@@ -357,3 +365,45 @@ def test_holes_are_closed_only_where_nothing_passed() -> None:
 def test_bad_settings_are_refused(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"must not|not in order"):
         LabelBuildingConfig(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(
+    not (REAL / "nuscenes-real-lidarseq").is_dir(), reason=f"no real nuScenes frames at {REAL}"
+)
+def test_command_labels_a_real_drive_on_a_slope_and_sets_its_bad_frame_aside(
+    tmp_path: Path,
+) -> None:
+    log, out = tmp_path / "log", tmp_path / "labels"
+    shutil.copytree(REAL / "nuscenes-real-lidarseq", log)
+    for path in (log, *log.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+    samples = json.loads((log / "v1.0-mini" / "sample.json").read_text())
+    tokens = [row["token"] for row in sorted(samples, key=lambda row: row["timestamp"])]
+    sweeps = sorted((log / "samples" / "LIDAR_TOP").iterdir())
+    sweeps[9].write_bytes(sweeps[9].read_bytes()[:-7])
+    command = [sys.executable, "scripts/make_labels.py", "--root", str(log), "--split", "all"]
+    done = subprocess.run(
+        [*command, "--out", str(out), "--hold-out", tokens[5], "--evidence"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1, done.stderr
+    assert tokens[9] in done.stderr and sweeps[9].name in done.stderr
+    report = json.loads((out / "make_labels.json").read_text())
+    figures = report["scenes"]["scene-surroundocc"]
+    assert list(report["set_aside"]["scene-surroundocc"]) == [tokens[9]]
+    assert figures["ground_thickness_m"] < 0.06 < 0.4 < figures["ground_thickness_as_logged_m"]
+    found = figures["held_out"][tokens[5]]
+    assert found["returns"] > 25_000
+    assert found["occupied"] > 0.92 and found["right_class"] > 0.9
+    for token in tokens:
+        path = labels_path(out, "scene-surroundocc", token)
+        assert path.exists() == (token != tokens[9])
+        if path.exists():
+            truth = read_labels(path)
+            assert truth.mask_lidar is not None and truth.mask_lidar.mean() > 0.2
+            with np.load(path.with_name("evidence.npz")) as evidence:
+                assert (truth.mask_lidar | (evidence["hits"] == 0)).all()
+                assert (truth.mask_lidar | (evidence["passes"] == 0)).all()
