@@ -41,7 +41,7 @@ COLUMN_CELL_M, COLUMN_HEIGHT_M = 0.3, 1.0
 COLUMN_FROM_M, COLUMN_TO_M = 0.5, 4.0
 COLUMN_NEAR_M, COLUMN_FAR_M = 3.0, 40.0
 MEET_M = 0.2
-MIN_COLUMNS = 40
+MIN_COLUMNS, MIN_MEETING = 40, 0.1
 
 EDGE_WIDTH_PX, EDGE_CELL_PX = 640, 4
 EDGE_FAR_M = 40.0
@@ -229,15 +229,16 @@ class StaticAgreement:
         if self.n < MIN_COLUMNS:
             return [Finding(bad=False, text=f"static structure: {self}")]
         stated, unmoved = self.stated / self.n, self.unmoved / self.n
-        if stated < 0.1 or stated < 1.2 * unmoved:
-            text = f"poses or LiDAR extrinsics: static structure does not stay in place: {self}"
-            return [Finding(bad=True, text=text)]
+        least = max(MIN_MEETING, 1.2 * unmoved)
         best = int(np.argmax(self.otherwise))
-        if (better := self.otherwise[best] / self.n) > stated + 0.05:
+        if (better := self.otherwise[best] / self.n) > max(stated + 0.05, least):
             text = (
                 f"poses or LiDAR extrinsics: {100 * better:.0f} % of columns would meet with "
-                f"{OTHERWISE[best]}, {100 * stated:.0f} % as stated"
+                f"{OTHERWISE[best]}, {100 * stated:.0f} % do as stated"
             )
+            return [Finding(bad=True, text=text)]
+        if stated < least:
+            text = f"poses or LiDAR extrinsics: static structure does not stay in place: {self}"
             return [Finding(bad=True, text=text)]
         return []
 
@@ -437,7 +438,8 @@ def _gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     height = max(1, round(rgb.shape[0] * EDGE_WIDTH_PX / rgb.shape[1]))
     grey = Image.fromarray(rgb).convert("L").resize((EDGE_WIDTH_PX, height))
     steps = np.abs(ndimage.sobel(np.asarray(grey, np.float64), axis=1))
-    blurred = ndimage.gaussian_filter(np.minimum(steps, np.percentile(steps, 98)), 1.5)
+    strongest = float(np.percentile(steps[steps > 0], 98)) if steps.any() else 0.0
+    blurred = ndimage.gaussian_filter(np.minimum(steps, strongest), 1.5)
     out: NDArray[np.float64] = blurred / max(float(blurred.mean()), 1e-9)
     return out
 

@@ -22,12 +22,14 @@ import json
 import shutil
 import zipfile
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.transforms import (
@@ -107,6 +109,8 @@ def class_table() -> NDArray[np.uint8]:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class _Camera:
+    width: int
+    height: int
     intrinsics: NDArray[np.float64]
     poses: list[Transform]  # T_world_camera
     times_us: list[int]
@@ -134,9 +138,18 @@ class PandasetSequence:
                 "pickles, which are not opened; see datasets/sources/pandaset.py)"
             )
         self.T_world_pose = self._poses("lidar")
-        self.cameras = {p.name: self._camera(p.name) for p in sorted(self.folder.glob("camera/*"))}
-        if self.frames[-1] >= len(self.T_world_pose):
-            raise SceneError(where=name, rule=f"lidar/poses.json has no frame {self.frames[-1]}")
+        self.cameras = {
+            folder.name: self._camera(folder.name)
+            for folder in sorted(self.folder.glob("camera/*"))
+            if any(folder.glob("*.jpg"))
+        }
+        lists: dict[str, Sequence[object]] = {"lidar/poses.json": self.T_world_pose}
+        for camera, data in self.cameras.items():
+            lists[f"camera/{camera}/poses.json"] = data.poses
+            lists[f"camera/{camera}/timestamps.json"] = data.times_us
+        for file, values in lists.items():
+            if len(values) <= self.frames[-1]:
+                raise SceneError(where=f"{name}/{file}", rule=f"no frame {self.frames[-1]}")
         self.ground_z_m = self._ground_height()
         T_pose_vehicle = from_yaw(np.pi / 2, [0, 0, self.ground_z_m])
         self.T_world_vehicle = [T @ T_pose_vehicle for T in self.T_world_pose]
@@ -167,8 +180,8 @@ class PandasetSequence:
         mounts = {name: self._mount(camera) for name, camera in self.cameras.items()}
         cameras = {
             name: {
-                "width": 1920,
-                "height": 1080,
+                "width": camera.width,
+                "height": camera.height,
                 "intrinsics": camera.intrinsics.tolist(),
                 "T_vehicle_camera": _pose_json(mounts[name]),
             }
@@ -309,18 +322,27 @@ class PandasetSequence:
             record = Record(value, where=where, at=str(i))
             heading, position = record.record("heading"), record.record("position")
             q = [heading.number(k) for k in "wxyz"]
-            poses.append(from_quaternion(q, [position.number(k) for k in "xyz"]))
+            try:
+                poses.append(from_quaternion(q, [position.number(k) for k in "xyz"]))
+            except ValueError as error:
+                raise record.error(str(error)) from None
         return poses
 
     def _camera(self, name: str) -> _Camera:
         where = f"{self.name}/camera/{name}/intrinsics.json"
         k = read_record(self.folder / "camera" / name / "intrinsics.json", where)
         fx, fy, cx, cy = (k.number(key) for key in ("fx", "fy", "cx", "cy"))
-        times = _list(self.folder / "camera" / name / "timestamps.json", f"{self.name}/{name}")
+        where = f"{self.name}/camera/{name}/timestamps.json"
+        times = _list(self.folder / "camera" / name / "timestamps.json", where)
+        if not all(isinstance(t, (int, float)) for t in times):
+            raise SceneError(where=where, rule="must be a list of seconds")
+        width, height = _picture_size(min((self.folder / "camera" / name).glob("*.jpg")))
         return _Camera(
+            width=width,
+            height=height,
             intrinsics=np.array([[fx, 0, cx], [0, fy, cy], [0, 0, 1]]),
             poses=self._poses(f"camera/{name}"),
-            times_us=[round(float(str(t)) * 1e6) for t in times],
+            times_us=[round(t * 1e6) for t in times],
         )
 
 
@@ -328,6 +350,14 @@ def write_log_file(out: Path) -> None:
     """The folder's ``log.json``; written last, it makes the log complete."""
     document = {"format": "autolabel-folder", "version": 1, "name": "pandaset", "licence": LICENCE}
     (out / "log.json").write_text(json.dumps(document, indent=1) + "\n")
+
+
+def _picture_size(path: Path) -> tuple[int, int]:
+    try:
+        with Image.open(path) as image:
+            return image.size
+    except OSError as error:
+        raise SceneError(where=str(path), rule=f"picture cannot be read: {error}") from None
 
 
 def _list(path: Path, where: str) -> list[Any]:
