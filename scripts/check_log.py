@@ -72,7 +72,9 @@ def main() -> int:
     parser.add_argument("root", type=Path, metavar="DIR", help="the log")
     parser.add_argument("--source", choices=SOURCES, default="folder")
     parser.add_argument("--scene", help="only this scene")
-    parser.add_argument("--frames", type=int, default=20, help="open files of so many (0: all)")
+    parser.add_argument(
+        "--frames", type=int, default=20, help="open files of so many (0: all, and all sweeps)"
+    )
     parser.add_argument("--picture", type=Path, metavar="PNG", help="draw LiDAR over the cameras")
     args = parser.parse_args()
     if args.frames < 0:
@@ -135,6 +137,12 @@ def check_scene(
             structure[frame.token] = columns(points)
             if (height := ground_height_m(points)) is not None:
                 heights.append(height)
+    others = {s.path: s for f in opened for s in (sweeps_of(f) if not limit else f.past_sweeps[:1])}
+    for path in others.keys() - {f.lidar.path for f in opened if f.lidar} - set(missing):
+        try:
+            source.read_points(others[path])
+        except SceneError as error:
+            findings.append(Finding(bad=True, text=str(error)))
     static = sum(
         (
             static_agreement(a, b, structure[a.token], structure[b.token])
@@ -188,8 +196,6 @@ def read_frame(
     try:
         if frame.lidar is not None:
             points = points_in_ego(source, frame)
-        for sweep in frame.past_sweeps[:1]:
-            source.read_points(sweep)
     except SceneError as error:
         findings.append(Finding(bad=True, frame=frame.token, text=str(error)))
     for view in frame.cameras:

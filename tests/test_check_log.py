@@ -352,6 +352,16 @@ def test_damage_is_named_and_ends_with_code_1(
     assert code == 0, out
 
 
+def test_every_sweep_is_opened_when_asked_for(
+    command: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    log = write_log(tmp_path / "log")
+    _cut(log / "scenes/a/lidar/002.npz")
+    assert run(command, monkeypatch, capsys, log)[0] == 0
+    code, out = run(command, monkeypatch, capsys, log, "--frames", 0)
+    assert code == 1 and "002.npz: cannot be read" in out
+
+
 def _add_ground(scene: Path) -> None:
     angle = np.linspace(0, 2 * np.pi, 400)
     rings = np.concatenate(
