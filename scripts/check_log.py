@@ -5,9 +5,10 @@
     python scripts/check_log.py DIR --source nuscenes --frames 0
 
 Per scene: files there and readable, times, poses, whether static structure stays in place under
-the stated poses and LiDAR extrinsics (and how much less without them), height of the ground, and
-whether depth edges of the LiDAR lie on edges of each picture. --picture draws a frame's LiDAR over
-its cameras, coloured by depth: points must sit on what they hit.
+the stated poses and LiDAR extrinsics (and how much less without them), height of the ground,
+whether depth edges of the LiDAR lie on edges of each picture, and what boxes and picture labels
+there are. --picture draws a frame's LiDAR and boxes over its cameras: points, coloured by depth,
+must sit on what they hit.
 
 Exit codes: 0 nothing bad found, 1 something missing or implausible, 2 the log cannot be opened.
 
@@ -54,6 +55,9 @@ from datasets.log_checks import (
     sweeps_of,
 )
 from datasets.sources.opening import SOURCES, open_source
+from datasets.sources.waymo.classes import panoptic_counts
+from datasets.sources.waymo.source import WaymoSource
+from viz.boxes import draw_boxes
 from viz.lettering import TEXT, font
 
 SWEEPS = 20
@@ -75,7 +79,9 @@ def main() -> int:
     parser.add_argument(
         "--frames", type=int, default=20, help="open files of so many (0: all, and all sweeps)"
     )
-    parser.add_argument("--picture", type=Path, metavar="PNG", help="draw LiDAR over the cameras")
+    parser.add_argument(
+        "--picture", type=Path, metavar="PNG", help="draw LiDAR and boxes over the cameras"
+    )
     args = parser.parse_args()
     if args.frames < 0:
         parser.error(f"--frames must not be negative, got {args.frames}")
@@ -120,7 +126,9 @@ def check_scene(
     cameras: dict[str, CameraAgreement] = {}
     structure: dict[str, NDArray[np.float64]] = {}
     heights: list[float] = []
-    boxes = marked = 0
+    boxes: Counter[str] = Counter()
+    pixels: Counter[str] = Counter()
+    marked = 0
     tokens = {f.token for f in opened} | {f.token for pair in pairs for f in pair}
     missing = missing_files(frames)
     findings += [Finding(bad=True, text=f"missing file: {path}") for path in missing]
@@ -129,8 +137,9 @@ def check_scene(
         findings += read_findings
         try:
             marks = source.annotations(frame)
-            boxes += len(marks.boxes)
+            boxes.update(source.taxonomy.names[box.class_id] for box in marks.boxes)
             marked += marks.point_classes is not None
+            pixels.update(picture_classes(source, frame))
         except SceneError as error:
             findings.append(Finding(bad=True, frame=frame.token, text=str(error)))
         if points is not None:
@@ -166,8 +175,9 @@ def check_scene(
         ("frames", f"{len(frames)} over {seconds:.1f} s; files of {len(tokens)} were opened"),
         ("sensors", f"{len(frames[0].cameras)} cameras, {n_sweeps} LiDAR sweeps"),
         ("missing files", str(len(missing))),
-        ("annotations", f"{boxes} boxes, classes of points in {marked} frames"),
+        ("annotations", f"{boxes.total()} boxes, classes of points in {marked} frames"),
     ]
+    rows += [(what, counted(c)) for what, c in (("boxes", boxes), ("labelled pixels", pixels)) if c]
     if len(speeds):
         rows.append(("speed", f"{speeds.min():.1f} to {speeds.max():.1f} m/s"))
     if heights:
@@ -178,6 +188,20 @@ def check_scene(
     for name, text in rows:
         print(f"  {name:<20} {text}")
     return findings, cameras
+
+
+def picture_classes(source: SceneSource, frame: Frame) -> Counter[str]:
+    """Pixels of each class in a frame's panoptic labels, which only Waymo has."""
+    pixels: Counter[str] = Counter()
+    if isinstance(source, WaymoSource):
+        for view in frame.cameras:
+            if (label := source.panoptic(view)) is not None:
+                pixels.update(panoptic_counts(label[0]))
+    return pixels
+
+
+def counted(counts: Counter[str]) -> str:
+    return ", ".join(f"{n:,} {name}" for name, n in counts.most_common())
 
 
 def missing_files(frames: tuple[Frame, ...]) -> list[Path]:
@@ -222,12 +246,16 @@ def report(scene_id: str, findings: list[Finding]) -> int:
     return counts[True]
 
 
-def draw(source: SceneSource, frame: Frame) -> Image.Image:
-    """Every picture of a frame with the key sweep's points over it, coloured by depth."""
-    if not frame.cameras or frame.lidar is None:
-        raise SetupError(f"frame {frame.token}: --picture needs cameras and LiDAR")
-    points = points_in_ego(source, frame)
-    tiles = [draw_view(points, view, source.read_image(view)) for view in frame.cameras]
+def draw(source: AnnotatedSource, frame: Frame) -> Image.Image:
+    """Every picture of a frame with its boxes and the key sweep's points, coloured by depth."""
+    if not frame.cameras:
+        raise SetupError(f"frame {frame.token}: --picture needs cameras")
+    boxes = source.annotations(frame).boxes
+    points = points_in_ego(source, frame) if frame.lidar else None
+    tiles = []
+    for view in frame.cameras:
+        marked = draw_boxes(source.read_image(view), view, boxes, source.taxonomy)
+        tiles.append(draw_view(points, view, marked))
     across = min(3, len(tiles))
     down = -(-len(tiles) // across)
     height = max(tile.height for tile in tiles)
@@ -237,19 +265,23 @@ def draw(source: SceneSource, frame: Frame) -> Image.Image:
     return canvas
 
 
-def draw_view(points: NDArray[np.float32], view: CameraView, rgb: NDArray[np.uint8]) -> Image.Image:
+def draw_view(
+    points: NDArray[np.float32] | None, view: CameraView, picture: Image.Image
+) -> Image.Image:
     scale = TILE_WIDTH_PX / view.width
-    tile = Image.fromarray(rgb).resize((TILE_WIDTH_PX, round(view.height * scale)))
-    uv, depth, inside = project(points, view)
-    order = np.flatnonzero(inside)[np.argsort(-depth[inside])]  # near points over far ones
-    shade = np.log(np.clip(depth[order], NEAR_M, FAR_M) / NEAR_M) / np.log(FAR_M / NEAR_M)
-    colours = (255 * matplotlib.colormaps["turbo_r"](shade)[:, :3]).astype(np.uint8)
-    pixels = np.array(tile)
-    at = np.minimum((uv[order] * scale).astype(int), [tile.width - 2, tile.height - 2])
-    for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-        pixels[at[:, 1] + dy, at[:, 0] + dx] = colours
-    tile = Image.fromarray(pixels)
-    label = f"{view.name}: red {NEAR_M:.0f} m to blue {FAR_M:.0f} m"
+    tile = picture.resize((TILE_WIDTH_PX, round(view.height * scale)))
+    label = view.name
+    if points is not None:
+        label += f": red {NEAR_M:.0f} m to blue {FAR_M:.0f} m"
+        uv, depth, inside = project(points, view)
+        order = np.flatnonzero(inside)[np.argsort(-depth[inside])]  # near points over far ones
+        shade = np.log(np.clip(depth[order], NEAR_M, FAR_M) / NEAR_M) / np.log(FAR_M / NEAR_M)
+        colours = (255 * matplotlib.colormaps["turbo_r"](shade)[:, :3]).astype(np.uint8)
+        pixels = np.array(tile)
+        at = np.minimum((uv[order] * scale).astype(int), [tile.width - 2, tile.height - 2])
+        for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
+            pixels[at[:, 1] + dy, at[:, 0] + dx] = colours
+        tile = Image.fromarray(pixels)
     pen, face = ImageDraw.Draw(tile), font(18, bold=True)
     pen.rectangle((0, 0, face.getlength(label) + 12, 28), fill=(0, 0, 0))
     pen.text((6, 3), label, font=face, fill=TEXT)

@@ -31,6 +31,7 @@ from datasets.log_checks import (
     static_agreement,
 )
 from datasets.sources.nuscenes import NuScenesSource
+from datasets.taxonomy import OCC3D_WAYMO
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get("AUTOLABEL_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -312,6 +313,22 @@ def test_a_right_log_passes_and_is_drawn(
         assert image.size == (800, 600)
         drawn = (np.asarray(image)[100:] != [9, 99, 199]).any(axis=-1)
     assert 400 < drawn.sum() < 800  # 200 points of the wall, four pixels each, some in one place
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason=f"no real sensor data at {REAL}")
+def test_boxes_and_picture_labels_are_counted_and_boxes_drawn_without_lidar(
+    command: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+) -> None:
+    picture = tmp_path / "boxes.png"
+    code, out = run(
+        command, monkeypatch, capsys, REAL / "waymo", "--source", "waymo", "--picture", picture
+    )
+    assert code == 0, out
+    assert "37 vehicle, 25 sign, 12 pedestrian, 1 cyclist" in out
+    assert "2,100,961 car, 1,987,416 road" in out
+    with Image.open(picture) as image:
+        colours = {tuple(c) for c in np.unique(np.asarray(image).reshape(-1, 3), axis=0).tolist()}
+    assert {OCC3D_WAYMO.colours[i] for i in (1, 2, 3)} <= colours
 
 
 def _cut(path: Path) -> None:
