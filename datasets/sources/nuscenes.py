@@ -8,7 +8,6 @@ name. Every pose chain goes through the global frame with the ego pose of its ow
 from __future__ import annotations
 
 import functools
-import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -17,12 +16,12 @@ import numpy as np
 from numpy.typing import NDArray
 from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
-from PIL import Image
 
 from datasets.annotations import Annotations, Box
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
+from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
 from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
 
@@ -245,20 +244,7 @@ class NuScenesSource:
         return _pose(sensor, table="calibrated_sensor.json"), intrinsics
 
     def read_image(self, view: CameraView) -> NDArray[np.uint8]:
-        try:
-            with Image.open(view.path) as image:
-                pixels = np.asarray(image.convert("RGB"), np.uint8)
-        except (OSError, SyntaxError, ValueError) as error:
-            raise SceneError(
-                where=str(view.path), rule=f"picture cannot be decoded: {error}"
-            ) from None
-        if pixels.shape != (view.height, view.width, 3):
-            raise SceneError(
-                where=str(view.path),
-                rule=f"picture is {pixels.shape[1]}x{pixels.shape[0]}, "
-                f"sample_data.json says {view.width}x{view.height}",
-            )
-        return pixels
+        return read_picture(view, stated_by="sample_data.json")
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
         try:
@@ -358,18 +344,7 @@ class NuScenesSource:
         return np.asarray(table[inverse_of], np.uint8)
 
     def fingerprint(self, scene_id: str) -> str:
-        digest = hashlib.sha256()
-        for frame in self.scene(scene_id).frames:
-            digest.update(f"{frame.token} {frame.timestamp_us}".encode())
-            digest.update(frame.T_global_ego.tobytes())
-            for camera in frame.cameras:
-                digest.update(f"{camera.name} {_size(camera.path)}".encode())
-                digest.update(camera.intrinsics.tobytes() + camera.T_ego_camera.tobytes())
-            sweeps = (*frame.past_sweeps, *frame.future_sweeps)
-            for sweep in (frame.lidar, *sweeps) if frame.lidar else sweeps:
-                digest.update(f"{sweep.timestamp_us} {_size(sweep.path)}".encode())
-                digest.update(sweep.T_ego_lidar.tobytes())
-        return digest.hexdigest()
+        return scene_fingerprint(self.scene(scene_id))
 
 
 def _only_version(root: Path) -> str:
@@ -404,7 +379,3 @@ def _check_full_turn(points: NDArray[np.float32], path: Path) -> None:
             where=str(path),
             rule=f"truncated: no return over {gap} degrees of azimuth ({len(points)} points)",
         )
-
-
-def _size(path: Path) -> str:
-    return f"{path.name} {path.stat().st_size if path.exists() else 'missing'}"

@@ -43,7 +43,7 @@ def scene_fingerprint(scene: Scene) -> str:
         digest.update(f"{frame.token} {frame.timestamp_us}".encode())
         digest.update(frame.T_global_ego.tobytes())
         for view in frame.cameras:
-            digest.update(f"{view.name} {view.timestamp_us} {_size(view.path)}".encode())
+            digest.update(f"{view.name} {_size(view.path)}".encode())
             digest.update(view.intrinsics.tobytes() + view.T_ego_camera.tobytes())
         sweeps = (*frame.past_sweeps, *frame.future_sweeps)
         for sweep in (frame.lidar, *sweeps) if frame.lidar else sweeps:
