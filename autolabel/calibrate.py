@@ -8,14 +8,11 @@ import torch
 from tqdm import tqdm
 
 from autolabel.confidence import Calibration, CalibrationHistogram
-from datasets.errors import SetupError
 from datasets.frames import SceneSource, earlier_frames
 from datasets.inputs import collate, prepare_frame
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
-from datasets.taxonomy import OCC3D_NUSCENES
 from datasets.training_sets import GroundTruth
 from models.inference import Teacher
-from models.presets import Preset
 
 
 def calibrate(
@@ -26,11 +23,16 @@ def calibrate(
     Confidence is fitted on the voxels that a sensor observed.
 
     Raises:
+        SetupError: the benchmark has another grid, other classes or another frame than the preset.
         SceneError: a file of a scene or of its truth is bad.
     """
     spec, taxonomy = teacher.preset.inputs, teacher.preset.taxonomy
+    truth.benchmark.require(
+        f"preset {teacher.preset.name}", teacher.preset.grid, taxonomy, spec.frame
+    )
     histogram = CalibrationHistogram(taxonomy.n_classes)
-    matrices = {mask: ConfusionMatrix(taxonomy.n_classes) for mask in ("camera-visible", "all")}
+    masks = [mask for mask in (truth.benchmark.mask, "all") if mask]
+    matrices = {mask: ConfusionMatrix(taxonomy.n_classes) for mask in masks}
     scenes = [source.scene(scene_id).frames for scene_id in scene_ids]
     moments = [(frames, k) for frames in scenes for k in range(len(frames))]
     for frames, k in tqdm(moments, desc="calibrate", unit="frame"):
@@ -42,19 +44,7 @@ def calibrate(
         known = expected.observed()
         correct = predicted[known] == expected.semantics[known]
         histogram.update(raw.cpu().numpy()[known], predicted[known], correct)
-        matrices["camera-visible"].update(expected.semantics, predicted, expected.mask_camera)
-        matrices["all"].update(expected.semantics, predicted)
+        for mask, matrix in matrices.items():
+            voxels = None if mask == "all" else expected.scored()
+            matrix.update(expected.semantics, predicted, voxels)
     return histogram.fit(), ScoreTable(taxonomy=taxonomy, matrices=matrices)
-
-
-def require_known_truth(preset: Preset) -> None:
-    """Ground truth is read in the classes and the grid of Occ3D-nuScenes so far.
-
-    Raises:
-        SetupError: the preset predicts others.
-    """
-    if preset.taxonomy != OCC3D_NUSCENES or preset.inputs.frame != "ego":
-        raise SetupError(
-            f"preset {preset.name!r} predicts other classes or another grid than Occ3D-nuScenes, "
-            "the one benchmark whose ground truth can be read so far"
-        )

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from datasets.benchmarks import occ3d_nuscenes
+from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource, earlier_frames
@@ -47,24 +47,33 @@ class LabelSource(Protocol):
 
 
 class GroundTruth:
-    """Occ3D labels under a nuScenes root.
+    """The labels of a benchmark.
 
     Args:
-        root: the folder that holds ``gts``.
+        root: folder of the truth.
+        source: the log whose frames are labelled.
         scenes: the scenes that may be used: the labelled ones.
-        only_visible: train inside the camera mask, as published. Otherwise also where only LiDAR
-            observed the voxel: a labeller vouches for those voxels too.
+        only_visible: train where the benchmark scores, as published. Otherwise also where only
+            LiDAR observed the voxel: a labeller vouches for those voxels too.
     """
 
-    def __init__(self, root: Path, scenes: Sequence[str], *, only_visible: bool = True) -> None:
-        self.root, self.scenes, self.only_visible = root, tuple(scenes), only_visible
+    def __init__(
+        self,
+        benchmark: Benchmark,
+        root: Path,
+        source: SceneSource,
+        scenes: Sequence[str],
+        *,
+        only_visible: bool = True,
+    ) -> None:
+        self.benchmark, self.root, self.source = benchmark, root, source
+        self.scenes, self.only_visible = tuple(scenes), only_visible
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.scenes
 
     def labels(self, frame: Frame) -> Truth:
-        path = occ3d_nuscenes.labels_path(self.root, frame.scene_id, frame.token)
-        return occ3d_nuscenes.read_labels(path)
+        return self.benchmark.labels(self.root, self.source, frame)
 
     def target(self, frame: Frame) -> Target:
         truth = self.labels(frame)

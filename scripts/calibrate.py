@@ -15,7 +15,8 @@ from pathlib import Path
 
 import torch
 
-from autolabel.calibrate import calibrate, require_known_truth
+from autolabel.calibrate import calibrate
+from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import GroundTruth
@@ -30,16 +31,19 @@ def main() -> int:
     parser.add_argument("--source", choices=SOURCES, default="city")
     parser.add_argument("--root", type=Path, default=Path("runs/city"))
     parser.add_argument("--split", default="val", help="scenes with ground truth")
+    parser.add_argument("--benchmark", choices=NAMES, default=NAMES[0], help="of the ground truth")
+    parser.add_argument("--truth", type=Path, help="folder of the ground truth; default: the log's")
     parser.add_argument("--fast", action="store_true", help="for labels made with --fast")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
 
     model = load_checkpoint(args.weights, device=args.device)
-    require_known_truth(model.preset)
     source = open_source(args.source, args.root, past_sweeps=model.preset.inputs.past_sweeps)
     scenes = source.scene_ids(args.split)
     teacher = Teacher(model.module, model.preset, fast=args.fast)
-    calibration, table = calibrate(teacher, source, GroundTruth(args.root, scenes), scenes)
+    of = benchmark(args.benchmark)
+    truth = GroundTruth(of, args.truth or args.root / of.folder, source, scenes)
+    calibration, table = calibrate(teacher, source, truth, scenes)
     print(table)
     print(calibration.summary())
     metadata = model.metadata | {CALIBRATION_KEY: json.dumps(calibration.to_json())}

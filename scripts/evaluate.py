@@ -19,7 +19,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,11 +29,12 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autolabel.audit import LidarAgreement, lidar_agreement
-from datasets.benchmarks import occ3d_nuscenes, occ3d_waymo, openocc_flow, openoccupancy
+from datasets.benchmarks import occ3d_nuscenes
+from datasets.benchmarks.catalogue import NAMES, Benchmark
+from datasets.benchmarks.catalogue import benchmark as benchmark_named
 from datasets.benchmarks.truth import Truth
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import Scene, SceneSource, earlier_frames, points_in_ego
-from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import apply, inverse
 from datasets.inputs import collate, prepare_frame
 from datasets.label_store import LabelStore, MaskBit
@@ -41,125 +42,12 @@ from datasets.metrics.calibration import ConfidenceScore
 from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
 from datasets.metrics.openoccupancy import OpenOccupancyScore
 from datasets.metrics.rays import RayScore, ray_origins
-from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.opening import SOURCES, open_source
-from datasets.taxonomy import Taxonomy
 from datasets.voxel_labels import FrameLabels
 from models.camera import CameraStudent
 from models.checkpoint import load_checkpoint
 from models.fusion import FusionTeacher
 from models.inference import Teacher
-
-SEQUENCES = {"training": 798, "validation": 202}
-"""Scenes of Occ3D-Waymo, which numbers them in the order of their names."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Benchmark:
-    """What is scored, and where its truth lies.
-
-    Attributes:
-        frame: of the grid, ``ego`` or ``lidar``.
-        mask: name of the voxels that the benchmark scores; None if those are all labelled ones.
-        path: label file of frame k of a scene, under the folder of the truth.
-        read: its reader.
-        folder: of the truth, in the log's.
-    """
-
-    name: str
-    grid: VoxelGrid
-    taxonomy: Taxonomy
-    frame: str
-    mask: str | None
-    path: Callable[[Path, SceneSource, Scene, int], Path]
-    read: Callable[[Path], Truth]
-    folder: str = "."
-
-    def require(self, what: str, grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> None:
-        """Raises ``SetupError``: what shall be scored has other voxels or classes."""
-        ours = (grid, taxonomy, frame)
-        if ours != (self.grid, self.taxonomy, self.frame):
-            raise SetupError(
-                f"{what} has {_voxels(*ours)}; --benchmark {self.name} scores "
-                f"{_voxels(self.grid, self.taxonomy, self.frame)}"
-            )
-
-
-def _voxels(grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> str:
-    shape = "x".join(str(n) for n in grid.shape)
-    return f"{shape} voxels of {grid.size_m[0]} m in the {frame} frame with {taxonomy.name} classes"
-
-
-def by_name_and_token(
-    path: Callable[[Path, str, str], Path],
-) -> Callable[[Path, SceneSource, Scene, int], Path]:
-    return lambda root, source, scene, k: path(root, scene.scene_id, scene.frames[k].token)
-
-
-def openoccupancy_path(root: Path, source: SceneSource, scene: Scene, k: int) -> Path:
-    if not isinstance(source, NuScenesSource):
-        raise SetupError(f"OpenOccupancy labels nuScenes, not a log of kind {source.name!r}")
-    return openoccupancy.labels_path(root, *source.scene_and_lidar_token(scene.frames[k]))
-
-
-def waymo_path(root: Path, source: SceneSource, scene: Scene, k: int) -> Path:
-    if source.name != "waymo":
-        raise SetupError(f"Occ3D-Waymo labels Waymo, not a log of kind {source.name!r}")
-    for split, count in SEQUENCES.items():
-        try:
-            scenes = source.scene_ids(split)
-        except SetupError:  # the log has no such folder
-            continue
-        if scene.scene_id in scenes:
-            if len(scenes) != count:
-                raise SetupError(
-                    f"Occ3D-Waymo numbers the {count} scenes of {split} in the order of their "
-                    f"names; this log has {len(scenes)} of them, so their numbers are unknown"
-                )
-            number = sorted(scenes).index(scene.scene_id)
-            return occ3d_waymo.labels_path(root, split, number, k)
-    raise SetupError(f"scene {scene.scene_id} is in neither training nor validation")
-
-
-BENCHMARKS = (
-    Benchmark(
-        name="occ3d_nuscenes",
-        grid=occ3d_nuscenes.GRID,
-        taxonomy=occ3d_nuscenes.TAXONOMY,
-        frame=occ3d_nuscenes.FRAME,
-        mask="camera-visible",
-        path=by_name_and_token(occ3d_nuscenes.labels_path),
-        read=occ3d_nuscenes.read_labels,
-    ),
-    Benchmark(
-        name="occ3d_waymo",
-        grid=occ3d_waymo.GRID,
-        taxonomy=occ3d_waymo.TAXONOMY,
-        frame=occ3d_waymo.FRAME,
-        mask="in view and camera-visible",
-        path=waymo_path,
-        read=occ3d_waymo.read_labels,
-    ),
-    Benchmark(
-        name="openoccupancy",
-        grid=openoccupancy.GRID,
-        taxonomy=openoccupancy.TAXONOMY,
-        frame=openoccupancy.FRAME,
-        mask=None,
-        path=openoccupancy_path,
-        read=openoccupancy.read_labels,
-        folder="nuScenes-Occupancy-v0.1",
-    ),
-    Benchmark(
-        name="openocc_flow",
-        grid=openocc_flow.GRID,
-        taxonomy=openocc_flow.TAXONOMY,
-        frame=openocc_flow.FRAME,
-        mask=None,
-        path=by_name_and_token(openocc_flow.labels_path),
-        read=openocc_flow.read_labels,
-    ),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -280,9 +168,7 @@ def main() -> int:
     parser.add_argument("--source", choices=SOURCES, default="city")
     parser.add_argument("--root", type=Path, default=Path("runs/city"))
     parser.add_argument("--split", default="val", help="scenes to run the weights on")
-    parser.add_argument(
-        "--benchmark", choices=[b.name for b in BENCHMARKS], default=BENCHMARKS[0].name
-    )
+    parser.add_argument("--benchmark", choices=NAMES, default=NAMES[0])
     parser.add_argument("--truth", type=Path, help="folder of the ground truth; default: the log's")
     parser.add_argument(
         "--rays", action="store_true", help="RayIoU too; openocc_flow always has it"
@@ -298,7 +184,7 @@ def main() -> int:
     if args.lidar and not args.store:
         parser.error("--lidar needs --store")
 
-    benchmark = next(b for b in BENCHMARKS if b.name == args.benchmark)
+    benchmark = benchmark_named(args.benchmark)
     levels = None
     if args.store:
         store = LabelStore.open(args.store)
@@ -323,8 +209,8 @@ def main() -> int:
     folder = args.truth or args.root / benchmark.folder
     scores = Scores(benchmark, levels=levels, rays=args.rays or args.benchmark == "openocc_flow")
     for prediction in predictions:
-        path = benchmark.path(folder, source, prediction.scene, prediction.k)
-        scores.update(prediction, benchmark.read(path))
+        frame = prediction.scene.frames[prediction.k]
+        scores.update(prediction, benchmark.labels(folder, source, frame))
     figures = scores.to_json()
     report(scores, figures)
     if args.out:

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 
-from autolabel.calibrate import require_known_truth
+from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
@@ -37,6 +37,8 @@ def main() -> int:
     )
     parser.add_argument("--labels", type=Path, help="label store to learn from")
     parser.add_argument("--labelled-split", help="scenes whose ground truth is used as well")
+    parser.add_argument("--benchmark", choices=NAMES, default=NAMES[0], help="of the ground truth")
+    parser.add_argument("--truth", type=Path, help="folder of the ground truth; default: the log's")
     parser.add_argument("--preset", default="camera_tiny")
     parser.add_argument("--out", type=Path, default=Path("runs/student"))
     parser.add_argument("--steps", type=int, default=400)
@@ -53,8 +55,10 @@ def main() -> int:
     if args.labels:
         labels.append(PseudoLabels(args.labels, expect_grid=chosen.grid))
     if args.labelled_split:
-        require_known_truth(chosen)
-        labels.append(GroundTruth(args.root, source.scene_ids(args.labelled_split)))
+        truth = benchmark(args.benchmark)
+        truth.require(f"preset {chosen.name}", chosen.grid, chosen.taxonomy, chosen.inputs.frame)
+        folder, scenes = args.truth or args.root / truth.folder, args.labelled_split
+        labels.append(GroundTruth(truth, folder, source, source.scene_ids(scenes)))
     if not labels:
         raise SetupError("nothing to learn from: give --labels STORE or --labelled-split NAME")
     samples = FrameSet(source, labels, chosen.inputs, batch=args.batch, seed=args.seed)

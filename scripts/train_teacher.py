@@ -18,7 +18,8 @@ from pathlib import Path
 
 import torch
 
-from autolabel.calibrate import calibrate, require_known_truth
+from autolabel.calibrate import calibrate
+from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
@@ -37,6 +38,8 @@ def main() -> int:
         "--labelled", help="share in %% or file of scenes in the split labeled (20, as published)"
     )
     parser.add_argument("--split", default="labeled", help="scenes that carry ground truth")
+    parser.add_argument("--benchmark", choices=NAMES, default=NAMES[0], help="of the ground truth")
+    parser.add_argument("--truth", type=Path, help="folder of the ground truth; default: the log's")
     parser.add_argument("--preset", default="city_tiny")
     parser.add_argument("--out", type=Path, default=Path("runs/teacher"))
     parser.add_argument("--steps", type=int, default=1500)
@@ -48,7 +51,9 @@ def main() -> int:
     args = parser.parse_args()
 
     chosen = preset(args.preset)
-    require_known_truth(chosen)
+    truth = benchmark(args.benchmark)
+    truth.require(f"preset {chosen.name}", chosen.grid, chosen.taxonomy, chosen.inputs.frame)
+    folder = args.truth or args.root / truth.folder
     labelled = parse_labelled(args.labelled) if args.labelled else None
     sweeps = chosen.inputs.past_sweeps
     source = open_source(args.source, args.root, past_sweeps=sweeps, labelled=labelled)
@@ -61,7 +66,7 @@ def main() -> int:
     used, held_out = scenes[: -args.held_out], scenes[-args.held_out :]
     samples = FrameSet(
         source,
-        [GroundTruth(args.root, used, only_visible=False)],
+        [GroundTruth(truth, folder, source, used, only_visible=False)],
         chosen.inputs,
         batch=args.batch,
         seed=args.seed,
@@ -83,7 +88,8 @@ def main() -> int:
 
     # held-out labelled scenes: what does a confidence mean, and how good are the labels?
     teacher = Teacher(network, chosen)
-    calibration, table = calibrate(teacher, source, GroundTruth(args.root, held_out), held_out)
+    held_out_truth = GroundTruth(truth, folder, source, held_out)
+    calibration, table = calibrate(teacher, source, held_out_truth, held_out)
     print(table)
     print(calibration.summary())
 

@@ -7,7 +7,7 @@ import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType, SimpleNamespace
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from datasets.benchmarks import occ3d_nuscenes, openocc_flow
+from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SetupError
 from datasets.frames import Scene
@@ -175,12 +176,12 @@ def test_a_store_of_other_voxels_or_classes_is_refused_by_both_names(
 ) -> None:
     semantics = np.stack([t.semantics for t in truths(city)])
     store = make_store(tmp_path / "s.zarr", city, semantics)
-    for benchmark, theirs in (
+    for name, theirs in (
         ("openoccupancy", "512x512x40 voxels of 0.2 m in the lidar frame with openoccupancy"),
         ("occ3d_waymo", "200x200x16 voxels of 0.4 m in the ego frame with occ3d-waymo"),
         ("openocc_flow", "openocc-flow"),
     ):
-        arguments = ("--store", store, "--root", city, "--benchmark", benchmark)
+        arguments = ("--store", store, "--root", city, "--benchmark", name)
         with pytest.raises(SetupError, match=theirs) as error:
             run(monkeypatch, capsys, tmp_path, *arguments)
         assert "s.zarr" in str(error.value) and "occ3d-nuscenes classes" in str(error.value)
@@ -240,49 +241,15 @@ def test_flow_of_a_network_enters_mave_and_occ_score(city: Path) -> None:
     prediction = evaluate.predict(teacher, source, scene, 1)
     assert prediction.flow.shape == (200, 200, 16, 2) and prediction.flow.dtype == np.float32
 
-    benchmark = next(b for b in evaluate.BENCHMARKS if b.name == "openocc_flow")
-    scores = evaluate.Scores(benchmark, levels=None, rays=True)
+    openocc = benchmark("openocc_flow")
+    scores = evaluate.Scores(openocc, levels=None, rays=True)
     semantics = np.full((200, 200, 16), 16, np.uint8)
     semantics[:, :, 1] = OPENOCC_FLOW.id_of("driveable_surface")
     semantics[120:130, 90:110, 1:5] = OPENOCC_FLOW.id_of("car")
     right = replace(prediction, semantics=semantics, flow=np.zeros_like(prediction.flow))
     flow = np.zeros_like(prediction.flow)
     flow[..., 0] = 0.25
-    truth = Truth(grid=benchmark.grid, taxonomy=OPENOCC_FLOW, semantics=semantics, flow=flow)
+    truth = Truth(grid=openocc.grid, taxonomy=OPENOCC_FLOW, semantics=semantics, flow=flow)
     scores.update(right, truth)
     assert scores.rays.mave() == pytest.approx(0.25)
     assert scores.to_json()["rays"]["OccScore"] == pytest.approx(97.5)
-
-
-def test_openoccupancy_files_are_found_by_scene_and_lidar_token(city: Path) -> None:
-    source = NuScenesSource(city, past_sweeps=0)
-    scene = scene_of(city)
-    path = evaluate.openoccupancy_path(Path("r"), source, scene, 1)
-    scene_token, lidar_token = source.scene_and_lidar_token(scene.frames[1])
-    assert path == Path(f"r/scene_{scene_token}/occupancy/{lidar_token}.npy")
-    assert scene.frames[1].token not in str(path)
-
-
-class FakeWaymo:
-    name = "waymo"
-
-    def __init__(self, **splits: list[str]) -> None:
-        self.splits = splits
-
-    def scene_ids(self, split: str) -> tuple[str, ...]:
-        if split not in self.splits:
-            raise SetupError(f"unknown split {split}")
-        return tuple(self.splits[split])
-
-
-def test_waymo_scenes_are_numbered_by_name_only_where_none_is_missing(city: Path) -> None:
-    names = [f"{i:04d}" for i in range(202)]
-    scene = SimpleNamespace(scene_id="0007")
-    path = evaluate.waymo_path(Path("r"), FakeWaymo(validation=names), scene, 12)
-    assert path == Path("r/voxel04/validation/007/012_04.npz")
-    with pytest.raises(SetupError, match="202 scenes of validation"):
-        evaluate.waymo_path(Path("r"), FakeWaymo(validation=names[:50]), scene, 12)
-    with pytest.raises(SetupError, match="neither"):
-        evaluate.waymo_path(Path("r"), FakeWaymo(validation=["x"]), scene, 12)
-    with pytest.raises(SetupError, match="not a log of kind"):
-        evaluate.waymo_path(Path("r"), NuScenesSource(city, past_sweeps=0), scene, 12)

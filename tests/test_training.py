@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError, SetupError
@@ -94,7 +95,7 @@ def truth(tmp_path: Path) -> GroundTruth:
                 mask_camera=visible,
             ),
         )
-    return GroundTruth(tmp_path, ["a"])
+    return GroundTruth(benchmark("occ3d_nuscenes"), tmp_path, OneCameraLog(), ["a"])
 
 
 def test_a_camera_set_opens_no_lidar_file(truth: GroundTruth) -> None:

@@ -250,9 +250,16 @@ class WaymoSource:
         out[:, 3] = points.intensity
         return out
 
+    def number_of(self, frame: Frame) -> int:
+        """A frame's place in its scene, from 0. Raises ``SceneError`` where it has no sensor."""
+        for part in (frame.lidar, *frame.cameras):
+            if isinstance(part, (RecordedSweep, RecordedView)):
+                return part.record
+        raise SceneError(where=frame.scene_id, frame=frame.token, rule="it has no sensor's data")
+
     def annotations(self, frame: Frame) -> Annotations:
         """Boxes; and point classes where the turn has segmentation labels (only TOP's have)."""
-        boxes = self._recording(frame.scene_id).boxes(_number(frame))
+        boxes = self._recording(frame.scene_id).boxes(self.number_of(frame))
         if frame.lidar is None:
             return Annotations(boxes=boxes)
         segments = self.laser_points(frame.lidar).segment
@@ -274,13 +281,6 @@ class WaymoSource:
         options = (self.past_sweeps, self.future_sweeps, self.straighten, self.no_label_zones)
         digest.update(repr(options).encode())
         return digest.hexdigest()
-
-
-def _number(frame: Frame) -> int:
-    for part in (frame.lidar, *frame.cameras):
-        if isinstance(part, (RecordedSweep, RecordedView)):
-            return part.record
-    raise SceneError(where=frame.scene_id, frame=frame.token, rule="it has no sensor's data")
 
 
 def _seen_from(

@@ -1,0 +1,210 @@
+"""The benchmarks by name: what each scores, and where the truth of a frame lies.
+
+``benchmark("occ3d_nuscenes")``; ``NAMES`` lists them. A benchmark's own module has its files.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from datasets.benchmarks import (
+    occ3d_nuscenes,
+    occ3d_waymo,
+    openocc_flow,
+    openoccupancy,
+    semantic_kitti,
+    surroundocc,
+)
+from datasets.benchmarks.truth import Truth
+from datasets.errors import SceneError, SetupError
+from datasets.frames import Frame, SceneSource
+from datasets.geometry.grid import VoxelGrid
+from datasets.taxonomy import Taxonomy
+
+SEQUENCES = {"training": 798, "validation": 202}
+"""Scenes of Occ3D-Waymo, which numbers them in the order of their names."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Benchmark:
+    """What is scored, and where its truth lies. Picklable.
+
+    Attributes:
+        frame: of the grid, ``ego`` or ``lidar``.
+        mask: name of the voxels that the benchmark scores; None if those are all labelled ones.
+        path: label file of a frame, under the folder of the truth.
+        read: its reader.
+        folder: of the truth, in the log's.
+    """
+
+    name: str
+    grid: VoxelGrid
+    taxonomy: Taxonomy
+    frame: str
+    mask: str | None
+    path: Callable[[Path, SceneSource, Frame], Path]
+    read: Callable[[Path], Truth]
+    folder: str = "."
+
+    def require(self, what: str, grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> None:
+        """Raises ``SetupError``: what is named so has other voxels or classes."""
+        ours = (grid, taxonomy, frame)
+        if ours != (self.grid, self.taxonomy, self.frame):
+            raise SetupError(
+                f"{what} has {_voxels(*ours)}; benchmark {self.name} has "
+                f"{_voxels(self.grid, self.taxonomy, self.frame)}"
+            )
+
+    def labels(self, root: Path, source: SceneSource, frame: Frame) -> Truth:
+        """The truth of a frame of the log, from its file under ``root``.
+
+        Raises:
+            SetupError: the benchmark does not label such a log.
+            SceneError: the frame has no label file, or the file is bad.
+        """
+        return self.read(self.path(root, source, frame))
+
+
+def _voxels(grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> str:
+    shape = "x".join(str(n) for n in grid.shape)
+    return f"{shape} voxels of {grid.size_m[0]} m in the {frame} frame with {taxonomy.name} classes"
+
+
+def benchmark(name: str) -> Benchmark:
+    """The benchmark of that name. Raises ``SetupError`` where there is none."""
+    for known in BENCHMARKS:
+        if known.name == name:
+            return known
+    raise SetupError(f"unknown benchmark {name!r}; known: {', '.join(NAMES)}")
+
+
+@runtime_checkable
+class _NamesSceneAndLidar(Protocol):
+    def scene_and_lidar_token(self, frame: Frame) -> tuple[str, str]: ...
+
+
+@runtime_checkable
+class _NumbersFrames(Protocol):
+    def number_of(self, frame: Frame) -> int: ...
+
+
+def _occ3d_nuscenes_path(root: Path, source: SceneSource, frame: Frame) -> Path:
+    return occ3d_nuscenes.labels_path(root, frame.scene_id, frame.token)
+
+
+def _openocc_flow_path(root: Path, source: SceneSource, frame: Frame) -> Path:
+    return openocc_flow.labels_path(root, frame.scene_id, frame.token)
+
+
+def _openoccupancy_path(root: Path, source: SceneSource, frame: Frame) -> Path:
+    if not isinstance(source, _NamesSceneAndLidar):
+        raise SetupError(f"OpenOccupancy labels nuScenes, not a log of kind {source.name!r}")
+    return openoccupancy.labels_path(root, *source.scene_and_lidar_token(frame))
+
+
+def _surroundocc_path(root: Path, source: SceneSource, frame: Frame) -> Path:
+    if frame.lidar is None:
+        raise SceneError(
+            where=f"scene {frame.scene_id}",
+            frame=frame.token,
+            rule="it has no LiDAR, and SurroundOcc names its files after the key sweep's",
+        )
+    return surroundocc.labels_path(root, frame.lidar.path.name)
+
+
+def _semantic_kitti_path(root: Path, source: SceneSource, frame: Frame) -> Path:
+    numbers = (frame.scene_id, frame.token)
+    if not all(number.isascii() and number.isdigit() for number in numbers):
+        raise SetupError(
+            "SemanticKITTI numbers its sequences and frames, so scene ids and frame tokens must "
+            f"be those numbers (08, 000005); this log has {frame.scene_id!r}, {frame.token!r}"
+        )
+    return semantic_kitti.labels_path(root, int(frame.scene_id), int(frame.token))
+
+
+def _occ3d_waymo_path(root: Path, source: SceneSource, frame: Frame) -> Path:
+    if not isinstance(source, _NumbersFrames):
+        raise SetupError(f"Occ3D-Waymo labels Waymo, not a log of kind {source.name!r}")
+    split, sequence = _sequence(source, frame.scene_id)
+    return occ3d_waymo.labels_path(root, split, sequence, source.number_of(frame))
+
+
+def _sequence(source: SceneSource, scene_id: str) -> tuple[str, int]:
+    """Split and number of a scene of Waymo."""
+    for split, count in SEQUENCES.items():
+        try:
+            scenes = source.scene_ids(split)
+        except SetupError:  # the log has no such folder
+            continue
+        if scene_id in scenes:
+            if len(scenes) != count:
+                raise SetupError(
+                    f"Occ3D-Waymo numbers the {count} scenes of {split} in the order of their "
+                    f"names; this log has {len(scenes)} of them, so their numbers are unknown"
+                )
+            return split, sorted(scenes).index(scene_id)
+    raise SetupError(f"scene {scene_id} is in neither training nor validation")
+
+
+BENCHMARKS = (
+    Benchmark(
+        name="occ3d_nuscenes",
+        grid=occ3d_nuscenes.GRID,
+        taxonomy=occ3d_nuscenes.TAXONOMY,
+        frame=occ3d_nuscenes.FRAME,
+        mask="camera-visible",
+        path=_occ3d_nuscenes_path,
+        read=occ3d_nuscenes.read_labels,
+    ),
+    Benchmark(
+        name="occ3d_waymo",
+        grid=occ3d_waymo.GRID,
+        taxonomy=occ3d_waymo.TAXONOMY,
+        frame=occ3d_waymo.FRAME,
+        mask="in view and camera-visible",
+        path=_occ3d_waymo_path,
+        read=occ3d_waymo.read_labels,
+    ),
+    Benchmark(
+        name="openoccupancy",
+        grid=openoccupancy.GRID,
+        taxonomy=openoccupancy.TAXONOMY,
+        frame=openoccupancy.FRAME,
+        mask=None,
+        path=_openoccupancy_path,
+        read=openoccupancy.read_labels,
+        folder="nuScenes-Occupancy-v0.1",
+    ),
+    Benchmark(
+        name="openocc_flow",
+        grid=openocc_flow.GRID,
+        taxonomy=openocc_flow.TAXONOMY,
+        frame=openocc_flow.FRAME,
+        mask=None,
+        path=_openocc_flow_path,
+        read=openocc_flow.read_labels,
+    ),
+    Benchmark(
+        name="surroundocc",
+        grid=surroundocc.GRID,
+        taxonomy=surroundocc.TAXONOMY,
+        frame=surroundocc.FRAME,
+        mask=None,
+        path=_surroundocc_path,
+        read=surroundocc.read_labels,
+        folder="nuscenes_occ",
+    ),
+    Benchmark(
+        name="semantic_kitti",
+        grid=semantic_kitti.GRID,
+        taxonomy=semantic_kitti.TAXONOMY,
+        frame=semantic_kitti.FRAME,
+        mask="observed",
+        path=_semantic_kitti_path,
+        read=semantic_kitti.read_labels,
+    ),
+)
+NAMES = tuple(b.name for b in BENCHMARKS)
