@@ -208,7 +208,7 @@ def flow_loss(
             f"{tuple(weight.shape)}: two components and one weight per voxel"
         )
     used = weight > 0
-    errors = torch.linalg.vector_norm(flow[used] - target[used], ord=norm, dim=-1)
+    errors: Tensor = torch.linalg.vector_norm(flow[used] - target[used], ord=norm, dim=-1)
     w = weight[used].to(errors)
     return (errors * w).sum() / w.sum().clamp(min=torch.finfo(errors.dtype).tiny)
 
