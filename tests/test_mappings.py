@@ -10,17 +10,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.benchmarks import mappings, occ3d_nuscenes, openoccupancy
-from datasets.benchmarks.mappings import ClassMapping, resample
+from datasets.benchmarks.mappings import MAPPINGS, ClassMapping, class_mapping
+from datasets.benchmarks.resampling import resample
 from datasets.benchmarks.truth import Truth
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, from_quaternion, from_yaw, inverse
-from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES, SEMANTIC_KITTI
+from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES, OCC3D_WAYMO, SEMANTIC_KITTI
 
 TABLES = {name: v for name, v in vars(mappings).items() if isinstance(v, ClassMapping)}
 PAIRS = [
     (mappings.OCC3D_TO_OPENOCC_FLOW, mappings.OPENOCC_FLOW_TO_OCC3D),
     (mappings.OCC3D_TO_OPENOCCUPANCY, mappings.OPENOCCUPANCY_TO_OCC3D),
     (mappings.OCC3D_TO_SURROUNDOCC, mappings.SURROUNDOCC_TO_OCC3D),
+]
+SAME_CLASSES = [
+    (mappings.OPENOCC_FLOW_TO_OPENOCCUPANCY, mappings.OPENOCCUPANCY_TO_OPENOCC_FLOW),
+    (mappings.OPENOCC_FLOW_TO_SURROUNDOCC, mappings.SURROUNDOCC_TO_OPENOCC_FLOW),
+    (mappings.OPENOCCUPANCY_TO_SURROUNDOCC, mappings.SURROUNDOCC_TO_OPENOCCUPANCY),
 ]
 GRID = VoxelGrid(min_m=(-4.0, -4.0, -1.0), size_m=(0.5, 0.5, 0.25), shape=(16, 16, 8))
 FINE = VoxelGrid(min_m=(-5.0, -4.5, -1.25), size_m=(0.25, 0.25, 0.125), shape=(40, 36, 20))
@@ -67,14 +73,32 @@ def test_round_trip_keeps_all_but_others(there: ClassMapping, back: ClassMapping
         assert (again[again != ids] == IGNORE_ID).all()
 
 
-def test_occ3d_to_semantic_kitti_is_coarse_and_keeps_the_kind() -> None:
-    table = mappings.OCC3D_TO_SEMANTIC_KITTI
+@pytest.mark.parametrize(("there", "back"), SAME_CLASSES)
+def test_the_same_classes_come_back_whole(there: ClassMapping, back: ClassMapping) -> None:
+    ids = np.arange(there.source.n_classes)
+    assert np.array_equal(back.table()[there.table()[ids]], ids)
+    assert all(old == new for old, new in there.names.items())
+
+
+COARSE = [m for m in MAPPINGS if m.target in (SEMANTIC_KITTI, OCC3D_WAYMO)]
+
+
+@pytest.mark.parametrize("table", COARSE, ids=[f"{m.source.name}-{m.target.name}" for m in COARSE])
+def test_coarse_tables_keep_what_moves_apart_from_what_does_not(table: ClassMapping) -> None:
     assert not table.one_to_one
     ids = table.table()
-    for i in OCC3D_NUSCENES.dynamic:
-        assert ids[i] in SEMANTIC_KITTI.dynamic
+    for i in table.source.dynamic:
+        assert ids[i] in table.target.dynamic
     for name in ("driveable_surface", "sidewalk", "terrain", "manmade", "vegetation"):
-        assert ids[OCC3D_NUSCENES.id_of(name)] not in SEMANTIC_KITTI.dynamic
+        assert ids[table.source.id_of(name)] not in table.target.dynamic
+
+
+def test_a_table_is_found_by_its_classes_and_never_made_up() -> None:
+    assert set(map(id, MAPPINGS)) == set(map(id, TABLES.values()))
+    for table in MAPPINGS:
+        assert class_mapping(table.source, table.target) is table
+    assert class_mapping(OCC3D_WAYMO, OCC3D_NUSCENES) is None
+    assert class_mapping(SEMANTIC_KITTI, OCC3D_NUSCENES) is None
 
 
 def test_a_table_with_a_hole_or_a_foreign_name_is_refused() -> None:

@@ -1,24 +1,22 @@
-"""From one benchmark to another: classes by explicit tables, voxels by ``resample``.
+"""From the classes of one benchmark to those of another, by explicit tables.
 
 A table names every class of its source, free space included; a class without a counterpart
-becomes 255, which is never scored. 255 stays 255.
+becomes 255, which is never scored. 255 stays 255. Voxels move by ``resampling.py``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.truth import Truth
-from datasets.geometry.grid import VoxelGrid
-from datasets.geometry.transforms import Transform, apply, inverse
 from datasets.taxonomy import (
     IGNORE_ID,
     OCC3D_NUSCENES,
+    OCC3D_WAYMO,
     OPENOCC_FLOW,
     OPENOCCUPANCY,
     SEMANTIC_KITTI,
@@ -94,10 +92,59 @@ _SHARED = {
     "vegetation": "vegetation",
     "free": "free",
 }
+_IN_SEMANTIC_KITTI: dict[str, str | None] = {
+    "barrier": "fence",
+    "bicycle": "bicycle",
+    "bus": "other_vehicle",
+    "car": "car",
+    "construction_vehicle": "other_vehicle",
+    "motorcycle": "motorcycle",
+    "pedestrian": "person",
+    "traffic_cone": None,
+    "trailer": "other_vehicle",
+    "truck": "truck",
+    "driveable_surface": "road",
+    "other_flat": "other_ground",
+    "sidewalk": "sidewalk",
+    "terrain": "terrain",
+    "manmade": "building",
+    "vegetation": "vegetation",
+    "free": "free",
+}
+_IN_WAYMO: dict[str, str | None] = {
+    "barrier": "general_object",
+    "bicycle": "bicycle",
+    "bus": "vehicle",
+    "car": "vehicle",
+    "construction_vehicle": "vehicle",
+    "motorcycle": "motorcycle",
+    "pedestrian": "pedestrian",
+    "traffic_cone": "construction_cone",
+    "trailer": "vehicle",
+    "truck": "vehicle",
+    "driveable_surface": "road",
+    "other_flat": "walkable",
+    "sidewalk": "walkable",
+    "terrain": "walkable",
+    "manmade": "building",
+    "vegetation": "vegetation",
+    "free": "free",
+}
 _FROM_OCC3D: dict[str, str | None] = {"others": None, **_SHARED}
 _OTHERS = "others (animals, debris, strollers, emergency vehicles, ...) is not scored"
 _NO_OTHERS = "nothing; no voxel becomes others, which Occ3D does score"
 _NO_NOISE = "nothing; noise, which is not scored here, is what Occ3D calls others and scores"
+_SAME_CLASSES = "nothing: the same classes under other numbers"
+_COARSE_IN_SEMANTIC_KITTI = (
+    "coarse: buses, trailers and construction vehicles become one class; riders are part of "
+    "their bicycle or motorcycle; parking is road; fences, poles and signs are manmade, so "
+    "building; trunks are vegetation; traffic cones are not scored"
+)
+_COARSE_IN_WAYMO = (
+    "coarse: all vehicles become one class; riders are part of their bicycle or motorcycle, so "
+    "nothing becomes cyclist; poles, signs and traffic lights are manmade, so building; trunks "
+    "are vegetation; what is flat but no road is walkable"
+)
 
 OCC3D_TO_OPENOCC_FLOW = ClassMapping(
     source=OCC3D_NUSCENES, target=OPENOCC_FLOW, names=_FROM_OCC3D, lost=_OTHERS
@@ -117,89 +164,89 @@ OCC3D_TO_SURROUNDOCC = ClassMapping(
 SURROUNDOCC_TO_OCC3D = ClassMapping(
     source=SURROUNDOCC, target=OCC3D_NUSCENES, names=_SHARED, lost=_NO_NOISE
 )
+OPENOCC_FLOW_TO_OPENOCCUPANCY = ClassMapping(
+    source=OPENOCC_FLOW, target=OPENOCCUPANCY, names=_SHARED, lost=_SAME_CLASSES
+)
+OPENOCCUPANCY_TO_OPENOCC_FLOW = ClassMapping(
+    source=OPENOCCUPANCY, target=OPENOCC_FLOW, names=_SHARED, lost=_SAME_CLASSES
+)
+OPENOCC_FLOW_TO_SURROUNDOCC = ClassMapping(
+    source=OPENOCC_FLOW, target=SURROUNDOCC, names=_SHARED, lost=_SAME_CLASSES
+)
+SURROUNDOCC_TO_OPENOCC_FLOW = ClassMapping(
+    source=SURROUNDOCC, target=OPENOCC_FLOW, names=_SHARED, lost=_SAME_CLASSES
+)
+OPENOCCUPANCY_TO_SURROUNDOCC = ClassMapping(
+    source=OPENOCCUPANCY, target=SURROUNDOCC, names=_SHARED, lost=_SAME_CLASSES
+)
+SURROUNDOCC_TO_OPENOCCUPANCY = ClassMapping(
+    source=SURROUNDOCC, target=OPENOCCUPANCY, names=_SHARED, lost=_SAME_CLASSES
+)
 
 OCC3D_TO_SEMANTIC_KITTI = ClassMapping(
     source=OCC3D_NUSCENES,
     target=SEMANTIC_KITTI,
-    names={
-        "others": None,
-        "barrier": "fence",
-        "bicycle": "bicycle",
-        "bus": "other_vehicle",
-        "car": "car",
-        "construction_vehicle": "other_vehicle",
-        "motorcycle": "motorcycle",
-        "pedestrian": "person",
-        "traffic_cone": None,
-        "trailer": "other_vehicle",
-        "truck": "truck",
-        "driveable_surface": "road",
-        "other_flat": "other_ground",
-        "sidewalk": "sidewalk",
-        "terrain": "terrain",
-        "manmade": "building",
-        "vegetation": "vegetation",
-        "free": "free",
-    },
-    lost=(
-        "coarse: buses, trailers and construction vehicles become one class; riders are part of "
-        "their bicycle or motorcycle; parking is road; fences, poles and signs are manmade, so "
-        "building; trunks are vegetation; others and traffic cones are not scored"
-    ),
+    names={"others": None, **_IN_SEMANTIC_KITTI},
+    lost=f"{_COARSE_IN_SEMANTIC_KITTI}; {_OTHERS}",
+)
+OPENOCC_FLOW_TO_SEMANTIC_KITTI = ClassMapping(
+    source=OPENOCC_FLOW,
+    target=SEMANTIC_KITTI,
+    names=_IN_SEMANTIC_KITTI,
+    lost=_COARSE_IN_SEMANTIC_KITTI,
+)
+OPENOCCUPANCY_TO_SEMANTIC_KITTI = ClassMapping(
+    source=OPENOCCUPANCY,
+    target=SEMANTIC_KITTI,
+    names=_IN_SEMANTIC_KITTI,
+    lost=_COARSE_IN_SEMANTIC_KITTI,
+)
+SURROUNDOCC_TO_SEMANTIC_KITTI = ClassMapping(
+    source=SURROUNDOCC,
+    target=SEMANTIC_KITTI,
+    names=_IN_SEMANTIC_KITTI,
+    lost=_COARSE_IN_SEMANTIC_KITTI,
+)
+OCC3D_TO_WAYMO = ClassMapping(
+    source=OCC3D_NUSCENES,
+    target=OCC3D_WAYMO,
+    names={"others": "general_object", **_IN_WAYMO},
+    lost=_COARSE_IN_WAYMO,
+)
+OPENOCC_FLOW_TO_WAYMO = ClassMapping(
+    source=OPENOCC_FLOW, target=OCC3D_WAYMO, names=_IN_WAYMO, lost=_COARSE_IN_WAYMO
+)
+OPENOCCUPANCY_TO_WAYMO = ClassMapping(
+    source=OPENOCCUPANCY, target=OCC3D_WAYMO, names=_IN_WAYMO, lost=_COARSE_IN_WAYMO
+)
+SURROUNDOCC_TO_WAYMO = ClassMapping(
+    source=SURROUNDOCC, target=OCC3D_WAYMO, names=_IN_WAYMO, lost=_COARSE_IN_WAYMO
+)
+
+MAPPINGS = (
+    OCC3D_TO_OPENOCC_FLOW,
+    OPENOCC_FLOW_TO_OCC3D,
+    OCC3D_TO_OPENOCCUPANCY,
+    OPENOCCUPANCY_TO_OCC3D,
+    OCC3D_TO_SURROUNDOCC,
+    SURROUNDOCC_TO_OCC3D,
+    OPENOCC_FLOW_TO_OPENOCCUPANCY,
+    OPENOCCUPANCY_TO_OPENOCC_FLOW,
+    OPENOCC_FLOW_TO_SURROUNDOCC,
+    SURROUNDOCC_TO_OPENOCC_FLOW,
+    OPENOCCUPANCY_TO_SURROUNDOCC,
+    SURROUNDOCC_TO_OPENOCCUPANCY,
+    OCC3D_TO_SEMANTIC_KITTI,
+    OPENOCC_FLOW_TO_SEMANTIC_KITTI,
+    OPENOCCUPANCY_TO_SEMANTIC_KITTI,
+    SURROUNDOCC_TO_SEMANTIC_KITTI,
+    OCC3D_TO_WAYMO,
+    OPENOCC_FLOW_TO_WAYMO,
+    OPENOCCUPANCY_TO_WAYMO,
+    SURROUNDOCC_TO_WAYMO,
 )
 
 
-def resample(truth: Truth, grid: VoxelGrid, T_dst_src: Transform) -> Truth:
-    """The labels on another grid, in another frame.
-
-    Each voxel takes what the source has at the voxel's centre. This loses detail (things thinner
-    than a voxel come and go, edges move by up to half a diagonal) except where every voxel of
-    the one grid is a voxel of the other, or is made of, or part of, whole ones. What lies outside
-    the source is 255, in no mask, without velocity or instance.
-
-    Args:
-        T_dst_src: from the frame of ``truth`` to the one of ``grid``, e.g. ``T_lidar_ego`` from
-            Occ3D to OpenOccupancy. Velocities turn with it (their z is taken as 0).
-
-    Raises:
-        ValueError: the transform is not rigid.
-    """
-    T = np.asarray(T_dst_src, np.float64)
-    if T.shape != (4, 4) or not np.allclose(T @ inverse(T), np.eye(4), atol=1e-3):
-        raise ValueError("T_dst_src must be a rigid 4x4 matrix")
-    there = _positions(truth.grid, grid, inverse(T))
-
-    def moved(array: NDArray[Any] | None, outside: int = 0) -> NDArray[Any] | None:
-        if array is None:
-            return None
-        out = np.asarray(array.reshape(truth.grid.n_voxels, -1)[there])
-        out[there < 0] = outside
-        return out.reshape(*grid.shape, *array.shape[3:])
-
-    semantics = moved(truth.semantics, IGNORE_ID)
-    flow = moved(truth.flow)
-    assert semantics is not None
-    return replace(
-        truth,
-        grid=grid,
-        semantics=semantics,
-        mask_lidar=moved(truth.mask_lidar),
-        mask_camera=moved(truth.mask_camera),
-        in_view=moved(truth.in_view),
-        flow=None if flow is None else (flow @ T[:2, :2].T).astype(np.float32),
-        instances=moved(truth.instances),
-    )
-
-
-def _positions(src: VoxelGrid, dst: VoxelGrid, T_src_dst: Transform) -> NDArray[np.int64]:
-    """Row-major place in ``src`` of each voxel centre of ``dst`` (X * Y * Z,); -1 outside."""
-    first = src.cells(apply(T_src_dst, dst.centers(np.zeros(3, np.int64))))
-    steps = (T_src_dst[:3, :3] * np.array(dst.size_m)).T / np.array(src.size_m)
-    along = [np.arange(n)[:, None] * step for n, step in zip(dst.shape, steps, strict=True)]
-    slab = first + along[1][:, None] + along[2]  # (Y, Z, 3) cells of the source
-    out = np.full(dst.shape, -1, np.int64)
-    for i, shift in enumerate(along[0]):
-        index = np.floor(slab + shift).astype(np.int64)
-        inside = ((index >= 0) & (index < src.shape)).all(axis=-1)
-        out[i][inside] = src.flat(index[inside])
-    return out.reshape(-1)
+def class_mapping(source: Taxonomy, target: Taxonomy) -> ClassMapping | None:
+    """The table from one to the other; None where there is none."""
+    return next((m for m in MAPPINGS if (m.source, m.target) == (source, target)), None)

@@ -1,0 +1,76 @@
+"""Labels on another grid, in another frame: each voxel takes what was at its centre."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.benchmarks.truth import Truth
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import Transform, apply, inverse
+from datasets.taxonomy import IGNORE_ID
+
+
+def resample(truth: Truth, grid: VoxelGrid, T_dst_src: Transform) -> Truth:
+    """The labels on another grid, in another frame.
+
+    Each voxel takes what the source has at the voxel's centre. This loses detail (things thinner
+    than a voxel come and go, edges move by up to half a diagonal) except where every voxel of
+    the one grid is a voxel of the other, or is made of, or part of, whole ones. What lies outside
+    the source is 255, in no mask, without velocity or instance.
+
+    Args:
+        T_dst_src: from the frame of ``truth`` to the one of ``grid``, e.g. ``T_lidar_ego`` from
+            Occ3D to OpenOccupancy. Velocities turn with it (their z is taken as 0).
+
+    Raises:
+        ValueError: the transform is not rigid.
+    """
+    T = np.asarray(T_dst_src, np.float64)
+    there = places(truth.grid, grid, T)
+    moved = {
+        name: taken(array, there)
+        for name in ("mask_lidar", "mask_camera", "in_view", "flow", "instances")
+        if (array := getattr(truth, name)) is not None
+    }
+    if truth.flow is not None:
+        moved["flow"] = turned(moved["flow"], T)
+    semantics = taken(truth.semantics, there, outside=IGNORE_ID)
+    return replace(truth, grid=grid, semantics=semantics, **moved)
+
+
+def taken(array: NDArray[Any], there: NDArray[np.int64], outside: int = 0) -> NDArray[Any]:
+    """(X', Y', Z', ...): of an array (X, Y, Z, ...) what is at these ``places``."""
+    out = np.asarray(array.reshape(-1, *array.shape[3:])[there])
+    out[there < 0] = outside
+    return out
+
+
+def turned(flow: NDArray[np.float32], T_dst_src: Transform) -> NDArray[np.float32]:
+    """Velocities (..., 2) along the axes of the other frame."""
+    return (flow @ T_dst_src[:2, :2].T).astype(np.float32)
+
+
+def places(src: VoxelGrid, dst: VoxelGrid, T_dst_src: Transform) -> NDArray[np.int64]:
+    """(X', Y', Z') row-major place in ``src`` of each voxel centre of ``dst``; -1 outside.
+
+    Raises:
+        ValueError: the transform is not rigid.
+    """
+    T = np.asarray(T_dst_src, np.float64)
+    if T.shape != (4, 4) or not np.allclose(T @ inverse(T), np.eye(4), atol=1e-3):
+        raise ValueError("T_dst_src must be a rigid 4x4 matrix")
+    T_src_dst = inverse(T)
+    first = src.cells(apply(T_src_dst, dst.centers(np.zeros(3, np.int64))))
+    steps = (T_src_dst[:3, :3] * np.array(dst.size_m)).T / np.array(src.size_m)
+    along = [np.arange(n)[:, None] * step for n, step in zip(dst.shape, steps, strict=True)]
+    slab = first + along[1][:, None] + along[2]  # (Y, Z, 3) cells of the source
+    out = np.full(dst.shape, -1, np.int64)
+    for i, shift in enumerate(along[0]):
+        index = np.floor(slab + shift).astype(np.int64)
+        inside = ((index >= 0) & (index < src.shape)).all(axis=-1)
+        out[i][inside] = src.flat(index[inside])
+    return out
