@@ -105,10 +105,46 @@ def test_waymo_scenes_are_numbered_by_name_only_where_none_is_missing() -> None:
     names = [f"{i:02d}" for i in range(202)]
     path = path_of("occ3d_waymo", Waymo(validation=names))
     assert path == Path("r/voxel04/validation/008/012_04.npz")
-    with pytest.raises(SetupError, match="202 scenes of validation"):
+    with pytest.raises(SetupError, match=r"202 scenes of validation.*sequences\.csv"):
         path_of("occ3d_waymo", Waymo(validation=names[:50]))
-    with pytest.raises(SetupError, match="neither"):
+    with pytest.raises(SetupError, match=r"neither.*sequences\.csv"):
         path_of("occ3d_waymo", Waymo(validation=["x"]))
+
+
+def test_a_part_of_waymo_is_numbered_by_a_small_file_beside_the_labels(tmp_path: Path) -> None:
+    waymo, listed = benchmark("occ3d_waymo"), tmp_path / "voxel04" / "sequences.csv"
+    listed.parent.mkdir()
+    listed.write_text("scene,split,sequence\n07,training,797\n08,validation,201\n")
+    for log in (Waymo(), Waymo(training=["08"])):
+        path = waymo.path(tmp_path, cast(SceneSource, log), FRAME)
+        assert path == tmp_path / "voxel04" / "validation" / "201" / "012_04.npz"
+    with pytest.raises(SetupError, match=r"sequences\.csv: scene 09 is not listed"):
+        waymo.path(tmp_path, cast(SceneSource, Waymo()), replace(FRAME, scene_id="09"))
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "line 1: the header must be scene,split,sequence"),
+        ("08,validation,3\n", "line 1: the header"),
+        ("scene,split,sequence\n08,validation\n", "line 2: must be a scene"),
+        ("scene,split,sequence\n08,testing,3\n", "line 2: must be .* training or validation"),
+        ("scene,split,sequence\n08,validation,-1\n", "line 2: .* a number"),
+        ("scene,split,sequence\n08,validation,202\n", "line 2: validation ends at 201"),
+        ("scene,split,sequence\n08,training,3\n08,validation,3\n", "line 3: .*listed before"),
+        ("scene,split,sequence\n08,training,3\n09,training,3\n", "line 3: .*listed before"),
+        ("scene,split,sequence\n\xff", "not a CSV file"),
+    ],
+)
+def test_a_bad_list_of_waymo_sequences_is_refused_by_line(
+    tmp_path: Path, text: str, rule: str
+) -> None:
+    listed = tmp_path / "voxel04" / "sequences.csv"
+    listed.parent.mkdir()
+    listed.write_bytes(text.encode("latin-1"))
+    with pytest.raises(SetupError, match=rule) as error:
+        benchmark("occ3d_waymo").path(tmp_path, cast(SceneSource, Waymo()), FRAME)
+    assert str(listed) in str(error.value)
 
 
 def test_a_prediction_of_other_voxels_or_classes_is_refused_by_both_names() -> None:

@@ -19,13 +19,11 @@ from datasets.benchmarks import (
     surroundocc,
 )
 from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.waymo_sequences import sequence_of
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import Taxonomy
-
-SEQUENCES = {"training": 798, "validation": 202}
-"""Scenes of Occ3D-Waymo, which numbers them in the order of their names."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -128,25 +126,8 @@ def _semantic_kitti_path(root: Path, source: SceneSource, frame: Frame) -> Path:
 def _occ3d_waymo_path(root: Path, source: SceneSource, frame: Frame) -> Path:
     if not isinstance(source, _NumbersFrames):
         raise SetupError(f"Occ3D-Waymo labels Waymo, not a log of kind {source.name!r}")
-    split, sequence = _sequence(source, frame.scene_id)
+    split, sequence = sequence_of(root, source, frame.scene_id)
     return occ3d_waymo.labels_path(root, split, sequence, source.number_of(frame))
-
-
-def _sequence(source: SceneSource, scene_id: str) -> tuple[str, int]:
-    """Split and number of a scene of Waymo."""
-    for split, count in SEQUENCES.items():
-        try:
-            scenes = source.scene_ids(split)
-        except SetupError:  # the log has no such folder
-            continue
-        if scene_id in scenes:
-            if len(scenes) != count:
-                raise SetupError(
-                    f"Occ3D-Waymo numbers the {count} scenes of {split} in the order of their "
-                    f"names; this log has {len(scenes)} of them, so their numbers are unknown"
-                )
-            return split, sorted(scenes).index(scene_id)
-    raise SetupError(f"scene {scene_id} is in neither training nor validation")
 
 
 BENCHMARKS = (

@@ -31,7 +31,7 @@ def resample(truth: Truth, grid: VoxelGrid, T_dst_src: Transform) -> Truth:
     """
     T = np.asarray(T_dst_src, np.float64)
     there = places(truth.grid, grid, T)
-    moved = {
+    moved: dict[str, Any] = {
         name: taken(array, there)
         for name in ("mask_lidar", "mask_camera", "in_view", "flow", "instances")
         if (array := getattr(truth, name)) is not None
