@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.camera_overlay import NO_ID, blend, pinhole_of, project_labels
+from viz.label_sets import StoredLabels
 from viz.maps import class_map
 from viz.mesh import surface_meshes
 from viz.offscreen import draw_open3d
@@ -109,8 +111,8 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def frame(store: Path, tmp_path: Path) -> ReviewFrame:
-    return ReviewSession(store, tmp_path / "no-log").frame("scene-a", 0)
+def frame(store: Path) -> ReviewFrame:
+    return ReviewSession(StoredLabels(store), "there is no log").frame("scene-a", 0)
 
 
 def with_cameras(frame: ReviewFrame, n: int) -> ReviewFrame:
@@ -119,16 +121,7 @@ def with_cameras(frame: ReviewFrame, n: int) -> ReviewFrame:
         for i in range(n)
     )
     points = np.random.default_rng(0).uniform(-12, 12, (500, 3)).astype(np.float32)
-    return ReviewFrame(
-        store_name=frame.store_name,
-        scene_id=frame.scene_id,
-        k=frame.k,
-        n_frames=frame.n_frames,
-        header=frame.header,
-        labels=frame.labels,
-        pictures=pictures,
-        points_m=points,
-    )
+    return replace(frame, pictures=pictures, points_m=points)
 
 
 def test_the_literal_command_prints_its_help() -> None:

@@ -1,4 +1,7 @@
-"""Look at the labels of one frame: python viz/inspect.py STORE --scene ID --frame K.
+"""Look at the labels of one frame, drawn over the pictures of the log they are of.
+
+    python viz/inspect.py STORE --scene ID --frame K --root LOG
+    python viz/inspect.py --truth DIR --source folder --root LOG --screenshot FILE.png
 
 Without ``--screenshot`` a window opens (arrow keys: next and previous frame). With it the same
 scene is written to a picture, and no display is needed.

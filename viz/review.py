@@ -1,4 +1,4 @@
-"""What one looks at: a stored frame, and its pictures and points where the log is at hand.
+"""What one looks at: a labelled frame, and its pictures and points where the log is at hand.
 
 Legend: X forward, Y left, Z up; N points; H, W pixels of a picture.
 """
@@ -11,10 +11,13 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import SceneError, SetupError
-from datasets.frames import CameraView, Frame, Scene, SceneSource, points_in_ego
-from datasets.label_store import FrameLabels, LabelStore, MaskBit, StoreHeader
+from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.frames import CameraView, Frame, Scene, SceneSource, in_lidar_frame, points_in_ego
+from datasets.geometry.grid import VoxelGrid
+from datasets.label_store import FrameLabels, MaskBit
+from datasets.sources.opening import open_source
 from datasets.taxonomy import IGNORE_ID, Taxonomy
+from viz.label_sets import LabelSet
 
 MASKS: dict[str, MaskBit | None] = {
     "trusted": MaskBit.TRUSTED,
@@ -34,20 +37,23 @@ class Picture:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewFrame:
-    """A stored frame with all there is to show of it.
+    """A labelled frame with all there is to show of it.
 
     Attributes:
+        name, grid, taxonomy, levels: of the labels, see ``LabelSet``.
         k, n_frames: its place in the scene.
-        pictures: any number, in the source's order.
-        points_m: (N, 3) float32, key LiDAR sweep in the ego frame, metres; None if not at hand.
+        pictures: any number, in the source's order; their poses are in the grid's frame.
+        points_m: (N, 3) float32, key LiDAR sweep in the grid's frame, metres; None if not at hand.
         notes: what could not be shown and why, one line each.
     """
 
-    store_name: str
+    name: str
+    grid: VoxelGrid
+    taxonomy: Taxonomy
+    levels: tuple[float, ...]
     scene_id: str
     k: int
     n_frames: int
-    header: StoreHeader
     labels: FrameLabels
     pictures: tuple[Picture, ...] = ()
     points_m: NDArray[np.float32] | None = None
@@ -69,92 +75,90 @@ def class_counts(
     return {i: int(counts[i]) for i in taxonomy.semantic_ids}
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Seen:
+    """See ``ReviewFrame``."""
+
+    pictures: tuple[Picture, ...] = ()
+    points_m: NDArray[np.float32] | None = None
+    notes: tuple[str, ...] = ()
+
+
 class ReviewSession:
-    """A store and, where it is at hand, the log it was made from.
+    """Labels and, where it is at hand, the log that they are of.
 
     Args:
-        store_path: the label store.
-        root: nuScenes-format root of the log. It may be missing: labels are then shown alone.
-
-    Raises:
-        SetupError: the store is missing, damaged, of another format version, or holds no scene.
+        log: the log, or why it is not at hand. The labels are then shown alone.
     """
 
-    def __init__(self, store_path: Path, root: Path) -> None:
-        self.store = LabelStore.open(store_path)
-        self.scene_ids = self.store.scene_ids()
-        if not self.scene_ids:
-            raise SetupError(f"label store {store_path}: no scene is committed yet")
-        self.root = root
-        self._source, self._source_note = _open_source(root)
-        self._scenes: dict[str, Scene | str] = {}
-
-    def first_scene(self) -> str:
-        return self.scene_ids[0]
+    def __init__(self, labels: LabelSet, log: SceneSource | str) -> None:
+        self.labels, self._log = labels, log
+        self._scenes: dict[str, Scene] = {}
 
     def frame(self, scene_id: str, k: int) -> ReviewFrame:
         """Frame k of a scene.
 
         Raises:
-            SetupError: no such scene or frame in the store.
-            SceneError: the stored labels cannot be read.
+            SetupError: there are no labels of that scene or frame.
+            SceneError: the labels cannot be read.
         """
-        if scene_id not in self.scene_ids:
+        shown, known = self.labels, self.labels.scene_ids()
+        if scene_id not in known:
             raise SetupError(
-                f"label store {self.store.path}: unknown scene {scene_id!r}; "
-                f"it has {_shortened(self.scene_ids)}"
+                f"{shown.what}: unknown scene {scene_id!r}; it has {_shortened(known)}"
             )
-        scene = self.store.scene(scene_id)
+        scene = shown.scene(scene_id)
         n_frames = len(scene)
         if not 0 <= k < n_frames:
             raise SetupError(
-                f"label store {self.store.path}: scene {scene_id} has no frame {k}; "
-                f"it has frames 0..{n_frames - 1}"
+                f"{shown.what}: scene {scene_id} has no frame {k}; it has frames 0..{n_frames - 1}"
             )
         labels = scene.frame(k)
-        pictures: tuple[Picture, ...] = ()
-        points = None
-        notes = []
-        logged = self._logged_frame(scene_id, labels.token)
-        if isinstance(logged, str):
-            notes.append(logged)
-        else:
-            assert self._source is not None
-            pictures, picture_notes = read_pictures(self._source, logged)
-            notes += picture_notes
-            try:
-                points = points_in_ego(self._source, logged)[:, :3]
-            except SceneError as error:
-                notes.append(f"no LiDAR points: {error}")
+        seen = self._seen(scene_id, labels.token)
         return ReviewFrame(
-            store_name=self.store.path.name,
+            name=shown.name,
+            grid=shown.grid,
+            taxonomy=shown.taxonomy,
+            levels=shown.levels,
             scene_id=scene_id,
             k=k,
             n_frames=n_frames,
-            header=self.store.header,
             labels=labels,
-            pictures=pictures,
-            points_m=points,
-            notes=tuple(notes),
+            pictures=seen.pictures,
+            points_m=seen.points_m,
+            notes=seen.notes,
         )
 
-    def _logged_frame(self, scene_id: str, token: str) -> Frame | str:
-        if self._source is None:
-            return self._source_note
+    def _seen(self, scene_id: str, token: str) -> _Seen:
+        """What the log has of a frame."""
+        try:
+            source, frame = self._logged(scene_id, token)
+            if self.labels.frame == "lidar":
+                frame = in_lidar_frame(frame)
+        except AutolabelError as error:
+            return _Seen(notes=(f"no pictures or points: {error}",))
+        pictures, notes = read_pictures(source, frame)
+        if self.labels.frame == "lidar":
+            notes.append("the voxels lie along the LiDAR's axes, which need not look forward")
+        try:
+            points = points_in_ego(source, frame)[:, :3]
+        except SceneError as error:
+            return _Seen(pictures=pictures, notes=(*notes, f"no LiDAR points: {error}"))
+        return _Seen(pictures=pictures, points_m=points, notes=tuple(notes))
+
+    def _logged(self, scene_id: str, token: str) -> tuple[SceneSource, Frame]:
+        """Raises ``SetupError`` or ``SceneError`` where the log does not have it."""
+        if isinstance(self._log, str):
+            raise SetupError(self._log)
         if scene_id not in self._scenes:
             try:
-                self._scenes[scene_id] = self._source.scene(scene_id)
+                self._scenes[scene_id] = self._log.scene(scene_id)
             except KeyError:
-                self._scenes[scene_id] = f"no pictures or points: {self.root} lacks this scene"
-            except SceneError as error:
-                self._scenes[scene_id] = f"no pictures or points: {error}"
-        scene = self._scenes[scene_id]
-        if isinstance(scene, str):
-            return scene
-        for frame in scene.frames:
+                raise SetupError("the log lacks this scene") from None
+        for frame in self._scenes[scene_id].frames:
             if frame.token == token:
-                return frame
-        return f"no pictures or points: {self.root} lacks frame {token} of this scene"
+                return self._log, frame
+        raise SetupError(f"the log lacks frame {token} of this scene")
 
 
 def read_pictures(source: SceneSource, frame: Frame) -> tuple[tuple[Picture, ...], list[str]]:
@@ -168,15 +172,15 @@ def read_pictures(source: SceneSource, frame: Frame) -> tuple[tuple[Picture, ...
     return tuple(pictures), notes
 
 
-def _open_source(root: Path) -> tuple[SceneSource | None, str]:
-    if not root.is_dir():
-        return None, f"no pictures or points: there is no folder {root}; name the log with --root"
-    from datasets.sources.nuscenes import NuScenesSource
+def open_log(kind: str, root: Path) -> SceneSource:
+    """A log to look at. The built-in city is not generated where there is none.
 
-    try:
-        return NuScenesSource(root, past_sweeps=0), ""
-    except SetupError as error:
-        return None, f"no pictures or points: {error}"
+    Raises:
+        SetupError: unknown kind, or no such log at ``root``.
+    """
+    if not root.is_dir():
+        raise SetupError(f"there is no folder {root}; name the log with --root")
+    return open_source("nuscenes" if kind == "city" else kind, root, past_sweeps=0)
 
 
 def _shortened(names: tuple[str, ...], limit: int = 8) -> str:

@@ -45,30 +45,32 @@ def screenshot(
     Raises:
         SetupError: Open3D was asked for and cannot draw on this machine.
     """
-    header, labels = frame.header, frame.labels
-    shown = shown_voxels(labels, header.taxonomy, mask)
-    meshes = surface_meshes(labels.semantics, shown, header.grid)
+    labels, grid, taxonomy = frame.labels, frame.grid, frame.taxonomy
+    shown = shown_voxels(labels, taxonomy, mask)
+    meshes = surface_meshes(labels.semantics, shown, grid)
     page = Page(size_px)
     size = (page.view_box.width, page.view_box.height)
     view, drawn_by, note = _view_3d(frame, meshes, size, renderer)
     page.title(_title(frame, mask), f"3D view: {drawn_by}")
     page.view(view, _view_caption(frame, shown, mask))
-    table = header.taxonomy.colour_table()
-    from_above = class_map(labels.semantics, shown, table)
-    page.map(0, from_above, "classes from above, 10 m rings", header.grid)
-    levels = level_colours(header.levels)
-    page.map(1, confidence_map(labels.confidence, shown, levels), "confidence", header.grid)
-    page.heat_bar()
+    table = taxonomy.colour_table()
+    page.map(0, class_map(labels.semantics, shown, table), "classes from above, 10 m rings", grid)
+    if frame.levels:
+        confidence = confidence_map(labels.confidence, shown, level_colours(frame.levels))
+        page.map(1, confidence, "confidence", grid)
+        page.heat_bar()
+    else:
+        visible = shown & shown_voxels(labels, taxonomy, "camera")
+        page.map(1, class_map(labels.semantics, visible, table), "camera-visible", grid)
     page.pictures(frame.pictures, meshes, table)
-    counts = class_counts(labels, shown, header.taxonomy)
-    page.legend(header.taxonomy, counts, mask)
+    page.legend(taxonomy, class_counts(labels, shown, taxonomy), mask)
     page.notes(frame.notes)
     return Screenshot(picture=page.canvas, drawn_by=drawn_by, note=note)
 
 
 def _title(frame: ReviewFrame, mask: str) -> str:
     return (
-        f"{frame.store_name}   scene {frame.scene_id}   "
+        f"{frame.name}   scene {frame.scene_id}   "
         f"frame {frame.k} ({frame.n_frames} in all)   token {frame.labels.token}   mask: {mask}"
     )
 
@@ -82,7 +84,7 @@ def _view_caption(frame: ReviewFrame, shown: NDArray[np.bool_], mask: str) -> st
 def _view_3d(
     frame: ReviewFrame, meshes: tuple[SurfaceMesh, ...], size: tuple[int, int], renderer: str
 ) -> tuple[Image.Image, str, str]:
-    grid, taxonomy = frame.header.grid, frame.header.taxonomy
+    grid, taxonomy = frame.grid, frame.taxonomy
     eye, target = default_camera(grid)
     points = np.empty((0, 3), np.float32)
     if frame.points_m is not None:

@@ -54,7 +54,7 @@ class Viewer:
         self.session, self.frame, self.mask = session, frame, mask
         self.labels_on, self.points_on, self.confidence_on = True, True, False
         app = gui.Application.instance
-        self.window = app.create_window(f"labels of {frame.store_name}", *size_px)
+        self.window = app.create_window(f"labels of {frame.name}", *size_px)
         em = self.window.theme.font_size
         self._panel_px = round(_PANEL_EM * em)
         self._view = gui.SceneWidget()
@@ -78,7 +78,7 @@ class Viewer:
 
     def reset_view(self) -> None:
         """Back behind and above the ego, looking forward."""
-        grid = self.frame.header.grid
+        grid = self.frame.grid
         box = o3d.geometry.AxisAlignedBoundingBox(np.array(grid.min_m), np.array(grid.max_m))
         eye, target = default_camera(grid)
         self._view.setup_camera(VERTICAL_FOV_DEG, box, target.astype(np.float32))
@@ -98,20 +98,20 @@ class Viewer:
 
     def redraw(self) -> None:
         """Everything that depends on the frame, the mask and the layers."""
-        header, labels = self.frame.header, self.frame.labels
-        shown = shown_voxels(labels, header.taxonomy, self.mask)
-        table = header.taxonomy.colour_table()
-        by_class = surface_meshes(labels.semantics, shown, header.grid)
-        drawn = coloured(by_class, header.taxonomy.names, table)
+        labels, grid, taxonomy = self.frame.labels, self.frame.grid, self.frame.taxonomy
+        shown = shown_voxels(labels, taxonomy, self.mask)
+        table = taxonomy.colour_table()
+        by_class = surface_meshes(labels.semantics, shown, grid)
+        drawn = coloured(by_class, taxonomy.names, table)
         if self.confidence_on:
-            by_level = surface_meshes(labels.confidence, shown, header.grid)
-            names = [f"confidence {v:g}" for v in header.levels]
-            drawn = coloured(by_level, names, level_colours(header.levels))
+            by_level = surface_meshes(labels.confidence, shown, grid)
+            names = [f"confidence {v:g}" for v in self.frame.levels]
+            drawn = coloured(by_level, names, level_colours(self.frame.levels))
         scene = self._view.scene
         scene.clear_geometry()
         material = rendering.MaterialRecord()
         material.shader = "defaultUnlit"
-        for mesh in (*(drawn if self.labels_on else ()), ego_marker(header.grid)):
+        for mesh in (*(drawn if self.labels_on else ()), ego_marker(grid)):
             scene.add_geometry(mesh.name, open3d_mesh(mesh), material)
         points = self.frame.points_m
         if self.points_on and points is not None and len(points):
@@ -122,12 +122,12 @@ class Viewer:
             scene.add_geometry("LiDAR points", cloud, dots)
 
         width = self._panel_px - 2 * self.window.theme.font_size
-        legend = Image.new("RGB", (width, 17 * (header.taxonomy.n_classes // 2 + 1)), PAPER)
+        legend = Image.new("RGB", (width, 17 * (taxonomy.n_classes // 2 + 1)), PAPER)
         draw_legend(
             legend,
             (4, 4, width - 4, legend.height),
-            taxonomy=header.taxonomy,
-            counts=class_counts(labels, shown, header.taxonomy),
+            taxonomy=taxonomy,
+            counts=class_counts(labels, shown, taxonomy),
             size_px=11,
         )
         self._legend.update_image(_open3d_image(legend))
@@ -183,6 +183,8 @@ class Viewer:
         return True
 
     def _toggle(self, layer: str) -> None:
+        if layer == "confidence_on" and not self.frame.levels:
+            return
         setattr(self, layer, not getattr(self, layer))
         self.redraw()
 
