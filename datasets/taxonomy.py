@@ -135,6 +135,34 @@ OCC3D_NUSCENES = Taxonomy(
 )
 """Occ3D-nuScenes: the nuScenes-lidarseg challenge ids plus free (Occ3D, arXiv 2304.14365)."""
 
+OCC3D_COARSE = Taxonomy(
+    name="occ3d-coarse",
+    names=(
+        "vehicle",
+        "small_object",
+        "driveable_surface",
+        "sidewalk",
+        "terrain",
+        "manmade",
+        "vegetation",
+        "free",
+    ),
+    colours=(
+        (255, 158, 0),
+        (220, 20, 60),
+        (0, 207, 191),
+        (110, 70, 160),
+        (112, 180, 60),
+        (222, 184, 135),
+        (0, 135, 0),
+        (255, 255, 255),
+    ),
+    free_id=7,
+    foreground=(0, 1),
+    dynamic=(0, 1),
+)
+"""Occ3D-nuScenes merged for small networks (``datasets/benchmarks/occ3d_coarse.py``)."""
+
 _COLOUR = dict(zip(OCC3D_NUSCENES.names, OCC3D_NUSCENES.colours, strict=True))
 _OPENOCCUPANCY_NAMES = ("free", *OCC3D_NUSCENES.names[1:17])
 _OPENOCC_FLOW_NAMES = (

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from datasets.benchmarks import (
+    occ3d_coarse,
     occ3d_nuscenes,
     occ3d_waymo,
     openocc_flow,
@@ -52,8 +53,8 @@ class Benchmark:
         ours = (grid, taxonomy, frame)
         if ours != (self.grid, self.taxonomy, self.frame):
             raise SetupError(
-                f"{what} has {_voxels(*ours)}; benchmark {self.name} has "
-                f"{_voxels(self.grid, self.taxonomy, self.frame)}"
+                f"{what} has {voxels_in_words(*ours)}; benchmark {self.name} has "
+                f"{voxels_in_words(self.grid, self.taxonomy, self.frame)}"
             )
 
     def labels(self, root: Path, source: SceneSource, frame: Frame) -> Truth:
@@ -66,7 +67,8 @@ class Benchmark:
         return self.read(self.path(root, source, frame))
 
 
-def _voxels(grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> str:
+def voxels_in_words(grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> str:
+    """Such as ``200x200x16 voxels of 0.4 m in the ego frame with occ3d-nuscenes classes``."""
     shape = "x".join(str(n) for n in grid.shape)
     return f"{shape} voxels of {grid.size_m[0]} m in the {frame} frame with {taxonomy.name} classes"
 
@@ -177,6 +179,15 @@ BENCHMARKS = (
         path=_surroundocc_path,
         read=surroundocc.read_labels,
         folder="nuscenes_occ",
+    ),
+    Benchmark(
+        name="occ3d_coarse",
+        grid=occ3d_coarse.GRID,
+        taxonomy=occ3d_coarse.TAXONOMY,
+        frame=occ3d_coarse.FRAME,
+        mask="camera-visible",
+        path=_occ3d_nuscenes_path,
+        read=occ3d_coarse.read_labels,
     ),
     Benchmark(
         name="semantic_kitti",
