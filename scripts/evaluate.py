@@ -10,7 +10,8 @@
 ``mIoU[camera-visible]`` counts voxels in the ground truth's camera mask (the benchmark's figure),
 ``mIoU[all]`` every voxel; for a store also ``mIoU[trusted]``, the voxels that its mask keeps, and
 what its confidence is worth. ``--rays`` adds RayIoU, and with flow mAVE and OccScore.
-``--lidar`` compares a store with the log's own key sweeps instead.
+Predictions of other voxels or classes are converted, where there is a table of the classes; what
+that loses is printed. ``--lidar`` compares a store with the log's own key sweeps instead.
 """
 
 from __future__ import annotations
@@ -20,18 +21,18 @@ import json
 import os
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autolabel.audit import LidarAgreement, lidar_agreement
 from datasets.benchmarks import occ3d_nuscenes
-from datasets.benchmarks.catalogue import NAMES, Benchmark
+from datasets.benchmarks.catalogue import NAMES
 from datasets.benchmarks.catalogue import benchmark as benchmark_named
+from datasets.benchmarks.conversion import Conversion, Prediction
 from datasets.benchmarks.truth import Truth
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import Scene, SceneSource, earlier_frames, points_in_ego
@@ -43,67 +44,61 @@ from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
 from datasets.metrics.openoccupancy import OpenOccupancyScore
 from datasets.metrics.rays import RayScore, ray_origins
 from datasets.sources.opening import SOURCES, open_source
-from datasets.voxel_labels import FrameLabels
+from datasets.taxonomy import Taxonomy
 from models.camera import CameraStudent
 from models.checkpoint import load_checkpoint
 from models.fusion import FusionTeacher
 from models.inference import Teacher
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Prediction:
-    """What is said about frame k of a scene.
-
-    Attributes:
-        semantics: (X, Y, Z) uint8 class ids.
-        flow: (X, Y, Z, 2) float32 m/s, where it is predicted.
-        stored: the whole entry, for a label store.
-    """
-
-    scene: Scene
-    k: int
-    semantics: NDArray[np.uint8]
-    flow: NDArray[np.float32] | None = None
-    stored: FrameLabels | None = None
-
-
 class Scores:
     """All figures of one model or store. Streaming: one ``update`` per frame."""
 
     def __init__(
-        self, benchmark: Benchmark, *, levels: tuple[float, ...] | None, rays: bool
+        self, conversion: Conversion, *, levels: tuple[float, ...] | None, rays: bool
     ) -> None:
         """``levels`` of confidence: of a store."""
-        self.benchmark, taxonomy = benchmark, benchmark.taxonomy
-        masks = [benchmark.mask, "all", None if levels is None else "trusted"]
-        self.by_range = {mask: RangedConfusion(taxonomy.n_classes) for mask in masks if mask}
-        self.rays = RayScore(taxonomy, benchmark.grid, threads=_cpus()) if rays else None
-        self.confidence = None if levels is None else ConfidenceScore(taxonomy, levels)
+        self.conversion, self.benchmark = conversion, conversion.benchmark
+        taxonomy, grid = self.benchmark.taxonomy, self.benchmark.grid
+        nameless = conversion.nameless is not None
+        predicted = _with_nameless(taxonomy) if nameless else taxonomy
+        masks = [self.benchmark.mask, "all", None if levels is None else "trusted"]
+        self.by_range = {mask: RangedConfusion(predicted.n_classes) for mask in masks if mask}
+        self.labelled = dict.fromkeys(self.by_range, 0)
+        self.rays = None
+        if rays:
+            self.rays = RayScore(taxonomy, grid, threads=_cpus(), nameless=nameless)
+        self.confidence = None if levels is None else ConfidenceScore(predicted, levels)
         self.trusted_and_scored = 0
-        self.right = self.trusted = self.scored = 0
 
     def update(self, prediction: Prediction, truth: Truth) -> None:
-        frames, semantics = prediction.scene.frames, prediction.semantics
-        frame, stored = frames[prediction.k], prediction.stored
+        prediction = self.conversion.apply(prediction)
+        frames, frame, semantics = prediction.scene.frames, prediction.frame, prediction.semantics
         to_grid = np.eye(4)
         if self.benchmark.frame == "lidar" and frame.lidar is not None:
             to_grid = inverse(frame.lidar.T_ego_lidar)
         ring = RangeBins().of(truth.grid, (float(to_grid[0, 3]), float(to_grid[1, 3])))
-        masks: dict[str, NDArray[np.bool_] | None] = {"all": None}
+        labelled = truth.semantics < truth.taxonomy.n_classes
+        masks = {"all": labelled}
         if self.benchmark.mask:
-            masks[self.benchmark.mask] = scored = truth.scored()
-        else:
-            scored = truth.semantics < truth.taxonomy.n_classes
-        if stored is not None and self.confidence is not None:
-            masks["trusted"] = trusted = (stored.mask & MaskBit.TRUSTED) > 0
-            self.trusted_and_scored += int((trusted & scored).sum())
-            seen = stored.mask & (MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
+            masks[self.benchmark.mask] = truth.scored()
+        if self.confidence is not None:
+            assert prediction.mask is not None and prediction.confidence is not None
+            masks["trusted"] = trusted = labelled & ((prediction.mask & MaskBit.TRUSTED) > 0)
+            self.trusted_and_scored += int((trusted & masks[self.benchmark.mask or "all"]).sum())
+            seen = prediction.mask & (MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
             known = (seen > 0) & truth.observed()
-            self.confidence.update(stored.confidence, semantics, truth.semantics, ring, known)
+            self.confidence.update(prediction.confidence, semantics, truth.semantics, ring, known)
         for mask, voxels in masks.items():
-            self.by_range[mask].update(truth.semantics, semantics, ring, voxels)
+            self.labelled[mask] += int(voxels.sum())
+            reached = voxels if prediction.reached is None else voxels & prediction.reached
+            self.by_range[mask].update(truth.semantics, semantics, ring, reached)
         if self.rays is not None:
             both = truth.flow is not None and prediction.flow is not None
+            if (nameless := self.conversion.nameless) is not None:
+                # rays pass unlabelled voxels of the truth, so also what is nameless there
+                passed = (semantics == nameless) & ~labelled
+                semantics = np.where(passed, np.uint8(truth.taxonomy.free_id), semantics)
             self.rays.update(
                 truth.semantics,
                 semantics,
@@ -126,6 +121,21 @@ class Scores:
             f"{name} voxels that are trusted": _percent(self.trusted_and_scored, scored),
         }
 
+    def conversion_figures(self) -> dict[str, float]:
+        """Under each mask, percent of the labelled voxels."""
+        nameless, out = self.conversion.nameless, dict[str, float]()
+        for mask, ranged in self.by_range.items():
+            counts, labelled = ranged.total().counts, self.labelled[mask]
+            if not self.conversion.same_voxels:
+                out[f"voxels that the prediction reaches[{mask}]"] = _percent(
+                    counts.sum(), labelled
+                )
+            if nameless is not None:
+                out[f"voxels predicted as a class without counterpart[{mask}]"] = _percent(
+                    counts[:, nameless].sum(), labelled
+                )
+        return out
+
     def to_json(self) -> dict[str, object]:
         b = self.benchmark
         table = self.table()
@@ -134,18 +144,26 @@ class Scores:
             "classes": b.taxonomy.name,
             "grid": b.grid.to_json() | {"frame": b.frame},
             "masks": list(self.by_range),
+            "converted": None,
         } | table.to_json()
+        if (words := self.conversion.to_json()) is not None:
+            out["converted"] = words | self.conversion_figures()
         if self.confidence is not None:
             out |= self.store_figures()
             out["confidence[observed]"] = self.confidence.to_json()
         if b.name == "openoccupancy":
-            score = OpenOccupancyScore()
-            score.merge(table.matrices["all"])
+            score = OpenOccupancyScore.of(table.matrices["all"])
             out["SC IoU"] = _rounded(score.sc_iou())
             out["SSC mIoU (plain mean)"] = _rounded(score.ssc_miou())
         if self.rays is not None:
             out["rays"] = self.rays.to_json()
         return out
+
+
+def _with_nameless(taxonomy: Taxonomy) -> Taxonomy:
+    """With one more class, which no truth has."""
+    names, colours = (*taxonomy.names, "no class here"), (*taxonomy.colours, (0, 0, 0))
+    return replace(taxonomy, names=names, colours=colours)
 
 
 def _cpus() -> int:
@@ -193,24 +211,29 @@ def main() -> int:
             compare_with_lidar(store, source, args.truth or args.root)
             return 0
         header = store.header
-        benchmark.require(f"label store {args.store}", header.grid, header.taxonomy, "ego")
+        conversion = Conversion(
+            benchmark, f"label store {args.store}", header.grid, header.taxonomy, "ego"
+        )
         source, levels = open_source(args.source, args.root, past_sweeps=0), header.levels
         predictions = stored_labels(store, source)
     else:
         model = load_checkpoint(args.weights, device=args.device)
         preset = model.preset
-        benchmark.require(
-            f"preset {preset.name}", preset.grid, preset.taxonomy, preset.inputs.frame
+        conversion = Conversion(
+            benchmark,
+            f"preset {preset.name}",
+            preset.grid,
+            preset.taxonomy,
+            preset.inputs.frame,
         )
         teacher = Teacher(model.module, preset, fast=args.fast, flips=args.flips)
         source = open_source(args.source, args.root, past_sweeps=preset.inputs.past_sweeps)
         predictions = predicted_labels(teacher, source, args.split)
 
     folder = args.truth or args.root / benchmark.folder
-    scores = Scores(benchmark, levels=levels, rays=args.rays or args.benchmark == "openocc_flow")
+    scores = Scores(conversion, levels=levels, rays=args.rays or args.benchmark == "openocc_flow")
     for prediction in predictions:
-        frame = prediction.scene.frames[prediction.k]
-        scores.update(prediction, benchmark.labels(folder, source, frame))
+        scores.update(prediction, benchmark.labels(folder, source, prediction.frame))
     figures = scores.to_json()
     report(scores, figures)
     if args.out:
@@ -228,6 +251,12 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
     )
     print(scores.table())
     print(f"{b.name}: classes of {b.taxonomy.name}, {b.frame} frame, metres {box}")
+    if (converted := scores.conversion.to_json()) is not None:
+        print(f"converted from {converted['from']}")
+        print(f"  classes: {converted['classes']}")
+        print(f"  voxels: {converted['voxels']}")
+        for name, value in scores.conversion_figures().items():
+            print(f"  {name}: {value:.2f} %")
     if b.mask is None:
         print(f"{b.name} has no mask: every labelled voxel is scored")
     if scores.confidence is not None:
@@ -269,7 +298,13 @@ def stored_labels(store: LabelStore, source: SceneSource) -> Iterator[Prediction
             raise SetupError(f"{store.path}: labels of another log: no {error}") from error
         for k, i in enumerate(index):
             labels = stored.frame(i)
-            yield Prediction(scene=scene, k=k, semantics=labels.semantics, stored=labels)
+            yield Prediction(
+                scene=scene,
+                k=k,
+                semantics=labels.semantics,
+                confidence=labels.confidence,
+                mask=labels.mask,
+            )
 
 
 def predicted_labels(teacher: Teacher, source: SceneSource, split: str) -> Iterator[Prediction]:

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 
 from datasets.benchmarks import occ3d_nuscenes, openocc_flow
 from datasets.benchmarks.catalogue import benchmark
+from datasets.benchmarks.conversion import Conversion
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SetupError
 from datasets.frames import Scene
 from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
-from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW, Taxonomy
+from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCC_FLOW, Taxonomy
 from models.inference import Teacher
 from models.presets import build_network, preset
 
@@ -133,6 +134,7 @@ def test_truth_as_a_store_scores_100_masked_and_unmasked(
     assert "trusted voxels that are right: 100.00 %" in printed
     assert scores["benchmark"] == "occ3d_nuscenes" and scores["classes"] == "occ3d-nuscenes"
     assert scores["frames"] == 2 and scores["grid"]["frame"] == "ego"
+    assert scores["converted"] is None and "converted" not in printed
 
 
 def test_figures_in_and_out_of_the_mask_are_those_of_the_metric(
@@ -171,20 +173,19 @@ def test_confidence_of_a_store_is_held_against_the_truth(
     assert "ECE (plain)" in printed and "AURC" in printed
 
 
-def test_a_store_of_other_voxels_or_classes_is_refused_by_both_names(
+def test_a_store_whose_classes_no_table_converts_is_refused_by_both_names(
     city: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    semantics = np.stack([t.semantics for t in truths(city)])
-    store = make_store(tmp_path / "s.zarr", city, semantics)
+    semantics = np.zeros((2, *occ3d_nuscenes.GRID.shape), np.uint8)
+    store = make_store(tmp_path / "s.zarr", city, semantics, taxonomy=OCC3D_WAYMO)
     for name, theirs in (
         ("openoccupancy", "512x512x40 voxels of 0.2 m in the lidar frame with openoccupancy"),
-        ("occ3d_waymo", "200x200x16 voxels of 0.4 m in the ego frame with occ3d-waymo"),
-        ("openocc_flow", "openocc-flow"),
+        ("occ3d_nuscenes", "200x200x16 voxels of 0.4 m in the ego frame with occ3d-nuscenes"),
     ):
         arguments = ("--store", store, "--root", city, "--benchmark", name)
         with pytest.raises(SetupError, match=theirs) as error:
             run(monkeypatch, capsys, tmp_path, *arguments)
-        assert "s.zarr" in str(error.value) and "occ3d-nuscenes classes" in str(error.value)
+        assert "s.zarr" in str(error.value) and "occ3d-waymo classes" in str(error.value)
 
 
 def test_a_store_of_another_log_is_refused(
@@ -242,7 +243,9 @@ def test_flow_of_a_network_enters_mave_and_occ_score(city: Path) -> None:
     assert prediction.flow.shape == (200, 200, 16, 2) and prediction.flow.dtype == np.float32
 
     openocc = benchmark("openocc_flow")
-    scores = evaluate.Scores(openocc, levels=None, rays=True)
+    conversion = Conversion(openocc, "it", tiny.grid, tiny.taxonomy, "ego")
+    assert conversion.nothing
+    scores = evaluate.Scores(conversion, levels=None, rays=True)
     semantics = np.full((200, 200, 16), 16, np.uint8)
     semantics[:, :, 1] = OPENOCC_FLOW.id_of("driveable_surface")
     semantics[120:130, 90:110, 1:5] = OPENOCC_FLOW.id_of("car")

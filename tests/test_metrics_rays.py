@@ -176,6 +176,19 @@ def test_unknown_classes_are_refused() -> None:
         scored(street(), np.where(street() == 11, np.uint8(200), street()))
 
 
+def test_a_ray_that_ends_in_a_class_without_a_name_is_wrong_and_counts_for_no_class() -> None:
+    truth, prediction = street(), street()
+    prediction[prediction == 4] = OCC3D_NUSCENES.n_classes
+    with pytest.raises(ValueError, match="prediction 18"):
+        scored(truth, prediction)
+    score = RayScore(OCC3D_NUSCENES, GRID, nameless=True)
+    score.update(truth, prediction, ORIGIN)
+    iou = score.iou()
+    assert (iou[:, 4] == 0).all() and score.truth[4] > 0 == score.predicted[4]
+    others = [k for k in range(17) if k != 4 and score.truth[k]]
+    assert (iou[:, others] == 1).all()
+
+
 def test_flat_voxels_are_refused() -> None:
     flat = VoxelGrid(min_m=(-8.0, -8.0, -1.0), size_m=(0.4, 0.4, 0.2), shape=GRID.shape)
     with pytest.raises(ValueError, match="cubic"):

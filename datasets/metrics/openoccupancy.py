@@ -18,6 +18,13 @@ class OpenOccupancyScore(ConfusionMatrix):
     def __init__(self) -> None:
         super().__init__(OPENOCCUPANCY.n_classes)
 
+    @classmethod
+    def of(cls, matrix: ConfusionMatrix) -> OpenOccupancyScore:
+        """The figures of counts; a class after the last is one that no truth has."""
+        out = cls()
+        out.counts, out.frames = matrix.counts, matrix.frames
+        return out
+
     def sc_iou(self) -> float:
         """IoU of occupied against free, whatever the class, as a fraction."""
         return float(self.occupancy(OPENOCCUPANCY.free_id).iou()[1])

@@ -151,10 +151,16 @@ class RayScore:
         frames, origins: how many were scored.
     """
 
-    def __init__(self, taxonomy: Taxonomy, grid: VoxelGrid, *, threads: int = 1) -> None:
-        """``taxonomy.dynamic`` are the classes whose velocity counts; ``threads`` cast rays."""
+    def __init__(
+        self, taxonomy: Taxonomy, grid: VoxelGrid, *, threads: int = 1, nameless: bool = False
+    ) -> None:
+        """``taxonomy.dynamic`` are the classes whose velocity counts; ``threads`` cast rays.
+
+        ``nameless`` lets predictions have the id K: a ray ends there, and is never right.
+        """
         K = taxonomy.n_classes
         self.taxonomy, self.grid, self.threads = taxonomy, grid, threads
+        self.nameless = nameless
         self.truth: NDArray[np.int64] = np.zeros(K, np.int64)
         self.predicted: NDArray[np.int64] = np.zeros(K, np.int64)
         self.right: NDArray[np.int64] = np.zeros((len(THRESHOLDS_M), K), np.int64)
@@ -214,13 +220,14 @@ class RayScore:
             ValueError: a class is unknown, or a ray of the truth ends in free space.
         """
         K, free = len(self.truth), self.taxonomy.free_id
+        last = {"truth": K - 1, "prediction": K if self.nameless else K - 1}
         for name, labels in (("truth", truth.label), ("prediction", prediction.label)):
-            if labels.size and labels.max() >= K:
-                raise ValueError(f"{name} {int(labels.max())} is not in 0..{K - 1}")
+            if labels.size and labels.max() > last[name]:
+                raise ValueError(f"{name} {int(labels.max())} is not in 0..{last[name]}")
         if (truth.label == free).any():
             raise ValueError("a ray of the truth ends in free space")
         self.truth += np.bincount(truth.label, minlength=K)
-        self.predicted += np.bincount(prediction.label, minlength=K)
+        self.predicted += np.bincount(prediction.label, minlength=K)[:K]
         same = truth.label == prediction.label
         off_m = np.abs(truth.distance_m.astype(np.float64) - prediction.distance_m)
         for j, threshold_m in enumerate(THRESHOLDS_M):
