@@ -53,12 +53,14 @@ class SecondConfig:
 
     Attributes:
         channels: of the two stages; the second has stride 2.
+        first_stride: of the first stage; the neck's output is as coarse.
         layers: 3x3 convolutions of each stage after its first.
         neck_channels: of each of the two branches of the neck.
         norm_momentum: of all batch norms.
     """
 
     channels: tuple[int, int] = (128, 256)
+    first_stride: int = 1
     layers: tuple[int, int] = (5, 5)
     neck_channels: int = 256
     norm_momentum: float = 0.01
@@ -69,7 +71,7 @@ class SecondConfig:
 
 
 class Second(nn.Module):
-    """(B, C, Y, X) -> [(B, C0, Y, X), (B, C1, Y/2, X/2)]."""
+    """(B, C, Y, X) -> [(B, C0, Y/s, X/s), (B, C1, Y/2s, X/2s)], s being the first stride."""
 
     def __init__(self, in_channels: int, config: SecondConfig) -> None:
         super().__init__()
@@ -80,7 +82,7 @@ class Second(nn.Module):
                 layers += conv_norm_relu(
                     in_channels,
                     channels,
-                    stride=2 if stage and not i else 1,
+                    stride=1 if i else 2 if stage else config.first_stride,
                     eps=1e-3,
                     momentum=config.norm_momentum,
                 )
@@ -98,7 +100,7 @@ class Second(nn.Module):
 
 
 class SecondFpn(nn.Module):
-    """Both stages of SECOND at full resolution, concatenated."""
+    """Both stages of SECOND at the first one's resolution, concatenated."""
 
     def __init__(self, config: SecondConfig) -> None:
         super().__init__()

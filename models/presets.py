@@ -11,6 +11,7 @@ from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import InputSpec
 from datasets.taxonomy import (
+    OCC3D_COARSE,
     OCC3D_NUSCENES,
     OCC3D_WAYMO,
     OPENOCC_FLOW,
@@ -29,6 +30,9 @@ from models.view_transform import LssConfig, PullConfig
 
 OCCUPANCY_GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4,) * 3, shape=(200, 200, 16))
 """Occ3D: 80 x 80 x 6.4 m around the ego vehicle, ego frame of the LiDAR key-frame."""
+
+COARSE_GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.8,) * 3, shape=(100, 100, 8))
+"""That of Occ3D in voxels twice as long, for small networks."""
 
 OPENOCCUPANCY_GRID = VoxelGrid(min_m=(-51.2, -51.2, -5.0), size_m=(0.2,) * 3, shape=(512, 512, 40))
 """OpenOccupancy: 102.4 x 102.4 x 8 m around the LiDAR, in its own frame."""
@@ -358,6 +362,78 @@ def camera_tiny() -> Preset:
     )
 
 
+_COARSE_HEAD = HeadConfig(conv_channels=96, hidden=128, levels=8, classes=8, bev_upsample=2)
+
+
+def camera_coarse() -> Preset:
+    return Preset(
+        name="camera_coarse",
+        grid=COARSE_GRID,
+        taxonomy=OCC3D_COARSE,
+        inputs=InputSpec(height=96, width=256, lidar=False),
+        network=CameraConfig(
+            camera=CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=_TINY_LIFT),
+            trunk=BevResNetConfig(
+                channels=(64, 96, 128),
+                blocks=(1, 1, 1),
+                strides=(2, 2, 2),
+                neck_channels=64,
+                last_upsample=1,
+            ),
+            head=_COARSE_HEAD,
+        ),
+        parameters=1_582_904,
+        paper="FlashOcc in little, for Occ3D merged to 8 classes at 0.8 m; not published",
+    )
+
+
+def _coarse_teacher(camera: CameraBranchConfig | None) -> FusionConfig:
+    """Its BEV map and head have the shapes of ``camera_coarse``."""
+    voxels = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4,) * 3, shape=(200, 200, 16))
+    return FusionConfig(
+        camera=camera,
+        lidar=LidarConfig(
+            grid=voxels,
+            features="local",
+            channels=(16, 32),
+            blocks=1,
+            down_kernel=2,
+            paddings=((0, 0, 0),),
+            norm_momentum=0.1,
+        ),
+        fused_channels=32,
+        trunk=SecondConfig(
+            channels=(64, 96), first_stride=2, layers=(2, 2), neck_channels=32, norm_momentum=0.1
+        ),
+        head=_COARSE_HEAD,
+    )
+
+
+def fusion_coarse() -> Preset:
+    camera = CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=_TINY_LIFT)
+    return Preset(
+        name="fusion_coarse",
+        grid=COARSE_GRID,
+        taxonomy=OCC3D_COARSE,
+        inputs=InputSpec(height=96, width=256, lidar=True, past_sweeps=4),
+        network=_coarse_teacher(camera),
+        parameters=841_352,
+        paper="EFFOcc-T in little, for Occ3D merged to 8 classes at 0.8 m; not published",
+    )
+
+
+def lidar_coarse() -> Preset:
+    return Preset(
+        name="lidar_coarse",
+        grid=COARSE_GRID,
+        taxonomy=OCC3D_COARSE,
+        inputs=InputSpec(height=96, width=256, lidar=True, past_sweeps=4),
+        network=_coarse_teacher(None),
+        parameters=563_536,
+        paper="EFFOcc-L in little, for Occ3D merged to 8 classes at 0.8 m; not published",
+    )
+
+
 PRESETS: dict[str, Callable[[], Preset]] = {
     f.__name__: f
     for f in (
@@ -375,6 +451,9 @@ PRESETS: dict[str, Callable[[], Preset]] = {
         flashocc_r50_4d_stereo,
         city_tiny,
         camera_tiny,
+        fusion_coarse,
+        lidar_coarse,
+        camera_coarse,
     )
 }
 

@@ -17,7 +17,7 @@ from datasets.errors import SetupError
 from datasets.example_inputs import example_inputs
 from datasets.inputs import InputSpec, ModelInputs
 from models.fusion import FusionConfig, FusionTeacher
-from models.presets import PRESETS, build, count_parameters, preset
+from models.presets import PRESETS, NetworkConfig, build, count_parameters, preset
 from models.reference import oracle_folder
 from models.swin import SwinConfig
 from models.view_transform import LssViewTransform
@@ -82,12 +82,33 @@ def test_head_fills_the_grid_and_the_taxonomy(name: str) -> None:
     p = preset(name)
     head, u = p.network.head, p.network.head.bev_upsample
     assert (head.levels, head.classes) == (p.grid.shape[2], p.taxonomy.n_classes)
+    coarser = bev_stride(p.network)
     camera = p.network.camera
     if camera is not None:
         X, Y, _ = camera.lift.grid.shape
-        assert (X * u, Y * u) == p.grid.shape[:2]
+        assert (X // coarser * u, Y // coarser * u) == p.grid.shape[:2]
         assert camera.lift.grid.min_m[:2] == p.grid.min_m[:2]
         np.testing.assert_allclose(camera.lift.grid.max_m[:2], p.grid.max_m[:2])
+
+
+def bev_stride(network: NetworkConfig) -> int:
+    """How much coarser the trunk's output is than its input."""
+    if isinstance(network, FusionConfig):
+        return network.trunk.first_stride
+    return network.trunk.strides[0] // network.trunk.last_upsample
+
+
+def test_coarse_teachers_hand_down_features_and_head_as_they_are() -> None:
+    student = build("camera_coarse").eval()
+    mine = student.occ_head.state_dict()
+    inputs = random_inputs(preset("fusion_coarse").inputs)
+    with torch.inference_mode():
+        shape = student.bev(inputs).shape
+        for name in ("fusion_coarse", "lidar_coarse"):
+            teacher = build(name).eval()
+            its = teacher.occ_head.state_dict()
+            assert {k: v.shape for k, v in its.items()} == {k: v.shape for k, v in mine.items()}
+            assert teacher.bev(inputs).shape == shape
 
 
 def test_unknown_preset_names_the_known_ones() -> None:
@@ -140,18 +161,19 @@ def test_maps_of_both_branches_meet_and_fill_the_grid(name: str) -> None:
         stride = config.camera.backbone.finest_stride
         assert features.shape == (2, config.camera.neck_channels, H // stride, W // stride)
         lift = net.img_view_transformer
-        assert isinstance(lift, LssViewTransform)
-        depth = lift.lidar_input_net(torch.empty(2, 1, H, W, device="meta"))
-        out = lift.depth_net(torch.cat((features, depth), dim=1))
-        assert out.shape[1:] == (
-            lift.config.n_depths + lift.config.context_channels,
-            H // stride,
-            W // stride,
-        )
-        near, far = lift.config.depth_min_m, lift.config.depth_max_m
-        assert (near, far) == (spec.inputs.depth_min_m, spec.inputs.depth_max_m)
-        cells = lift.config.grid.shape
-        camera_bev = torch.empty(1, lift.config.context_channels, *cells[1::-1], device="meta")
+        if isinstance(lift, LssViewTransform):
+            depth = lift.lidar_input_net(torch.empty(2, 1, H, W, device="meta"))
+            out = lift.depth_net(torch.cat((features, depth), dim=1))
+            assert out.shape[1:] == (
+                lift.config.n_depths + lift.config.context_channels,
+                H // stride,
+                W // stride,
+            )
+            near, far = lift.config.depth_min_m, lift.config.depth_max_m
+            assert (near, far) == (spec.inputs.depth_min_m, spec.inputs.depth_max_m)
+        lifted = config.camera.lift
+        Y, X = lifted.grid.shape[1::-1]
+        camera_bev = torch.empty(1, lifted.out_channels, Y, X, device="meta")
         bev = net.occ_fuser(camera_bev, bev)
     head = net.occ_head
     features = head.features(net.pts_neck(net.pts_backbone(bev)))
