@@ -107,7 +107,8 @@ def label_scene(
         semantics[k], raw = _predict(teacher, inputs, frame)
         level = calibration.levels_of(raw, semantics[k])
         points = inputs.points
-        if frame.lidar is not None and (points is None or spec.reference_parity):
+        plain = not spec.reference_parity and spec.point_features == "intensity_lag"
+        if frame.lidar is not None and (points is None or not plain):
             points = points_in_ego(source, frame, past=spec.past_sweeps)
         hits, passes = sweep_evidence(frame, points, grid)
         mask[k] = _observation_mask(semantics[k], hits, passes, frame, teacher.preset, config)

@@ -44,6 +44,7 @@ from autolabel.cluster import Job, JobSummary, Progress, connect, run_job
 from autolabel.confidence import Calibration
 from autolabel.labeling import LabelingConfig, store_header
 from datasets.errors import SetupError
+from datasets.frames import elongation_source
 from datasets.label_store import LabelStore
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
@@ -120,6 +121,7 @@ def run(args: argparse.Namespace) -> JobSummary:
         open_source, args.source, root, past_sweeps=past_sweeps, labelled=labelled
     )
     source = opener()
+    elongation_source(source, teacher.preset.inputs.point_features)
     scene_ids = source.scene_ids(args.split)
     header = store_header(
         teacher,

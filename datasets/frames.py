@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import SceneError
+from datasets.errors import SceneError, SetupError
 from datasets.geometry.transforms import Transform, inverse
 
 
@@ -177,6 +177,35 @@ class SceneSource(Protocol):
         ...
 
 
+PointFeatures = Literal["intensity_lag", "tanh_intensity_elongation"]
+"""What a point has besides its place; see ``points_in_ego``."""
+
+
+@runtime_checkable
+class ElongationSource(Protocol):
+    """A log whose LiDAR also records how much longer than sent a pulse comes back (Waymo)."""
+
+    def read_points_and_elongation(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        """(N, 5): the points of ``read_points`` and their elongation. Raises as there."""
+        ...
+
+
+def elongation_source(source: SceneSource, features: PointFeatures) -> ElongationSource | None:
+    """The log, for features that need elongation; None for others.
+
+    Raises:
+        SetupError: they need it, and the log has none.
+    """
+    if features == "intensity_lag":
+        return None
+    if not isinstance(source, ElongationSource):
+        raise SetupError(
+            "the network reads the elongation of LiDAR returns, which Waymo records and a log of "
+            f"kind {source.name!r} does not"
+        )
+    return source
+
+
 VEHICLE_M = 1.0
 """Returns nearer to the sensor than this in x and in y come from the vehicle itself."""
 
@@ -188,31 +217,41 @@ def points_in_ego(
     past: int = 0,
     future: int = 0,
     key_with_vehicle: bool = False,
+    features: PointFeatures = "intensity_lag",
 ) -> NDArray[np.float32]:
     """Key sweep and its neighbours in the frame's ego frame.
 
     Returns:
         (N, 5) float32: x, y, z metres (ego), raw intensity, time lag ``t_key - t_sweep`` in
-        seconds (positive for past sweeps). The key sweep comes first. Returns from the
-        vehicle itself (within 1 m of the sensor in x and y) are left out; ``key_with_vehicle``
-        keeps those of the key sweep, as the published pipeline does.
+        seconds (positive for past sweeps); with ``tanh_intensity_elongation`` the hyperbolic
+        tangents of intensity and elongation instead of these two. The key sweep comes first.
+        Returns from the vehicle itself (within 1 m of the sensor in x and y) are left out;
+        ``key_with_vehicle`` keeps those of the key sweep, as the published pipeline does.
 
     Raises:
         SceneError: the frame has no LiDAR, or a point file is bad.
+        SetupError: the log does not record the features.
     """
+    elongated = elongation_source(source, features)
     if frame.lidar is None:
         raise SceneError(where=f"scene {frame.scene_id}", frame=frame.token, rule="it has no LiDAR")
     sweeps = (frame.lidar, *frame.past_sweeps[:past], *frame.future_sweeps[:future])
     parts = []
     for sweep in sweeps:
-        points = source.read_points(sweep)
+        if elongated is None:
+            points = source.read_points(sweep)
+        else:
+            points = elongated.read_points_and_elongation(sweep)
         if sweep is not frame.lidar or not key_with_vehicle:
             points = points[(np.abs(points[:, :2]) >= VEHICLE_M).any(axis=1)]
         out = np.empty((len(points), 5), np.float32)
         T = sweep.T_ego_lidar
         out[:, :3] = points[:, :3].astype(np.float64) @ T[:3, :3].T + T[:3, 3]
-        out[:, 3] = points[:, 3]
-        out[:, 4] = (frame.lidar.timestamp_us - sweep.timestamp_us) * 1e-6
+        if elongated is None:
+            out[:, 3] = points[:, 3]
+            out[:, 4] = (frame.lidar.timestamp_us - sweep.timestamp_us) * 1e-6
+        else:
+            np.tanh(points[:, 3:], out=out[:, 3:])
         parts.append(out)
     return np.concatenate(parts)
 

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from datasets.errors import SceneError
-from datasets.frames import Frame, SceneSource, in_lidar_frame, points_in_ego
+from datasets.frames import Frame, PointFeatures, SceneSource, in_lidar_frame, points_in_ego
 from datasets.geometry.transforms import Transform, apply, inverse
 
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
@@ -31,6 +31,8 @@ class InputSpec:
         height, width: network pixels. Pictures are resized by width and cropped at the top.
         lidar: whether points and their depth maps are read at all.
         past_sweeps: earlier sweeps added to the key sweep.
+        point_features: of a point after x, y, z: intensity and time lag, or the hyperbolic
+            tangents of intensity and elongation, for logs that record elongation (Waymo).
         past_frames: earlier key-frames whose pictures are read as well.
         depth_min_m, depth_max_m: range of the LiDAR depth map.
         reference_parity: as the published code has it, which official weights need: pictures
@@ -47,6 +49,7 @@ class InputSpec:
     width: int
     lidar: bool
     past_sweeps: int = 9
+    point_features: PointFeatures = "intensity_lag"
     past_frames: int = 0
     depth_min_m: float = 1.0
     depth_max_m: float = 45.0
@@ -67,7 +70,8 @@ class ModelInputs:
         T_bda: (B, 4, 4) float32, BEV augmentation: ego to augmented ego. Points, labels and
             everything the network outputs are in the augmented frame.
         points: per frame (P, 5) float32: x, y, z (augmented ego, metres), raw intensity, time
-            lag in seconds; None for camera-only networks.
+            lag in seconds, or what ``InputSpec.point_features`` says instead of these two; None
+            for camera-only networks.
         depth: (B, N, H, W) float32 metres, 0 where no return; None for camera-only networks.
         previous: the same cameras at earlier key-frames, nearest first. Their poses are in this
             frame's ego frame, so they hold the ego motion; points and depth are None, ``T_bda`` is
@@ -139,6 +143,7 @@ def prepare_frame(
     Raises:
         SceneError: a picture or point file is bad, there is no LiDAR to give the frame, or an
             earlier frame has other cameras.
+        SetupError: the log does not record the spec's features of points.
         ValueError: the number of earlier frames is not what the spec asks for.
     """
     if len(previous) != spec.past_frames:
@@ -156,7 +161,7 @@ def _clean_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameInp
     images, post_image = _fitted_images(source, frame, spec)
     points = depth = None
     if spec.lidar:
-        points = points_in_ego(source, frame, past=spec.past_sweeps)
+        points = points_in_ego(source, frame, past=spec.past_sweeps, features=spec.point_features)
         depth = depth_maps(
             points[:, :3],
             [v.T_ego_camera for v in frame.cameras],
@@ -186,7 +191,13 @@ def _published_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> Fram
         front = next((v.T_ego_vehicle for v in cameras if v.name == "CAM_FRONT"), first)
     points = depth = None
     if spec.lidar:
-        points = points_in_ego(source, frame, past=spec.past_sweeps, key_with_vehicle=True)
+        points = points_in_ego(
+            source,
+            frame,
+            past=spec.past_sweeps,
+            key_with_vehicle=True,
+            features=spec.point_features,
+        )
         points[:, :3] = apply(inverse(front), points[:, :3])
         depth = depth_maps(points[:, :3], mounts, _intrinsics(frame), post_image, spec)
     return FrameInputs(

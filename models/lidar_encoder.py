@@ -34,7 +34,8 @@ class LidarConfig:
         grid: the voxels, in the ego frame.
         max_points: points kept per voxel.
         max_voxels_train, max_voxels_eval: voxels kept per frame.
-        features: "raw": the mean x, y, z (m), intensity (0..255) and time lag (s), as published.
+        features: "raw": the mean x, y, z (m), intensity (0..255) and time lag (s), as published;
+            or what ``InputSpec.point_features`` puts in the place of these two.
             "local": place within the voxel (3), height (0..1), intensity (0..1), time lag (s), 1.
         channels: of each stage; every stage but the last ends in a stride-2 convolution.
         blocks: residual blocks of each stage.

@@ -197,16 +197,18 @@ def fusion_r18_flow() -> Preset:
 
 
 def fusion_r18_waymo() -> Preset:
-    """Five cameras, one sweep.
-
-    In the published weights the features of a point after x, y, z are the hyperbolic tangents of
-    its intensity and elongation, not intensity and time lag.
-    """
+    """Five cameras, one sweep; reads the elongation of its returns, as published."""
     return Preset(
         name="fusion_r18_waymo",
         grid=OCCUPANCY_GRID,
         taxonomy=OCC3D_WAYMO,
-        inputs=InputSpec(height=256, width=704, lidar=True, past_sweeps=0),
+        inputs=InputSpec(
+            height=256,
+            width=704,
+            lidar=True,
+            past_sweeps=0,
+            point_features="tanh_intensity_elongation",
+        ),
         network=_fusion(resnet18(outputs=(2, 3, 4)), head=HeadConfig(classes=16)),
         parameters=21_337_832,
         paper="EFFOcc-T, R18, camera and LiDAR, Occ3D-Waymo (Table II): 49.59",
@@ -214,12 +216,18 @@ def fusion_r18_waymo() -> Preset:
 
 
 def lidar_waymo() -> Preset:
-    """One sweep; features of a point as in ``fusion_r18_waymo``."""
+    """One sweep; reads the elongation of its returns, as published."""
     return Preset(
         name="lidar_waymo",
         grid=OCCUPANCY_GRID,
         taxonomy=OCC3D_WAYMO,
-        inputs=InputSpec(height=256, width=704, lidar=True, past_sweeps=0),
+        inputs=InputSpec(
+            height=256,
+            width=704,
+            lidar=True,
+            past_sweeps=0,
+            point_features="tanh_intensity_elongation",
+        ),
         network=FusionConfig(camera=None, lidar=_fine_voxels(), head=HeadConfig(classes=16)),
         parameters=8_713_936,
         paper="EFFOcc-L, LiDAR only, Occ3D-Waymo (Table II): 50.35",

@@ -38,6 +38,7 @@ def main() -> int:
         reads = [f"{spec.height}x{spec.width} pictures"] if cameras else []
         reads += [f"{spec.past_frames} earlier frames"] if spec.past_frames else []
         reads += [f"LiDAR, 1 + {spec.past_sweeps} sweeps"] if spec.lidar else []
+        reads += ["elongation"] if spec.point_features == "tanh_intensity_elongation" else []
         print(
             f"| {name} | {counted} | {' + '.join(reads)} | {grid}, {chosen.taxonomy.name} | "
             f"{chosen.paper} |"

@@ -244,10 +244,14 @@ class WaymoSource:
 
         The intensity is as recorded: mostly 0..1, but without an upper bound, so not 0..255.
         """
+        return np.ascontiguousarray(self.read_points_and_elongation(sweep)[:, :4])
+
+    def read_points_and_elongation(self, sweep: LidarSweep) -> NDArray[np.float32]:
         points = self.laser_points(sweep)
-        out = np.empty((len(points.xyz_m), 4), np.float32)
+        out = np.empty((len(points.xyz_m), 5), np.float32)
         out[:, :3] = points.xyz_m - _ours(sweep, RecordedSweep).origin_m
         out[:, 3] = points.intensity
+        out[:, 4] = points.elongation
         return out
 
     def number_of(self, frame: Frame) -> int:
