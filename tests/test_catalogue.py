@@ -99,6 +99,11 @@ def test_openoccupancy_files_are_found_by_scene_and_lidar_token(tmp_path: Path) 
     path = path_of("openoccupancy", source, frame)
     assert path == Path(f"r/scene_{scene_token}/occupancy/{lidar_token}.npy")
     assert frame.token not in str(path)
+    with pytest.raises(SceneError, match="no LiDAR"):
+        path_of("openoccupancy", source, replace(frame, lidar=None))
+    worker = pickle.loads(pickle.dumps(source))
+    (tmp_path / "city" / source.version).rename(tmp_path / "tables")  # which nobody needs
+    assert path_of("openoccupancy", worker, frame) == path
 
 
 def test_waymo_scenes_are_numbered_by_name_only_where_none_is_missing() -> None:

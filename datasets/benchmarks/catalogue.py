@@ -22,7 +22,7 @@ from datasets.benchmarks import (
 from datasets.benchmarks.truth import Truth
 from datasets.benchmarks.waymo_sequences import sequence_of
 from datasets.errors import SceneError, SetupError
-from datasets.frames import Frame, SceneSource
+from datasets.frames import Frame, LidarSweep, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import Taxonomy
 
@@ -102,17 +102,22 @@ def _openocc_flow_path(root: Path, source: SceneSource, frame: Frame) -> Path:
 def _openoccupancy_path(root: Path, source: SceneSource, frame: Frame) -> Path:
     if not isinstance(source, _NamesSceneAndLidar):
         raise SetupError(f"OpenOccupancy labels nuScenes, not a log of kind {source.name!r}")
+    _key_sweep(frame, "OpenOccupancy")
     return openoccupancy.labels_path(root, *source.scene_and_lidar_token(frame))
 
 
 def _surroundocc_path(root: Path, source: SceneSource, frame: Frame) -> Path:
+    return surroundocc.labels_path(root, _key_sweep(frame, "SurroundOcc").path.name)
+
+
+def _key_sweep(frame: Frame, labels: str) -> LidarSweep:
     if frame.lidar is None:
         raise SceneError(
             where=f"scene {frame.scene_id}",
             frame=frame.token,
-            rule="it has no LiDAR, and SurroundOcc names its files after the key sweep's",
+            rule=f"it has no LiDAR, after whose key sweep {labels} names its files",
         )
-    return surroundocc.labels_path(root, frame.lidar.path.name)
+    return frame.lidar
 
 
 def _semantic_kitti_path(root: Path, source: SceneSource, frame: Frame) -> Path:

@@ -109,6 +109,7 @@ class NuScenesSource:
         self.root = Path(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
         self.version = version or _only_version(self.root)
+        self._tokens: dict[str, tuple[str, str]] = {}  # of a frame's scene and key sweep
         self._scenes: dict[str, dict[str, Any]] = {s["name"]: s for s in self._tables.scene}
         self._splits = self._known_splits(splits or {}, labelled)
 
@@ -178,6 +179,7 @@ class NuScenesSource:
         return Scene(scene_id=scene_id, frames=tuple(frames))
 
     def _frame(self, scene_id: str, sample: dict[str, Any]) -> Frame:
+        self._remember(sample)
         data: dict[str, str] = sample["data"]
         records = {channel: self._tables.get("sample_data", t) for channel, t in data.items()}
         cameras = [c for c in CAMERA_ORDER if c in records]
@@ -270,8 +272,15 @@ class NuScenesSource:
         Raises:
             KeyError: the frame is not of this log, or has no LiDAR.
         """
-        sample = self._tables.get("sample", frame.token)
-        return str(sample["scene_token"]), str(sample["data"][LIDAR])
+        if frame.token not in self._tokens:
+            self._remember(self._tables.get("sample", frame.token))
+        return self._tokens[frame.token]
+
+    def _remember(self, sample: dict[str, Any]) -> None:
+        """So that data loader workers need no table for frames that were opened before."""
+        if LIDAR in sample["data"]:
+            tokens = str(sample["scene_token"]), str(sample["data"][LIDAR])
+            self._tokens[sample["token"]] = tokens
 
     def annotations(self, frame: Frame) -> Annotations:
         """Boxes of a key-frame and, where the log has nuScenes-lidarseg, the classes of its points.
