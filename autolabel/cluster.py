@@ -163,13 +163,16 @@ class _Worker:
             return _Outcome(kind="failed", reason=reason, detail=traceback.format_exc())
 
 
-def connect(address: str | None, *, python_path: str | None = None) -> None:
+def connect(
+    address: str | None, *, python_path: str | None = None, show_workers: bool = False
+) -> None:
     """Join or start Ray, and make sure that its workers can import this package.
 
     Args:
         address: a cluster, ``auto``, or ``local``. None: what ``RAY_ADDRESS`` says, or a cluster
             that ``ray start`` began on this machine, or else a local Ray of this process.
         python_path: folder of the package where it is not installed.
+        show_workers: print what workers print.
 
     Raises:
         SetupError: there is no such cluster, or its workers cannot import the package.
@@ -186,7 +189,7 @@ def connect(address: str | None, *, python_path: str | None = None) -> None:
             include_dashboard=None if _joins(address) else False,
             runtime_env=environment,
             logging_level=logging.ERROR,
-            log_to_driver=False,
+            log_to_driver=show_workers,
         )
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "the one last started here"

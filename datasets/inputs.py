@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, Protocol
 
 import numpy as np
 import torch
@@ -132,13 +132,27 @@ class FrameInputs:
     previous: tuple[FrameInputs, ...] = ()
 
 
+class FitImage(Protocol):
+    """Brings a stored picture (h, w, 3) to network size (H, W, 3), and gives the (3, 3) map from
+    stored to network pixels; ``fit_image`` is one."""
+
+    def __call__(
+        self, pixels: NDArray[np.uint8], spec: InputSpec, /
+    ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]: ...
+
+
 def prepare_frame(
-    source: SceneSource, frame: Frame, spec: InputSpec, previous: Sequence[Frame] = ()
+    source: SceneSource,
+    frame: Frame,
+    spec: InputSpec,
+    previous: Sequence[Frame] = (),
+    fit: Sequence[FitImage] | None = None,
 ) -> FrameInputs:
     """Read one frame's pictures (and points when the spec asks for them).
 
     Args:
         previous: ``spec.past_frames`` earlier key-frames, from ``earlier_frames``.
+        fit: of each camera, in earlier frames too; ``fit_image`` when left out.
 
     Raises:
         SceneError: a picture or point file is bad, there is no LiDAR to give the frame, or an
@@ -150,15 +164,18 @@ def prepare_frame(
         raise ValueError(f"expected {spec.past_frames} earlier frames, got {len(previous)}")
     if spec.frame == "lidar":
         frame = in_lidar_frame(frame)
+    fit = fit or [fit_image] * len(frame.cameras)
     if spec.reference_parity:
-        inputs = _published_frame(source, frame, spec)
+        inputs = _published_frame(source, frame, spec, fit)
     else:
-        inputs = _clean_frame(source, frame, spec)
-    return replace(inputs, previous=tuple(_earlier(source, frame, f, spec) for f in previous))
+        inputs = _clean_frame(source, frame, spec, fit)
+    return replace(inputs, previous=tuple(_earlier(source, frame, f, spec, fit) for f in previous))
 
 
-def _clean_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameInputs:
-    images, post_image = _fitted_images(source, frame, spec)
+def _clean_frame(
+    source: SceneSource, frame: Frame, spec: InputSpec, fit: Sequence[FitImage]
+) -> FrameInputs:
+    images, post_image = _fitted_images(source, frame, spec, fit)
     points = depth = None
     if spec.lidar:
         points = points_in_ego(source, frame, past=spec.past_sweeps, features=spec.point_features)
@@ -179,9 +196,11 @@ def _clean_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameInp
     )
 
 
-def _published_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> FrameInputs:
+def _published_frame(
+    source: SceneSource, frame: Frame, spec: InputSpec, fit: Sequence[FitImage]
+) -> FrameInputs:
     """The same as the published pipelines make it (see ``InputSpec.reference_parity``)."""
-    images, post_image = _fitted_images(source, frame, spec)
+    images, post_image = _fitted_images(source, frame, spec, fit)
     cameras = frame.cameras
     first = front = np.eye(4)
     mounts = [v.T_ego_camera for v in cameras]
@@ -210,7 +229,9 @@ def _published_frame(source: SceneSource, frame: Frame, spec: InputSpec) -> Fram
     )
 
 
-def _earlier(source: SceneSource, frame: Frame, earlier: Frame, spec: InputSpec) -> FrameInputs:
+def _earlier(
+    source: SceneSource, frame: Frame, earlier: Frame, spec: InputSpec, fit: Sequence[FitImage]
+) -> FrameInputs:
     """An earlier frame's cameras, in the ego frame that ``frame``'s own inputs are in."""
     if [v.name for v in earlier.cameras] != [v.name for v in frame.cameras]:
         raise SceneError(
@@ -218,7 +239,7 @@ def _earlier(source: SceneSource, frame: Frame, earlier: Frame, spec: InputSpec)
             frame=frame.token,
             rule=f"its cameras are not those of the earlier frame {earlier.token}",
         )
-    images, post_image = _fitted_images(source, earlier, spec)
+    images, post_image = _fitted_images(source, earlier, spec, fit)
     T_ego_earlier = inverse(frame.T_global_ego) @ earlier.T_global_ego
     if spec.reference_parity:
         images = images[..., ::-1]
@@ -235,14 +256,14 @@ def _earlier(source: SceneSource, frame: Frame, earlier: Frame, spec: InputSpec)
 
 
 def _fitted_images(
-    source: SceneSource, frame: Frame, spec: InputSpec
+    source: SceneSource, frame: Frame, spec: InputSpec, fit: Sequence[FitImage]
 ) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
     """(N, H, W, 3) RGB and (N, 3, 3) stored to network pixels."""
     n = len(frame.cameras)
     images = np.empty((n, spec.height, spec.width, 3), np.uint8)
     posts = np.empty((n, 3, 3))
-    for i, view in enumerate(frame.cameras):
-        images[i], posts[i] = fit_image(source.read_image(view), spec)
+    for i, (view, fit_one) in enumerate(zip(frame.cameras, fit, strict=True)):
+        images[i], posts[i] = fit_one(source.read_image(view), spec)
     return images, posts
 
 
@@ -273,8 +294,14 @@ def fit_image(
         image = image.resize((spec.width, resized_h))
     cut = resized_h - spec.height
     image = image.crop((0, cut, spec.width, resized_h))
-    post = np.array([[scale, 0.0, 0.0], [0.0, scale, -float(cut)], [0.0, 0.0, 1.0]])
-    return np.asarray(image, np.uint8), post
+    return np.asarray(image, np.uint8), fitted_map(w, h, spec)
+
+
+def fitted_map(width: int, height: int, spec: InputSpec) -> NDArray[np.float64]:
+    """(3, 3) from the pixels of a stored picture of that size to those of ``fit_image``."""
+    scale = spec.width / width
+    cut = int(height * scale) - spec.height
+    return np.array([[scale, 0.0, 0.0], [0.0, scale, -float(cut)], [0.0, 0.0, 1.0]])
 
 
 def depth_maps(

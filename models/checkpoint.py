@@ -80,21 +80,7 @@ def load_checkpoint(
             than ``expect_preset``, or its tensors are not those of its preset.
     """
     path = Path(path)
-    if not path.is_file():
-        raise SetupError(f"{path}: no such weights file")
-    try:
-        with safe_open(path, framework="pt") as f:
-            metadata = dict(f.metadata() or {})
-            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise SetupError(f"{path}: not a readable safetensors file ({error})") from error
-    if metadata.get("format") != FORMAT:
-        raise SetupError(f"{path}: a safetensors file, but not written by this toolkit")
-    version = metadata.get("format_version")
-    if version != FORMAT_VERSION:
-        raise SetupError(
-            f"{path}: weights format version {version}, this code reads {FORMAT_VERSION}"
-        )
+    metadata, tensors = _read(path)
     name = metadata.get("preset", "")
     if expect_preset is not None and name != expect_preset:
         raise SetupError(f"{path}: holds weights of preset {name!r}, not of {expect_preset!r}")
@@ -116,10 +102,65 @@ def load_checkpoint(
     )
 
 
+def initialise(network: nn.Module, path: Path) -> str:
+    """Fill a network from a weights file of whatever preset, for fine-tuning, where names agree.
+
+    Returns:
+        What was taken and what was not, in one line.
+
+    Raises:
+        SetupError: the file cannot be read, a tensor has another shape, or no name agrees.
+    """
+    _, tensors = _read(Path(path))
+    own = network.state_dict()
+    shared = own.keys() & tensors.keys()
+    if not shared:
+        raise SetupError(f"{path}: none of its tensors belongs to this network")
+    if other := sorted(k for k in shared if own[k].shape != tensors[k].shape):
+        first = other[0]
+        raise SetupError(
+            f"{path}: {len(other)} tensors have other shapes than the network's, the first is "
+            f"{first}: {tuple(tensors[first].shape)}, not {tuple(own[first].shape)}"
+        )
+    network.load_state_dict({k: tensors[k] for k in shared}, strict=False)
+    said = [f"{len(shared)} of the network's {len(own)} tensors taken"]
+    for what, names in (
+        ("left as they were", own.keys() - shared),
+        ("not taken from the file", tensors.keys() - shared),
+    ):
+        if names:
+            said.append(f"{what}: {', '.join(sorted({k.rpartition('.')[0] for k in names}))}")
+    return "; ".join(said)
+
+
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as f:
         return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and tensors of a weights file.
+
+    Raises:
+        SetupError: it is missing, or not of this format and version.
+    """
+    if not path.is_file():
+        raise SetupError(f"{path}: no such weights file")
+    try:
+        with safe_open(path, framework="pt") as f:
+            metadata = dict(f.metadata() or {})
+            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise SetupError(f"{path}: not a readable safetensors file ({error})") from error
+    if metadata.get("format") != FORMAT:
+        raise SetupError(f"{path}: a safetensors file, but not written by this toolkit")
+    version = metadata.get("format_version")
+    if version != FORMAT_VERSION:
+        raise SetupError(
+            f"{path}: weights format version {version}, this code reads {FORMAT_VERSION}"
+        )
+    return metadata, tensors
 
 
 def _mismatch(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:

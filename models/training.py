@@ -1,46 +1,42 @@
 """The optimisation loop that teacher and student share.
 
-AdamW, warm-up and cosine learning rate, gradient-norm clipping and a moving average of the weights.
-Per step only some BEV columns go through the head and the loss, half of them drawn from columns
-that hold objects. The state on disk continues a stopped run.
+AdamW, a schedule of the learning rate, gradient-norm clipping and a moving average of the weights.
+The state on disk continues a stopped run; on a CPU, with the same number of threads, to the very
+same weights: whatever is random follows from the seed and the step.
 
-Legend: B frames, X Y Z voxels, M sampled columns, K classes.
+Legend: B frames of a step, divided among workers and then into parts.
 """
 
 from __future__ import annotations
 
 import copy
+import hashlib
 import json
-import math
-import time
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, Protocol, cast
+from typing import Any, Literal
 
 import torch
+import torch.utils.deterministic as torch_deterministic
 from torch import Tensor, nn
+from torch import distributed as dist
+from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
-from torch.utils.data import DataLoader
-from tqdm import tqdm
+from torch.utils.data import DataLoader, Dataset
 
-from datasets.errors import SetupError
-from datasets.inputs import ModelInputs
-from datasets.taxonomy import Taxonomy
-from datasets.training_sets import FrameSet, Sample
-from models.losses import voxel_cross_entropy
+from datasets.errors import AutolabelError, SetupError
+from datasets.samples import Sample
+from datasets.training_sets import FrameSet
+from models.objectives import Objective, Weighted
+from models.schedules import Average, Schedule, WarmCosine, YoungAverage
+from models.training_report import TrainingLog, TrainingReport
 
-
-class ColumnHead(Protocol):
-    def columns(self, bev: Tensor, column_index: Tensor) -> Tensor: ...
-
-
-class OccupancyNetwork(Protocol):
-    """What the loop needs of a network; ``FusionTeacher`` and ``CameraStudent`` have it."""
-
-    occ_head: ColumnHead
-
-    def bev(self, inputs: ModelInputs) -> Tensor: ...
+Precision = Literal["float32", "bfloat16", "float16"]
+_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_OF_NO_EFFECT = ("save_every", "log_every", "loaders")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,63 +45,127 @@ class TrainingConfig:
 
     Attributes:
         steps: optimisation steps.
-        learning_rate: peak of the schedule (see ``learning_rate``).
+        learning_rate: peak of the schedule.
+        schedule, average: of the learning rate, and of the moving average of the weights.
         weight_decay, clip_norm: AdamW's decay and the largest gradient norm (L2).
-        columns: BEV columns per frame that are scored in a step.
-        bfloat16: run the networks under autocast; weights and geometry stay float32.
-        rarity: exponent of the class weights ``frequency ** -rarity``; 0 for none.
-        ema: decay of the moving average of the weights, reached after a warm-up.
+        precision: of the networks under autocast; weights and geometry stay float32. ``float16``
+            scales the loss and needs CUDA.
+        parts: the step's frames are computed in so many parts, for want of memory. Gradients are
+            those of the whole, but for batch norms, which see a part at a time.
+        seed: decides dropout; data set and objective have their own.
+        threads: of torch on a CPU; 0 leaves them as they are.
         save_every, log_every: steps between states on disk and lines in the log.
-        seed: decides the columns; the data set has its own.
+        validate_every: steps between validations; 0: none but the one at the end.
+        loaders: processes that prepare batches ahead; 0: none.
     """
 
     steps: int
     learning_rate: float = 2e-3
+    schedule: Schedule = field(default_factory=WarmCosine)
+    average: Average = field(default_factory=YoungAverage)
     weight_decay: float = 1e-2
     clip_norm: float = 5.0
-    columns: int = 1500
-    bfloat16: bool = True
-    rarity: float = 0.25
-    ema: float = 0.995
+    precision: Precision = "bfloat16"
+    parts: int = 1
+    seed: int = 0
+    threads: int = 0
     save_every: int = 200
     log_every: int = 20
-    seed: int = 0
+    validate_every: int = 0
+    loaders: int = 1
 
     def __post_init__(self) -> None:
-        if self.steps < 1 or self.columns < 1 or self.learning_rate <= 0:
-            raise ValueError(f"steps, columns and learning rate must be positive: {self}")
+        if min(self.steps, self.parts, self.save_every, self.log_every) < 1:
+            raise ValueError(f"steps, parts, save_every and log_every must be positive: {self}")
+        if self.precision not in _DTYPES:
+            raise ValueError(f"precision must be one of {', '.join(_DTYPES)}: {self.precision!r}")
+        if self.learning_rate <= 0 or min(self.threads, self.validate_every, self.loaders) < 0:
+            raise ValueError(f"the learning rate must be positive, counts not negative: {self}")
+
+    def decisive(self) -> dict[str, Any]:
+        """What the weights depend on."""
+        return {name: value for name, value in asdict(self).items() if name not in _OF_NO_EFFECT}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Team:
+    """The processes that train one network together; ``torch.distributed`` connects several."""
+
+    worker: int = 0
+    workers: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Trained:
+    """What ``fit`` gives.
+
+    Attributes:
+        network: the averaged weights, in eval mode.
+    """
+
+    network: nn.Module
+    report: TrainingReport
+
+
+ALONE = Team()
+Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 def fit(
     network: nn.Module,
     samples: FrameSet,
     *,
+    objective: Objective,
     config: TrainingConfig,
-    taxonomy: Taxonomy,
     folder: Path,
     device: str = "cpu",
-) -> nn.Module:
+    job: Mapping[str, Any] | None = None,
+    validate: Validate | None = None,
+    team: Team = ALONE,
+) -> Trained:
     """Train on a set, going on from the state in ``folder`` if a run was stopped there.
 
-    Returns:
-        The averaged network in eval mode.
+    Args:
+        job: whatever else the weights depend on, as JSON values: part of the run's identity.
+        validate: scores of the averaged network, in percent or the like, for log and report.
+        team: in each of several processes: which one this is.
 
     Raises:
-        SetupError: the folder holds a run with another configuration.
+        SetupError: the folder holds a run with another configuration, or every frame is bad.
         ValueError: the loss is not finite.
     """
-    start, state = load_state(folder, config)
-    counts = count_labels(samples, taxonomy.n_classes)
+    if config.threads:
+        torch.set_num_threads(config.threads)
+    identity = json.loads(
+        json.dumps(
+            {
+                "config": config.decisive(),
+                "samples": samples.fingerprint(),
+                "workers": team.workers,
+                "job": dict(job or {}),
+            }
+        )
+    )
+    if config.precision == "float16" and torch.device(device).type != "cuda":
+        raise SetupError("float16 needs CUDA; bfloat16 trains anywhere")
+    start, state = load_state(folder, identity)
+    if team.worker == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        described = {**identity, "sha256": _sha256(identity)}
+        (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n")
+    mine = samples.share(team.worker, team.workers)
     return train(
         network,
-        steps_loader(samples, start, config.steps),
+        steps_loader(mine, start, config.steps, config.loaders),
+        objective=objective,
         config=config,
-        taxonomy=taxonomy,
-        class_weights=class_weights(counts, config.rarity),
         folder=folder,
+        identity=identity,
         start=start,
         state=state,
         device=device,
+        validate=validate,
+        team=team,
     )
 
 
@@ -113,99 +173,210 @@ def train(
     network: nn.Module,
     samples: Iterable[Sample],
     *,
+    objective: Objective,
     config: TrainingConfig,
-    taxonomy: Taxonomy,
-    class_weights: Tensor,
     folder: Path,
+    identity: Mapping[str, Any],
     start: int = 0,
     state: dict[str, Any] | None = None,
     device: str = "cpu",
-) -> nn.Module:
-    """The loop of ``fit`` over batches from anywhere.
+    validate: Validate | None = None,
+    team: Team = ALONE,
+) -> Trained:
+    """The loop of ``fit`` over batches from anywhere: those of steps ``start`` to
+    ``config.steps - 1``, this worker's part of each.
 
     Args:
-        network: an ``OccupancyNetwork``.
-        samples: the batches of steps ``start`` to ``config.steps - 1``.
-        class_weights: (K,) float.
-        folder: gets ``log.jsonl``, ``state.pt`` and ``config.json``.
+        identity: of the run; a state is continued by a run of the same one.
         start, state: where a stopped run goes on, from ``load_state``.
-
-    Raises:
-        ValueError: the loss is not finite.
     """
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "config.json").write_text(json.dumps(asdict(config), indent=1) + "\n")
-    network.to(device).train()
+    stepping = _Stepping(network, objective).to(device).train()
     average = copy.deepcopy(network).eval().requires_grad_(False)
-    optimiser = AdamW(
-        network.parameters(), lr=config.learning_rate, weight_decay=config.weight_decay
-    )
+    trained = [p for p in stepping.parameters() if p.requires_grad]
+    optimiser = AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
+    scaler = torch.amp.GradScaler(enabled=config.precision == "float16")
     if state is not None:
-        network.load_state_dict(state["network"])
+        stepping.load_state_dict(state["stepping"])
         average.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
-    class_weights = class_weights.to(device)
-    foreground = torch.zeros(256, dtype=torch.bool)
-    foreground[list(taxonomy.foreground)] = True
-
-    began, running = time.monotonic(), math.nan
-    with (folder / "log.jsonl").open("a") as log:
-        bar = tqdm(samples, total=config.steps, initial=start, desc="train", mininterval=2.0)
-        for step, sample in enumerate(bar, start=start):
-            generator = torch.Generator().manual_seed(config.seed * 1_000_003 + step)
-            columns = draw_columns(
-                sample.semantics, sample.weight, foreground, config.columns, generator
-            )
-            with torch.autocast(torch.device(device).type, torch.bfloat16, config.bfloat16):
-                loss = _loss(
-                    cast(OccupancyNetwork, network), sample, columns, class_weights, device
-                )
-            if not torch.isfinite(loss):
-                raise ValueError(f"step {step}: the loss is {loss.item()}")
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(network.parameters(), config.clip_norm)
-            rate = learning_rate(config, step)
+        scaler.load_state_dict(state["scaler"])
+    parallel: nn.Module = stepping
+    if team.workers > 1:
+        devices = None if torch.device(device).type == "cpu" else [torch.cuda.current_device()]
+        parallel = DistributedDataParallel(stepping, devices, find_unused_parameters=True)
+    log = TrainingLog(
+        folder,
+        start=start,
+        steps=config.steps,
+        log_every=config.log_every,
+        clock=None if state is None else state["clock"],
+        team=(team.worker, team.workers),
+    )
+    with reproducible(device), log:
+        for step, sample in log.timed(samples):
+            torch.manual_seed((config.seed * 1_000_003 + step) * 1009 + team.worker)
+            rate = config.learning_rate * config.schedule.factor(step, config.steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
-            optimiser.step()
-            _update_average(average, network, min(config.ema, (1 + step) / (10 + step)))
-            value = loss.item()
-            running = value if math.isnan(running) else 0.98 * running + 0.02 * value
-            bar.set_postfix(loss=f"{running:.3f}", refresh=False)
-            if (step + 1) % config.log_every == 0:
-                record = {
-                    "step": step + 1,
-                    "loss": round(running, 5),
-                    "lr": rate,
-                    "seconds": round(time.monotonic() - began, 1),
+            optimiser.zero_grad(set_to_none=True)
+            terms = _backward(parallel, objective, sample.to(device), step, scaler, config, team)
+            scaler.unscale_(optimiser)
+            nn.utils.clip_grad_norm_(trained, config.clip_norm)
+            scaler.step(optimiser)
+            scaler.update()
+            _update_average(average, network, config.average.at(step))
+            log.note(step, terms, rate)
+
+            done = step + 1
+            last = done == config.steps
+            if validate and (last or (config.validate_every and done % config.validate_every == 0)):
+                log.note_scores(done, validate(average) if team.worker == 0 else {})
+            if last or done % config.save_every == 0:
+                _tell_each_other(log, team)
+                state = {
+                    "step": done,
+                    "identity": dict(identity),
+                    "threads": torch.get_num_threads(),
+                    "stepping": stepping.state_dict(),
+                    "average": average.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "scaler": scaler.state_dict(),
+                    "clock": log.clock(),
                 }
-                log.write(json.dumps(record) + "\n")
-                log.flush()
-            if (step + 1) % config.save_every == 0 or step + 1 == config.steps:
-                _save_state(
-                    folder / "state.pt",
-                    {
-                        "step": step + 1,
-                        "config": asdict(config),
-                        "network": network.state_dict(),
-                        "average": average.state_dict(),
-                        "optimiser": optimiser.state_dict(),
-                    },
-                )
-    return average
+                if team.worker == 0:
+                    _save_state(folder / "state.pt", state)
+    return Trained(network=average, report=log.report())
 
 
-def learning_rate(config: TrainingConfig, step: int) -> float:
-    """Linear warm-up over the first tenth of the steps, then a half cosine down to zero."""
-    warm = max(1, config.steps // 10)
-    if step < warm:
-        return config.learning_rate * (step + 1) / warm
-    progress = (step - warm) / max(1, config.steps - warm)
-    return config.learning_rate * 0.5 * (1 + math.cos(math.pi * progress))
+class _Stepping(nn.Module):
+    """The objective as a module's forward, which is where data-parallel training listens.
+
+    An objective that is a module itself has its parameters trained along.
+    """
+
+    def __init__(self, network: nn.Module, objective: Objective) -> None:
+        super().__init__()
+        self.network, self.objective = network, objective
+
+    def forward(self, sample: Sample, step: int) -> dict[str, Tensor]:
+        return self.objective(self.network, sample, step)
 
 
-def load_state(folder: Path, config: TrainingConfig) -> tuple[int, dict[str, Any] | None]:
+def _backward(
+    parallel: nn.Module,
+    objective: Objective,
+    sample: Sample,
+    step: int,
+    scaler: torch.amp.GradScaler,
+    config: TrainingConfig,
+    team: Team,
+) -> dict[str, float]:
+    """Gradients of the whole step's loss; gives its terms."""
+    parts = sample.parts(config.parts)
+    totals: dict[str, Tensor] = {}
+    device = sample.weight.device.type
+    for i, (part, shares) in enumerate(zip(parts, _shares(objective, parts, team), strict=True)):
+        with ExitStack() as stack:
+            if isinstance(parallel, DistributedDataParallel) and i + 1 < len(parts):
+                stack.enter_context(parallel.no_sync())
+            dtype = _DTYPES[config.precision]
+            with torch.autocast(device, dtype, enabled=dtype != torch.float32):
+                terms = parallel(part, step)
+            terms = {n: t.float() * shares.get(n, 1 / len(parts)) for n, t in terms.items()}
+            scaler.scale(torch.stack(list(terms.values())).sum()).backward()  # type: ignore[no-untyped-call]
+        for name, term in terms.items():
+            totals[name] = totals.get(name, torch.zeros_like(term)) + term.detach()
+    values = torch.stack(list(totals.values()))
+    if team.workers > 1:
+        dist.all_reduce(values)
+        values /= team.workers
+    found = dict(zip(totals, values.tolist(), strict=True))
+    if not values.isfinite().all():
+        raise ValueError(f"step {step}: the loss is {found}")
+    return found
+
+
+def _shares(objective: Objective, parts: list[Sample], team: Team) -> list[dict[str, Tensor]]:
+    """What each part's term counts in the whole step's mean, where that is not by frames.
+
+    Workers' gradients are averaged afterwards, so shares are relative to a worker's even share.
+    """
+    if len(parts) * team.workers == 1 or not isinstance(objective, Weighted):
+        return [{} for _ in parts]
+    masses = [objective.masses(part) for part in parts]
+    names = list(masses[0])
+    if not names:
+        return [{} for _ in parts]
+    each = torch.stack([torch.stack([of_part[name] for name in names]) for of_part in masses])
+    total = each.sum(0)
+    if team.workers > 1:
+        dist.all_reduce(total)
+    shares = (each / total.where(total > 0, 1) * team.workers).float()
+    return [dict(zip(names, row, strict=True)) for row in shares]
+
+
+def _tell_each_other(log: TrainingLog, team: Team) -> None:
+    if team.workers > 1:
+        news: list[Any] = [None] * team.workers
+        dist.all_gather_object(news, log.news())
+        log.learn(news)
+
+
+@contextmanager
+def reproducible(device: str) -> Iterator[None]:
+    """On a CPU, the same sums in the same order whatever the load. Elsewhere nothing changes."""
+    if torch.device(device).type != "cpu":
+        yield
+        return
+    before = torch.are_deterministic_algorithms_enabled()
+    filled = torch_deterministic.fill_uninitialized_memory  # type: ignore[attr-defined]
+    torch.use_deterministic_algorithms(True)
+    torch_deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before)
+        torch_deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
+
+
+class _Steps(Dataset[Sample | AutolabelError]):
+    """A set whose errors come back as values, so that they leave a loader's process whole."""
+
+    def __init__(self, samples: FrameSet) -> None:
+        self.samples = samples
+
+    def __getitem__(self, step: int) -> Sample | AutolabelError:
+        try:
+            return self.samples[step]
+        except AutolabelError as error:
+            return error
+
+
+def steps_loader(samples: FrameSet, start: int, stop: int, loaders: int) -> Iterator[Sample]:
+    """Batches of steps ``start`` to ``stop - 1``, prepared ahead in ``loaders`` other processes.
+
+    The processes are forked from a clean server: zarr in a plain fork can deadlock.
+
+    Raises:
+        SetupError: every frame is bad.
+    """
+    if start >= stop:
+        return
+    steps = _Steps(samples)
+    parallel: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": 4}
+    for item in DataLoader(
+        steps,
+        batch_size=None,
+        sampler=range(start, stop),
+        num_workers=loaders,
+        **(parallel if loaders else {}),
+    ):
+        if isinstance(item, AutolabelError):
+            raise item
+        yield item
+
+
+def load_state(folder: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:
     """Step and state of a stopped run in this folder, or ``(0, None)``.
 
     Raises:
@@ -215,87 +386,31 @@ def load_state(folder: Path, config: TrainingConfig) -> tuple[int, dict[str, Any
     if not path.exists():
         return 0, None
     state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["config"] != asdict(config):
-        raise SetupError(f"{path}: of a run with another configuration; choose another --out")
+    if state["identity"] != identity:
+        raise SetupError(
+            f"{path}: of a run with another configuration "
+            f"({', '.join(_differing(state['identity'], identity))}); choose another --out"
+        )
+    if state["threads"] != torch.get_num_threads():
+        warnings.warn(
+            f"{path}: made with {state['threads']} threads, continued with "
+            f"{torch.get_num_threads()}: weights may differ in their last bits",
+            stacklevel=2,
+        )
     return int(state["step"]), state
 
 
-def steps_loader(samples: FrameSet, start: int, stop: int) -> DataLoader[Sample]:
-    """Batches of steps ``start`` to ``stop - 1``, prepared ahead in one other process.
-
-    The process is forked from a clean server: zarr in a plain fork can deadlock.
-    """
-    return DataLoader(
-        samples,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=1,
-        multiprocessing_context="forkserver",
-        prefetch_factor=4,
-    )
-
-
-def count_labels(samples: FrameSet, n_classes: int, *, at_most: int = 64) -> Tensor:
-    """(K,) usable voxels per class in evenly spaced frames of the set."""
-    step = max(1, len(samples.items) // at_most)
-    counts = torch.zeros(256)
-    for labels, frame in samples.items[::step]:
-        target = labels.target(frame)
-        usable = torch.from_numpy(target.semantics[target.weight > 0]).long()
-        counts += torch.bincount(usable, minlength=256)
-    return counts[:n_classes]
-
-
-def class_weights(counts: Tensor, rarity: float) -> Tensor:
-    """``frequency ** -rarity``, scaled so that the mean over all voxels is 1.
-
-    Args:
-        counts: (K,) voxels per class. A class with very few weighs as much as one with 1e-5 of
-            the voxels, so that a handful of voxels never steers the training.
-    """
-    frequency = counts.double() / counts.sum().clamp(min=1)
-    weights = frequency.clamp(min=1e-5).pow(-rarity)
-    return (weights / (weights * frequency).sum()).float()
-
-
-def draw_columns(
-    semantics: Tensor,  # (B, X, Y, Z) uint8
-    weight: Tensor,  # (B, X, Y, Z) float
-    foreground: Tensor,  # (256,) bool
-    count: int,
-    generator: torch.Generator,
-) -> Tensor:
-    """Columns to score: half from those with a usable object voxel, half from all usable ones.
-
-    Returns:
-        (M,) int64, row-major over (B, X, Y); M <= count * B, each at most once.
-    """
-    usable = weight > 0
-    any_usable = usable.any(-1)
-    has_object = (usable & foreground[semantics.long()]).any(-1)
-    B, X, Y, _ = semantics.shape
-    drawn = []
-    for b in range(B):
-        objects = _pick(has_object[b], count // 2, generator)
-        others = any_usable[b].flatten()
-        others[objects] = False
-        drawn += [objects + b * X * Y, _pick(others, count - len(objects), generator) + b * X * Y]
-    return torch.cat(drawn)
-
-
-def _pick(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
-    index = candidates.flatten().nonzero().squeeze(1)
-    return index[torch.randperm(len(index), generator=generator)[:count]]
-
-
-def _loss(
-    network: OccupancyNetwork, sample: Sample, columns: Tensor, weights: Tensor, device: str
-) -> Tensor:
-    target = sample.semantics.flatten(0, 2)[columns].to(device)  # (M, Z)
-    weight = sample.weight.flatten(0, 2)[columns].to(device)
-    bev = network.bev(sample.inputs.to(device))
-    logits = network.occ_head.columns(bev, columns.to(device))  # (M, Z, K)
-    return voxel_cross_entropy(logits.float(), target, weight, class_weights=weights)
+def _differing(there: Any, here: Any, name: str = "") -> list[str]:
+    """Dotted names of what differs between two JSON values."""
+    if isinstance(there, dict) and isinstance(here, dict):
+        dot = "." if name else ""
+        keys = sorted(there.keys() | here.keys())
+        return [
+            found
+            for key in keys
+            for found in _differing(there.get(key), here.get(key), f"{name}{dot}{key}")
+        ]
+    return [] if there == here else [name]
 
 
 @torch.no_grad()
@@ -311,3 +426,7 @@ def _save_state(path: Path, state: dict[str, Any]) -> None:
     partial = path.with_suffix(".partial")
     torch.save(state, partial)
     partial.replace(path)
+
+
+def _sha256(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()

@@ -5,86 +5,98 @@
 
 Trusted voxels that a camera sees count, each with its calibrated confidence as weight;
 ``--labelled-split`` adds scenes with ground truth. No LiDAR file and no teacher is opened.
-Stopped and started again with the same options it goes on where it was.
+Stopped and started again with the same options it goes on where it was. Exit codes: 0 trained;
+1 trained, but some frames are bad and were left out; 2 it could not be trained.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import functools
 import sys
-import time
 from pathlib import Path
 
-import torch
-
-from datasets.benchmarks.catalogue import NAMES, benchmark
+from autolabel.training_options import (
+    chosen,
+    config_of,
+    job_of,
+    parse_training,
+    save_trained,
+    start_network,
+    training_parser,
+)
+from autolabel.training_workers import train_together
+from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import AutolabelError, SetupError
-from datasets.sources.opening import SOURCES, open_source
-from datasets.splits import parse_labelled
+from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels
-from models.checkpoint import save_checkpoint
-from models.presets import build, preset
-from models.training import TrainingConfig, fit
+from models.training import Team, fit
+
+
+def options() -> argparse.Namespace:
+    parser = training_parser(__doc__, default="city_student", out="runs/student")
+    parser.add_argument("--labels", type=Path, help="label store to learn from")
+    parser.add_argument("--labelled-split", help="scenes whose ground truth is used as well")
+    return parse_training(parser, "scripts/train_student.py")
+
+
+def train(args: argparse.Namespace, team: Team) -> int:
+    how, network = chosen(args)
+    source = open_source(args.source, args.root, past_sweeps=0, labelled=args.labelled)
+    labels: list[LabelSource] = []
+    job = job_of(args, how, network)
+    if args.labels:
+        pseudo = PseudoLabels(args.labels, only_visible=how.only_visible, expect_grid=network.grid)
+        labels.append(pseudo)
+        job["labels"] = pseudo.run_id
+    if args.labelled_split:
+        truth = benchmark(args.benchmark)
+        truth.require(
+            f"preset {network.name}", network.grid, network.taxonomy, network.inputs.frame
+        )
+        folder, scenes = (
+            args.truth or args.root / truth.folder,
+            source.scene_ids(args.labelled_split),
+        )
+        human = GroundTruth(truth, folder, source, scenes, only_visible=how.only_visible)
+        labels.append(human)
+    if not labels:
+        raise SetupError("nothing to learn from: give --labels STORE or --labelled-split NAME")
+    samples = FrameSet(
+        source,
+        labels,
+        network.inputs,
+        batch=args.batch or how.batch,
+        augment=how.augmentation,
+        seed=args.seed,
+    )
+    trained = fit(
+        start_network(args, network),
+        samples,
+        objective=how.label_loss(network.taxonomy, samples, seed=args.seed),
+        config=config_of(args, how, samples),
+        folder=args.out,
+        device=args.device,
+        job=job,
+        team=team,
+    )
+    if team.worker > 0:
+        return 0
+    notes = {
+        "command": args.command,
+        "frames": len(samples.items),
+        "steps": trained.report.steps,
+        "minutes": round(trained.report.seconds / 60, 1),
+    }
+    save_trained(args.out / f"{network.name}_student.safetensors", trained, network, notes)
+    return 1 if trained.report.bad_frames else 0
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
-    parser.add_argument("--source", choices=SOURCES, default="city")
-    parser.add_argument("--root", type=Path, default=Path("runs/city"))
-    parser.add_argument(
-        "--labelled", help="share in %% or file of scenes in the split labeled (20, as published)"
+    args = options()
+    return train_together(
+        functools.partial(train, args), args.num_workers, device=args.device, folder=args.out
     )
-    parser.add_argument("--labels", type=Path, help="label store to learn from")
-    parser.add_argument("--labelled-split", help="scenes whose ground truth is used as well")
-    parser.add_argument("--benchmark", choices=NAMES, default=NAMES[0], help="of the ground truth")
-    parser.add_argument("--truth", type=Path, help="folder of the ground truth; default: the log's")
-    parser.add_argument("--preset", default="camera_tiny")
-    parser.add_argument("--out", type=Path, default=Path("runs/student"))
-    parser.add_argument("--steps", type=int, default=400)
-    parser.add_argument("--batch", type=int, default=1)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
-    args = parser.parse_args()
-
-    chosen = preset(args.preset)
-    labelled = parse_labelled(args.labelled) if args.labelled else None
-    source = open_source(args.source, args.root, past_sweeps=0, labelled=labelled)
-    labels: list[LabelSource] = []
-    if args.labels:
-        labels.append(PseudoLabels(args.labels, expect_grid=chosen.grid))
-    if args.labelled_split:
-        truth = benchmark(args.benchmark)
-        truth.require(f"preset {chosen.name}", chosen.grid, chosen.taxonomy, chosen.inputs.frame)
-        folder, scenes = args.truth or args.root / truth.folder, args.labelled_split
-        labels.append(GroundTruth(truth, folder, source, source.scene_ids(scenes)))
-    if not labels:
-        raise SetupError("nothing to learn from: give --labels STORE or --labelled-split NAME")
-    samples = FrameSet(source, labels, chosen.inputs, batch=args.batch, seed=args.seed)
-    config = TrainingConfig(steps=args.steps, learning_rate=args.learning_rate, seed=args.seed)
-
-    torch.manual_seed(args.seed)
-    network = build(args.preset)
-    began = time.monotonic()
-    network = fit(
-        network,
-        samples,
-        config=config,
-        taxonomy=chosen.taxonomy,
-        folder=args.out,
-        device=args.device,
-    )
-    training = {
-        "command": "python scripts/train_student.py " + " ".join(sys.argv[1:]),
-        "frames": len(samples.items),
-        "steps": config.steps,
-        "minutes": round((time.monotonic() - began) / 60, 1),
-    }
-    weights = args.out / f"{args.preset}_student.safetensors"
-    save_checkpoint(weights, network, args.preset, {"training": json.dumps(training)})
-    print(f"weights: {weights}")
-    return 0
 
 
 if __name__ == "__main__":

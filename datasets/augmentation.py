@@ -1,0 +1,187 @@
+"""Random views of a frame for training: mirrored grids, warped pictures, other sweeps.
+
+Everything is drawn from a generator that the caller seeds; evaluation uses none of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance
+
+from datasets.frames import Frame
+from datasets.inputs import FitImage, InputSpec, fitted_map
+
+Matrix = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ImageAugmentation:
+    """How far pictures may be changed; each camera is drawn for itself.
+
+    The defaults are the published ones (``PrepareImageInputs`` at 1600 to 704 pixels), the scale
+    being relative to the one that fits the width: 0.44 - 0.06 to 0.44 + 0.11 there.
+
+    Attributes:
+        scale: smallest and largest relative scale. The crop keeps the bottom rows; its left edge
+            is random.
+        flip: chance to be mirrored.
+        rotation_deg: largest angle, about the middle of the crop.
+        brightness, contrast, saturation: largest relative change; not published.
+    """
+
+    scale: tuple[float, float] = (1 - 0.06 / 0.44, 1 + 0.11 / 0.44)
+    flip: float = 0.5
+    rotation_deg: float = 5.4
+    brightness: float = 0.0
+    contrast: float = 0.0
+    saturation: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.scale[0] <= self.scale[1]:
+            raise ValueError(f"scale must be ascending and positive: {self.scale}")
+        if not 0 <= self.flip <= 1:
+            raise ValueError(f"flip is a chance, 0..1: {self.flip}")
+        if not all(0 <= x < 1 for x in (self.brightness, self.contrast, self.saturation)):
+            raise ValueError(f"brightness, contrast and saturation lie in 0..1: {self}")
+
+    def draw(self, rng: np.random.Generator) -> PictureView:
+        """One camera's view."""
+        colour = [1 + x * rng.uniform(-1, 1) for x in (self.brightness, self.contrast)]
+        return PictureView(
+            scale=float(rng.uniform(*self.scale)),
+            left=float(rng.random()),
+            mirrored=bool(rng.random() < self.flip),
+            rotation_deg=float(rng.uniform(-1, 1)) * self.rotation_deg,
+            brightness=float(colour[0]),
+            contrast=float(colour[1]),
+            saturation=float(1 + self.saturation * rng.uniform(-1, 1)),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PictureView:
+    """One way to bring a picture to network size; see ``ImageAugmentation``.
+
+    Attributes:
+        left: where the crop begins, as a share of the width there is to spare.
+        rotation_deg: counter-clockwise as seen on the picture.
+        brightness, contrast, saturation: factors.
+    """
+
+    scale: float = 1.0
+    left: float = 0.5
+    mirrored: bool = False
+    rotation_deg: float = 0.0
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+
+    def __call__(
+        self, pixels: NDArray[np.uint8], spec: InputSpec
+    ) -> tuple[NDArray[np.uint8], Matrix]:
+        """Like ``fit_image``: (H, W, 3) picture, black where the stored one ends, and the (3, 3)
+        map from stored to network pixels."""
+        h, w = pixels.shape[:2]
+        H, W = spec.height, spec.width
+        size = (max(1, round(self.scale * W)), max(1, round(self.scale * W * h / w)))
+        image = Image.fromarray(pixels)
+        if image.size != size:
+            image = image.resize(size)
+        cut = _shift(-int(self.left * max(0, size[0] - W)), H - size[1])
+        placed = self._about_the_middle(W, H) @ cut
+        inverse = np.linalg.inv(placed)[:2].flatten()
+        image = image.transform(
+            (W, H), Image.Transform.AFFINE, tuple(inverse), Image.Resampling.BICUBIC
+        )
+        for factor, enhance in (
+            (self.brightness, ImageEnhance.Brightness),
+            (self.contrast, ImageEnhance.Contrast),
+            (self.saturation, ImageEnhance.Color),
+        ):
+            if factor != 1:
+                image = enhance(image).enhance(factor)
+        # Between corners of pixels, whose maps are exact: stored to here, stored to the plain fit.
+        # From the plain fit's pixels to those here, centres being whole numbers:
+        here = placed @ np.diag([size[0] / w, size[1] / h, 1.0])
+        plain_h = int(h * W / w)
+        plain = _shift(0, H - plain_h) @ np.diag([W / w, plain_h / h, 1.0])
+        T = _shift(-0.5, -0.5) @ here @ np.linalg.inv(plain) @ _shift(0.5, 0.5)
+        return np.asarray(image, np.uint8), T @ fitted_map(w, h, spec)
+
+    def _about_the_middle(self, width: int, height: int) -> Matrix:
+        angle = np.radians(self.rotation_deg)
+        turn = np.array(
+            [
+                [np.cos(angle), np.sin(angle), 0],
+                [-np.sin(angle), np.cos(angle), 0],
+                [0, 0, 1],
+            ]
+        )
+        mirror = np.diag([-1.0 if self.mirrored else 1.0, 1.0, 1.0])
+        middle = _shift(width / 2, height / 2)
+        around: Matrix = middle @ turn @ mirror @ np.linalg.inv(middle)
+        return around
+
+
+def _shift(x: float, y: float) -> Matrix:
+    return np.array([[1.0, 0.0, x], [0.0, 1.0, y], [0.0, 0.0, 1.0]])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Augmentation:
+    """What training changes at random about a frame.
+
+    Attributes:
+        flip: mirror x and y of the BEV frame, each with an even chance: points, labels, masks,
+            flow and the lift alike.
+        images: None leaves the pictures as they are.
+        random_sweeps: where a frame has more past sweeps than the network reads, draw which ones
+            instead of taking the newest, as published.
+        fewer_sweeps: share of the frames that are given fewer past sweeps, any number of them, as
+            at the start of a log.
+    """
+
+    flip: bool = True
+    images: ImageAugmentation | None = None
+    random_sweeps: bool = False
+    fewer_sweeps: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.fewer_sweeps <= 1:
+            raise ValueError(f"fewer_sweeps is a share, 0..1: {self.fewer_sweeps}")
+
+    def draw(self, frame: Frame, spec: InputSpec, rng: np.random.Generator) -> DrawnView:
+        """How a frame is seen this time."""
+        flip = (self.flip and bool(rng.random() < 0.5), self.flip and bool(rng.random() < 0.5))
+        if spec.lidar:
+            frame = self._with_sweeps(frame, spec.past_sweeps, rng)
+        fit = None if self.images is None else [self.images.draw(rng) for _ in frame.cameras]
+        return DrawnView(frame=frame, flip=flip, fit=fit)
+
+    def _with_sweeps(self, frame: Frame, count: int, rng: np.random.Generator) -> Frame:
+        there = len(frame.past_sweeps)
+        chosen = list(range(min(count, there)))
+        if self.random_sweeps and there > count:
+            chosen = sorted(rng.choice(there, count, replace=False))
+        if rng.random() < self.fewer_sweeps:
+            chosen = chosen[: int(rng.integers(count + 1))]
+        return replace(frame, past_sweeps=tuple(frame.past_sweeps[i] for i in chosen))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DrawnView:
+    """A frame as it is seen in one step.
+
+    Attributes:
+        frame: with the sweeps drawn.
+        flip: mirror x, mirror y.
+        fit: how each camera's picture is brought to network size; None: ``fit_image``.
+    """
+
+    frame: Frame
+    flip: tuple[bool, bool] = (False, False)
+    fit: Sequence[FitImage] | None = None
