@@ -196,8 +196,8 @@ def flow_loss(
 
     With norm 2 and the voxels of one class this is the velocity error that mAVE averages. What
     stands still or is free has no place in the weight: it would drown what moves. A network that
-    sees a mirrored world predicts mirrored velocities, so mirror the target with
-    ``mirrored_flow`` (the published code mirrors the cells alone).
+    sees a mirrored world predicts mirrored velocities: the target must be mirrored along with its
+    cells, as ``Target.mirrored`` does (the published code mirrors the cells alone).
 
     Raises:
         ValueError: shapes differ.
@@ -211,22 +211,6 @@ def flow_loss(
     errors: Tensor = torch.linalg.vector_norm(flow[used] - target[used], ord=norm, dim=-1)
     w = weight[used].to(errors)
     return (errors * w).sum() / w.sum().clamp(min=torch.finfo(errors.dtype).tiny)
-
-
-def mirrored_flow(
-    flow: Tensor,  # (X, Y, Z, 2) m/s
-    *,
-    x: bool,
-    y: bool,
-) -> Tensor:
-    """The same moving world in a mirrored frame: cells change places, velocities change sign.
-
-    Returns:
-        (X, Y, Z, 2) m/s; x makes forward backward, y left right.
-    """
-    axes = [axis for axis, on in enumerate((x, y)) if on]
-    signs = flow.new_tensor([1.0 - 2 * x, 1.0 - 2 * y])
-    return flow.flip(axes) * signs
 
 
 def _weighted_cross_entropy(

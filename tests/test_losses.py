@@ -16,7 +16,6 @@ from models.losses import (
     geo_scal,
     log_frequency_weights,
     lovasz_softmax,
-    mirrored_flow,
     ohem_cross_entropy,
     sem_scal,
     voxel_cross_entropy,
@@ -322,18 +321,3 @@ def test_flow_of_nothing_that_moves_is_zero_with_zero_gradients() -> None:
     assert value.item() == 0 and flow.grad is not None and not flow.grad.any()
     with pytest.raises(ValueError, match="two components"):
         flow_loss(flow, torch.zeros(2, 3, 1, 2), torch.ones(2, 3))
-
-
-@pytest.mark.parametrize("x", [False, True])
-@pytest.mark.parametrize("y", [False, True])
-def test_a_mirrored_car_drives_to_where_the_mirrored_car_is(x: bool, y: bool) -> None:
-    cells_per_second = torch.tensor([2.0, -1.0])
-    now, later = torch.zeros(5, 4, 1), torch.zeros(5, 4, 1)
-    now[1, 2], later[3, 1] = 1, 1
-    flow = now[..., None] * cells_per_second
-    axes = [axis for axis, on in enumerate((x, y)) if on]
-    start = torch.tensor(now.flip(axes).nonzero()[0][:2].tolist())
-    end = torch.tensor(later.flip(axes).nonzero()[0][:2].tolist())
-    seen = mirrored_flow(flow, x=x, y=y)
-    assert torch.equal(start + seen[start[0], start[1], 0], end.float())
-    assert torch.equal(mirrored_flow(seen, x=x, y=y), flow)
