@@ -1,0 +1,225 @@
+"""How each part of a study is made: the functions under the project's own commands, in one process.
+
+A part's folder ends with ``result.json``, written in one step; whatever a kill leaves before that
+is continued.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from label_study.memory import RememberedLabels, RememberedSource
+from label_study.parts import FROM_FEATURES, FROM_STORE, Log, Part, held_out
+from label_study.profiles import Modality, Profile, Schooling
+from label_study.quality import StoreQuality
+
+from autolabel.calibrate import calibrate
+from autolabel.confidence import Calibration
+from autolabel.labeling import LabelingConfig, label_scene, store_header
+from datasets.annotations import AnnotatedSource
+from datasets.benchmarks.catalogue import benchmark
+from datasets.frames import Scene
+from datasets.label_store import LabelStore
+from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
+from models.checkpoint import CALIBRATION_KEY, LoadedModel, load_checkpoint, save_checkpoint
+from models.inference import Teacher, channels_last
+from models.objectives import LabelLoss, class_weights, count_labels
+from models.presets import OccupancyNet, Preset, build, preset
+from models.training import fit
+
+WEIGHTS = "weights.safetensors"
+STORE = "labels.zarr"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workshop:
+    """What every part is made with.
+
+    Attributes:
+        out: the study's folder.
+    """
+
+    profile: Profile
+    log: Log
+    out: Path
+    device: str
+
+    def result(self, part: Part) -> dict[str, Any] | None:
+        """What the part gave, if it is there."""
+        try:
+            found = json.loads((part.folder(self.out) / "result.json").read_text())
+        except (OSError, ValueError):
+            return None
+        return found if found.get("key") == part.key else None
+
+    def make(self, part: Part) -> None:
+        """Make a part whose needs are there."""
+        began = time.monotonic()
+        folder = part.folder(self.out)
+        folder.mkdir(parents=True, exist_ok=True)
+        if self.device == "cpu":
+            torch.set_num_threads(self.profile.threads)
+        result = {
+            "teacher": self._teacher,
+            "store": self._store,
+            "features": self._features,
+            "student": self._student,
+        }[part.kind](part, folder)
+        seconds = time.monotonic() - began + result.pop("seconds_before", 0.0)
+        whole = {
+            "key": part.key,
+            "name": part.name,
+            "kind": part.kind,
+            "what": part.what,
+            "percent": part.percent,
+            "seed": part.seed,
+            "labelled": list(part.labelled),
+            "seconds": round(seconds, 1),
+            **result,
+        }
+        partial = folder / "result.partial"
+        partial.write_text(json.dumps(whole, indent=1) + "\n")
+        partial.replace(folder / "result.json")
+
+    def _source(self, spec_sweeps: int) -> AnnotatedSource:
+        return RememberedSource(self.log.open(past_sweeps=spec_sweeps))
+
+    def _truth(
+        self, source: AnnotatedSource, scenes: Sequence[str], *, only_visible: bool = True
+    ) -> GroundTruth:
+        scored = benchmark(self.profile.benchmark)
+        root = self.log.root / scored.folder
+        return GroundTruth(scored, root, source, scenes, only_visible=only_visible)
+
+    def _scores(
+        self, network: OccupancyNet, chosen: Preset, source: AnnotatedSource
+    ) -> dict[str, object]:
+        """On the validation scenes."""
+        scenes = source.scene_ids("val")
+        teacher = Teacher(network, chosen)
+        _, table = calibrate(teacher, source, self._truth(source, scenes), scenes)
+        return table.to_json()
+
+    def _train(
+        self,
+        part: Part,
+        folder: Path,
+        chosen: Preset,
+        schooling: Schooling,
+        source: AnnotatedSource,
+        labels: Sequence[LabelSource],
+    ) -> tuple[OccupancyNet, dict[str, Any]]:
+        """The averaged network, and how the training went."""
+        samples = FrameSet(
+            source,
+            [RememberedLabels(one) for one in labels],
+            chosen.inputs,
+            batch=schooling.batch,
+            augment=schooling.augmentation(),
+            seed=part.seed,
+        )
+        counts = count_labels(samples, chosen.taxonomy.n_classes)
+        loss = LabelLoss(
+            taxonomy=chosen.taxonomy,
+            class_weights=class_weights(counts, schooling.rarity),
+            columns=schooling.columns,
+            seed=part.seed,
+        )
+        torch.manual_seed(part.seed)
+        network = channels_last(build(chosen.name))
+        began = time.monotonic()
+        trained = fit(
+            network,
+            samples,
+            objective=loss,
+            config=schooling.training(
+                seed=part.seed,
+                threads=self.profile.threads if self.device == "cpu" else 0,
+                loaders=self.profile.loaders,
+            ),
+            folder=folder,
+            device=self.device,
+            job={"part": part.key},
+        )
+        here = time.monotonic() - began
+        before = max(0.0, trained.report.seconds - here)
+        training = {"training": trained.report.to_json(), "seconds_before": before}
+        return cast(OccupancyNet, trained.network), training
+
+    def _teacher(self, part: Part, folder: Path) -> dict[str, Any]:
+        chosen = preset(self.profile.teachers[cast(Modality, part.what)])
+        source = self._source(chosen.inputs.past_sweeps)
+        used, kept = held_out(part, self.profile)
+        labels = self._truth(source, used, only_visible=False)
+        network, training = self._train(
+            part, folder, chosen, self.profile.teaching, source, [labels]
+        )
+        calibration, _ = calibrate(
+            Teacher(network, chosen), source, self._truth(source, kept), kept
+        )
+        metadata = {CALIBRATION_KEY: json.dumps(calibration.to_json())}
+        save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
+        (folder / "state.pt").unlink(missing_ok=True)
+        return training | {"held_out": list(kept), "scores": self._scores(network, chosen, source)}
+
+    def _load_teacher(self, part: Part) -> LoadedModel:
+        return load_checkpoint(part.folder(self.out) / WEIGHTS, device=self.device)
+
+    def _store(self, part: Part, folder: Path) -> dict[str, Any]:
+        (teacher,) = part.needs
+        model = self._load_teacher(teacher)
+        calibration = Calibration.from_json(json.loads(model.metadata[CALIBRATION_KEY]))
+        source = self._source(model.preset.inputs.past_sweeps)
+        config = LabelingConfig(min_confidence=self.profile.min_confidence)
+        header = store_header(
+            model,
+            calibration,
+            config,
+            source=self.log.kind,
+            licence=source.licence,
+            device=self.device,
+        )
+        store = LabelStore.open_or_create(folder / STORE, header)
+        scenes = [s for s in source.scene_ids("train") if s not in part.labelled]
+        labeller = Teacher(model.module, model.preset)
+        for scene_id in scenes:
+            if scene_id not in store:
+                scene = source.scene(scene_id)
+                store.write_scene(label_scene(scene, source, labeller, calibration, config))
+        truth = self._truth(source, scenes)
+        quality = StoreQuality(model.preset.taxonomy)
+        for scene_id in scenes:
+            _judge(quality, store, source.scene(scene_id), truth)
+        return {"quality": quality.to_json()}
+
+    def _features(self, part: Part, folder: Path) -> dict[str, Any]:
+        raise NotImplementedError
+
+    def _student(self, part: Part, folder: Path) -> dict[str, Any]:
+        chosen = preset(self.profile.student)
+        source = self._source(0)
+        labels: list[LabelSource] = [self._truth(source, part.labelled)]
+        others = [s for s in source.scene_ids("train") if s not in part.labelled]
+        if part.what in FROM_STORE:
+            store = next(p for p in part.needs if p.kind == "store").folder(self.out) / STORE
+            labels.append(PseudoLabels(store, expect_grid=chosen.grid))
+        elif part.what in FROM_FEATURES:
+            labels.append(Unlabelled(others, chosen.grid))
+        network, training = self._train(
+            part, folder, chosen, self.profile.schooling, source, labels
+        )
+        save_checkpoint(folder / WEIGHTS, network, chosen.name, {})
+        (folder / "state.pt").unlink(missing_ok=True)
+        return training | {"scores": self._scores(network, chosen, source)}
+
+
+def _judge(quality: StoreQuality, store: LabelStore, scene: Scene, truth: GroundTruth) -> None:
+    stored = store.scene(scene.scene_id)
+    for frame in scene.frames:
+        quality.update(stored.frame(stored.index_of(frame.token)), truth.labels(frame))

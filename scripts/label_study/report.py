@@ -1,0 +1,338 @@
+"""The study's table, plot and JSON, from the parts that are there."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from label_study.making import Workshop
+from label_study.parts import ARMS, Part
+from label_study.seeds import (
+    CLEAR,
+    Difference,
+    Scores,
+    between,
+    mean,
+    paired,
+    spread,
+)
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from datasets.benchmarks.catalogue import benchmark
+
+AIM = {10: 95.0, 20: 99.0}
+"""Percent of the fully labelled student, by percent of labels."""
+
+TITLES = {
+    "full": "all labels",
+    "labels": "labels alone",
+    "pseudo": "+ pseudo-labels",
+    "distilled": "+ distillation",
+    "both": "+ both",
+}
+
+
+class Study:
+    """The results so far.
+
+    Attributes:
+        mask: voxels that the benchmark scores, by name.
+        results: of every part that is there.
+    """
+
+    def __init__(self, shop: Workshop, parts: Sequence[Part]) -> None:
+        self.profile, self.parts = shop.profile, parts
+        scored = benchmark(shop.profile.benchmark)
+        self.mask, self.taxonomy = scored.mask or "all", scored.taxonomy
+        self.results = [found for part in parts if (found := shop.result(part))]
+
+    def scores(self, kind: str, what: str, percent: int, key: str) -> Scores:
+        """By seed; ``key`` of the score table, or ``class: NAME`` under the benchmark's mask."""
+        found = {}
+        for result in self.results:
+            if (result["kind"], result["what"], result["percent"]) == (kind, what, percent):
+                scores = result["scores"]
+                if key.startswith("class: "):
+                    value = scores[f"IoU[{self.mask}]"][key.removeprefix("class: ")]
+                else:
+                    value = scores[key]
+                if value is not None:
+                    found[int(result["seed"])] = float(value)
+        return found
+
+    def main(self, arm: str, percent: int) -> Scores:
+        return self.scores("student", arm, percent, f"mIoU[{self.mask}]")
+
+    def full(self) -> Scores:
+        return self.main("full", 100)
+
+    def percents(self) -> list[int]:
+        return sorted({part.percent for part in self.parts if part.kind == "teacher"})
+
+    def rows(self) -> list[tuple[int, str]]:
+        """(percent, arm) of every student planned."""
+        low = [(percent, arm) for percent in self.percents() for arm in ARMS if arm != "full"]
+        return [*low, (100, "full")]
+
+    def separation(self) -> Difference | None:
+        """All labels against the smallest share, labels alone; None before both are there."""
+        low = self.main("labels", self.percents()[0])
+        return between(self.full(), low) if self.full() and low else None
+
+    def share(self, percent: int, arm: str) -> Scores:
+        """Percent of the fully labelled student's mean, by seed."""
+        whole = mean(self.full())
+        return {seed: 100 * value / whole for seed, value in self.main(arm, percent).items()}
+
+    def to_json(self) -> dict[str, Any]:
+        separation = self.separation()
+        clear = separation is not None and separation.clear
+        rows = []
+        for percent, arm in self.rows():
+            main = self.main(arm, percent)
+            if not main:
+                continue
+            row: dict[str, Any] = {
+                "percent": percent,
+                "arm": arm,
+                f"mIoU[{self.mask}]": _summary(main),
+                "mIoU[all]": _summary(self.scores("student", arm, percent, "mIoU[all]")),
+            }
+            if clear:
+                row["share of fully labelled"] = _summary(self.share(percent, arm))
+                gain = paired(main, self.main("labels", percent))
+                if gain and arm not in ("full", "labels"):
+                    row["gain over labels alone"] = asdict(gain) | {"clear": gain.clear}
+            rows.append(row)
+        return {
+            "profile": asdict(self.profile),
+            "parts": f"{len(self.results)} of {len(self.parts)}",
+            "separation": separation and asdict(separation) | {"clear": clear},
+            "students": rows,
+            "core hours": _hours(self.results),
+            "results": self.results,
+        }
+
+
+def write_report(shop: Workshop, parts: Sequence[Part]) -> str:
+    """Write ``study.json``, ``study.md`` and ``study.png``; gives the text."""
+    study = Study(shop, parts)
+    text = markdown(study)
+    shop.out.mkdir(parents=True, exist_ok=True)
+    _replace(shop.out / "study.json", json.dumps(study.to_json(), indent=1) + "\n")
+    _replace(shop.out / "study.md", text)
+    draw(study, shop.out / "study.png")
+    return text
+
+
+def _replace(path: Path, text: str) -> None:
+    partial = path.with_name(f".{path.name}.partial")
+    partial.write_text(text)
+    partial.replace(path)
+
+
+def markdown(study: Study) -> str:
+    """The study in words and tables."""
+    p, done = study.profile, len(study.results)
+    lines = [
+        f"# Label efficiency, profile {p.name}",
+        "",
+        f"{done} of {len(study.parts)} parts done, {_hours(study.results)['all']} core hours. "
+        f"Benchmark {p.benchmark}, {len(study.taxonomy.semantic_ids)} classes. Student "
+        f"{p.student}, {p.schooling.steps} steps of {p.schooling.batch} frames in every arm; "
+        f"teacher {p.teachers['fusion']}, {p.teaching.steps} steps. Figures are means over seeds "
+        "(draw of the labelled scenes and training) +- the standard deviation.",
+        "",
+        _separation_in_words(study),
+        "",
+        *_student_table(study),
+        *_class_table(study),
+        *_teacher_table(study),
+        *_store_tables(study),
+        *_hours_table(study),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _separation_in_words(study: Study) -> str:
+    low = study.percents()[0]
+    difference = study.separation()
+    if difference is None:
+        return f"Whether all labels beat {low} % is not known yet; so no gain is given."
+    rule = f"(clear: above {CLEAR:g} standard errors, with two seeds or more)"
+    what = f"all labels - {low} % of the labels = {difference} mIoU[{study.mask}] {rule}"
+    if difference.clear:
+        return f"**Labels separate**: {what}."
+    return (
+        f"**Labels do not separate**: {what}. No gain can be concluded from this study, and none "
+        "is given."
+    )
+
+
+def _student_table(study: Study) -> list[str]:
+    difference = study.separation()
+    clear = difference is not None and difference.clear
+    head = ["labels", "student", "seeds", f"mIoU[{study.mask}]", "mIoU[all]"]
+    if clear:
+        head += ["share of all labels", "gain over labels alone"]
+    rows = []
+    for percent, arm in study.rows():
+        main = study.main(arm, percent)
+        if not main:
+            continue
+        row = [
+            f"{percent} %",
+            TITLES[arm],
+            str(len(main)),
+            _text(main),
+            _text(study.scores("student", arm, percent, "mIoU[all]")),
+        ]
+        if clear:
+            gain = paired(main, study.main("labels", percent))
+            told = ""
+            if gain and arm not in ("full", "labels"):
+                told = f"{gain}{'' if gain.clear else ' (not clear)'}"
+            row += [_text(study.share(percent, arm), " %"), told]
+        rows.append(row)
+    lines = _table(head, rows)
+    for percent, aim in AIM.items():
+        reached = {arm: mean(study.share(percent, arm)) for arm in ARMS if arm != "full"}
+        reached = {arm: share for arm, share in reached.items() if math.isfinite(share)}
+        if clear and reached:
+            arm, best = max(reached.items(), key=lambda item: item[1])
+            verdict = "reached" if best >= aim else "missed"
+            lines += [
+                f"Aim with {percent} % of the labels: {aim:g} % of the fully labelled student; "
+                f"{verdict}: {best:.1f} % ({TITLES[arm]}).",
+                "",
+            ]
+    return lines
+
+
+def _class_table(study: Study) -> list[str]:
+    ids = study.taxonomy.semantic_ids
+    names = [study.taxonomy.names[k] for k in ids]
+    rows = []
+    for percent, arm in study.rows():
+        if study.main(arm, percent):
+            by_class = [study.scores("student", arm, percent, f"class: {n}") for n in names]
+            rows.append([f"{percent} %", TITLES[arm], *(f"{mean(s):.1f}" for s in by_class)])
+    title = f"## Students by class, IoU[{study.mask}], mean over seeds"
+    return [title, "", *_table(["labels", "student", *names], rows)]
+
+
+def _teacher_table(study: Study) -> list[str]:
+    rows = []
+    planned = {part.what for part in study.parts if part.kind == "teacher"}
+    for percent in study.percents():
+        for modality in (m for m in study.profile.teachers if m in planned):
+            scores = study.scores("teacher", modality, percent, f"mIoU[{study.mask}]")
+            if scores:
+                everywhere = study.scores("teacher", modality, percent, "mIoU[all]")
+                name = study.profile.teachers[modality]
+                rows.append([f"{percent} %", modality, name, _text(scores), _text(everywhere)])
+    head = ["labels", "teacher", "preset", f"mIoU[{study.mask}]", "mIoU[all]"]
+    return ["## Teachers on the validation scenes", "", *_table(head, rows)]
+
+
+def _store_tables(study: Study) -> list[str]:
+    stores = [result for result in study.results if result["kind"] == "store"]
+    if not stores:
+        return []
+    plain = [name for name, value in stores[0]["quality"].items() if isinstance(value, float)]
+    lines = ["## Pseudo-labels of the unlabelled training scenes", ""]
+    rows = [
+        [f"{r['percent']} %", str(r["seed"]), *(f"{r['quality'][name]:.2f}" for name in plain)]
+        for r in stores
+    ]
+    lines += _table(["labels", "seed", *plain], rows)
+    lines += [
+        "By class, mean over the stores, percent. Mask keeps: of the scored voxels of the class; "
+        "recall: of these with the right label; precision: of what is kept and labelled so.",
+        "",
+    ]
+    columns = list(next(iter(stores[0]["quality"]["by class"].values())))
+    rows = []
+    for name in study.taxonomy.names:
+        found = [r["quality"]["by class"][name] for r in stores]
+        rows.append([name, *(_mean_of(f[column] for f in found) for column in columns)])
+    return [*lines, *_table(["class", *columns], rows)]
+
+
+def _hours_table(study: Study) -> list[str]:
+    hours = _hours(study.results)
+    rows = [[kind, str(value)] for kind, value in hours.items()]
+    return ["## Core hours", "", *_table(["parts", "hours"], rows)]
+
+
+def _hours(results: Sequence[dict[str, Any]]) -> dict[str, float]:
+    hours = dict.fromkeys(("teacher", "store", "features", "student"), 0.0)
+    for result in results:
+        hours[result["kind"]] += result["seconds"] / 3600
+    return {k: round(v, 2) for k, v in (hours | {"all": sum(hours.values())}).items()}
+
+
+def _summary(scores: Scores) -> dict[str, Any]:
+    deviation = spread(scores)
+    return {
+        "mean": round(mean(scores), 2),
+        "deviation": round(deviation, 2) if math.isfinite(deviation) else None,
+        "by seed": scores,
+    }
+
+
+def _text(scores: Scores, unit: str = "") -> str:
+    if not scores:
+        return ""
+    deviation = spread(scores)
+    return f"{mean(scores):.2f}{unit}" + (f" +- {deviation:.2f}" if deviation >= 0 else "")
+
+
+def _mean_of(values: Any) -> str:
+    there = [value for value in values if value is not None]
+    return f"{sum(there) / len(there):.1f}" if there else "-"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    if not rows:
+        return ["(nothing yet)", ""]
+    lines = [head, ["---"] * len(head), *rows]
+    return [*("| " + " | ".join(line) + " |" for line in lines), ""]
+
+
+def draw(study: Study, path: Path) -> None:
+    """mIoU against the share of labels, one line per arm; bars are standard deviations."""
+    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    if full := study.full():
+        low, high = mean(full), spread(full) if len(full) > 1 else 0.0
+        axes.axhspan(low - high, low + high, color="0.9")
+        axes.axhline(low, color="0.4", linestyle="--", label=TITLES["full"])
+    for arm in ARMS[1:]:
+        points = [(p, study.main(arm, p)) for p in study.percents() if study.main(arm, p)]
+        if points:
+            deviations = [spread(s) if len(s) > 1 else 0.0 for _, s in points]
+            axes.errorbar(
+                [p for p, _ in points],
+                [mean(s) for _, s in points],
+                yerr=deviations,
+                marker="o",
+                capsize=3,
+                label=TITLES[arm],
+            )
+    axes.set_xticks(study.percents())
+    axes.set_xlabel("labelled training scenes, %")
+    axes.set_ylabel(f"mIoU[{study.mask}], %")
+    axes.set_title(f"{study.profile.student}, {study.profile.schooling.steps} steps in every arm")
+    axes.grid(alpha=0.3)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(fontsize="small")
+    partial = path.with_name(f".{path.name}")
+    figure.savefig(partial, dpi=120, format="png")
+    partial.replace(path)
