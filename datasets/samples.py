@@ -34,6 +34,11 @@ class Target:
     labelled: bool = True
     human: bool = True
 
+    @property
+    def nbytes(self) -> int:
+        """Memory it takes."""
+        return sum(a.nbytes for a in (self.semantics, self.weight, self.flow) if a is not None)
+
     def mirrored(self, *, x: bool, y: bool) -> Target:
         """The same labels in a mirrored BEV frame: x makes forward backward, y left right."""
         axes = [axis for axis, on in enumerate((x, y)) if on]
@@ -67,6 +72,7 @@ class Sample:
         labelled: (B,) bool; False: the frame has no label at all, its weights are 0.
         human: (B,) bool; True: ground truth, False: pseudo-labels or none.
         flow: (B, X, Y, Z, 2) float32, m/s; None if a frame has none.
+        tokens: of the frames, where they were drawn from a set.
         first_draw: the frames are the draws ``first_draw``, ``first_draw + 1``, ... of the
             training; whatever is random about a frame follows from its number.
         bad: frames that were met and skipped while this batch was made.
@@ -78,6 +84,7 @@ class Sample:
     labelled: Tensor
     human: Tensor
     flow: Tensor | None = None
+    tokens: tuple[str, ...] = ()
     first_draw: int = 0
     bad: tuple[BadFrame, ...] = ()
 
@@ -116,6 +123,7 @@ class Sample:
             labelled=self.labelled[a:b],
             human=self.human[a:b],
             flow=None if self.flow is None else self.flow[a:b],
+            tokens=self.tokens[a:b],
             first_draw=self.first_draw + a,
         )
 
@@ -136,6 +144,7 @@ def _some_inputs(inputs: ModelInputs, a: int, b: int) -> ModelInputs:
 def make_sample(
     frames: Sequence[tuple[FrameInputs, Target, tuple[bool, bool]]],
     *,
+    tokens: Sequence[str] = (),
     first_draw: int = 0,
     bad: Sequence[BadFrame] = (),
 ) -> Sample:
@@ -150,6 +159,7 @@ def make_sample(
         labelled=torch.tensor([t.labelled for t in targets]),
         human=torch.tensor([t.human for t in targets]),
         flow=torch.from_numpy(np.stack(flows)) if len(flows) == len(targets) else None,
+        tokens=tuple(tokens),
         first_draw=first_draw,
         bad=tuple(bad),
     )

@@ -17,6 +17,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource, earlier_frames
 from datasets.inputs import FrameInputs, InputSpec, prepare_frame
 from datasets.label_sources import GroundTruth, LabelSource, PseudoLabels, Unlabelled
+from datasets.memory import Memory, RememberedSource
 from datasets.samples import BadFrame, Sample, Target, make_sample
 
 __all__ = [
@@ -30,6 +31,10 @@ __all__ = [
     "Unlabelled",
     "make_sample",
 ]
+
+
+Prepared = tuple[FrameInputs, Target, tuple[bool, bool]]
+"""A frame, its target, and whether x and y are mirrored."""
 
 
 class FrameSet(Dataset[Sample]):
@@ -47,6 +52,8 @@ class FrameSet(Dataset[Sample]):
         batch: frames per step.
         augment: what is changed at random; None: nothing, and always the newest sweeps.
         seed: decides order and augmentation.
+        memory_gib: keep what was read, up to so much in every process that prepares data: for
+            small sets.
 
     Attributes:
         bad_scenes: scenes left out because their tables are bad.
@@ -64,8 +71,11 @@ class FrameSet(Dataset[Sample]):
         batch: int = 1,
         augment: Augmentation | None = None,
         seed: int = 0,
+        memory_gib: float = 0.0,
     ) -> None:
-        self.source, self.spec, self.batch = source, spec, batch
+        self.memory = Memory(memory_gib)
+        self.source = RememberedSource(source, self.memory)
+        self.spec, self.batch = spec, batch
         self.augment, self.seed = augment, seed
         self.worker, self.workers = 0, 1
         self.items: list[tuple[LabelSource, Frame]] = []
@@ -112,12 +122,12 @@ class FrameSet(Dataset[Sample]):
         size = self.batch // self.workers
         first = step * self.batch + self.worker * size
         bad: list[BadFrame] = []
-        frames = [self._drawn(first + i, bad) for i in range(size)]
-        return make_sample(frames, first_draw=first, bad=bad)
+        drawn = [self._drawn(first + i, bad) for i in range(size)]
+        tokens = [self.items[item][1].token for item, _ in drawn]
+        frames = [frame for _, frame in drawn]
+        return make_sample(frames, tokens=tokens, first_draw=first, bad=bad)
 
-    def _drawn(
-        self, draw: int, bad: list[BadFrame]
-    ) -> tuple[FrameInputs, Target, tuple[bool, bool]]:
+    def _drawn(self, draw: int, bad: list[BadFrame]) -> tuple[int, Prepared]:
         n = len(self.items)
         epoch, position = divmod(draw, n)
         order = np.random.default_rng((self.seed, 0, epoch)).permutation(n)
@@ -125,7 +135,7 @@ class FrameSet(Dataset[Sample]):
             item = int(order[(position + k) % n])
             if item not in self._bad:
                 try:
-                    return self._prepared(item, draw)
+                    return item, self._prepared(item, draw)
                 except SceneError as error:
                     scene = self.items[item][1].scene_id
                     frame = self.items[item][1].token
@@ -133,11 +143,12 @@ class FrameSet(Dataset[Sample]):
             bad.append(self._bad[item])
         raise SetupError(f"every one of the {n} frames is bad; {bad[0].reason}")
 
-    def _prepared(self, item: int, draw: int) -> tuple[FrameInputs, Target, tuple[bool, bool]]:
+    def _prepared(self, item: int, draw: int) -> Prepared:
         labels, frame = self.items[item]
         view = DrawnView(frame=frame)
         if self.augment is not None:
             rng = np.random.default_rng((self.seed, 1, draw))
             view = self.augment.draw(frame, self.spec, rng)
         inputs = prepare_frame(self.source, view.frame, self.spec, self.earlier[item], view.fit)
-        return inputs, labels.target(frame), view.flip
+        target = self.memory.get(item, lambda: labels.target(frame))
+        return inputs, target, view.flip
