@@ -56,6 +56,7 @@ def training_parser(description: str, *, default: str, out: str) -> argparse.Arg
     where("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     where("--threads", type=int, default=0, help="of torch on a CPU; resume with as many")
     where("--loaders", type=int, default=1, help="processes that prepare data")
+    where("--memory-gib", type=float, default=0.0, help="keep so much of what a loader has read")
     where("--num-workers", type=int, default=1, help="processes that train together, by Ray Train")
     where("--save-every", type=int, default=200, metavar="STEPS", help="keep a state to go on from")
     where("--log-every", type=int, default=20, metavar="STEPS")

@@ -46,7 +46,13 @@ def train(args: argparse.Namespace, team: Team) -> int:
     labels: list[LabelSource] = []
     job = job_of(args, how, network)
     if args.labels:
-        pseudo = PseudoLabels(args.labels, only_visible=how.only_visible, expect_grid=network.grid)
+        pseudo = PseudoLabels(
+            args.labels,
+            only_visible=how.only_visible,
+            expect_grid=network.grid,
+            expect_taxonomy=network.taxonomy,
+            expect_frame=network.inputs.frame,
+        )
         labels.append(pseudo)
         job["labels"] = pseudo.run_id
     if args.labelled_split:
@@ -69,6 +75,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         batch=args.batch or how.batch,
         augment=how.augmentation,
         seed=args.seed,
+        memory_gib=args.memory_gib,
     )
     trained = fit(
         start_network(args, network),

@@ -65,6 +65,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         batch=args.batch or how.batch,
         augment=how.augmentation,
         seed=args.seed,
+        memory_gib=args.memory_gib,
     )
     trained = fit(
         start_network(args, network),
