@@ -18,6 +18,8 @@ from label_study.memory import RememberedLabels, RememberedSource
 from label_study.parts import FROM_FEATURES, FROM_STORE, Log, Part, held_out
 from label_study.profiles import Modality, Profile, Schooling
 from label_study.quality import StoreQuality
+from label_study.replay import ReplayedTeacher, keep_features
+from torch import nn
 
 from autolabel.calibrate import calibrate
 from autolabel.confidence import Calibration
@@ -27,9 +29,12 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.frames import Scene
 from datasets.label_store import LabelStore
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
+from models.bev_trunk import SecondConfig
 from models.checkpoint import CALIBRATION_KEY, LoadedModel, load_checkpoint, save_checkpoint
+from models.distillation import Distillation, DistillationObjective, used_voxels
+from models.frozen_teacher import FrozenTeacher, TeacherSource, inherit_head, joint_inputs
 from models.inference import Teacher, channels_last
-from models.objectives import LabelLoss, class_weights, count_labels
+from models.objectives import LabelLoss, Objective, class_weights, count_labels
 from models.presets import OccupancyNet, Preset, build, preset
 from models.training import fit
 
@@ -114,12 +119,14 @@ class Workshop:
         schooling: Schooling,
         source: AnnotatedSource,
         labels: Sequence[LabelSource],
+        teacher: _Master | None = None,
     ) -> tuple[OccupancyNet, dict[str, Any]]:
         """The averaged network, and how the training went."""
+        live = teacher.preset.inputs if teacher and teacher.features is None else None
         samples = FrameSet(
             source,
             [RememberedLabels(one) for one in labels],
-            chosen.inputs,
+            joint_inputs(chosen.inputs, live) if live else chosen.inputs,
             batch=schooling.batch,
             augment=schooling.augmentation(),
             seed=part.seed,
@@ -133,11 +140,16 @@ class Workshop:
         )
         torch.manual_seed(part.seed)
         network = channels_last(build(chosen.name))
+        objective: Objective = loss
+        if teacher is not None:
+            if self.profile.inherit_head:
+                inherit_head(network, teacher.network)
+            objective = self._distilled(loss, chosen, teacher)
         began = time.monotonic()
         trained = fit(
             network,
             samples,
-            objective=loss,
+            objective=objective,
             config=schooling.training(
                 seed=part.seed,
                 threads=self.profile.threads if self.device == "cpu" else 0,
@@ -151,6 +163,19 @@ class Workshop:
         before = max(0.0, trained.report.seconds - here)
         training = {"training": trained.report.to_json(), "seconds_before": before}
         return cast(OccupancyNet, trained.network), training
+
+    def _distilled(self, loss: LabelLoss, chosen: Preset, teacher: _Master) -> Objective:
+        outputs: TeacherSource = FrozenTeacher(teacher.network)
+        if teacher.features is not None:
+            outputs = ReplayedTeacher(teacher.features, teacher.network.occ_head)
+        mine, its = (_bev_channels(p) for p in (chosen, teacher.preset))
+        distillation = Distillation(
+            self.profile.distillation,
+            taxonomy=chosen.taxonomy,
+            teacher=outputs,
+            adapter=None if mine == its else nn.Conv2d(mine, its, 1),
+        )
+        return DistillationObjective(loss, distillation, within=used_voxels)
 
     def _teacher(self, part: Part, folder: Path) -> dict[str, Any]:
         chosen = preset(self.profile.teachers[cast(Modality, part.what)])
@@ -199,11 +224,18 @@ class Workshop:
         return {"quality": quality.to_json()}
 
     def _features(self, part: Part, folder: Path) -> dict[str, Any]:
-        raise NotImplementedError
+        (teacher,) = part.needs
+        model = self._load_teacher(teacher)
+        source = self.log.open(past_sweeps=model.preset.inputs.past_sweeps)
+        scenes = (source.scene(scene_id) for scene_id in source.scene_ids("train"))
+        frames = (frame for scene in scenes for frame in scene.frames)
+        keep_features(Teacher(model.module, model.preset), source, frames, folder)
+        return {}
 
     def _student(self, part: Part, folder: Path) -> dict[str, Any]:
         chosen = preset(self.profile.student)
-        source = self._source(0)
+        teacher = self._master(part)
+        source = self._source(teacher.preset.inputs.past_sweeps if teacher else 0)
         labels: list[LabelSource] = [self._truth(source, part.labelled)]
         others = [s for s in source.scene_ids("train") if s not in part.labelled]
         if part.what in FROM_STORE:
@@ -212,11 +244,35 @@ class Workshop:
         elif part.what in FROM_FEATURES:
             labels.append(Unlabelled(others, chosen.grid))
         network, training = self._train(
-            part, folder, chosen, self.profile.schooling, source, labels
+            part, folder, chosen, self.profile.schooling, source, labels, teacher
         )
         save_checkpoint(folder / WEIGHTS, network, chosen.name, {})
         (folder / "state.pt").unlink(missing_ok=True)
         return training | {"scores": self._scores(network, chosen, source)}
+
+    def _master(self, part: Part) -> _Master | None:
+        """The teacher that a student is distilled from."""
+        if part.what not in FROM_FEATURES:
+            return None
+        one = next(p for p in part.needs if p.kind in ("features", "teacher"))
+        model = self._load_teacher(one.needs[0] if one.kind == "features" else one)
+        features = one.folder(self.out) if one.kind == "features" else None
+        return _Master(network=model.module, preset=model.preset, features=features)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Master:
+    """A teacher to be distilled; ``features`` is where its features are kept, if they are."""
+
+    network: OccupancyNet
+    preset: Preset
+    features: Path | None
+
+
+def _bev_channels(chosen: Preset) -> int:
+    """Of the BEV map that the head reads."""
+    trunk = chosen.network.trunk
+    return trunk.out_channels if isinstance(trunk, SecondConfig) else trunk.neck_channels
 
 
 def _judge(quality: StoreQuality, store: LabelStore, scene: Scene, truth: GroundTruth) -> None:
