@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from label_study.memory import RememberedLabels, RememberedSource
 from label_study.parts import FROM_FEATURES, FROM_STORE, Log, Part, held_out
 from label_study.profiles import Modality, Profile, Schooling
 from label_study.quality import StoreQuality
@@ -92,9 +91,6 @@ class Workshop:
         partial.write_text(json.dumps(whole, indent=1) + "\n")
         partial.replace(folder / "result.json")
 
-    def _source(self, spec_sweeps: int) -> AnnotatedSource:
-        return RememberedSource(self.log.open(past_sweeps=spec_sweeps))
-
     def _truth(
         self, source: AnnotatedSource, scenes: Sequence[str], *, only_visible: bool = True
     ) -> GroundTruth:
@@ -125,11 +121,12 @@ class Workshop:
         live = teacher.preset.inputs if teacher and teacher.features is None else None
         samples = FrameSet(
             source,
-            [RememberedLabels(one) for one in labels],
+            labels,
             joint_inputs(chosen.inputs, live) if live else chosen.inputs,
             batch=schooling.batch,
             augment=schooling.augmentation(),
             seed=part.seed,
+            memory_gib=self.profile.memory_gib,
         )
         counts = count_labels(samples, chosen.taxonomy.n_classes)
         loss = LabelLoss(
@@ -179,7 +176,7 @@ class Workshop:
 
     def _teacher(self, part: Part, folder: Path) -> dict[str, Any]:
         chosen = preset(self.profile.teachers[cast(Modality, part.what)])
-        source = self._source(chosen.inputs.past_sweeps)
+        source = self.log.open(past_sweeps=chosen.inputs.past_sweeps)
         used, kept = held_out(part, self.profile)
         labels = self._truth(source, used, only_visible=False)
         network, training = self._train(
@@ -200,7 +197,7 @@ class Workshop:
         (teacher,) = part.needs
         model = self._load_teacher(teacher)
         calibration = Calibration.from_json(json.loads(model.metadata[CALIBRATION_KEY]))
-        source = self._source(model.preset.inputs.past_sweeps)
+        source = self.log.open(past_sweeps=model.preset.inputs.past_sweeps)
         config = LabelingConfig(min_confidence=self.profile.min_confidence)
         header = store_header(
             model,
@@ -235,7 +232,7 @@ class Workshop:
     def _student(self, part: Part, folder: Path) -> dict[str, Any]:
         chosen = preset(self.profile.student)
         teacher = self._master(part)
-        source = self._source(teacher.preset.inputs.past_sweeps if teacher else 0)
+        source = self.log.open(past_sweeps=teacher.preset.inputs.past_sweeps if teacher else 0)
         labels: list[LabelSource] = [self._truth(source, part.labelled)]
         others = [s for s in source.scene_ids("train") if s not in part.labelled]
         if part.what in FROM_STORE:

@@ -80,6 +80,7 @@ class Profile:
             the teacher runs along.
         min_confidence: a pseudo-label is trusted from this P(right) on.
         loaders: processes that prepare a training's batches.
+        memory_gib: of frames kept in each process that prepares batches.
         threads: of one part on a CPU.
     """
 
@@ -98,6 +99,7 @@ class Profile:
     replay: bool = True
     min_confidence: float = 0.5
     loaders: int = 0
+    memory_gib: float = 4.0
     threads: int = 1
 
 
