@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 
 from autolabel.confidence import Calibration
-from datasets.errors import SceneError, SetupError
-from datasets.frames import Frame, Scene, SceneSource, earlier_frames, points_in_ego
+from datasets.errors import SceneError
+from datasets.frames import Frame, Scene, SceneSource, earlier_frames, in_lidar_frame, points_in_ego
 from datasets.inputs import FrameInputs, InputSpec, collate, prepare_frame
 from datasets.label_store import StoreHeader
 from datasets.visibility import RAY_COLUMNS, camera_mask, sweep_evidence
@@ -31,6 +31,8 @@ LABELING_VERSION = 2
 """Raised whenever the same inputs would give other labels."""
 
 Voxels = NDArray[np.uint8]
+SLAB = 64
+"""Voxels along X that are looked at together."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,21 +92,29 @@ def label_scene(
     pixel ray and per occupied voxel: pixel rays alone lose two thirds of the distant ground. It
     is ``TRUSTED`` where it is one of the two and its calibrated confidence reaches
     ``config.min_confidence``. Confidence is 0 where it is neither: nothing may use those labels.
+    Labels lie in the frame that the teacher's inputs are in. Flow is there if the teacher predicts
+    it, and 0 where the predicted class cannot move.
 
     Raises:
-        SceneError: a file, pose or picture is bad, or the teacher's output is not finite.
-        SetupError: the teacher labels voxels of another frame than ego.
+        SceneError: a file, pose or picture is bad, a frame has no LiDAR to lie in, or the teacher's
+            output is not finite.
     """
-    _require_ego_frame(teacher.preset)
     spec, grid = config.input_spec(teacher.preset.inputs), teacher.preset.grid
     shape = (len(scene.frames), *grid.shape)
     semantics, confidence, mask = (np.empty(shape, np.uint8) for _ in range(3))
     evidence = np.empty((2, *shape), np.uint8) if config.store_evidence else None
+    flow = np.empty((*shape, 2), np.float16) if teacher.has_flow else None
+    poses = np.empty((len(scene.frames), 4, 4))
     reaches = np.asarray(calibration.levels) >= config.min_confidence
     for k, frame in enumerate(scene.frames):
         earlier = earlier_frames(scene.frames, k, spec.past_frames)
         inputs = prepare_frame(source, frame, spec, earlier)
-        semantics[k], raw = _predict(teacher, inputs, frame)
+        if spec.frame == "lidar":  # the inputs are already
+            frame = in_lidar_frame(frame)
+        poses[k] = frame.T_global_ego
+        semantics[k], raw, velocity = _predict(teacher, inputs, frame)
+        if flow is not None:
+            flow[k] = velocity
         level = calibration.levels_of(raw, semantics[k])
         points = inputs.points
         plain = not spec.reference_parity and spec.point_features == "intensity_lag"
@@ -121,12 +131,14 @@ def label_scene(
         scene_id=scene.scene_id,
         frame_tokens=tuple(f.token for f in scene.frames),
         timestamps_us=np.array([f.timestamp_us for f in scene.frames], np.int64),
-        T_global_ego=np.array([f.T_global_ego for f in scene.frames], np.float64),
+        T_global_grid=poses,
         semantics=semantics,
         confidence=confidence,
         mask=mask,
         hits=None if evidence is None else evidence[0],
         passes=None if evidence is None else evidence[1],
+        flow=flow,
+        frame=spec.frame,
         inputs=source.fingerprint(scene.scene_id),
     )
 
@@ -140,13 +152,8 @@ def store_header(
     licence: str,
     device: str = "cpu",
 ) -> StoreHeader:
-    """Header of a store for such labels. Its run id is the hash of all that determines them.
-
-    Raises:
-        SetupError: the teacher labels voxels of another frame than ego.
-    """
+    """Header of a store for such labels. Its run id is the hash of all that determines them."""
     preset = teacher.preset
-    _require_ego_frame(preset)
     provenance = {
         "source": source,
         "preset": preset.name,
@@ -162,34 +169,43 @@ def store_header(
         licence=licence,
         provenance=provenance,
         run_id="unset",
+        frame=preset.inputs.frame,
+        flow=preset.network.head.flow,
     )
     text = json.dumps(header.to_json(), sort_keys=True)
     return replace(header, run_id=hashlib.sha256(text.encode()).hexdigest())
 
 
-def _require_ego_frame(preset: Preset) -> None:
-    if preset.inputs.frame != "ego":
-        raise SetupError(
-            f"preset {preset.name} labels voxels in the LiDAR frame, as OpenOccupancy has them; a "
-            "label store cannot hold such labels yet"
-        )
-
-
 def _predict(
     teacher: Teacher, inputs: FrameInputs, frame: Frame
-) -> tuple[Voxels, NDArray[np.float32]]:
-    """Class and its softmax value of every voxel, both (X, Y, Z)."""
-    logits = teacher.predict(collate([inputs]))[0]  # (X, Y, Z, K)
+) -> tuple[Voxels, NDArray[np.float32], NDArray[np.float16] | None]:
+    """Class and its softmax value of every voxel, both (X, Y, Z); flow (X, Y, Z, 2) if there is."""
+    batch, velocity = collate([inputs]), None
+    if teacher.has_flow:
+        logits, velocity = (values[0] for values in teacher.predict_with_flow(batch))
+    else:
+        logits = teacher.predict(batch)[0]
+    semantics = np.empty(logits.shape[:3], np.uint8)
+    raw = np.empty(logits.shape[:3], np.float32)
     with torch.inference_mode():
-        top, predicted = logits.max(dim=-1)
-        raw = (top - logits.logsumexp(dim=-1)).exp().clamp(max=1.0).cpu().numpy()
-    if not np.isfinite(raw).all():
+        for x in range(0, len(logits), SLAB):  # all logits of a fine grid are near a GB
+            slab, slab_logits = slice(x, x + SLAB), logits[x : x + SLAB]
+            top, predicted = slab_logits.max(dim=-1)
+            semantics[slab] = predicted.to(torch.uint8).cpu().numpy()
+            raw[slab] = (top - slab_logits.logsumexp(dim=-1)).exp().clamp(max=1.0).cpu().numpy()
+    flow = None
+    if velocity is not None:
+        can_move = np.isin(np.arange(256), teacher.preset.taxonomy.dynamic)[semantics]
+        with np.errstate(over="ignore"):
+            flow = velocity.cpu().numpy().astype(np.float16)
+        flow[~can_move] = 0
+    if not np.isfinite(raw).all() or (flow is not None and not np.isfinite(flow).all()):
         raise SceneError(
             where=f"scene {frame.scene_id}",
             frame=frame.token,
             rule="the teacher's output is not finite",
         )
-    return predicted.to(torch.uint8).cpu().numpy(), raw
+    return semantics, raw, flow
 
 
 def _observation_mask(

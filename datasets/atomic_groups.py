@@ -14,7 +14,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -116,10 +116,12 @@ def sync_tree(folder: Path) -> None:
         _sync(path)
 
 
-def sha256_of(array: NDArray[Any]) -> str:
-    """Hash of an array's values as little-endian bytes in C order."""
-    little = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
-    return hashlib.sha256(little.data).hexdigest()
+def sha256_of(parts: Iterable[NDArray[Any]]) -> str:
+    """Hash of an array's values as little-endian bytes in C order, given whole or by its rows."""
+    digest = hashlib.sha256()
+    for part in parts:
+        digest.update(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).data)
+    return digest.hexdigest()
 
 
 def _abandoned(partial: Path) -> bool:

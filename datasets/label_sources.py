@@ -13,9 +13,9 @@ from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import LabelStore, MaskBit, StoredScene
+from datasets.label_store import GridFrame, LabelStore, MaskBit, StoredScene
 from datasets.samples import Target
-from datasets.taxonomy import IGNORE_ID
+from datasets.taxonomy import IGNORE_ID, Taxonomy
 
 
 class LabelSource(Protocol):
@@ -64,15 +64,31 @@ class GroundTruth:
 class PseudoLabels:
     """The trusted voxels of a label store, weighted by their calibrated confidence.
 
-    ``only_visible`` keeps the voxels that a camera sees, the ones a camera student can learn.
+    Args:
+        only_visible: keep the voxels that a camera sees, the ones a camera student can learn.
+        expect_grid, expect_taxonomy, expect_frame: of the network that shall learn them.
+
+    Raises:
+        SetupError: the store cannot be read, is not as expected, or holds no finished scene.
     """
 
     def __init__(
-        self, store: Path, *, only_visible: bool = True, expect_grid: VoxelGrid | None = None
+        self,
+        store: Path,
+        *,
+        only_visible: bool = True,
+        expect_grid: VoxelGrid | None = None,
+        expect_taxonomy: Taxonomy | None = None,
+        expect_frame: GridFrame = "ego",
     ) -> None:
         self.path = store
         self.bits = MaskBit.TRUSTED | (MaskBit.CAMERA_VISIBLE if only_visible else 0)
-        opened = LabelStore.open(store, expect_grid=expect_grid)
+        opened = LabelStore.open(
+            store,
+            expect_grid=expect_grid,
+            expect_taxonomy=expect_taxonomy,
+            expect_frame=expect_frame,
+        )
         self.scenes = opened.scene_ids()
         if not self.scenes:
             raise SetupError(f"{store}: the store holds no finished scene")
@@ -102,6 +118,7 @@ class PseudoLabels:
         return Target(
             semantics=labels.semantics,
             weight=np.where(usable, self.levels[labels.confidence], np.float32(0)),
+            flow=None if labels.flow is None else labels.flow.astype(np.float32),
             human=False,
         )
 

@@ -1,12 +1,14 @@
 """The store of pseudo-labels: zarr format 3, one group per scene, one writer and one commit each.
 
-Layout, format version 1::
+Layout::
 
     labels.zarr/               root attributes: the ``StoreHeader``
       scenes/<scene id>/       visible only with the attribute ``committed`` (written last)
         semantics, confidence, mask        (T, X, Y, Z) uint8
         hits, passes                       (T, X, Y, Z) uint8, saturating; optional
-        timestamp_us (T,) int64, T_global_ego (T, 4, 4) float64
+        flow                               (T, X, Y, Z, 2) float16 m/s; where the header says so
+        timestamp_us (T,) int64
+        T_global_ego (T, 4, 4) float64, or T_global_lidar where the grid lies in the LiDAR's frame
         attributes: frame tokens, counts, hash of inputs, sha256 of every array's values
       quarantine/<scene id>/   attributes: why the scene has no labels
 
@@ -19,15 +21,13 @@ the time or the place goes into a store. No consolidated metadata, no lock.
 ``confidence`` holds indices into the header's table of levels, and is 0 where the mask says that
 neither LiDAR nor a camera observed the voxel: nothing may use a label there.
 
-Legend: T frames of a scene; X forward, Y left, Z up.
+Legend: T frames of a scene; X, Y, Z axes of the grid (``GridFrame``).
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
@@ -50,18 +50,21 @@ from datasets.atomic_groups import (
 )
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import VoxelGrid
+from datasets.store_header import FORMAT, FORMAT_VERSIONS, StoreHeader, difference
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from datasets.voxel_labels import (
     VOXEL_ARRAYS,
     FrameLabels,
+    GridFrame,
     MaskBit,
     SceneLabels,
     check_scene_id,
+    pose_array,
 )
 
 __all__ = [
-    "FORMAT_VERSION",
     "FrameLabels",
+    "GridFrame",
     "LabelStore",
     "MaskBit",
     "SceneLabels",
@@ -69,69 +72,7 @@ __all__ = [
     "StoredScene",
 ]
 
-FORMAT = "occupancy-labels"
-FORMAT_VERSION = 1
 ZSTD_LEVEL = 5
-EGO_FRAME = "ego at the LiDAR key-frame: X forward, Y left, Z up"
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class StoreHeader:
-    """What holds for every scene of a store.
-
-    Attributes:
-        levels: P(label is right) of each confidence level, ascending, 0..1.
-        licence: licence of the source data.
-        provenance: JSON values: whatever determined the labels (weights hash, resolved
-            configuration, code version, calibration, source), nothing of the machine.
-        run_id: hash of the above; a store takes scenes of one run only.
-
-    Raises:
-        ValueError: the levels are not 1..256 ascending probabilities, or there is no run id.
-    """
-
-    grid: VoxelGrid
-    taxonomy: Taxonomy
-    levels: tuple[float, ...]
-    licence: str
-    provenance: dict[str, Any]
-    run_id: str
-    frame: str = EGO_FRAME
-
-    def __post_init__(self) -> None:
-        v = np.asarray(self.levels, np.float64)
-        if not (
-            1 <= v.size <= 256 and (v >= 0).all() and (v <= 1).all() and (v[1:] > v[:-1]).all()
-        ):
-            raise ValueError(f"levels must be 1..256 ascending values in 0..1: {self.levels}")
-        if not self.run_id:
-            raise ValueError("the run id is empty")
-
-    def to_json(self) -> dict[str, Any]:
-        return {
-            "format": FORMAT,
-            "format_version": FORMAT_VERSION,
-            "run_id": self.run_id,
-            "frame": self.frame,
-            "grid": self.grid.to_json(),
-            "taxonomy": self.taxonomy.to_json(),
-            "levels": list(self.levels),
-            "licence": self.licence,
-            "provenance": self.provenance,
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> StoreHeader:
-        """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
-        return cls(
-            grid=VoxelGrid.from_json(data["grid"]),
-            taxonomy=Taxonomy.from_json(data["taxonomy"]),
-            levels=tuple(float(v) for v in data["levels"]),
-            licence=str(data["licence"]),
-            provenance=dict(data["provenance"]),
-            run_id=str(data["run_id"]),
-            frame=str(data["frame"]),
-        )
 
 
 class StoredScene:
@@ -139,18 +80,18 @@ class StoredScene:
 
     Attributes:
         timestamps_us: (T,) int64.
-        T_global_ego: (T, 4, 4) float64, metres.
+        T_global_grid: (T, 4, 4) float64, metres; of the frame that the store's grid lies in.
         attributes: counts, checksums and tokens as stored.
     """
 
-    def __init__(self, path: Path, attributes: dict[str, Any]) -> None:
+    def __init__(self, path: Path, attributes: dict[str, Any], frame: GridFrame) -> None:
         self.path = path
         self.attributes = attributes
         self.scene_id = path.name
         self.frame_tokens: tuple[str, ...] = tuple(attributes["frame_tokens"])
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self.timestamps_us: NDArray[np.int64] = self._read("timestamp_us", ...)
-        self.T_global_ego: NDArray[np.float64] = self._read("T_global_ego", ...)
+        self.T_global_grid: NDArray[np.float64] = self._read(pose_array(frame), ...)
 
     def __getstate__(self) -> dict[str, Any]:
         # zarr's event loop does not travel between processes
@@ -172,7 +113,7 @@ class StoredScene:
         return FrameLabels(
             token=self.frame_tokens[k],
             timestamp_us=int(self.timestamps_us[k]),
-            T_global_ego=self.T_global_ego[k],
+            T_global_grid=self.T_global_grid[k],
             **voxels,
         )
 
@@ -190,7 +131,8 @@ class StoredScene:
             SceneError: an array cannot be read or differs.
         """
         for name, sha256 in self._checksums.items():
-            if sha256_of(self._read(name, ...)) != sha256:
+            frames = range(len(self)) if name in VOXEL_ARRAYS else [...]
+            if sha256_of(self._read(name, k) for k in frames) != sha256:
                 raise SceneError(where=f"scene {self.scene_id}", rule=f"{name} was altered on disk")
 
     @property
@@ -236,12 +178,19 @@ class LabelStore:
         return cls(path, header)
 
     @classmethod
-    def open(cls, path: Path, *, expect_grid: VoxelGrid | None = None) -> LabelStore:
+    def open(
+        cls,
+        path: Path,
+        *,
+        expect_grid: VoxelGrid | None = None,
+        expect_taxonomy: Taxonomy | None = None,
+        expect_frame: GridFrame | None = None,
+    ) -> LabelStore:
         """Open an existing store.
 
         Raises:
             SetupError: it is missing, not a label store, of another format version, damaged, or
-                its grid is not the expected one.
+                its grid, its classes or the frame that the grid lies in is not the expected one.
         """
         path = Path(path)
         if not path.is_dir():
@@ -254,9 +203,10 @@ class LabelStore:
             raise SetupError(f"label store {path}: damaged zarr.json: {error}") from error
         if attributes.get("format") != FORMAT:
             raise SetupError(f"label store {path}: not a label store (another kind of zarr group)")
-        if (version := attributes.get("format_version")) != FORMAT_VERSION:
+        if (version := attributes.get("format_version")) not in FORMAT_VERSIONS:
+            known = " and ".join(str(v) for v in FORMAT_VERSIONS)
             raise SetupError(
-                f"label store {path}: format version {version}, this code reads {FORMAT_VERSION}"
+                f"label store {path}: format version {version}, this code reads {known}"
             )
         try:
             header = StoreHeader.from_json(attributes)
@@ -267,6 +217,16 @@ class LabelStore:
             raise SetupError(
                 f"label store {path}: its grid is {_describe(header.grid)}, "
                 f"expected {_describe(expect_grid)}"
+            )
+        if expect_taxonomy is not None and header.taxonomy != expect_taxonomy:
+            raise SetupError(
+                f"label store {path}: its classes are {header.taxonomy.name}, "
+                f"expected {expect_taxonomy.name}"
+            )
+        if expect_frame is not None and header.frame != expect_frame:
+            raise SetupError(
+                f"label store {path}: its voxels lie in the {header.frame} frame, "
+                f"expected the {expect_frame} frame"
             )
         return cls(path, header)
 
@@ -282,10 +242,8 @@ class LabelStore:
             return cls.create(path, header)
         store = cls.open(path, expect_grid=header.grid)
         if store.header.run_id != header.run_id:
-            difference = _difference(store.header.to_json(), header.to_json())
-            raise SetupError(
-                f"label store {path}: made by another job ({difference}); name a new place"
-            )
+            what = difference(store.header, header)
+            raise SetupError(f"label store {path}: made by another job ({what}); name a new place")
         sweep_partial(path)
         return store
 
@@ -306,27 +264,17 @@ class LabelStore:
         attributes = self._attributes(scene_id)
         if attributes is None:
             raise KeyError(f"label store {self.path} has no scene {scene_id}")
-        return StoredScene(self.path / "scenes" / scene_id, attributes)
+        return StoredScene(self.path / "scenes" / scene_id, attributes, self.header.frame)
 
     def write_scene(self, labels: SceneLabels) -> None:
         """Write and commit a scene. Where another writer was first, its scene stays.
 
         Raises:
-            ValueError: another grid, an unknown class id, or a confidence beyond the levels.
+            ValueError: another grid or frame, flow is there or not against the header, an unknown
+                class id, a confidence beyond the levels, or a velocity that is not finite.
             OSError: the disk is full or gone; nothing becomes visible.
         """
-        grid = self.header.grid.shape
-        if labels.semantics.shape[1:] != grid:
-            raise ValueError(f"{labels.scene_id}: grid {labels.semantics.shape[1:]}, not {grid}")
-        known = (labels.semantics < self.header.taxonomy.n_classes) | (
-            labels.semantics == IGNORE_ID
-        )
-        if not known.all():
-            raise ValueError(
-                f"{labels.scene_id}: class id {labels.semantics[~known][0]} is unknown"
-            )
-        if (top := int(labels.confidence.max())) >= len(self.header.levels):
-            raise ValueError(f"{labels.scene_id}: {top} is beyond {len(self.header.levels)} levels")
+        self._check(labels)
         if labels.scene_id not in self:
             partial = new_partial(self.path, labels.scene_id)
             try:
@@ -336,6 +284,25 @@ class LabelStore:
             finally:
                 remove_folder(partial)
         self._clear_quarantine(labels.scene_id)
+
+    def _check(self, labels: SceneLabels) -> None:
+        """Raises ``ValueError`` for labels that do not fit the header."""
+        header, scene_id = self.header, labels.scene_id
+        grid = header.grid.shape
+        if labels.semantics.shape[1:] != grid:
+            raise ValueError(f"{scene_id}: grid {labels.semantics.shape[1:]}, not {grid}")
+        if labels.frame != header.frame:
+            raise ValueError(f"{scene_id}: in the {labels.frame} frame, not {header.frame}")
+        if (labels.flow is not None) != header.flow:
+            raise ValueError(f"{scene_id}: flow is {'absent' if header.flow else 'unexpected'}")
+        for k, semantics in enumerate(labels.semantics):  # a frame may be 40 MB
+            known = (semantics < header.taxonomy.n_classes) | (semantics == IGNORE_ID)
+            if not known.all():
+                raise ValueError(f"{scene_id}: class id {semantics[~known][0]} is unknown")
+            if (top := int(labels.confidence[k].max())) >= len(header.levels):
+                raise ValueError(f"{scene_id}: {top} is beyond {len(header.levels)} levels")
+            if labels.flow is not None and not np.isfinite(labels.flow[k]).all():
+                raise ValueError(f"{scene_id}: frame {k}: a velocity is not finite")
 
     def quarantine(self, scene_id: str, reason: str, detail: str) -> None:
         """Note why a scene has no labels. A later ``write_scene`` clears the note."""
@@ -386,10 +353,12 @@ def _write_arrays(folder: Path, labels: SceneLabels, n_classes: int) -> None:
             shards=array.shape if name in VOXEL_ARRAYS else None,
             compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
             fill_value=0,
-            dimension_names=("t", "x", "y", "z") if name in VOXEL_ARRAYS else None,
+            dimension_names=("t", "x", "y", "z", "v")[: array.ndim]
+            if name in VOXEL_ARRAYS
+            else None,
             zarr_format=3,
         )[...] = array
-        sha256[name] = sha256_of(array)
+        sha256[name] = sha256_of([array])
     mask = labels.mask
     counts: dict[str, Any] = {"frames": len(labels), "voxels": mask.size}
     for bit in MaskBit:
@@ -419,27 +388,6 @@ def _vacant(path: Path) -> bool:
         return False
     names = {p.name for p in path.iterdir() if not p.name.startswith(".zarr.json.")}
     return names <= {"scenes"} and not any(subfolders(path / "scenes"))
-
-
-def _difference(there: dict[str, Any], here: dict[str, Any]) -> str:
-    """What tells two headers apart, in a few words."""
-    a, b = _flat(there), _flat(json.loads(json.dumps(here)))
-    keys = [k for k in sorted(a.keys() | b.keys()) if k != "run_id" and a.get(k) != b.get(k)]
-    shown = [f"{k} {_short(a.get(k))} there, {_short(b.get(k))} here" for k in keys or ["run_id"]]
-    return "; ".join(shown[:3]) + (f"; and {len(shown) - 3} more" if len(shown) > 3 else "")
-
-
-def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
-    """Nested JSON as dotted names -> plain values."""
-    if not isinstance(value, dict) or not value:
-        return {prefix: value}
-    dot = "." if prefix else ""
-    return {k: v for name, x in value.items() for k, v in _flat(x, prefix + dot + name).items()}
-
-
-def _short(value: Any) -> str:
-    text = "nothing" if value is None else str(value)
-    return text if len(text) <= 40 else text[:37] + "..."
 
 
 def _describe(grid: VoxelGrid) -> str:

@@ -1,6 +1,7 @@
 """Voxel labels of frames and scenes with their confidence, mask and LiDAR evidence.
 
-Legend: T frames of a scene; X forward, Y left, Z up, in each frame's own ego frame.
+Legend: T frames of a scene; X, Y, Z axes of the voxel grid, which lies in each frame's own ego
+frame (X forward, Y left, Z up), or along the axes of its key LiDAR (``GridFrame``).
 """
 
 from __future__ import annotations
@@ -8,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,13 @@ from numpy.typing import NDArray
 from datasets.geometry.transforms import Transform
 
 Voxels = NDArray[np.uint8]
-VOXEL_ARRAYS = ("semantics", "confidence", "mask", "hits", "passes")
-"""Names of the (T, X, Y, Z) arrays of a scene; the last two are optional."""
+VOXEL_ARRAYS = ("semantics", "confidence", "mask", "hits", "passes", "flow")
+"""Names of the (T, X, Y, Z) arrays of a scene, ``flow`` with a further axis; from ``hits`` on they
+are optional."""
+
+GridFrame = Literal["ego", "lidar"]
+"""Where a voxel grid lies: in the ego frame of the LiDAR key-frame, or in that of the key LiDAR
+itself, with its origin and its own axes (nuScenes: X right, Y forward, Z up)."""
 
 _SCENE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
@@ -39,23 +45,27 @@ class MaskBit(enum.IntFlag):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FrameLabels:
-    """Labels of one frame, in its own ego frame.
+    """Labels of one frame.
 
     Attributes:
+        T_global_grid: pose of the frame that the grid lies in (``GridFrame``), metres.
         semantics: (X, Y, Z) uint8 class ids.
         confidence: (X, Y, Z) uint8 index into the header's levels.
         mask: (X, Y, Z) uint8 ``MaskBit``.
         hits, passes: (X, Y, Z) uint8 LiDAR rays that ended in, or went through, the voxel.
+        flow: (X, Y, Z, 2) float16, velocity over ground of what is in the voxel, m/s along x and
+            y of the grid; 0 where its class cannot move.
     """
 
     token: str
     timestamp_us: int
-    T_global_ego: Transform
+    T_global_grid: Transform
     semantics: Voxels
     confidence: Voxels
     mask: Voxels
     hits: Voxels | None = None
     passes: Voxels | None = None
+    flow: NDArray[np.float16] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -64,8 +74,10 @@ class SceneLabels:
 
     Attributes:
         timestamps_us: (T,) int64.
-        T_global_ego: (T, 4, 4) float64, metres.
+        T_global_grid: (T, 4, 4) float64, metres.
         semantics, confidence, mask, hits, passes: (T, X, Y, Z) uint8, see ``FrameLabels``.
+        flow: (T, X, Y, Z, 2) float16.
+        frame: that the grid lies in.
         inputs: the source's fingerprint of the scene they were made from.
 
     Raises:
@@ -76,12 +88,14 @@ class SceneLabels:
     scene_id: str
     frame_tokens: tuple[str, ...]
     timestamps_us: NDArray[np.int64]
-    T_global_ego: NDArray[np.float64]
+    T_global_grid: NDArray[np.float64]
     semantics: Voxels
     confidence: Voxels
     mask: Voxels
     hits: Voxels | None = None
     passes: Voxels | None = None
+    flow: NDArray[np.float16] | None = None
+    frame: GridFrame = "ego"
     inputs: str = ""
 
     def __post_init__(self) -> None:
@@ -93,12 +107,14 @@ class SceneLabels:
             raise ValueError(f"scene {self.scene_id}: hits and passes come together")
         if self.semantics.ndim != 4:
             raise ValueError(f"scene {self.scene_id}: semantics has shape {self.semantics.shape}")
+        voxels = (T, *self.semantics.shape[1:])
         want: dict[str, tuple[tuple[int, ...], type]] = {
             "timestamp_us": ((T,), np.int64),
-            "T_global_ego": ((T, 4, 4), np.float64),
+            pose_array(self.frame): ((T, 4, 4), np.float64),
+            "flow": ((*voxels, 2), np.float16),
         }
         for name, array in self.arrays().items():
-            shape, dtype = want.get(name, ((T, *self.semantics.shape[1:]), np.uint8))
+            shape, dtype = want.get(name, (voxels, np.uint8))
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(
                     f"scene {self.scene_id}: {name} is {array.dtype} {array.shape}, "
@@ -113,9 +129,14 @@ class SceneLabels:
         voxels = {name: getattr(self, name) for name in VOXEL_ARRAYS}
         return {
             "timestamp_us": self.timestamps_us,
-            "T_global_ego": self.T_global_ego,
+            pose_array(self.frame): self.T_global_grid,
             **{name: array for name, array in voxels.items() if array is not None},
         }
+
+
+def pose_array(frame: GridFrame) -> str:
+    """Name of the array of a scene's ``T_global_grid`` in the store."""
+    return f"T_global_{frame}"
 
 
 def check_scene_id(scene_id: str) -> None:

@@ -39,8 +39,8 @@ class Teacher:
         fast: convolutions and linear layers in bfloat16 (geometry, pooling and the sparse encoder
             stay in float32), compiled on CUDA. Otherwise float32 throughout, equal to the network
             itself within float32 noise, without TF32.
-        flips: predict each frame also mirrored in x, in y and in both, and average the
-            probabilities: four times the work.
+        flips: predict each frame also mirrored in x, in y and in both, and average probabilities
+            and velocities: four times the work.
     """
 
     def __init__(
@@ -62,25 +62,51 @@ class Teacher:
             if isinstance(module, Lift | PullViewTransform):
                 module.geometry.clear()
 
+    @property
+    def has_flow(self) -> bool:
+        """Whether it predicts velocities as well."""
+        return self.preset.network.head.flow
+
     @torch.inference_mode()
     def predict(self, inputs: ModelInputs) -> Tensor:
         """(B, X, Y, Z, K) float32 logits in the frame of the inputs.
 
         With flips: log of the mean probability, which is a logit as good as any.
         """
+        return self._predict(inputs, with_flow=False)[0]
+
+    @torch.inference_mode()
+    def predict_with_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """What ``predict`` gives, and velocities (B, X, Y, Z, 2) float32, m/s along x and y of the
+        frame of the inputs.
+
+        Raises:
+            ValueError: this network predicts no flow.
+        """
+        logits, flow = self._predict(inputs, with_flow=True)
+        assert flow is not None
+        return logits, flow
+
+    def _predict(self, inputs: ModelInputs, *, with_flow: bool) -> tuple[Tensor, Tensor | None]:
         inputs = inputs.to(self.device)
         if not self.flips:
-            return self._logits(inputs)
+            return self._run(inputs, with_flow)
         mean: Tensor | None = None
+        mean_flow: Tensor | None = None
         for x, y in MIRRORS:
-            mirrored = self._logits(inputs.mirrored(x=x, y=y))
+            logits, flow = self._run(inputs.mirrored(x=x, y=y), with_flow)
             axes = [axis for axis, on in ((1, x), (2, y)) if on]
-            probability = mirrored.softmax(dim=-1).flip(axes)
+            probability = logits.softmax(dim=-1).flip(axes)
             mean = probability if mean is None else mean.add_(probability)
+            if flow is not None:
+                flow = flow.flip(axes) * flow.new_tensor([1.0 - 2 * x, 1.0 - 2 * y])
+                mean_flow = flow if mean_flow is None else mean_flow.add_(flow)
         assert mean is not None
-        return mean.div_(len(MIRRORS)).log_()
+        if mean_flow is not None:
+            mean_flow.div_(len(MIRRORS))
+        return mean.div_(len(MIRRORS)).log_(), mean_flow
 
-    def _logits(self, inputs: ModelInputs) -> Tensor:
+    def _run(self, inputs: ModelInputs, with_flow: bool) -> tuple[Tensor, Tensor | None]:
         with ExitStack() as stack:
             if self.fast:
                 stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
@@ -88,8 +114,10 @@ class Teacher:
                 stack.enter_context(
                     torch.backends.cudnn.flags(enabled=True, deterministic=True, allow_tf32=False)
                 )
-            logits: Tensor = self.network(inputs)
-        return logits.float()
+            if with_flow:
+                logits, flow = self.network.logits_and_flow(inputs)
+                return logits.float(), flow.float()
+            return self.network(inputs).float(), None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

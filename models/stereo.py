@@ -92,6 +92,15 @@ class StereoStudent(nn.Module):
         logits: Tensor = self.occ_head(self.bev(inputs))
         return logits
 
+    def logits_and_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """The logits of ``forward``, and velocities (B, X, Y, Z, 2) in m/s along x and y.
+
+        Raises:
+            ValueError: the head predicts no flow.
+        """
+        features = self.occ_head.features(self.bev(inputs))
+        return self.occ_head.logits(features), self.occ_head.flow(features)
+
     def bev(self, inputs: ModelInputs) -> Tensor:
         """BEV features in the augmented ego frame, (B, C, Y, X)."""
         return self.bev_and_depth(inputs)[0]

@@ -35,7 +35,7 @@ from datasets.benchmarks.catalogue import benchmark as benchmark_named
 from datasets.benchmarks.conversion import Conversion, Prediction
 from datasets.benchmarks.truth import Truth
 from datasets.errors import AutolabelError, SetupError
-from datasets.frames import Scene, SceneSource, earlier_frames, points_in_ego
+from datasets.frames import Scene, SceneSource, earlier_frames, in_lidar_frame, points_in_ego
 from datasets.geometry.transforms import apply, inverse
 from datasets.inputs import collate, prepare_frame
 from datasets.label_store import LabelStore, MaskBit
@@ -45,9 +45,7 @@ from datasets.metrics.openoccupancy import OpenOccupancyScore
 from datasets.metrics.rays import RayScore, ray_origins
 from datasets.sources.opening import SOURCES, open_source
 from datasets.taxonomy import Taxonomy
-from models.camera import CameraStudent
 from models.checkpoint import load_checkpoint
-from models.fusion import FusionTeacher
 from models.inference import Teacher
 
 
@@ -212,7 +210,7 @@ def main() -> int:
             return 0
         header = store.header
         conversion = Conversion(
-            benchmark, f"label store {args.store}", header.grid, header.taxonomy, "ego"
+            benchmark, f"label store {args.store}", header.grid, header.taxonomy, header.frame
         )
         source, levels = open_source(args.source, args.root, past_sweeps=0), header.levels
         predictions = stored_labels(store, source)
@@ -302,6 +300,7 @@ def stored_labels(store: LabelStore, source: SceneSource) -> Iterator[Prediction
                 scene=scene,
                 k=k,
                 semantics=labels.semantics,
+                flow=None if labels.flow is None else labels.flow.astype(np.float32),
                 confidence=labels.confidence,
                 mask=labels.mask,
             )
@@ -316,15 +315,13 @@ def predicted_labels(teacher: Teacher, source: SceneSource, split: str) -> Itera
 
 @torch.inference_mode()
 def predict(teacher: Teacher, source: SceneSource, scene: Scene, k: int) -> Prediction:
-    spec, network = teacher.preset.inputs, teacher.network
+    spec = teacher.preset.inputs
     earlier = earlier_frames(scene.frames, k, spec.past_frames)
     inputs = collate([prepare_frame(source, scene.frames[k], spec, earlier)])
     flow = None
-    if isinstance(network, FusionTeacher | CameraStudent) and network.config.head.flow:
-        if teacher.fast or teacher.flips:
-            raise SetupError("a network with flow is evaluated without --fast and --flips")
-        logits, velocity = network.logits_and_flow(inputs.to(teacher.device))
-        flow = velocity[0].float().cpu().numpy()
+    if teacher.has_flow:
+        logits, velocity = teacher.predict_with_flow(inputs)
+        flow = velocity[0].cpu().numpy()
     else:
         logits = teacher.predict(inputs)
     labels = logits[0].argmax(-1).to(torch.uint8).cpu().numpy()
@@ -333,7 +330,8 @@ def predict(teacher: Teacher, source: SceneSource, scene: Scene, k: int) -> Pred
 
 def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> None:
     totals, frames = dict[str, LidarAgreement](), 0
-    free = store.header.taxonomy.free_id
+    header, free = store.header, store.header.taxonomy.free_id
+    comparable = (header.grid, header.frame) == (occ3d_nuscenes.GRID, occ3d_nuscenes.FRAME)
     for scene_id in store.scene_ids():
         scene = store.scene(scene_id)
         for frame in source.scene(scene_id).frames:
@@ -346,13 +344,15 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
                 "trusted labels": occupied & ((labels.mask & MaskBit.TRUSTED) > 0),
             }
             path = occ3d_nuscenes.labels_path(root, scene_id, frame.token)
-            if path.exists():
+            if comparable and path.exists():
                 layers["ground truth"] = occ3d_nuscenes.read_labels(path).semantics != free
+            if header.frame == "lidar":
+                frame = in_lidar_frame(frame)
             points = points_in_ego(source, frame, key_with_vehicle=True)[:, :3]
             origin = frame.lidar.T_ego_lidar[:3, 3]
             frames += 1
             for name, voxels in layers.items():
-                agreement = lidar_agreement(voxels, points, origin, store.header.grid)
+                agreement = lidar_agreement(voxels, points, origin, header.grid)
                 print(f"{scene_id} frame {frame.token}, {name}: {agreement}")
                 totals[name] = totals[name] + agreement if name in totals else agreement
     for name, agreement in totals.items():

@@ -80,6 +80,7 @@ def make_store(
     *,
     taxonomy: Taxonomy = OCC3D_NUSCENES,
     level: NDArray[np.uint8] | None = None,
+    flow: NDArray[np.float16] | None = None,
     scene_id: str | None = None,
 ) -> Path:
     scene = scene_of(city)
@@ -90,6 +91,7 @@ def make_store(
         licence="CC0-1.0",
         provenance={},
         run_id="test",
+        flow=flow is not None,
     )
     seen = np.uint8(MaskBit.TRUSTED | MaskBit.LIDAR_OBSERVED)
     LabelStore.create(path, header).write_scene(
@@ -97,10 +99,11 @@ def make_store(
             scene_id=scene_id or scene.scene_id,
             frame_tokens=tuple(f.token for f in scene.frames),
             timestamps_us=np.array([f.timestamp_us for f in scene.frames]),
-            T_global_ego=np.stack([f.T_global_ego for f in scene.frames]),
+            T_global_grid=np.stack([f.T_global_ego for f in scene.frames]),
             semantics=semantics,
             confidence=np.full(semantics.shape, 2, np.uint8) if level is None else level,
             mask=np.full(semantics.shape, seen),
+            flow=flow,
         )
     )
     return path
@@ -229,6 +232,15 @@ def test_openocc_is_scored_along_rays_from_a_folder_of_its_own(
     assert scores["rays"]["RayIoU"] == 100.0 and "OccScore" not in scores["rays"]
     assert scores["masks"] == ["all", "trusted"]
     assert "has no mask" in printed and "flow is not predicted" in printed
+
+    flow = np.zeros((2, *occ3d_nuscenes.GRID.shape, 2), np.float16)
+    flow[..., 1] = 0.5
+    store = make_store(
+        tmp_path / "f.zarr", city, np.stack(semantics), taxonomy=OPENOCC_FLOW, flow=flow
+    )
+    scores, _ = run(monkeypatch, capsys, tmp_path, "--store", store, "--root", city, *truth_folder)
+    assert scores["rays"]["RayIoU"] == 100.0
+    assert scores["rays"]["mAVE [m/s]"] == pytest.approx(0.5)
 
 
 def test_flow_of_a_network_enters_mave_and_occ_score(city: Path) -> None:

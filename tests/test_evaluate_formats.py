@@ -90,7 +90,7 @@ def score(
             scene_id=case.scene.scene_id,
             frame_tokens=tuple(f.token for f in frames),
             timestamps_us=np.array([f.timestamp_us for f in frames]),
-            T_global_ego=np.stack([f.T_global_ego for f in frames]),
+            T_global_grid=np.stack([f.T_global_ego for f in frames]),
             semantics=semantics,
             confidence=np.ones(semantics.shape, np.uint8),
             mask=np.full(semantics.shape, MaskBit.TRUSTED | MaskBit.LIDAR_OBSERVED, np.uint8),

@@ -11,12 +11,12 @@ from torch import Tensor, nn
 
 from datasets.inputs import ModelInputs
 from models.inference import Teacher, agreement, fold_batch_norms, keep_freed_memory
-from models.presets import build_network, preset
+from models.presets import Preset, build_network, preset
 
 
-def trained(name: str) -> nn.Module:
+def trained(which: str | Preset) -> nn.Module:
     """A network whose batch norms do something."""
-    network = build_network(preset(name).network)
+    network = build_network((preset(which) if isinstance(which, str) else which).network)
     g = torch.Generator().manual_seed(0)
     for module in network.modules():
         if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d):
@@ -94,6 +94,56 @@ def test_flips_average_probabilities() -> None:
     torch.testing.assert_close(
         flipped.predict(inputs).softmax(-1), torch.stack(views).mean(0), rtol=1e-4, atol=1e-5
     )
+
+
+def with_flow(name: str) -> Preset:
+    plain = preset(name)
+    return replace(
+        plain, network=replace(plain.network, head=replace(plain.network.head, flow=True))
+    )
+
+
+class Driving(Sided):
+    """Sees the point drive away from the origin, faster along x than along y."""
+
+    def logits_and_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        logits = self(inputs)
+        assert inputs.points is not None
+        velocity = 3 * inputs.points[0][0, :2].sign() * torch.tensor([2.0, 1.0])
+        return logits, velocity * logits[..., 1:]
+
+
+def test_flips_turn_velocities_back_before_they_are_averaged() -> None:
+    points = (torch.tensor([[1.5, 0.5, 0.0, 0.0, 0.0]]),)
+    inputs = replace(random_inputs(preset("city_tiny").inputs), points=points)
+    flying = with_flow("city_tiny")
+    for flips in (False, True):
+        teacher = Teacher(Driving(), flying, flips=flips)  # type: ignore[arg-type]
+        logits, flow = teacher.predict_with_flow(inputs)
+        torch.testing.assert_close(logits.softmax(-1), teacher.predict(inputs).softmax(-1))
+        torch.testing.assert_close(flow[0, 3, 2, 0], torch.tensor([18.0, 9.0]))
+        assert flow.count_nonzero() == 2
+
+
+def test_flow_is_the_networks_exact_and_fast() -> None:
+    flying = with_flow("city_tiny")
+    network, inputs = trained(flying), random_inputs(flying.inputs)
+    with torch.inference_mode():
+        logits, flow = network.logits_and_flow(inputs)  # type: ignore[operator]
+    got_logits, got_flow = Teacher(network, flying).predict_with_flow(inputs)
+    assert (got_logits - logits).abs().max() <= 1e-4 + 1e-5 * logits.abs().max()
+    assert (got_flow - flow).abs().max() <= 1e-4 + 1e-5 * flow.abs().max()
+    fast = Teacher(network, flying, fast=True).predict_with_flow(inputs)[1]
+    assert fast.dtype == torch.float32 and not torch.equal(fast, got_flow)
+    assert (fast - flow).abs().max() < 0.05 * flow.abs().max()
+
+
+def test_networks_without_flow_say_so() -> None:
+    network, plain = trained("camera_tiny"), preset("camera_tiny")
+    teacher = Teacher(network, plain)
+    assert not teacher.has_flow and Teacher(network, with_flow("camera_tiny")).has_flow
+    with pytest.raises(ValueError, match="predicts no flow"):
+        teacher.predict_with_flow(random_inputs(plain.inputs))
 
 
 def test_agreement_counts_classes_and_confidence() -> None:

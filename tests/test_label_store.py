@@ -10,6 +10,8 @@ import signal
 import subprocess
 import sys
 import time
+import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -22,7 +24,14 @@ from torch.utils.data import DataLoader, Dataset
 from datasets.atomic_groups import new_partial
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoredScene, StoreHeader
+from datasets.label_store import (
+    GridFrame,
+    LabelStore,
+    MaskBit,
+    SceneLabels,
+    StoredScene,
+    StoreHeader,
+)
 from datasets.taxonomy import OCC3D_NUSCENES
 
 GRID = VoxelGrid(min_m=(-2.0, -2.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(8, 6, 4))
@@ -48,20 +57,26 @@ def scene(
     grid: VoxelGrid = GRID,
     seed: int = 0,
     evidence: bool = False,
+    flow: bool = False,
+    frame: GridFrame = "ego",
 ) -> SceneLabels:
     rng = np.random.default_rng(seed)
     shape = (frames, *grid.shape)
     counts = rng.integers(0, 256, (2, *shape), dtype=np.uint8)
+    velocities = rng.normal(0, 20, (*shape, 2)).astype(np.float16)
+    velocities[rng.random(shape) < 0.5] = -0.0
     return SceneLabels(
         scene_id=scene_id,
         frame_tokens=tuple(f"{scene_id}-{i}" for i in range(frames)),
         timestamps_us=np.arange(frames, dtype=np.int64) * 500_000 + 1_533_000_000_000_000,
-        T_global_ego=rng.normal(size=(frames, 4, 4)),
+        T_global_grid=rng.normal(size=(frames, 4, 4)),
         semantics=rng.integers(0, 18, shape, dtype=np.uint8),
         confidence=rng.integers(0, 4, shape, dtype=np.uint8),
         mask=rng.integers(0, 16, shape, dtype=np.uint8),
         hits=counts[0] if evidence else None,
         passes=counts[1] if evidence else None,
+        flow=velocities if flow else None,
+        frame=frame,
     )
 
 
@@ -74,19 +89,19 @@ def tree(folder: Path) -> dict[str, bytes]:
 def assert_equal(stored: StoredScene, labels: SceneLabels) -> None:
     assert stored.frame_tokens == labels.frame_tokens
     np.testing.assert_array_equal(stored.timestamps_us, labels.timestamps_us)
-    np.testing.assert_array_equal(stored.T_global_ego, labels.T_global_ego)
+    np.testing.assert_array_equal(stored.T_global_grid, labels.T_global_grid)
     for k in range(len(labels)):
         frame = stored.frame(k)
         assert (frame.token, frame.timestamp_us) == (
             labels.frame_tokens[k],
             labels.timestamps_us[k],
         )
-        for name in ("semantics", "confidence", "mask", "hits", "passes"):
+        for name in ("semantics", "confidence", "mask", "hits", "passes", "flow"):
             want, got = getattr(labels, name), getattr(frame, name)
             assert (want is None) == (got is None)
             if want is not None:
-                assert got.dtype == np.uint8
-                np.testing.assert_array_equal(got, want[k])
+                assert got.dtype == want.dtype
+                assert got.tobytes() == want[k].tobytes()
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -95,6 +110,8 @@ def assert_equal(stored: StoredScene, labels: SceneLabels) -> None:
     frames=st.integers(1, 4),
     seed=st.integers(0, 2**32 - 1),
     evidence=st.booleans(),
+    flow=st.booleans(),
+    frame=st.sampled_from(["ego", "lidar"]),
 )
 def test_what_is_written_is_read(
     tmp_path_factory: pytest.TempPathFactory,
@@ -102,13 +119,16 @@ def test_what_is_written_is_read(
     frames: int,
     seed: int,
     evidence: bool,
+    flow: bool,
+    frame: GridFrame,
 ) -> None:
     grid = VoxelGrid(min_m=(0.0, 0.0, 0.0), size_m=(1.0, 1.0, 1.0), shape=shape)
-    labels = scene(frames=frames, grid=grid, seed=seed, evidence=evidence)
+    labels = scene(frames=frames, grid=grid, seed=seed, evidence=evidence, flow=flow, frame=frame)
     path = tmp_path_factory.mktemp("store") / "labels.zarr"
-    LabelStore.create(path, header(grid=grid)).write_scene(labels)
-    store = LabelStore.open(path, expect_grid=grid)
-    assert store.header == header(grid=grid)
+    written = header(grid=grid, flow=flow, frame=frame)
+    LabelStore.create(path, written).write_scene(labels)
+    store = LabelStore.open(path, expect_grid=grid, expect_frame=frame)
+    assert store.header == written
     assert store.scene_ids() == ("scene-0001",)
     stored = store.scene("scene-0001")
     stored.verify()
@@ -116,11 +136,12 @@ def test_what_is_written_is_read(
     assert stored.index_of(labels.frame_tokens[-1]) == frames - 1
 
 
-def test_equal_labels_give_equal_bytes_and_nothing_is_left_over(tmp_path: Path) -> None:
+@pytest.mark.parametrize("flow", [False, True])
+def test_equal_labels_give_equal_bytes_and_nothing_is_left_over(tmp_path: Path, flow: bool) -> None:
     for name in ("a", "elsewhere/b"):
-        store = LabelStore.create(tmp_path / name, header())
+        store = LabelStore.create(tmp_path / name, header(flow=flow))
         for scene_id in ("s1", "s2"):
-            store.write_scene(scene(scene_id))
+            store.write_scene(scene(scene_id, flow=flow))
     assert tree(tmp_path / "a") == tree(tmp_path / "elsewhere/b")
     assert sorted(p.name for p in (tmp_path / "a").iterdir()) == ["scenes", "zarr.json"]
 
@@ -198,10 +219,10 @@ from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
 from test_label_store import header, scene
 from datasets.label_store import LabelStore
-store = LabelStore.open_or_create(Path({path!r}), header())
+store = LabelStore.open_or_create(Path({path!r}), header(flow=True))
 print("ready", flush=True)
 for i in range(10**6):
-    store.write_scene(scene(f"s{{i:06d}}", frames=6, seed=i))
+    store.write_scene(scene(f"s{{i:06d}}", frames=6, seed=i, flow=True))
 """
 
 
@@ -223,7 +244,7 @@ def test_killed_writer_leaves_no_visible_scene_or_exact_bytes(tmp_path: Path) ->
         writer.wait()
         writer.stdout.close()
         leftovers += len(list(path.glob(".partial/*")))
-        store = LabelStore.open_or_create(path, header())
+        store = LabelStore.open_or_create(path, header(flow=True))
         assert not (path / ".partial").exists()
         ids = store.scene_ids()
         assert ids
@@ -231,7 +252,7 @@ def test_killed_writer_leaves_no_visible_scene_or_exact_bytes(tmp_path: Path) ->
         for scene_id in ids:
             stored = store.scene(scene_id)
             stored.verify()
-            assert_equal(stored, scene(scene_id, frames=6, seed=int(scene_id[1:])))
+            assert_equal(stored, scene(scene_id, frames=6, seed=int(scene_id[1:]), flow=True))
     assert leftovers, "no writer was killed while it wrote"
 
 
@@ -254,9 +275,10 @@ def edit_root(path: Path, **changes: object) -> None:
 @pytest.mark.parametrize(
     ("changes", "says"),
     [
-        ({"format_version": 2}, "format version 2, this code reads 1"),
+        ({"format_version": 3}, "format version 3, this code reads 1 and 2"),
         ({"format_version": None}, "format version None"),
         ({"format": "pictures"}, "another kind of zarr group"),
+        ({"frame": "camera"}, "damaged attributes: ValueError: unknown frame 'camera'"),
         ({"grid": {}}, "damaged attributes: KeyError"),
         ({"taxonomy": 3}, "damaged attributes: TypeError"),
         ({"levels": [0.5, 0.1]}, "damaged attributes: ValueError"),
@@ -294,6 +316,45 @@ def test_other_grid_is_refused(tmp_path: Path) -> None:
     other = VoxelGrid(min_m=GRID.min_m, size_m=(0.25, 0.5, 0.5), shape=GRID.shape)
     with pytest.raises(SetupError, match="its grid is 8x6x4 of"):
         LabelStore.open(tmp_path / "a", expect_grid=other)
+
+
+def test_other_frame_is_refused(tmp_path: Path) -> None:
+    LabelStore.create(tmp_path / "a", header(frame="lidar"))
+    with pytest.raises(SetupError, match="lie in the lidar frame, expected the ego frame"):
+        LabelStore.open(tmp_path / "a", expect_frame="ego")
+    with pytest.raises(ValueError, match="unknown frame 'camera'"):
+        header(frame="camera")
+
+
+VERSION_1 = {  # as the first release wrote it
+    "format": "occupancy-labels",
+    "format_version": 1,
+    "run_id": "run-1",
+    "frame": "ego at the LiDAR key-frame: X forward, Y left, Z up",
+    "grid": {"min_m": [-2.0, -2.0, -1.0], "size_m": [0.5, 0.5, 0.5], "shape": [8, 6, 4]},
+    "taxonomy": OCC3D_NUSCENES.to_json(),
+    "levels": [0.0, 0.5, 0.9, 0.99],
+    "licence": "CC0",
+    "provenance": {"config": {"min_confidence": 0.5}, "weights": "ab" * 32},
+}
+
+
+def test_stores_in_the_ego_frame_without_flow_stay_version_1(tmp_path: Path) -> None:
+    LabelStore.create(tmp_path / "a", header()).write_scene(scene())
+    document = json.loads((tmp_path / "a/zarr.json").read_text())
+    assert json.dumps(document["attributes"]) == json.dumps(VERSION_1)
+    assert (tmp_path / "a/scenes/scene-0001/T_global_ego").is_dir()
+    again = LabelStore.open_or_create(tmp_path / "a", header())
+    assert_equal(again.scene("scene-0001"), scene())
+
+
+@pytest.mark.parametrize("new", [{"frame": "lidar"}, {"flow": True}])
+def test_older_code_does_not_take_new_stores_for_what_it_knows(
+    tmp_path: Path, new: dict[str, object]
+) -> None:
+    LabelStore.create(tmp_path / "a", header(**new))
+    document = json.loads((tmp_path / "a/zarr.json").read_text())
+    assert document["attributes"]["format_version"] == 2
 
 
 def test_same_run_continues_and_another_job_is_refused(tmp_path: Path) -> None:
@@ -345,8 +406,28 @@ def test_labels_that_do_not_fit_the_store_are_refused(tmp_path: Path) -> None:
     labels.semantics[0, 0, 0, 0] = 18
     with pytest.raises(ValueError, match="class id 18"):
         store.write_scene(labels)
+    with pytest.raises(ValueError, match="in the lidar frame, not ego"):
+        store.write_scene(scene(frame="lidar"))
+    with pytest.raises(ValueError, match="flow is unexpected"):
+        store.write_scene(scene(flow=True))
     assert store.scene_ids() == ()
     assert not (tmp_path / "a/.partial").exists()
+
+
+def test_flow_that_does_not_fit_the_store_is_refused(tmp_path: Path) -> None:
+    store = LabelStore.create(tmp_path / "a", header(flow=True))
+    with pytest.raises(ValueError, match="flow is absent"):
+        store.write_scene(scene())
+    labels = scene(flow=True)
+    assert labels.flow is not None
+    with pytest.raises(ValueError, match="flow is float32"):
+        replace(labels, flow=labels.flow.astype(np.float32))
+    with pytest.raises(ValueError, match=r"flow is float16 \(3, 8, 6, 4\)"):
+        replace(labels, flow=labels.flow[..., 0])
+    labels.flow[1, 0, 0, 0, 1] = np.inf
+    with pytest.raises(ValueError, match="frame 1: a velocity is not finite"):
+        store.write_scene(labels)
+    assert store.scene_ids() == ()
 
 
 @pytest.mark.parametrize("scene_id", ["", ".hidden", "../up", "a/b", "-x", "x" * 201])
@@ -355,15 +436,48 @@ def test_scene_ids_that_are_no_folder_names_are_refused(scene_id: str) -> None:
         scene(scene_id)
 
 
-def test_a_flipped_bit_on_disk_is_noticed(tmp_path: Path) -> None:
-    store = LabelStore.create(tmp_path / "a", header())
-    store.write_scene(scene())
-    shard = tmp_path / "a/scenes/scene-0001/semantics/c/0/0/0/0"
+@pytest.mark.parametrize("array", ["semantics", "flow"])
+def test_a_flipped_bit_on_disk_is_noticed(tmp_path: Path, array: str) -> None:
+    store = LabelStore.create(tmp_path / "a", header(flow=True))
+    store.write_scene(scene(flow=True))
+    (shard,) = (p for p in (tmp_path / f"a/scenes/scene-0001/{array}/c").rglob("*") if p.is_file())
     data = bytearray(shard.read_bytes())
     data[40] ^= 1
     shard.write_bytes(bytes(data))
-    with pytest.raises(SceneError, match="semantics"):
+    with pytest.raises(SceneError, match=array):
         store.scene("scene-0001").verify()
+
+
+def test_memory_for_frames_of_ten_million_voxels_is_bounded(tmp_path: Path) -> None:
+    fine = VoxelGrid(min_m=(-51.2, -51.2, -5.0), size_m=(0.2,) * 3, shape=(512, 512, 40))
+    T, shape = 4, (4, *fine.shape)
+    flow = np.zeros((*shape, 2), np.float16)
+    flow[:, 100:200, 100:200, 10:20] = 1.5
+    labels = SceneLabels(
+        scene_id="s",
+        frame_tokens=("a", "b", "c", "d"),
+        timestamps_us=np.arange(T),
+        T_global_grid=np.zeros((T, 4, 4)),
+        semantics=np.full(shape, 17, np.uint8),
+        confidence=np.full(shape, 3, np.uint8),
+        mask=np.full(shape, 7, np.uint8),
+        flow=flow,
+        frame="lidar",
+    )
+    whole = sum(array.nbytes for array in labels.arrays().values())
+    store = LabelStore.create(tmp_path / "a", header(grid=fine, frame="lidar", flow=True))
+    tracemalloc.start()
+    store.write_scene(labels)
+    writing = tracemalloc.get_traced_memory()[1]
+    tracemalloc.reset_peak()
+    scene = store.scene("s")
+    scene.verify()
+    frame = scene.frame(1)
+    reading = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    np.testing.assert_array_equal(frame.flow, labels.flow[1])
+    assert writing < 1.5 * whole
+    assert reading < 0.75 * whole
 
 
 class Frames(Dataset[torch.Tensor]):

@@ -14,12 +14,12 @@ from torch import Tensor, nn
 
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
 from autolabel.labeling import LabelingConfig, label_scene, store_header
-from datasets.errors import SceneError, SetupError
+from datasets.errors import SceneError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
 from datasets.inputs import InputSpec, ModelInputs
-from datasets.label_store import LabelStore, MaskBit, SceneLabels
+from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels
 from datasets.taxonomy import OCC3D_NUSCENES
 from models import presets
 from models.checkpoint import LoadedModel
@@ -37,8 +37,10 @@ class Ground:
     name = "ground"
     licence = "CC0"
 
-    def __init__(self, *, frames: int = 2, lidar: bool = True, past: int = 1) -> None:
-        self.frames, self.lidar, self.past = frames, lidar, past
+    def __init__(
+        self, *, frames: int = 2, lidar: bool = True, past: int = 1, lidar_yaw: float = 0.0
+    ) -> None:
+        self.frames, self.lidar, self.past, self.lidar_yaw = frames, lidar, past, lidar_yaw
 
     def scene_ids(self, split: str) -> tuple[str, ...]:
         return ("s1",)
@@ -66,7 +68,7 @@ class Ground:
             LidarSweep(
                 path=Path("sweep.bin"),
                 timestamp_us=k * 500_000 - i * 50_000,
-                T_ego_lidar=from_yaw(0.0, (-3.0 * i, 0.0, SENSOR_M[2])),
+                T_ego_lidar=from_yaw(self.lidar_yaw, (-3.0 * i, 0.0, SENSOR_M[2])),
             )
             for i in range(self.past + 1)
         ]
@@ -98,26 +100,45 @@ class Ground:
 
 
 class Stub(nn.Module):
-    """Says road in the ground layer and free above, with a fixed margin; a car to the left."""
+    """Says road in the ground layer and free above, with a fixed margin; a car to the left.
 
-    def __init__(self, margin: float = 4.0, value: float = 0.0) -> None:
+    Everything moves at ``speed`` where the network has flow.
+    """
+
+    def __init__(
+        self, margin: float = 4.0, value: float = 0.0, *, car: bool = True, speed: float = 1.5
+    ) -> None:
         super().__init__()
         self.margin = nn.Parameter(torch.tensor(margin))
-        self.value = value
+        self.value, self.car, self.speed = value, car, speed
 
     def forward(self, inputs: ModelInputs) -> Tensor:
         logits = torch.full((len(inputs.images), *GRID.shape, 18), self.value)
         logits[..., 2:, FREE] += self.margin
         logits[..., :2, ROAD] += self.margin
-        logits[:, 28:32, 24:28, 2:4, CAR] += 2 * self.margin
+        if self.car:
+            logits[:, 28:32, 24:28, 2:4, CAR] += 2 * self.margin
         return logits
 
+    def logits_and_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        velocity = torch.tensor([self.speed, -0.1])
+        return self(inputs), velocity.expand(len(inputs.images), *GRID.shape, 2)
 
-def teacher(module: nn.Module | None = None, *, lidar: bool = True) -> LoadedModel:
+
+def teacher(
+    module: nn.Module | None = None,
+    *,
+    lidar: bool = True,
+    frame: GridFrame = "ego",
+    grid: VoxelGrid = GRID,
+    flow: bool = False,
+) -> LoadedModel:
+    tiny = presets.preset("city_tiny")
     preset = replace(
-        presets.preset("city_tiny"),
-        grid=GRID,
-        inputs=InputSpec(height=32, width=64, lidar=lidar, past_sweeps=1),
+        tiny,
+        grid=grid,
+        inputs=InputSpec(height=32, width=64, lidar=lidar, past_sweeps=1, frame=frame),
+        network=replace(tiny.network, head=replace(tiny.network.head, flow=flow)),
     )
     module = module or Stub()
     return LoadedModel(
@@ -152,7 +173,7 @@ def test_labels_carry_the_teachers_classes_and_the_frames_poses() -> None:
     labels = label()
     assert labels.frame_tokens == ("s1-0", "s1-1")
     np.testing.assert_array_equal(labels.timestamps_us, [0, 500_000])
-    np.testing.assert_allclose(labels.T_global_ego[1], from_yaw(0.1, (1, 0, 0)))
+    np.testing.assert_allclose(labels.T_global_grid[1], from_yaw(0.1, (1, 0, 0)))
     assert (labels.semantics[:, 28:32, 24:28, 2:4] == CAR).all()
     assert (labels.semantics[..., :2] == ROAD).all()
     assert set(np.unique(labels.semantics)) == {FREE, CAR, ROAD}
@@ -288,12 +309,69 @@ def test_bad_configuration_is_refused(values: dict[str, Any]) -> None:
         LabelingConfig(**values)
 
 
-def test_a_teacher_in_the_lidar_frame_is_refused_before_anything_is_labelled() -> None:
-    model = teacher()
-    spec = replace(model.preset.inputs, frame="lidar")
-    model = replace(model, preset=replace(model.preset, inputs=spec))
-    with pytest.raises(SetupError, match="LiDAR frame, as OpenOccupancy"):
-        label(model=model)
+IN_LIDAR = VoxelGrid(min_m=(-10.0, -10.0, -2.6), size_m=GRID.size_m, shape=GRID.shape)
+"""``GRID`` seen from the sensor, which stands 1.6 m above the ego frame's origin."""
+
+
+def turned(ego: NDArray[Any]) -> NDArray[Any]:
+    """(T, X, Y, Z) of the ego frame seen by a LiDAR whose x points right and y forward."""
+    return ego.swapaxes(1, 2)[:, ::-1]
+
+
+def test_a_teacher_in_the_lidar_frame_labels_along_the_lidars_axes() -> None:
+    source = Ground(lidar_yaw=-np.pi / 2)
+    stub = Stub(car=False)
+    ego = label(source, teacher(stub))
+    lidar = label(source, teacher(stub, frame="lidar", grid=IN_LIDAR))
+    assert (ego.frame, lidar.frame) == ("ego", "lidar")
+    for k, frame in enumerate(source.scene("s1").frames):
+        assert frame.lidar is not None
+        np.testing.assert_allclose(
+            lidar.T_global_grid[k], frame.T_global_ego @ frame.lidar.T_ego_lidar
+        )
+    for which in (MaskBit.LIDAR_OBSERVED, MaskBit.CAMERA_VISIBLE):
+        there, here = turned(bit(ego, which)), bit(lidar, which)
+        assert (there == here).mean() > 0.99  # rays along the edges of voxels fall on either side
+        assert (bit(ego, which) == here).mean() < 0.95
+
+
+def test_labels_in_the_lidar_frame_fit_their_store_and_no_other(tmp_path: Path) -> None:
     calibration, config = Calibration.uncalibrated(18), LabelingConfig()
-    with pytest.raises(SetupError, match="LiDAR frame, as OpenOccupancy"):
-        store_header(model, calibration, config, source="ground", licence="CC0")
+    model = teacher(frame="lidar")
+    header = store_header(model, calibration, config, source="ground", licence="CC0")
+    in_ego = store_header(teacher(), calibration, config, source="ground", licence="CC0")
+    assert header.frame == "lidar" and header.run_id != in_ego.run_id
+    LabelStore.create(tmp_path / "lidar", header).write_scene(label(model=model))
+    labels = LabelStore.open(tmp_path / "lidar", expect_frame="lidar").scene("s1").frame(1)
+    np.testing.assert_allclose(labels.T_global_grid, label(model=model).T_global_grid[1])
+    with pytest.raises(ValueError, match="in the lidar frame, not ego"):
+        LabelStore.create(tmp_path / "ego", in_ego).write_scene(label(model=model))
+
+
+def test_a_frame_without_lidar_has_no_lidar_frame() -> None:
+    with pytest.raises(SceneError, match="no LiDAR"):
+        label(Ground(lidar=False), teacher(lidar=False, frame="lidar"))
+
+
+def test_flow_is_kept_where_the_class_can_move(tmp_path: Path) -> None:
+    model = teacher(flow=True)
+    labels = label(model=model)
+    car = labels.semantics == CAR
+    assert labels.flow is not None and labels.flow.dtype == np.float16
+    np.testing.assert_array_equal(labels.flow[car], np.float16([[1.5, -0.1]] * int(car.sum())))
+    assert not labels.flow[~car].any()
+    assert label().flow is None
+    calibration, config = Calibration.uncalibrated(18), LabelingConfig()
+    header = store_header(model, calibration, config, source="ground", licence="CC0")
+    assert header.flow
+    store = LabelStore.create(tmp_path / "labels.zarr", header)
+    store.write_scene(labels)
+    stored = store.scene("s1").frame(1).flow
+    assert stored is not None
+    np.testing.assert_array_equal(stored, labels.flow[1])
+
+
+@pytest.mark.parametrize("speed", [float("nan"), 1e6])
+def test_a_velocity_that_a_store_cannot_hold_is_the_scenes_fault(speed: float) -> None:
+    with pytest.raises(SceneError, match="not finite"):
+        label(model=teacher(Stub(speed=speed), flow=True))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,10 +13,11 @@ from one_camera_log import SPEC, OneCameraLog, labels, write_truth
 
 from datasets.augmentation import Augmentation
 from datasets.benchmarks.occ3d_nuscenes import GRID
+from datasets.benchmarks.openoccupancy import GRID as OPENOCCUPANCY_GRID
 from datasets.errors import SceneError, SetupError
 from datasets.inputs import InputSpec, collate, prepare_frame
 from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
-from datasets.taxonomy import OCC3D_NUSCENES
+from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW
 from datasets.training_sets import (
     FrameSet,
     GroundTruth,
@@ -93,6 +95,18 @@ def test_frames_of_different_camera_counts_are_not_batched() -> None:
         collate([inputs, other])
 
 
+def store_header(**changes: Any) -> StoreHeader:
+    fields: dict[str, Any] = {
+        "grid": GRID,
+        "taxonomy": OCC3D_NUSCENES,
+        "levels": (0.5, 0.9),
+        "licence": "none",
+        "provenance": {},
+        "run_id": "x",
+    }
+    return StoreHeader(**(fields | changes))
+
+
 def test_pseudo_labels_weigh_trusted_visible_voxels_by_confidence(tmp_path: Path) -> None:
     semantics, _ = labels()
     mask = np.zeros((1, *GRID.shape), np.uint8)
@@ -101,21 +115,12 @@ def test_pseudo_labels_weigh_trusted_visible_voxels_by_confidence(tmp_path: Path
     mask[0, 2] = MaskBit.CAMERA_VISIBLE
     confidence = np.zeros_like(mask)
     confidence[0, :3] = 1
-    header = StoreHeader(
-        grid=GRID,
-        taxonomy=OCC3D_NUSCENES,
-        levels=(0.5, 0.9),
-        licence="none",
-        provenance={},
-        run_id="x",
-    )
-    store = LabelStore.create(tmp_path / "s.zarr", header)
-    store.write_scene(
+    LabelStore.create(tmp_path / "s.zarr", store_header()).write_scene(
         SceneLabels(
             scene_id="a",
             frame_tokens=("t0",),
             timestamps_us=np.array([0]),
-            T_global_ego=np.eye(4)[None],
+            T_global_grid=np.eye(4)[None],
             semantics=semantics[None],
             confidence=confidence,
             mask=mask,
@@ -133,11 +138,49 @@ def test_pseudo_labels_weigh_trusted_visible_voxels_by_confidence(tmp_path: Path
         PseudoLabels(tmp_path / "s.zarr").target(OneCameraLog().scene("a").frames[1])
 
 
-def test_an_empty_store_cannot_be_learned_from(tmp_path: Path) -> None:
-    header = StoreHeader(
-        grid=GRID, taxonomy=OCC3D_NUSCENES, levels=(0.5,), licence="", provenance={}, run_id="x"
+@pytest.mark.parametrize(
+    ("expected", "says"),
+    [
+        ({"expect_grid": OPENOCCUPANCY_GRID}, "its grid is 200x200x16"),
+        ({"expect_taxonomy": OPENOCC_FLOW}, "its classes are occ3d-nuscenes, expected openocc"),
+        ({"expect_frame": "lidar"}, "lie in the ego frame, expected the lidar frame"),
+    ],
+)
+def test_pseudo_labels_of_another_kind_than_the_network_are_refused(
+    tmp_path: Path, expected: dict[str, Any], says: str
+) -> None:
+    LabelStore.create(tmp_path / "s.zarr", store_header())
+    with pytest.raises(SetupError, match=says):
+        PseudoLabels(tmp_path / "s.zarr", **expected)
+    LabelStore.create(tmp_path / "lidar.zarr", store_header(frame="lidar"))
+    with pytest.raises(SetupError, match="lie in the lidar frame"):
+        PseudoLabels(tmp_path / "lidar.zarr")
+
+
+def test_flow_of_a_store_is_learned_mirrored_like_the_labels(tmp_path: Path) -> None:
+    semantics, _ = labels()
+    flow = np.zeros((1, *GRID.shape, 2), np.float16)
+    flow[0, 10, 20, 3] = (2.5, -1.25)
+    LabelStore.create(tmp_path / "s.zarr", store_header(flow=True)).write_scene(
+        SceneLabels(
+            scene_id="a",
+            frame_tokens=("t0",),
+            timestamps_us=np.array([0]),
+            T_global_grid=np.eye(4)[None],
+            semantics=semantics[None],
+            confidence=np.zeros((1, *GRID.shape), np.uint8),
+            mask=np.zeros((1, *GRID.shape), np.uint8),
+            flow=flow,
+        )
     )
-    LabelStore.create(tmp_path / "s.zarr", header)
+    target = PseudoLabels(tmp_path / "s.zarr").target(OneCameraLog().scene("a").frames[0])
+    mirrored = target.mirrored(x=True, y=False)
+    assert mirrored.flow is not None and mirrored.flow.dtype == np.float32
+    assert mirrored.flow[-11, 20, 3].tolist() == [-2.5, -1.25]
+
+
+def test_an_empty_store_cannot_be_learned_from(tmp_path: Path) -> None:
+    LabelStore.create(tmp_path / "s.zarr", store_header())
     with pytest.raises(SetupError, match="no finished scene"):
         PseudoLabels(tmp_path / "s.zarr")
 

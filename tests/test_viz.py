@@ -101,7 +101,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Path:
             scene_id="scene-a",
             frame_tokens=("first", "second"),
             timestamps_us=np.array([1, 2]),
-            T_global_ego=np.stack([np.eye(4)] * 2),
+            T_global_grid=np.stack([np.eye(4)] * 2),
             semantics=semantics,
             confidence=np.full(semantics.shape, 1, np.uint8),
             mask=mask,

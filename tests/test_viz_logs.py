@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from test_folder_source import edit_json, write_log
+from test_folder_source import LIDAR_AT, edit_json, write_log
 from waymo_log import segment, write_records
 
 from datasets.benchmarks import occ3d_nuscenes
@@ -17,7 +17,8 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.geometry.transforms import inverse
+from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.sources.folder import FolderSource
 from datasets.sources.opening import open_source
 from datasets.sources.waymo.source import WaymoSource
@@ -36,7 +37,7 @@ def road() -> np.ndarray:
     return semantics
 
 
-def write_store(path: Path, source: SceneSource, kind: str) -> Path:
+def write_store(path: Path, source: SceneSource, kind: str, *, frame: GridFrame = "ego") -> Path:
     """A store of one scene of a log: road everywhere."""
     (scene_id,) = source.scene_ids("all")
     frames = source.scene(scene_id).frames
@@ -47,6 +48,7 @@ def write_store(path: Path, source: SceneSource, kind: str) -> Path:
         licence="none",
         provenance={"source": kind} if kind else {},
         run_id="test",
+        frame=frame,
     )
     semantics = np.stack([road()] * len(frames))
     LabelStore.create(path, header).write_scene(
@@ -54,10 +56,11 @@ def write_store(path: Path, source: SceneSource, kind: str) -> Path:
             scene_id=scene_id,
             frame_tokens=tuple(f.token for f in frames),
             timestamps_us=np.array([f.timestamp_us for f in frames]),
-            T_global_ego=np.array([f.T_global_ego for f in frames]),
+            T_global_grid=np.array([f.T_global_ego for f in frames]),
             semantics=semantics,
             confidence=np.ones_like(semantics),
             mask=np.full_like(semantics, MaskBit.TRUSTED),
+            frame=frame,
         )
     )
     return path
@@ -127,6 +130,20 @@ def test_store_of_a_waymo_log_is_drawn_over_its_five_cameras(tmp_path: Path) -> 
     other = open_source("waymo", tmp_path / "log", past_sweeps=0)
     (view, *_) = other.scene("x").frames[1].cameras
     np.testing.assert_array_equal(frame.pictures[0].rgb, other.read_image(view))
+
+
+def test_labels_in_the_lidar_frame_are_seen_by_cameras_and_points_from_there(
+    tmp_path: Path,
+) -> None:
+    source = FolderSource(write_log(tmp_path / "log"), past_sweeps=0)
+    store = write_store(tmp_path / "labels.zarr", source, "folder", frame="lidar")
+    frame = ReviewSession(StoredLabels(store), source).frame("a", 1)
+    (picture,) = frame.pictures
+    expected = inverse(LIDAR_AT) @ source.scene("a").frames[1].cameras[0].T_ego_camera
+    np.testing.assert_allclose(picture.view.T_ego_camera, expected, atol=1e-9)
+    assert frame.points_m is not None
+    np.testing.assert_allclose(frame.points_m[:, 1], 14.1, atol=1e-4)  # the wall ahead
+    assert frame.notes == ("the voxels lie along the LiDAR's axes, which need not look forward",)
 
 
 def test_named_kind_of_log_wins_over_the_stores(tmp_path: Path) -> None:

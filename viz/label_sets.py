@@ -64,13 +64,12 @@ class StoredLabels:
         SetupError: the store is missing, damaged or of another format version.
     """
 
-    frame = "ego"
-
     def __init__(self, path: Path) -> None:
         self._store = LabelStore.open(path)
         header = self._store.header
         self.what, self.name = f"label store {path}", path.name
         self.grid, self.taxonomy, self.levels = header.grid, header.taxonomy, header.levels
+        self.frame: str = header.frame
         self.source = str(header.provenance.get("source", ""))
         """Kind of the log that was labelled; empty where the store does not tell."""
 
@@ -141,7 +140,7 @@ def _as_labels(truth: Truth, frame: Frame) -> FrameLabels:
     return FrameLabels(
         token=frame.token,
         timestamp_us=frame.timestamp_us,
-        T_global_ego=frame.T_global_ego,
+        T_global_grid=frame.T_global_ego,
         semantics=truth.semantics,
         confidence=np.zeros(truth.grid.shape, np.uint8),
         mask=mask,
