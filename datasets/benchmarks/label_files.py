@@ -17,8 +17,6 @@ from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
 from datasets.errors import SceneError
-from datasets.geometry.grid import VoxelGrid
-from datasets.taxonomy import IGNORE_ID
 
 _WIDEST = 8  # bytes of one value
 _HEADER = 4096
@@ -139,43 +137,3 @@ def velocities(name: str, values: NDArray[Any]) -> NDArray[np.float32]:
     if not np.isfinite(out).all():
         raise ValueError(f"{name}: a velocity is not finite")
     return out
-
-
-def scattered(
-    rows_xyz: NDArray[Any], classes: NDArray[Any], grid: VoxelGrid
-) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.int64]]:
-    """Dense labels from rows of occupied voxels, as OpenOccupancy's authors read them.
-
-    Class 0 (noise) becomes 255 and absent voxels become 0. Of several rows in one voxel the class
-    with the most rows wins, the lowest id where they tie (noise counts as 255).
-
-    Args:
-        rows_xyz: (N, 3) voxel indices.
-        classes: (N,) ids.
-
-    Returns:
-        semantics (X, Y, Z); the row-major positions (M,) of the labelled voxels; and for each
-        the first of the rows that gave it its class (M,).
-
-    Raises:
-        ValueError: an index is not in the grid, or a class is not a whole number in 0..255.
-    """
-    n = np.array(grid.shape)
-    index = np.empty((len(rows_xyz), 3), np.int64)
-    for axis, name in enumerate("xyz"):
-        index[:, axis] = whole(f"{name} index", rows_xyz[:, axis], 0, int(n[axis]) - 1)
-    ids = class_ids("class", classes)
-    ids[ids == 0] = IGNORE_ID
-    voxels, rows = grid.flat(index), np.arange(len(ids))
-    owner = np.empty(grid.n_voxels, np.int64)  # only the voxels of rows are ever touched
-    owner[voxels] = rows
-    if not np.array_equal(owner[voxels], rows):
-        pairs, rows, votes = np.unique(voxels * 256 + ids, return_index=True, return_counts=True)
-        voxels = pairs // 256
-        order = np.lexsort((-(pairs % 256), votes, voxels))  # the winner last in its voxel
-        voxels, rows = voxels[order], rows[order]
-        last = np.append(voxels[1:] != voxels[:-1], True)
-        voxels, rows = voxels[last], rows[last]
-    semantics = np.zeros(grid.shape, np.uint8)
-    semantics.reshape(-1)[voxels] = ids[rows]
-    return semantics, voxels, rows

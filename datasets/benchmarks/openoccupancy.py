@@ -16,8 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.benchmarks.label_files import naming, read_rows, scattered, velocities, write_rows
+from datasets.benchmarks.label_files import naming, read_rows, velocities, write_rows
 from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.voxel_rows import dense_labels
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID, OPENOCCUPANCY
 
@@ -44,7 +45,7 @@ def read_labels(path: Path) -> Truth:
     """
     with naming(path, "an OpenOccupancy label file"):
         rows = read_rows(path, (4, 7))
-        semantics, voxels, kept = scattered(rows[:, 2::-1], rows[:, -1], GRID)
+        semantics, voxels, kept = dense_labels(rows, (2, 1, 0), rows.shape[1] - 1, GRID)
         flow = None
         if rows.shape[1] == 7:
             flow = np.zeros((*GRID.shape, 2), np.float32)

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -70,7 +71,7 @@ LEARNING_MAP: dict[int, str | None] = {
 """Original label -> class, None where it is not scored (semantic-kitti.yaml of the authors)."""
 
 NOT_SCORED_ON_DISK = 1
-_UNKNOWN = -1
+_UNKNOWN = 254
 
 
 def labels_path(root: Path, sequence: int, frame: int) -> Path:
@@ -85,15 +86,16 @@ def read_labels(path: Path) -> Truth:
         SceneError: one is missing or not of its exact size, or a label is not SemanticKITTI's.
     """
     with naming(path, "a SemanticKITTI voxel label file"):
-        raw = np.frombuffer(_bytes_of(path, 2 * GRID.n_voxels), "<u2")
-        ids = _READ[raw]
-        if ids.min() == _UNKNOWN:
+        raw = np.frombuffer(_bytes_of(path, 2 * GRID.n_voxels), "<u2").astype(np.uint16, copy=False)
+        ids, all_known = _looked_up(_READ, raw)
+        if not all_known:
             raise ValueError(f"label {raw[ids == _UNKNOWN][0]} is unknown")
+        unobserved = read_bits(path.with_suffix(".invalid"))
         return Truth(
             grid=GRID,
             taxonomy=TAXONOMY,
-            semantics=ids.astype(np.uint8).reshape(GRID.shape),
-            mask_lidar=~read_bits(path.with_suffix(".invalid")),
+            semantics=ids.reshape(GRID.shape),
+            mask_lidar=np.logical_not(unobserved, out=unobserved),
         )
 
 
@@ -136,8 +138,18 @@ def _bytes_of(path: Path, size: int) -> bytes:
     return path.read_bytes()
 
 
-def _tables() -> tuple[NDArray[np.int16], NDArray[np.uint16]]:
-    read = np.full(1 << 16, _UNKNOWN, np.int16)
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _looked_up(table: NDArray[np.uint8], raw: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], bool]:
+    """``table[raw]``, which numpy does by way of 64-bit indices; is nothing ``_UNKNOWN``?"""
+    out, all_known = np.empty(raw.size, np.uint8), True
+    for i in range(raw.size):
+        out[i] = table[raw[i]]
+        all_known &= out[i] != _UNKNOWN
+    return out, all_known
+
+
+def _tables() -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
+    read = np.full(1 << 16, _UNKNOWN, np.uint8)
     written = np.full(256, NOT_SCORED_ON_DISK, "<u2")
     for raw, name in reversed(LEARNING_MAP.items()):
         read[raw] = IGNORE_ID if name is None else TAXONOMY.id_of(name)

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.benchmarks.label_files import naming, read_rows, scattered, write_rows
+from datasets.benchmarks.label_files import naming, read_rows, write_rows
 from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.voxel_rows import dense_labels
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID, SURROUNDOCC
 
@@ -41,7 +42,7 @@ def read_labels(path: Path) -> Truth:
     """
     with naming(path, "a SurroundOcc label file"):
         rows = read_rows(path, (4,))
-        semantics, _, _ = scattered(rows[:, :3], rows[:, 3], GRID)
+        semantics, _, _ = dense_labels(rows, (0, 1, 2), 3, GRID)
         return Truth(grid=GRID, taxonomy=TAXONOMY, semantics=semantics)
 
 
