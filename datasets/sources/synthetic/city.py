@@ -22,7 +22,7 @@ from tqdm import tqdm
 
 from datasets.errors import SetupError
 
-GENERATOR_VERSION = 1
+GENERATOR_VERSION = 2
 MARKER = "city.json"
 _SPLITS = ("labeled", "unlabeled", "val")
 _FIRST_NAME = {"labeled": 2001, "unlabeled": 4001, "val": 6001}  # above nuScenes' own numbers

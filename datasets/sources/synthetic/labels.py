@@ -27,8 +27,8 @@ from datasets.sources.synthetic.shapes import Mesh
 from datasets.sources.synthetic.tracing import Stage
 
 GROUND_SPACING_M = 0.2
-SURFACE_SPACING_M = 0.16
-MIN_PASSES = 3
+SURFACE_SPACING_M = 0.15
+MIN_PASSES = 7
 _ABOVE_M = 7.5  # no voxel grid reaches higher above the highest ground
 
 _FLAT = tuple(TAXONOMY.id_of(n) for n in ("driveable_surface", "other_flat", "sidewalk", "terrain"))
@@ -36,7 +36,7 @@ _FLAT = tuple(TAXONOMY.id_of(n) for n in ("driveable_surface", "other_flat", "si
 
 def _class_weights() -> NDArray[np.float32]:
     small = {"traffic_cone": 8.0, "pedestrian": 4.0, "bicycle": 4.0, "motorcycle": 3.0}
-    small |= {"others": 3.0, "barrier": 3.0, "manmade": 1.5, "vegetation": 1.5}
+    small |= {"others": 3.0, "barrier": 3.0, "manmade": 2.0, "vegetation": 4.0}
     flat = {"driveable_surface": 1.0, "other_flat": 1.0, "sidewalk": 1.0, "terrain": 1.0}
     return np.array([(small | flat).get(n, 2.0) for n in TAXONOMY.names], np.float32)
 
@@ -65,6 +65,7 @@ def _of_mesh(mesh: Mesh, below_m: float = np.inf) -> SurfaceSamples:
         classes=mesh.classes[low],
         colours=mesh.colours[low],
         finishes=mesh.finishes[low],
+        styles=mesh.styles[low],
     )
     points, face, area = mesh.surface_samples(SURFACE_SPACING_M)
     classes = mesh.classes[face]
@@ -161,10 +162,27 @@ def _stride(views: Sequence[PinholeView]) -> int:
     return max(1, int(focal * GRID.size_m[0] / 57))
 
 
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _mark(points: Any, T: Any, lo: Any, size: Any, hit: Any) -> None:
+    nx, ny, nz = hit.shape
+    for r in range(points.shape[0]):
+        x, y, z = points[r, 0], points[r, 1], points[r, 2]
+        i = int(np.floor((T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3] - lo[0]) / size[0]))
+        if i < 0 or i >= nx:
+            continue
+        j = int(np.floor((T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3] - lo[1]) / size[1]))
+        if j < 0 or j >= ny:
+            continue
+        k = int(np.floor((T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3] - lo[2]) / size[2]))
+        if 0 <= k < nz:
+            hit[i, j, k] = True
+
+
 def observed_labels(
     semantics: NDArray[np.uint8],
     near_sweeps: Sequence[tuple[NDArray[np.float64], NDArray[np.float64]]],
-    other_returns: Sequence[NDArray[np.float64]],
+    still_returns: Sequence[NDArray[np.float32]],
+    T_ego_scene: Transform,
     views: Sequence[PinholeView],
 ) -> Truth:
     """Occ3D labels of a frame from the true occupancy.
@@ -173,8 +191,10 @@ def observed_labels(
         semantics: (X, Y, Z) true classes.
         near_sweeps: origin (3,) and returns (N, 3) of the key sweep and sweeps within half a
             second, frame's ego, metres. Their rays tell what is free.
-        other_returns: (N, 3) returns of sweeps from the whole drive: surfaces accumulate, free
-            space does not, since things move.
+        still_returns: (N, 3) returns, scene frame, of what stands still, from the whole drive and
+            from the way before and after it: surfaces accumulate, free space does not, since
+            things move.
+        T_ego_scene: scene to the frame's ego.
         views: the frame's cameras.
 
     Returns:
@@ -191,8 +211,8 @@ def observed_labels(
         hits, passes = lidar_evidence(origin, ends, GRID)
         hit |= hits > 0
         passed += passes
-    for ends in other_returns:
-        hit.ravel()[GRID.flat(GRID.indices(ends[GRID.contains(ends)]))] = True
+    for points in still_returns:
+        _mark(points, T_ego_scene, np.asarray(GRID.min_m), np.asarray(GRID.size_m), hit)
     flat = np.isin(semantics, _FLAT)
     near_flat = maximum_filter((hit & flat).astype(np.uint8), size=(7, 7, 3)) > 0
     near_other = maximum_filter((hit & ~flat).astype(np.uint8), size=3) > 0

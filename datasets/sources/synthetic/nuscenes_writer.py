@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.benchmarks.occ3d_nuscenes import labels_path, write_labels
@@ -23,26 +24,21 @@ from datasets.frames import CameraView
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse, to_quaternion
 from datasets.sources.synthetic.boxes import points_in_box, visibility_tokens
 from datasets.sources.synthetic.builder import actor_poses
+from datasets.sources.synthetic.cameras import CAMERAS, CameraModel, camera_rig, take_picture
 from datasets.sources.synthetic.labels import GroundTruth, observed_labels
-from datasets.sources.synthetic.population import draw_world, ego_pose
-from datasets.sources.synthetic.sensors import (
-    CAMERAS,
-    CameraModel,
-    Light,
-    Sweep,
-    camera_rig,
-    draw_light,
-    lidar_mount,
-    take_picture,
-    take_sweep,
-)
+from datasets.sources.synthetic.lidar import Sweep, lidar_mount, take_sweep
+from datasets.sources.synthetic.population import draw_world, pose_on_route
 from datasets.sources.synthetic.tracing import Stage
+from datasets.sources.synthetic.weather import Light, draw_light
 
 VERSION = "v1.0-trainval"
 LIDAR = "LIDAR_TOP"
 KEY_EVERY = 10  # sweeps; 20 Hz LiDAR, 2 Hz key-frames
 SWEEP_US = 50_000
 ANNOTATED_M = 75.0
+SURVEY_M = 48.0  # how far before and after the drive its LiDAR has been, too
+_SURVEY_STEP_M = 4.0
+_LABEL_REACH_M = 75.0
 TABLES = (
     *("attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map"),
     *("sample", "sample_annotation", "sample_data", "scene", "sensor", "visibility"),
@@ -61,6 +57,7 @@ _ATTRIBUTES = (
 _LEVELS = ("v0-40", "v40-60", "v60-80", "v80-100")
 
 Rows = dict[str, list[dict[str, Any]]]
+_Returns = tuple[NDArray[np.float64], NDArray[np.float32]]  # origin and points, scene frame
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,10 +144,12 @@ class _Drive:
     def __init__(self, root: Path, spec: DriveSpec) -> None:
         self.root, self.spec = root, spec
         seconds = (spec.lead_sweeps + (spec.frames - 1) * KEY_EVERY) * SWEEP_US * 1e-6
-        self.world = draw_world(spec.rng(0), seconds)
         self.light: Light = draw_light(spec.rng(1))
+        lit = self.light.lamps > 0 or self.light.rain > 0
+        self.world = draw_world(spec.rng(0), seconds, lit=lit, rain=self.light.rain > 0)
         self.rig = camera_rig(spec.rng(2), spec.height, spec.width)
         self.stage = Stage(self.world)
+        self._poses: dict[int, Transform] = {}
         rng = spec.rng(3)
         where = (*rng.uniform(300, 1800, 2), 0.0)
         self.T_global_scene = from_yaw(float(rng.uniform(-np.pi, np.pi)), where)
@@ -163,18 +162,22 @@ class _Drive:
         return (self.spec.lead_sweeps + frame * KEY_EVERY) * SWEEP_US
 
     def _T_scene_ego(self, at_us: int) -> Transform:  # noqa: N802
-        return ego_pose(self.world, at_us * 1e-6)
+        if at_us not in self._poses:
+            s = self.world.ego_s(at_us * 1e-6)
+            self._poses[at_us] = pose_on_route(self.world.layout, s)
+        return self._poses[at_us]
 
     def run(self) -> Rows:
         spec = self.spec
         n_sweeps = spec.lead_sweeps + (spec.frames - 1) * KEY_EVERY + 1
         sweeps = [self._sweep(i) for i in range(n_sweeps)]
+        returns = [*self._still_returns(sweeps), *self._survey(n_sweeps)]
         truth = GroundTruth(self.stage)
         tracks: dict[int, list[dict[str, Any]]] = {}
         pictures: dict[str, list[dict[str, Any]]] = {c.name: [] for c in self.rig}
         for frame in range(spec.frames):
             views = [self._picture(frame, camera, pictures[camera.name]) for camera in self.rig]
-            self._labels(frame, truth, sweeps, views)
+            self._labels(frame, truth, sweeps, returns, views)
             self._annotations(frame, sweeps[spec.lead_sweeps + frame * KEY_EVERY], tracks)
         chains = [[r for r in self.rows["sample_data"] if r["fileformat"] == "pcd"]]
         for chain in (*chains, *pictures.values(), *tracks.values()):
@@ -224,7 +227,7 @@ class _Drive:
     def _sweep(self, i: int) -> Sweep:
         at_us = i * SWEEP_US
         T = self._T_scene_ego(at_us) @ lidar_mount()
-        sweep = take_sweep(self.stage.at(at_us * 1e-6), T, self.spec.rng(4, i))
+        sweep = take_sweep(self.stage.at(at_us * 1e-6), T, self.light, self.spec.rng(4, i))
         since = i - self.spec.lead_sweeps
         key = since >= 0 and since % KEY_EVERY == 0
         nearest = min(max(round(since / KEY_EVERY), 0), self.spec.frames - 1)
@@ -236,7 +239,7 @@ class _Drive:
     def _picture(self, frame: int, camera: CameraModel, chain: list[dict[str, Any]]) -> CameraView:
         at_us = self.key_us(frame) + camera.delay_us
         moment = self.stage.at(at_us * 1e-6)
-        T = self._T_scene_ego(at_us) @ camera.T_ego_camera
+        T = self._T_scene_ego(at_us)
         rng = self.spec.rng(5, frame, CAMERAS.index(camera.name))
         picture = Image.fromarray(take_picture(moment, camera, T, self.light, rng))
         buffer = io.BytesIO()
@@ -252,26 +255,49 @@ class _Drive:
             width=camera.width,
             height=camera.height,
             intrinsics=camera.intrinsics,
-            T_ego_camera=inverse(self._T_scene_ego(self.key_us(frame))) @ T,
+            T_ego_camera=inverse(self._T_scene_ego(self.key_us(frame))) @ T @ camera.T_ego_camera,
         )
 
+    def _still_returns(self, sweeps: list[Sweep]) -> list[_Returns]:
+        """Of every second sweep."""
+        return [
+            _still(sweeps[i], self._T_scene_ego(i * SWEEP_US) @ lidar_mount())
+            for i in range(0, len(sweeps), 2)
+        ]
+
+    def _survey(self, n_sweeps: int) -> list[_Returns]:
+        """Coarse sweeps from before and after the drive; for the labels alone, never written."""
+        out, end = [], (n_sweeps - 1) * SWEEP_US * 1e-6
+        layout, length = self.world.layout, self.world.ego_s(end)
+        moments = self.stage.at(0.0), self.stage.at(end)
+        for i, far in enumerate(np.arange(_SURVEY_STEP_M, SURVEY_M + 0.1, _SURVEY_STEP_M)):
+            for side, (s, moment) in enumerate(
+                zip((-float(far), length + float(far)), moments, strict=True)
+            ):
+                T = pose_on_route(layout, s) @ lidar_mount()
+                rng = self.spec.rng(6, i, side)
+                out.append(_still(take_sweep(moment, T, self.light, rng, step=2), T))
+        return out
+
     def _labels(
-        self, frame: int, truth: GroundTruth, sweeps: list[Sweep], views: list[CameraView]
+        self,
+        frame: int,
+        truth: GroundTruth,
+        sweeps: list[Sweep],
+        returns: list[_Returns],
+        views: list[CameraView],
     ) -> None:
-        """Observed by the key sweep, four sweeps around it, and every fifth one's returns."""
+        """Observed by the key sweep, four sweeps around it, and still returns from nearby."""
         T = self._T_scene_ego(self.key_us(frame))
         here = self.spec.lead_sweeps + frame * KEY_EVERY
         near = [i for i in (here - 9, here - 5, here, here + 5, here + 9) if 0 <= i < len(sweeps)]
-        rays, returns = [], []
-        for i in sorted({*near, *range(self.spec.lead_sweeps % 5, len(sweeps), 5)}):
+        rays = []
+        for i in near:
             T_ego_lidar = inverse(T) @ self._T_scene_ego(i * SWEEP_US) @ lidar_mount()
-            ends = apply(T_ego_lidar, sweeps[i].points[:, :3])
-            if i in near:
-                rays.append((T_ego_lidar[:3, 3], ends))
-            else:
-                returns.append(ends)
+            rays.append((T_ego_lidar[:3, 3], apply(T_ego_lidar, sweeps[i].points[:, :3])))
+        close = [p for origin, p in returns if np.linalg.norm(origin - T[:3, 3]) < _LABEL_REACH_M]
         semantics = truth.semantics(T, self.key_us(frame) * 1e-6)
-        labels = observed_labels(semantics, rays, returns, views)
+        labels = observed_labels(semantics, rays, close, inverse(T), views)
         write_labels(labels_path(self.root, self.spec.name, self.sample_tokens[frame]), labels)
 
     def _annotations(
@@ -362,8 +388,9 @@ class _Drive:
                 "location": "built-in-city",
             }
         )
-        layout = self.world.layout
-        crossing = ", crossing" if layout.has_crossing else ""
+        layout, light = self.world.layout, self.light
+        way = "turning" if layout.turns else "along the street"
+        plan = f"{layout.main.lanes} lanes, {len(layout.streets) - 1} side streets, {way}"
         rows["scene"].append(
             {
                 "token": spec.token("scene"),
@@ -372,7 +399,7 @@ class _Drive:
                 "first_sample_token": self.sample_tokens[0],
                 "last_sample_token": self.sample_tokens[-1],
                 "name": spec.name,
-                "description": f"simulated {layout.district}, {layout.lanes} lanes{crossing}",
+                "description": f"simulated {layout.district.name}, {light.weather}, {plan}",
             }
         )
 
@@ -385,6 +412,11 @@ def write_drive(root: Path, spec: DriveSpec) -> Rows:
 def data_folders() -> tuple[str, ...]:
     """Folders of a root that ``write_drive`` writes into."""
     return (*(f"samples/{c}" for c in (*CAMERAS, LIDAR)), f"sweeps/{LIDAR}", "gts")
+
+
+def _still(sweep: Sweep, T_scene_lidar: Transform) -> _Returns:
+    points = apply(T_scene_lidar, sweep.points[sweep.still, :3])
+    return T_scene_lidar[:3, 3], points.astype(np.float32)
 
 
 def _link(chain: Sequence[dict[str, Any]]) -> None:

@@ -23,10 +23,16 @@ class Finish(IntEnum):
     """How a face is shaded."""
 
     PLAIN = 0
-    WALL = 1  # plaster with windows
+    WALL = 1  # with windows, as its style says
     LEAVES = 2
     GLASS = 3
     PAINT = 4  # glossy car paint
+    METAL = 5
+    CLOTH = 6
+    WOOD = 7  # boards, bark
+    SIGN = 8  # reflects light back to where it comes from
+    LAMP = 9  # shines when it is dark
+    ROOF = 10  # tiles
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -39,6 +45,7 @@ class Mesh:
         classes: (F,) uint8 Occ3D class ids.
         colours: (F, 3) float32 albedo 0..1.
         finishes: (F,) uint8 ``Finish``.
+        styles: (F,) uint8, which of the facades a ``WALL`` bears (``surfaces``).
     """
 
     vertices: NDArray[np.float64]
@@ -46,6 +53,7 @@ class Mesh:
     classes: NDArray[np.uint8]
     colours: NDArray[np.float32]
     finishes: NDArray[np.uint8]
+    styles: NDArray[np.uint8]
 
     def moved(self, T: Transform) -> Mesh:
         """The same mesh under a transform."""
@@ -82,8 +90,9 @@ def make(
     name: str,
     colour: Rgb,
     finish: Finish = Finish.PLAIN,
+    style: int = 0,
 ) -> Mesh:
-    """A mesh of one class, colour and finish."""
+    """A mesh of one class, colour, finish and style."""
     f = np.asarray(faces, np.int32)
     return Mesh(
         vertices=np.asarray(vertices, np.float64),
@@ -91,6 +100,7 @@ def make(
         classes=np.full(len(f), OCC3D_NUSCENES.id_of(name), np.uint8),
         colours=np.tile(np.asarray(colour, np.float32), (len(f), 1)),
         finishes=np.full(len(f), finish, np.uint8),
+        styles=np.full(len(f), style, np.uint8),
     )
 
 
@@ -105,6 +115,7 @@ def merge(meshes: Sequence[Mesh]) -> Mesh:
         classes=np.concatenate([m.classes for m in meshes]),
         colours=np.concatenate([m.colours for m in meshes]),
         finishes=np.concatenate([m.finishes for m in meshes]),
+        styles=np.concatenate([m.styles for m in meshes]),
     )
 
 
@@ -121,6 +132,7 @@ def prism(
     finish: Finish = Finish.PLAIN,
     *,
     top_width: float | None = None,
+    style: int = 0,
 ) -> Mesh:
     """A convex side profile, drawn across ``width``; the upper edge may be narrower."""
     p = np.asarray(profile_xz, np.float64)
@@ -135,7 +147,7 @@ def prism(
     faces = np.concatenate(
         [fan, fan[:, ::-1] + n, np.stack([i, j, j + n], 1), np.stack([i, j + n, i + n], 1)]
     )
-    return make(np.concatenate([left, right]), faces.astype(np.int32), name, colour, finish)
+    return make(np.concatenate([left, right]), faces.astype(np.int32), name, colour, finish, style)
 
 
 def box(
@@ -144,11 +156,57 @@ def box(
     name: str,
     colour: Rgb,
     finish: Finish = Finish.PLAIN,
+    style: int = 0,
 ) -> Mesh:
     """An axis-parallel box (length, width, height)."""
     x, h = size[0] / 2, size[2] / 2
-    m = prism([(-x, -h), (x, -h), (x, h), (-x, h)], size[1], name, colour, finish)
+    m = prism([(-x, -h), (x, -h), (x, h), (-x, h)], size[1], name, colour, finish, style=style)
     return m.at(*center)
+
+
+def bar(
+    a: tuple[float, float, float],
+    b: tuple[float, float, float],
+    width: float,
+    name: str,
+    colour: Rgb,
+    finish: Finish = Finish.PLAIN,
+) -> Mesh:
+    """A square bar between two points."""
+    start, way = np.asarray(a), np.subtract(b, a)
+    length = float(np.linalg.norm(way))
+    x = way / length
+    side = np.cross(x, (0.0, 0.0, 1.0) if abs(x[2]) < 0.9 else (1.0, 0.0, 0.0))
+    side /= np.linalg.norm(side)
+    T = np.eye(4)
+    T[:3, 0], T[:3, 1], T[:3, 2], T[:3, 3] = x, side, np.cross(x, side), start + way / 2
+    return box((length, width, width), (0, 0, 0), name, colour, finish).moved(T)
+
+
+def ball(
+    radii: tuple[float, float, float],
+    center: tuple[float, float, float],
+    name: str,
+    colour: Rgb,
+    finish: Finish = Finish.PLAIN,
+) -> Mesh:
+    """A faceted ellipsoid."""
+    c, s = _ring(6)
+    rings = [np.stack([q * c, q * s, np.full(6, z)], 1) for q, z in ((0.8, -0.6), (0.8, 0.6))]
+    v = np.concatenate([[[0, 0, -1]], *rings, [[0, 0, 1]]])
+    i = np.arange(6)
+    j = (i + 1) % 6
+    bottom, top = np.zeros(6, int), np.full(6, 13)
+    faces = np.concatenate(
+        [
+            np.stack([bottom, j + 1, i + 1], 1),
+            np.stack([i + 1, j + 1, j + 7], 1),
+            np.stack([i + 1, j + 7, i + 7], 1),
+            np.stack([i + 7, j + 7, top], 1),
+        ]
+    )
+    at = v * np.asarray(radii) + np.asarray(center)
+    return make(at, faces.astype(np.int32), name, colour, finish)
 
 
 def cylinder(
@@ -188,7 +246,10 @@ def wheel(x: float, y: float, radius: float, width: float, name: str) -> Mesh:
     """A wheel that rolls along X and stands on the ground at (x, y)."""
     c, s = _ring(8)
     profile = [(float(radius * a), float(radius * b)) for a, b in zip(c, s, strict=True)]
-    return prism(profile, width, name, (0.05, 0.05, 0.05)).at(x, y, radius)
+    tyre = prism(profile, width, name, (0.04, 0.04, 0.045))
+    hub = [(0.55 * a, 0.55 * b) for a, b in profile]
+    rim = prism(hub, width + 0.03, name, (0.4, 0.41, 0.42), Finish.METAL)
+    return merge([tyre, rim]).at(x, y, radius)
 
 
 def leaves(

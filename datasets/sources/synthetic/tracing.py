@@ -5,6 +5,7 @@ What stands still is one search tree per scene; what moves is a small tree per m
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from datasets.sources.synthetic.builder import REACH_M, Actor, World, actor_poses
 from datasets.sources.synthetic.layout import Layout
 from datasets.sources.synthetic.shapes import Mesh, merge
+from datasets.taxonomy import OCC3D_NUSCENES
 
 CELL_M = 0.5  # of the ground mesh
 NOTHING, GROUND, STATIC, MOVING = range(4)
@@ -100,8 +102,8 @@ class Stage:
         placed = [a.mesh.moved(T) for a, T in zip(still, poses, strict=True)]
         self.mesh = merge([world.static, *placed])
         self.movers: tuple[Actor, ...] = tuple(a for a in world.actors if a.moves)
-        s = np.linspace(0, world.ego_length_m, 9)
-        x, y, _ = world.layout.place(s, np.full(9, world.ego_d_m))
+        s = np.linspace(0, world.ego_length_m, 25)
+        x, y, _ = world.layout.route.place(s, np.full(25, world.layout.route_d_m))
         lo = np.floor(np.array([x.min(), y.min()]) - REACH_M)
         shape = np.ceil((np.array([x.max(), y.max()]) + REACH_M - lo) / CELL_M).astype(int) + 1
         gx, gy = np.meshgrid(*(lo[a] + CELL_M * np.arange(shape[a]) for a in (0, 1)), indexing="ij")
@@ -135,8 +137,8 @@ class Moment:
             self._scene = o3d.t.geometry.RaycastingScene(nthreads=1)
             _add(self._scene, self.mesh.vertices, self.mesh.faces)
 
-    def cast(self, origin_m: NDArray[np.float64], directions: NDArray[np.float32]) -> RayHits:
-        """First hits of rays from one origin; directions (R, 3) of unit length, scene frame."""
+    def cast(self, origin_m: NDArray[Any], directions: NDArray[np.float32]) -> RayHits:
+        """First hits; origin (3,) for all or (R, 3), unit directions (R, 3), scene frame."""
         rays = np.empty((len(directions), 6), np.float32)
         rays[:, :3], rays[:, 3:] = origin_m, directions
         tensor = _tensor(rays)
@@ -162,6 +164,12 @@ class Moment:
         points = rays[:, :3] + reach[:, None] * rays[:, 3:]
         return RayHits(what=what, range_m=distance, points_m=points, normals=normals, face=face)
 
+    def on_meshes(self, hits: RayHits) -> Iterator[tuple[Mesh, NDArray[np.int64]]]:
+        """The meshes and which of the hits are on each."""
+        yield self.stage.mesh, np.flatnonzero(hits.what == STATIC)
+        if self.mesh is not None:
+            yield self.mesh, np.flatnonzero(hits.what == MOVING)
+
     def shadowed(
         self, points_m: NDArray[np.float32], to_sun: NDArray[np.float32]
     ) -> NDArray[np.bool_]:
@@ -175,14 +183,11 @@ class Moment:
         return dark
 
     def classes(self, hits: RayHits) -> NDArray[np.uint8]:
-        """Occ3D class of every hit; free (17) for nothing."""
-        out = np.full(len(hits.what), 17, np.uint8)
+        """Occ3D class of every hit; free for nothing."""
+        out = np.full(len(hits.what), OCC3D_NUSCENES.free_id, np.uint8)
         on = hits.what == GROUND
         p = hits.points_m[on]
         out[on] = self.stage.layout.ground(p[:, 0], p[:, 1]).classes
-        on = hits.what == STATIC
-        out[on] = self.stage.mesh.classes[hits.face[on]]
-        if self.mesh is not None:
-            on = hits.what == MOVING
-            out[on] = self.mesh.classes[hits.face[on]]
+        for mesh, at in self.on_meshes(hits):
+            out[at] = mesh.classes[hits.face[at]]
         return out
