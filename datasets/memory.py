@@ -8,7 +8,7 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.frames import CameraView, LidarSweep, Scene, SceneSource
+from datasets.frames import CameraView, ElongationSource, LidarSweep, Scene, SceneSource
 
 
 class Sized(Protocol):
@@ -46,9 +46,14 @@ class Memory:
         return value
 
 
-class RememberedSource:
+def remembered(source: SceneSource, memory: Memory) -> SceneSource:
     """A log whose pictures and sweeps are decoded once; they must not be written to."""
+    if isinstance(source, ElongationSource):
+        return _RememberedWithElongation(source, memory)
+    return _Remembered(source, memory)
 
+
+class _Remembered:
     def __init__(self, source: SceneSource, memory: Memory) -> None:
         self.source, self.memory = source, memory
         self.name, self.licence = source.name, source.licence
@@ -60,13 +65,22 @@ class RememberedSource:
         return self.source.scene(scene_id)
 
     def read_image(self, view: CameraView) -> NDArray[np.uint8]:
-        return self.memory.get(view.path, lambda: _kept(self.source.read_image(view)))
+        key = view.path, view.name, view.timestamp_us  # a file may hold a whole scene
+        return self.memory.get(key, lambda: _kept(self.source.read_image(view)))
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        return self.memory.get(sweep.path, lambda: _kept(self.source.read_points(sweep)))
+        key = sweep.path, sweep.timestamp_us
+        return self.memory.get(key, lambda: _kept(self.source.read_points(sweep)))
 
     def fingerprint(self, scene_id: str) -> str:
         return self.source.fingerprint(scene_id)
+
+
+class _RememberedWithElongation(_Remembered):
+    def read_points_and_elongation(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        source, key = self.source, (sweep.path, sweep.timestamp_us, "elongation")
+        assert isinstance(source, ElongationSource)
+        return self.memory.get(key, lambda: _kept(source.read_points_and_elongation(sweep)))
 
 
 A = TypeVar("A", bound=NDArray[Any])

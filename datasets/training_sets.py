@@ -17,7 +17,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource, earlier_frames
 from datasets.inputs import FrameInputs, InputSpec, prepare_frame
 from datasets.label_sources import GroundTruth, LabelSource, PseudoLabels, Unlabelled
-from datasets.memory import Memory, RememberedSource
+from datasets.memory import Memory, remembered
 from datasets.samples import BadFrame, Sample, Target, make_sample
 
 __all__ = [
@@ -74,7 +74,7 @@ class FrameSet(Dataset[Sample]):
         memory_gib: float = 0.0,
     ) -> None:
         self.memory = Memory(memory_gib)
-        self.source = RememberedSource(source, self.memory)
+        self.source = remembered(source, self.memory)
         self.spec, self.batch = spec, batch
         self.augment, self.seed = augment, seed
         self.worker, self.workers = 0, 1
