@@ -28,7 +28,7 @@ from datasets.sources.synthetic.tracing import Stage
 
 GROUND_SPACING_M = 0.2
 SURFACE_SPACING_M = 0.15
-MIN_PASSES = 7
+MIN_PASSES = 8
 _ABOVE_M = 7.5  # no voxel grid reaches higher above the highest ground
 
 _FLAT = tuple(TAXONOMY.id_of(n) for n in ("driveable_surface", "other_flat", "sidewalk", "terrain"))

@@ -159,7 +159,7 @@ def draw_layout(rng: np.random.Generator, path_m: float, *, turning: bool) -> La
         turns=turns,
         hand=hand,
         median_class=OTHER_FLAT if rng.random() < 0.5 else TERRAIN,
-        verge_m=float(rng.uniform(1.2, 4.0)) if rng.random() < district.verge else 0.0,
+        verge_m=float(rng.uniform(1.6, 5.5)) if rng.random() < district.verge else 0.0,
         walk_m=float(rng.uniform(*district.walk_m)),
         path_m=float(rng.uniform(9, 18)) if rng.random() < 0.3 else 0.0,
         lots=rng.choice(
@@ -167,6 +167,6 @@ def draw_layout(rng: np.random.Generator, path_m: float, *, turning: bool) -> La
         ).astype(np.uint8),
         hills=_hills(rng),
         rise=float(
-            rng.choice((0.0, rng.uniform(-0.03, 0.05), rng.uniform(0.06, 0.18)), p=(0.2, 0.2, 0.6))
+            rng.choice((0.0, rng.uniform(-0.03, 0.05), rng.uniform(0.07, 0.2)), p=(0.15, 0.15, 0.7))
         ),
     )

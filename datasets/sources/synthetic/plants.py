@@ -101,9 +101,15 @@ def bush(rng: np.random.Generator, *, autumn: bool = False) -> Mesh:
     return leaves(rng, (r, r, h), (0, 0, h * 0.85), green, n=int(60 * r * (0.6 + h)), size=0.33)
 
 
-def hedge(rng: np.random.Generator, length: float, *, autumn: bool = False) -> Mesh:
-    """A clipped hedge or a row of shrubs along X."""
-    h, c = float(rng.uniform(0.8, 2.4)), vary(rng, pick(rng, _GREENS), 0.3)
+def hedge(
+    rng: np.random.Generator,
+    length: float,
+    height_m: tuple[float, float] = (0.8, 2.4),
+    *,
+    autumn: bool = False,
+) -> Mesh:
+    """A clipped hedge or a row of shrubs along X; the least and the largest height."""
+    h, c = float(rng.uniform(*height_m)), vary(rng, pick(rng, _GREENS), 0.3)
     if autumn and rng.random() < 0.5:
         c = vary(rng, pick(rng, _AUTUMN))
     if rng.random() < 0.6:

@@ -44,9 +44,10 @@ def add_bridges(b: SceneBuilder) -> None:
     rng, layout, street = b.rng, b.layout, b.layout.main
     if rng.random() > layout.district.bridges:
         return
-    s = float(rng.uniform(-25, b.path_m + 40))
-    if any(abs(s - join) < 20 for join in street.joins_m):
+    places = [s for s in rng.uniform(-28, b.path_m + 42, 4) if _clear_of(street, float(s))]
+    if not places:
         return
+    s = float(places[0])
     span = 2 * (street.half_m + layout.pavement_m)
     width = float(rng.uniform(3, 4.5) if rng.random() < 0.35 else rng.uniform(8, 15))
     mesh = furniture.bridge(rng, span, width)
@@ -54,6 +55,10 @@ def add_bridges(b: SceneBuilder) -> None:
     b.static.append(mesh.at(x, y, z, yaw))
     half = float(np.ptp(mesh.vertices[:, 1])) / 2
     b.reserve(x, y, yaw, width / 2 + 0.5, half + 0.5)
+
+
+def _clear_of(street: Street, s: float) -> bool:
+    return all(abs(s - join) > 19 for join in street.joins_m)
 
 
 class _Nursery:
@@ -103,7 +108,7 @@ def _kerb_side(b: SceneBuilder, nursery: _Nursery, number: int, street: Street, 
         if pose is not None:
             x, y, z = apply(pose, np.asarray(light))
             b.lamps.append((float(x), float(y), float(z)))
-    mixed = bool(rng.random() < 0.4)
+    mixed, double = bool(rng.random() < 0.3), bool(rng.random() < 0.45)
     for s in np.arange(lo, hi, 8.0):
         at = float(s + rng.uniform(-1.5, 1.5))
         if rng.random() < layout.district.street_trees:
@@ -111,6 +116,9 @@ def _kerb_side(b: SceneBuilder, nursery: _Nursery, number: int, street: Street, 
             tree = nursery.tree() if mixed else nursery.avenue
             turn = float(rng.uniform(0, 6))
             b.put(tree, line, at, side * (kerb + e), radius=0.9, yaw=turn)
+            if double:
+                d = side * (kerb + layout.pavement_m + 1.4)
+                b.put(tree, line, at + 4, d, radius=0.9, yaw=turn, edge=layout.pavement_m)
         if rng.random() < 0.3:
             b.put(
                 furniture.sign(rng),
@@ -127,6 +135,12 @@ def _kerb_side(b: SceneBuilder, nursery: _Nursery, number: int, street: Street, 
     if rng.random() < 0.35:
         for s in np.arange(lo + 9, hi, 30.0):
             b.put(furniture.pole(rng), line, float(s), side * (kerb + 0.7), radius=0.3, yaw=0.0)
+    if layout.verge_m > 1.6 and rng.random() < 0.45:
+        row = plants.hedge(rng, 3.4, (0.4, 0.95), autumn=nursery.autumn)
+        for s in np.arange(lo, hi, 3.6):
+            if rng.random() < 0.85:
+                d = side * (kerb + 0.6 * layout.verge_m)
+                b.put(row, line, float(s), d, radius=0.5, edge=0.5)
     if layout.walk_m > 2.4 and rng.random() < layout.district.roofs:
         width = min(layout.walk_m, 3.4)
         d = side * (kerb + layout.pavement_m - width / 2)
@@ -168,7 +182,7 @@ def _behind_sidewalk(
             d = side * (walk + float(rng.uniform(1.5, 12)))
             plant = nursery.tree() if rng.random() < 0.5 else furniture.small_thing(rng)
             b.put(plant, line, float(s), d, radius=1.0, edge=layout.pavement_m + 0.5)
-        if kind == ROAD and rng.random() < 0.25 * district.roofs:
+        if kind == ROAD and rng.random() < 0.5 * district.roofs:
             d, edge = side * (walk + float(rng.uniform(9, 16))), layout.pavement_m + 4
             b.put(furniture.canopy(rng), line, float(s), d, radius=5.0, edge=edge)
         if kind == ROAD and district.house == "hall" and rng.random() < 0.35:

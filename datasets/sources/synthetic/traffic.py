@@ -31,7 +31,7 @@ class Traffic:
         b, rng, lit = self.b, self.rng, self.lit
         heavy = b.layout.district.trucks
         kinds = ("car", "truck", "bus", "motorcycle", "bicycle", "combination")
-        shares = np.array([1.0 - heavy, 0.45 * heavy, 0.2 * heavy, 0.05, 0.035, 0.25 * heavy])
+        shares = np.array([1.0 - heavy, 0.45 * heavy, 0.2 * heavy, 0.05, 0.025, 0.25 * heavy])
         kind = kinds[int(rng.choice(6, p=shares / shares.sum()))]
         state = _MOVING if speed else _STOPPED
         rows = []
@@ -152,7 +152,7 @@ def _park(
 ) -> None:
     """One parked vehicle."""
     rng = b.rng
-    heavy = 0.35 * b.layout.district.trucks
+    heavy = 0.5 * b.layout.district.trucks
     what = rng.random()
     if what < heavy:
         if rng.random() < 0.7:
@@ -173,7 +173,7 @@ def _park_at_kerb(b: SceneBuilder, number: int, street: Street) -> None:
     rng, layout, line = b.rng, b.layout, street.curve
     lo, hi = b.spans[number]
     for side in (-1, 1):
-        share = float(rng.uniform(0.15, 0.7))
+        share = float(rng.uniform(0.2, 0.85))
         s = np.arange(lo, hi, 6.0) + rng.uniform(-0.4, 0.4, len(np.arange(lo, hi, 6.0)))
         d = side * (street.half_m - 1.15)
         g = layout.ground(*line.place(s, np.full_like(s, d))[:2])
@@ -191,9 +191,9 @@ def _park_on_lots(b: SceneBuilder, number: int, street: Street) -> None:
     edge = layout.pavement_m + 2.4
     for side in (-1, 1):
         for first in np.arange(np.floor(lo / LOT_M) * LOT_M, hi, LOT_M):
-            if lot_class(b, number, side, float(first) + 1) != ROAD or rng.random() < 0.15:
+            if lot_class(b, number, side, float(first) + 1) != ROAD or rng.random() < 0.05:
                 continue
-            share = float(rng.uniform(0.35, 0.95))
+            share = float(rng.uniform(0.5, 1.0))
             for row in (8.0, 13.5, 20.5, 26.0):
                 d = side * (street.half_m + layout.pavement_m + row)
                 for s in np.arange(first + 1.5, first + LOT_M - 1, 2.9):
@@ -255,7 +255,7 @@ def _cycles_and_clutter(b: SceneBuilder, number: int, street: Street) -> None:
     lo, hi = b.spans[number]
     inner = street.half_m + layout.verge_m
     share = (hi - lo) / 130
-    for _ in range(int(rng.poisson(0.7 * share))):
+    for _ in range(int(rng.poisson(0.5 * share))):
         side, s = int(rng.choice((-1, 1))), float(rng.uniform(lo, hi))
         way = -side * layout.hand
         b.act(
@@ -268,7 +268,7 @@ def _cycles_and_clutter(b: SceneBuilder, number: int, street: Street) -> None:
             yaw=0 if way > 0 else np.pi,
             attribute=_RIDDEN,
         )
-    for _ in range(int(rng.poisson(1.6 * share))):
+    for _ in range(int(rng.poisson(1.2 * share))):
         side, s = int(rng.choice((-1, 1))), float(rng.uniform(lo, hi))
         d = side * (inner + float(rng.uniform(0.5, 1.0)))
         bike = rng.random() < 0.6
