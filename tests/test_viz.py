@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from datasets.errors import SceneError
-from datasets.frames import CameraView, Frame
+from datasets.frames import CameraView
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.taxonomy import OCC3D_NUSCENES
@@ -309,15 +309,8 @@ def test_unreadable_picture_is_noted_and_the_others_are_kept() -> None:
                 raise SceneError(where="BAD", rule="cannot be decoded")
             return np.zeros((90, 160, 3), np.uint8)
 
-    frame = Frame(
-        scene_id="s",
-        token="t",
-        timestamp_us=0,
-        T_global_ego=np.eye(4),
-        cameras=(camera_view("GOOD"), camera_view("BAD")),
-        lidar=None,
-    )
-    pictures, notes = read_pictures(Source(), frame)  # type: ignore[arg-type]
+    views = [camera_view("GOOD"), camera_view("BAD")]
+    pictures, notes = read_pictures(Source(), views)  # type: ignore[arg-type]
     assert [p.view.name for p in pictures] == ["GOOD"]
     assert len(notes) == 1 and "BAD" in notes[0]
 

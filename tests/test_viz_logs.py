@@ -16,14 +16,23 @@ from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SetupError
-from datasets.frames import SceneSource
-from datasets.geometry.transforms import inverse
-from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.frames import SceneSource, in_lidar_frame
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import apply, from_yaw, inverse
+from datasets.label_store import (
+    FrameLabels,
+    GridFrame,
+    LabelStore,
+    MaskBit,
+    SceneLabels,
+    StoreHeader,
+)
 from datasets.sources.folder import FolderSource
 from datasets.sources.opening import open_source
 from datasets.sources.waymo.source import WaymoSource
 from viz.label_sets import StoredLabels, TrueLabels
 from viz.review import ReviewSession, open_log, shown_voxels
+from viz.turning import turned_grid, turned_labels, turns_to_forward
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GRID, TAXONOMY = occ3d_nuscenes.GRID, occ3d_nuscenes.TAXONOMY
@@ -41,6 +50,8 @@ def write_store(path: Path, source: SceneSource, kind: str, *, frame: GridFrame 
     """A store of one scene of a log: road everywhere."""
     (scene_id,) = source.scene_ids("all")
     frames = source.scene(scene_id).frames
+    if frame == "lidar":
+        frames = tuple(map(in_lidar_frame, frames))
     header = StoreHeader(
         grid=GRID,
         taxonomy=TAXONOMY,
@@ -132,18 +143,49 @@ def test_store_of_a_waymo_log_is_drawn_over_its_five_cameras(tmp_path: Path) -> 
     np.testing.assert_array_equal(frame.pictures[0].rgb, other.read_image(view))
 
 
-def test_labels_in_the_lidar_frame_are_seen_by_cameras_and_points_from_there(
+def test_labels_along_the_lidars_axes_are_turned_forward_with_cameras_and_points(
     tmp_path: Path,
 ) -> None:
     source = FolderSource(write_log(tmp_path / "log"), past_sweeps=0)
     store = write_store(tmp_path / "labels.zarr", source, "folder", frame="lidar")
     frame = ReviewSession(StoredLabels(store), source).frame("a", 1)
+    # this LiDAR has x right and y forward; turned, it looks ahead from its place
+    T_ego_turned = from_yaw(0.0, LIDAR_AT[:3, 3])
     (picture,) = frame.pictures
-    expected = inverse(LIDAR_AT) @ source.scene("a").frames[1].cameras[0].T_ego_camera
+    expected = inverse(T_ego_turned) @ source.scene("a").frames[1].cameras[0].T_ego_camera
     np.testing.assert_allclose(picture.view.T_ego_camera, expected, atol=1e-9)
     assert frame.points_m is not None
-    np.testing.assert_allclose(frame.points_m[:, 1], 14.1, atol=1e-4)  # the wall ahead
-    assert frame.notes == ("the voxels lie along the LiDAR's axes, which need not look forward",)
+    np.testing.assert_allclose(frame.points_m[:, 0], 14.1, atol=1e-4)  # the wall ahead
+    T_global_ego = source.scene("a").frames[1].T_global_ego
+    np.testing.assert_allclose(frame.labels.T_global_grid, T_global_ego @ T_ego_turned, atol=1e-9)
+    assert frame.notes == ()
+
+
+@pytest.mark.parametrize("yaw_deg", [0, 3, -90, 90, 178, -178])
+def test_turned_voxels_stay_where_they_are(yaw_deg: float) -> None:
+    grid = VoxelGrid(min_m=(-1.0, 2.0, 0.0), size_m=(0.5, 0.25, 1.0), shape=(3, 4, 2))
+    rng = np.random.default_rng(0)
+    semantics, confidence, mask = rng.integers(0, 9, (3, *grid.shape), dtype=np.uint8)
+    T_global_lidar = from_yaw(np.radians(yaw_deg), (5.0, 6.0, 7.0))
+    labels = FrameLabels(
+        token="t",
+        timestamp_us=0,
+        T_global_grid=T_global_lidar,
+        semantics=semantics,
+        confidence=confidence,
+        mask=mask,
+    )
+    turns = turns_to_forward(T_global_lidar)
+    after, there = turned_labels(labels, turns), turned_grid(grid, turns)
+    assert abs(np.arctan2(after.T_global_grid[1, 0], after.T_global_grid[0, 0])) < 0.1
+    index = np.argwhere(np.ones(grid.shape, bool))
+    places = apply(inverse(after.T_global_grid) @ T_global_lidar, grid.centers(index))
+    moved = tuple(there.indices(places).T)
+    for name in ("semantics", "confidence", "mask"):
+        np.testing.assert_array_equal(
+            getattr(after, name)[moved], getattr(labels, name)[tuple(index.T)]
+        )
+    assert there.contains(places).all() and there.n_voxels == grid.n_voxels
 
 
 def test_named_kind_of_log_wins_over_the_stores(tmp_path: Path) -> None:

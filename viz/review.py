@@ -5,7 +5,8 @@ Legend: X forward, Y left, Z up; N points; H, W pixels of a picture.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +15,12 @@ from numpy.typing import NDArray
 from datasets.errors import AutolabelError, SceneError, SetupError
 from datasets.frames import CameraView, Frame, Scene, SceneSource, in_lidar_frame, points_in_ego
 from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import apply
 from datasets.label_store import FrameLabels, MaskBit
 from datasets.sources.opening import open_source
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from viz.label_sets import LabelSet
+from viz.turning import turned_frame, turned_grid, turned_labels, turns_to_forward
 
 MASKS: dict[str, MaskBit | None] = {
     "trusted": MaskBit.TRUSTED,
@@ -40,7 +43,8 @@ class ReviewFrame:
     """A labelled frame with all there is to show of it.
 
     Attributes:
-        name, grid, taxonomy, levels: of the labels, see ``LabelSet``.
+        name, grid, taxonomy, levels: of the labels, see ``LabelSet``. A grid along a LiDAR's axes
+            is turned so that X points most nearly forward, and all else with it.
         k, n_frames: its place in the scene.
         pictures: any number, in the source's order; their poses are in the grid's frame.
         points_m: (N, 3) float32, key LiDAR sweep in the grid's frame, metres; None if not at hand.
@@ -77,11 +81,12 @@ def class_counts(
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _Seen:
-    """See ``ReviewFrame``."""
+    """See ``ReviewFrame``; ``turns`` are right angles by which all of it is turned."""
 
     pictures: tuple[Picture, ...] = ()
     points_m: NDArray[np.float32] | None = None
     notes: tuple[str, ...] = ()
+    turns: int = 0
 
 
 class ReviewSession:
@@ -117,13 +122,13 @@ class ReviewSession:
         seen = self._seen(scene_id, labels.token)
         return ReviewFrame(
             name=shown.name,
-            grid=shown.grid,
+            grid=turned_grid(shown.grid, seen.turns),
             taxonomy=shown.taxonomy,
             levels=shown.levels,
             scene_id=scene_id,
             k=k,
             n_frames=n_frames,
-            labels=labels,
+            labels=turned_labels(labels, seen.turns) if seen.turns else labels,
             pictures=seen.pictures,
             points_m=seen.points_m,
             notes=seen.notes,
@@ -133,18 +138,21 @@ class ReviewSession:
         """What the log has of a frame."""
         try:
             source, frame = self._logged(scene_id, token)
+            turns = 0
             if self.labels.frame == "lidar":
+                turns = turns_to_forward(frame.lidar.T_ego_lidar) if frame.lidar else 0
                 frame = in_lidar_frame(frame)
         except AutolabelError as error:
             return _Seen(notes=(f"no pictures or points: {error}",))
-        pictures, notes = read_pictures(source, frame)
-        if self.labels.frame == "lidar":
-            notes.append("the voxels lie along the LiDAR's axes, which need not look forward")
+        T = turned_frame(turns)
+        cameras = [replace(view, T_ego_camera=T @ view.T_ego_camera) for view in frame.cameras]
+        pictures, notes = read_pictures(source, cameras)
+        points = None
         try:
-            points = points_in_ego(source, frame)[:, :3]
+            points = apply(T, points_in_ego(source, frame)[:, :3]).astype(np.float32)
         except SceneError as error:
-            return _Seen(pictures=pictures, notes=(*notes, f"no LiDAR points: {error}"))
-        return _Seen(pictures=pictures, points_m=points, notes=tuple(notes))
+            notes.append(f"no LiDAR points: {error}")
+        return _Seen(pictures=pictures, points_m=points, notes=tuple(notes), turns=turns)
 
     def _logged(self, scene_id: str, token: str) -> tuple[SceneSource, Frame]:
         """Raises ``SetupError`` or ``SceneError`` where the log does not have it."""
@@ -161,10 +169,12 @@ class ReviewSession:
         raise SetupError(f"the log lacks frame {token} of this scene")
 
 
-def read_pictures(source: SceneSource, frame: Frame) -> tuple[tuple[Picture, ...], list[str]]:
-    """Every picture of a frame that can be read, and a line for each that cannot."""
+def read_pictures(
+    source: SceneSource, views: Sequence[CameraView]
+) -> tuple[tuple[Picture, ...], list[str]]:
+    """Every picture that can be read, and a line for each that cannot."""
     pictures, notes = [], []
-    for view in frame.cameras:
+    for view in views:
         try:
             pictures.append(Picture(view=view, rgb=source.read_image(view)))
         except SceneError as error:

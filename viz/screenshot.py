@@ -61,7 +61,8 @@ def screenshot(
         page.heat_bar()
     else:
         visible = shown & shown_voxels(labels, taxonomy, "camera")
-        page.map(1, class_map(labels.semantics, visible, table), "camera-visible", grid)
+        caption = "camera-visible" if visible.any() else "camera-visible: none"
+        page.map(1, class_map(labels.semantics, visible, table), caption, grid)
     page.pictures(frame.pictures, meshes, table)
     page.legend(taxonomy, class_counts(labels, shown, taxonomy), mask)
     page.notes(frame.notes)
