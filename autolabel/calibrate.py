@@ -30,7 +30,7 @@ def calibrate(
     truth.benchmark.require(
         f"preset {teacher.preset.name}", teacher.preset.grid, taxonomy, spec.frame
     )
-    histogram = CalibrationHistogram(taxonomy.n_classes)
+    histogram = CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id)
     masks = [mask for mask in (truth.benchmark.mask, "all") if mask]
     matrices = {mask: ConfusionMatrix(taxonomy.n_classes) for mask in masks}
     scenes = [source.scene(scene_id).frames for scene_id in scene_ids]

@@ -12,15 +12,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autolabel.calibrate import calibrate
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
 from autolabel.labeling import LabelingConfig, label_scene, store_header
+from datasets.benchmarks.catalogue import Benchmark
+from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
 from datasets.inputs import InputSpec, ModelInputs
+from datasets.label_sources import GroundTruth
 from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels
-from datasets.taxonomy import OCC3D_NUSCENES
+from datasets.taxonomy import OCC3D_NUSCENES, OPENOCCUPANCY
 from models import presets
 from models.checkpoint import LoadedModel
 from models.inference import Teacher
@@ -307,6 +311,44 @@ def test_run_id_follows_all_that_determines_the_labels() -> None:
 def test_bad_configuration_is_refused(values: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match="must"):
         LabelingConfig(**values)
+
+
+class RoadOrFree(nn.Module):
+    """In the classes of OpenOccupancy, whose free space is 0."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.margin = nn.Parameter(torch.tensor(4.0))
+
+    def forward(self, inputs: ModelInputs) -> Tensor:
+        logits = torch.zeros(len(inputs.images), *GRID.shape, OPENOCCUPANCY.n_classes)
+        logits[..., :2, OPENOCCUPANCY.id_of("driveable_surface")] = self.margin
+        logits[..., 2:, OPENOCCUPANCY.free_id] = self.margin
+        return logits
+
+
+def test_calibration_keeps_free_space_apart_wherever_its_id_stands(tmp_path: Path) -> None:
+    free = np.full(GRID.shape, OPENOCCUPANCY.free_id, np.uint8)
+    nothing_there = Benchmark(
+        name="empty",
+        grid=GRID,
+        taxonomy=OPENOCCUPANCY,
+        frame="ego",
+        mask=None,
+        path=lambda root, source, frame: root,
+        read=lambda path: Truth(grid=GRID, taxonomy=OPENOCCUPANCY, semantics=free),
+    )
+    model = teacher(RoadOrFree())
+    preset = replace(model.preset, taxonomy=OPENOCCUPANCY)
+    truth = GroundTruth(nothing_there, tmp_path, Ground(), ["s1"])
+    calibration, _ = calibrate(Teacher(model.module, preset), Ground(), truth, ["s1"])
+    n = OPENOCCUPANCY.n_classes
+    sure = np.full(n, 0.77)  # as sure as the stub is of free space and of the road
+    confidence = np.asarray(calibration.levels)[calibration.levels_of(sure, np.arange(n))]
+    assert confidence[OPENOCCUPANCY.free_id] > 0.95  # always right
+    # never predicted, so they lean on what is occupied: the road, which was never right
+    assert confidence[OPENOCCUPANCY.id_of("car")] < 0.05
+    assert confidence[OPENOCCUPANCY.id_of("vegetation")] < 0.05
 
 
 IN_LIDAR = VoxelGrid(min_m=(-10.0, -10.0, -2.6), size_m=GRID.size_m, shape=GRID.shape)
