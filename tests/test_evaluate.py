@@ -182,8 +182,8 @@ def test_a_store_whose_classes_no_table_converts_is_refused_by_both_names(
     semantics = np.zeros((2, *occ3d_nuscenes.GRID.shape), np.uint8)
     store = make_store(tmp_path / "s.zarr", city, semantics, taxonomy=OCC3D_WAYMO)
     for name, theirs in (
-        ("openoccupancy", "512x512x40 voxels of 0.2 m in the lidar frame with openoccupancy"),
-        ("occ3d_nuscenes", "200x200x16 voxels of 0.4 m in the ego frame with occ3d-nuscenes"),
+        ("openoccupancy", "openoccupancy classes, to which no table leads"),
+        ("occ3d_nuscenes", "occ3d-nuscenes classes, to which no table leads"),
     ):
         arguments = ("--store", store, "--root", city, "--benchmark", name)
         with pytest.raises(SetupError, match=theirs) as error:

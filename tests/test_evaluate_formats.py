@@ -31,19 +31,29 @@ from datasets.benchmarks import (
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.resampling import resample
 from datasets.benchmarks.truth import Truth
-from datasets.frames import Scene, SceneSource
+from datasets.frames import Scene, SceneSource, in_lidar_frame
+from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, from_yaw, inverse
 from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.sources.folder import FolderSource
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
-from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES, OCC3D_WAYMO, Taxonomy
+from datasets.taxonomy import (
+    IGNORE_ID,
+    OCC3D_NUSCENES,
+    OCC3D_WAYMO,
+    SEMANTIC_KITTI,
+    Taxonomy,
+)
+from datasets.voxel_labels import GridFrame
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = {  # what is mistaken for what, by the classes of the store
     "occ3d-nuscenes": ("driveable_surface", "sidewalk"),
     "occ3d-waymo": ("road", "walkable"),
+    "semantic-kitti": ("road", "sidewalk"),
 }
+IN_KITTI = {"driveable_surface": "road"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +65,7 @@ class Case:
         options: of the command: source, root and truth.
         truths: per frame, as the benchmark has them.
         semantics: (T, X, Y, Z) of the store, in ``taxonomy``.
+        grid, frame: of the store.
     """
 
     benchmark: str
@@ -63,6 +74,8 @@ class Case:
     truths: list[Truth]
     semantics: NDArray[np.uint8]
     taxonomy: Taxonomy
+    grid: VoxelGrid = occ3d_nuscenes.GRID
+    frame: GridFrame = "ego"
 
     def mask(self, truth: Truth, name: str) -> NDArray[np.bool_]:
         return truth.semantics != IGNORE_ID if name == "all" else truth.scored()
@@ -77,14 +90,17 @@ def score(
     """
     path, out = tmp_path / "labels.zarr", tmp_path / "scores.json"
     header = StoreHeader(
-        grid=occ3d_nuscenes.GRID,
+        grid=case.grid,
         taxonomy=case.taxonomy,
+        frame=case.frame,
         levels=(0.0, 1.0),
         licence="none",
         provenance={},
         run_id="test",
     )
     frames = case.scene.frames
+    if case.frame == "lidar":
+        frames = tuple(in_lidar_frame(f) for f in frames)
     LabelStore.create(path, header).write_scene(
         SceneLabels(
             scene_id=case.scene.scene_id,
@@ -94,6 +110,7 @@ def score(
             semantics=semantics,
             confidence=np.ones(semantics.shape, np.uint8),
             mask=np.full(semantics.shape, MaskBit.TRUSTED | MaskBit.LIDAR_OBSERVED, np.uint8),
+            frame=case.frame,
         )
     )
     command = ["scripts/evaluate.py", "--store", str(path), *case.options]
@@ -127,7 +144,7 @@ def assert_scores(case: Case, tmp_path: Path) -> dict[str, Any]:
     wrong[wrong == case.taxonomy.id_of(old)] = case.taxonomy.id_of(new)
     damaged = score(case, tmp_path / "wrong", wrong)
     target = benchmark(case.benchmark).taxonomy
-    old, new = KITTI.get(old, old) if target.name == "semantic-kitti" else old, new
+    old = IN_KITTI.get(old, old) if target.name == "semantic-kitti" else old
     for mask in masks:
         voxels = sum(
             np.bincount(t.semantics[case.mask(t, mask)], minlength=target.n_classes)
@@ -141,9 +158,6 @@ def assert_scores(case: Case, tmp_path: Path) -> dict[str, Any]:
         assert damaged[f"IoU[{mask}]"][old] == 0.0
         assert damaged[f"voxels[{mask}]"] == voxels.sum()
     return perfect
-
-
-KITTI = {"driveable_surface": "road"}
 
 
 @pytest.fixture(scope="module")
@@ -327,6 +341,13 @@ def test_semantic_kitti_on_a_folder(tmp_path: Path) -> None:
     scores = assert_scores(case, tmp_path)
     assert scores["masks"] == ["observed", "all", "trusted"]
     assert "riders are part of" in scores["converted"]["classes"]
+
+    labels = np.stack([t.semantics for t in truths])
+    labels[labels == IGNORE_ID] = SEMANTIC_KITTI.free_id  # where nothing is scored
+    same = replace(
+        case, semantics=labels, taxonomy=SEMANTIC_KITTI, grid=semantic_kitti.GRID, frame="lidar"
+    )
+    assert assert_scores(same, tmp_path / "same")["converted"] is None
 
 
 def test_occ3d_waymo_on_a_part_of_waymo(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from datasets.benchmarks.catalogue import Benchmark, voxels_in_words
 from datasets.benchmarks.mappings import class_mapping
 from datasets.benchmarks.resampling import places, taken, turned
-from datasets.errors import SceneError
+from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, inverse
@@ -65,7 +65,10 @@ class Conversion:
         self.benchmark, self.grid, self.taxonomy, self.frame = benchmark, grid, taxonomy, frame
         self.mapping = class_mapping(taxonomy, benchmark.taxonomy)
         if self.mapping is None and taxonomy != benchmark.taxonomy:
-            benchmark.require(what, grid, taxonomy, frame)
+            raise SetupError(
+                f"{what} has {voxels_in_words(grid, taxonomy, frame)}; benchmark {benchmark.name} "
+                f"has {benchmark.taxonomy.name} classes, to which no table leads"
+            )
         self.same_voxels = (grid, frame) == (benchmark.grid, benchmark.frame)
         self.nothing = self.same_voxels and self.mapping is None
         self.nameless: int | None = None
