@@ -275,4 +275,5 @@ def _bev_channels(chosen: Preset) -> int:
 def _judge(quality: StoreQuality, store: LabelStore, scene: Scene, truth: GroundTruth) -> None:
     stored = store.scene(scene.scene_id)
     for frame in scene.frames:
-        quality.update(stored.frame(stored.index_of(frame.token)), truth.labels(frame))
+        labels = stored.frame(stored.index_of(frame.token))
+        quality.update(labels.semantics, labels.mask, truth.labels(frame))

@@ -8,9 +8,10 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.benchmarks.truth import Truth
-from datasets.label_store import FrameLabels, MaskBit
+from datasets.label_store import MaskBit
 from datasets.metrics.confusion import ConfusionMatrix
 from datasets.taxonomy import Taxonomy
 
@@ -32,16 +33,21 @@ class StoreQuality:
         self.kept = ConfusionMatrix(taxonomy.n_classes)
         self.kept_voxels = self.trusted = self.trusted_right = 0
 
-    def update(self, labels: FrameLabels, truth: Truth) -> None:
+    def update(
+        self,
+        semantics: NDArray[np.uint8],  # (X, Y, Z)
+        mask: NDArray[np.uint8],  # (X, Y, Z) bits
+        truth: Truth,
+    ) -> None:
         """Add a frame."""
-        kept = (labels.mask & KEPT) == KEPT
-        trusted = ((labels.mask & MaskBit.TRUSTED) > 0) & truth.observed()
+        kept = (mask & KEPT) == KEPT
+        trusted = ((mask & MaskBit.TRUSTED) > 0) & truth.observed()
         scored = truth.scored()
         self.kept_voxels += int(kept.sum())
         self.trusted += int(trusted.sum())
-        self.trusted_right += int((trusted & (labels.semantics == truth.semantics)).sum())
-        self.scored.update(truth.semantics, labels.semantics, scored)
-        self.kept.update(truth.semantics, labels.semantics, scored & kept)
+        self.trusted_right += int((trusted & (semantics == truth.semantics)).sum())
+        self.scored.update(truth.semantics, semantics, scored)
+        self.kept.update(truth.semantics, semantics, scored & kept)
 
     def to_json(self) -> dict[str, Any]:
         """Percentages, None where nothing is counted.

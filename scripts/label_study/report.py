@@ -18,6 +18,7 @@ from label_study.seeds import (
     between,
     mean,
     paired,
+    rounded,
     spread,
 )
 from matplotlib.backends.backend_agg import FigureCanvasAgg
@@ -107,12 +108,12 @@ class Study:
                 row["share of fully labelled"] = _summary(self.share(percent, arm))
                 gain = paired(main, self.main("labels", percent))
                 if gain and arm not in ("full", "labels"):
-                    row["gain over labels alone"] = asdict(gain) | {"clear": gain.clear}
+                    row["gain over labels alone"] = gain.to_json()
             rows.append(row)
         return {
             "profile": asdict(self.profile),
             "parts": f"{len(self.results)} of {len(self.parts)}",
-            "separation": separation and asdict(separation) | {"clear": clear},
+            "separation": separation and separation.to_json(),
             "students": rows,
             "core hours": _hours(self.results),
             "results": self.results,
@@ -278,10 +279,9 @@ def _hours(results: Sequence[dict[str, Any]]) -> dict[str, float]:
 
 
 def _summary(scores: Scores) -> dict[str, Any]:
-    deviation = spread(scores)
     return {
-        "mean": round(mean(scores), 2),
-        "deviation": round(deviation, 2) if math.isfinite(deviation) else None,
+        "mean": rounded(mean(scores)),
+        "deviation": rounded(spread(scores)),
         "by seed": scores,
     }
 
@@ -290,7 +290,7 @@ def _text(scores: Scores, unit: str = "") -> str:
     if not scores:
         return ""
     deviation = spread(scores)
-    return f"{mean(scores):.2f}{unit}" + (f" +- {deviation:.2f}" if deviation >= 0 else "")
+    return f"{mean(scores):.2f}" + (f" +- {deviation:.2f}" if deviation >= 0 else "") + unit
 
 
 def _mean_of(values: Any) -> str:

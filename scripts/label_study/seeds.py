@@ -26,8 +26,20 @@ class Difference:
         """Above zero by more than ``CLEAR`` standard errors; never with a single seed."""
         return self.value > CLEAR * self.error
 
+    def to_json(self) -> dict[str, float | bool | None]:
+        return {
+            "value": rounded(self.value),
+            "standard error": rounded(self.error),
+            "clear": self.clear,
+        }
+
     def __str__(self) -> str:
         return f"{self.value:+.2f} +- {self.error:.2f}" if self.error >= 0 else f"{self.value:+.2f}"
+
+
+def rounded(value: float) -> float | None:
+    """To hundredths; None for NaN."""
+    return round(value, 2) if math.isfinite(value) else None
 
 
 def mean(scores: Scores) -> float:
