@@ -12,6 +12,9 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import multiprocessing
+import os
+import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
@@ -363,7 +366,11 @@ def steps_loader(samples: FrameSet, start: int, stop: int, loaders: int) -> Iter
     if start >= stop:
         return
     steps = _Steps(samples)
-    parallel: dict[str, Any] = {"multiprocessing_context": "forkserver", "prefetch_factor": 4}
+    parallel: dict[str, Any] = {
+        "multiprocessing_context": "forkserver",
+        "prefetch_factor": 4,
+        "worker_init_fn": _end_with_parent,
+    }
     for item in DataLoader(
         steps,
         batch_size=None,
@@ -374,6 +381,18 @@ def steps_loader(samples: FrameSet, start: int, stop: int, loaders: int) -> Iter
         if isinstance(item, AutolabelError):
             raise item
         yield item
+
+
+def _end_with_parent(worker: int) -> None:
+    """A loader whose trainer is killed would wait for ever: its own parent is the fork server."""
+    trainer = multiprocessing.parent_process()
+    assert trainer is not None
+
+    def watch() -> None:
+        trainer.join()
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def load_state(folder: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:

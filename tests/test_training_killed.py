@@ -1,0 +1,145 @@
+"""The real command, on a log without LiDAR files: killed, continued, fed with torn files."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file
+from test_folder_source import write_log
+
+from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.sources.folder import FolderSource
+from models.presets import COARSE_GRID, OCC3D_COARSE
+
+ROOT = Path(__file__).resolve().parents[1]
+STEPS = 24
+ONE_EPOCH = ("--steps", "1", "--batch", "6", "--loaders", "0")
+
+
+@pytest.fixture(scope="module")
+def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Two scenes of three frames, their labels in a store, and no point file left."""
+    root = write_log(tmp_path_factory.mktemp("logs") / "log", ("a", "b"))
+    header = StoreHeader(
+        grid=COARSE_GRID,
+        taxonomy=OCC3D_COARSE,
+        levels=(0.5, 0.9),
+        licence="none",
+        provenance={},
+        run_id="made up",
+    )
+    store = LabelStore.create(root / "labels.zarr", header)
+    rng = np.random.default_rng(0)
+    for scene_id in ("a", "b"):
+        frames = FolderSource(root, past_sweeps=0).scene(scene_id).frames
+        shape = (len(frames), *COARSE_GRID.shape)
+        store.write_scene(
+            SceneLabels(
+                scene_id=scene_id,
+                frame_tokens=tuple(frame.token for frame in frames),
+                timestamps_us=np.array([frame.timestamp_us for frame in frames]),
+                T_global_grid=np.stack([frame.T_global_ego for frame in frames]),
+                semantics=rng.integers(0, 8, shape, np.uint8),
+                confidence=rng.integers(0, 2, shape, np.uint8),
+                mask=np.full(shape, MaskBit.TRUSTED | MaskBit.CAMERA_VISIBLE, np.uint8),
+            )
+        )
+    for path in root.rglob("lidar/*"):
+        path.unlink()
+    return root
+
+
+def start(log: Path, out: Path, *more: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "scripts/train_student.py", "--source", "folder"]
+    command += ["--root", str(log), "--labels", str(log / "labels.zarr"), "--out", str(out)]
+    command += ["--preset", "camera_coarse", "--steps", str(STEPS), "--batch", "2"]
+    command += ["--save-every", "3", "--log-every", "1", "--threads", "2", "--device", "cpu"]
+    command += more  # the last of an option wins
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe)
+
+
+def run(log: Path, out: Path, *more: str) -> tuple[int, str]:
+    process = start(log, out, *more)
+    said = process.communicate(timeout=300)
+    return process.returncode, "".join(said)
+
+
+def steps_done(out: Path) -> int:
+    path = out / "log.jsonl"
+    return len(path.read_text().splitlines()) if path.exists() else 0
+
+
+def sha256_of_weights(out: Path) -> str:
+    tensors = load_file(out / "camera_coarse_student.safetensors")
+    digest = hashlib.sha256()
+    for name in sorted(tensors):
+        digest.update(name.encode() + tensors[name].tobytes())
+    return digest.hexdigest()
+
+
+@pytest.mark.slow  # five starts of Python and torch
+def test_killed_three_times_it_ends_with_the_same_weights(log: Path, tmp_path: Path) -> None:
+    code, said = run(log, tmp_path / "whole")
+    assert code == 0, said
+    rng, killed_at = random.Random(time.time_ns()), []
+    for part in range(3):
+        process = start(log, tmp_path / "killed")
+        goal = rng.randint(part * STEPS // 3 + 1, (part + 1) * STEPS // 3 - 1)
+        while steps_done(tmp_path / "killed") < goal:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        time.sleep(rng.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        killed_at.append(steps_done(tmp_path / "killed"))
+        assert not list((tmp_path / "killed").glob("*.safetensors")), killed_at
+    code, said = run(log, tmp_path / "killed")
+    assert code == 0, said
+    assert sha256_of_weights(tmp_path / "killed") == sha256_of_weights(tmp_path / "whole"), (
+        f"killed at steps {killed_at}"
+    )
+    whole, killed = (
+        [json.loads(line) for line in (tmp_path / name / "log.jsonl").read_text().splitlines()]
+        for name in ("whole", "killed")
+    )
+    assert [line["step"] for line in killed] == list(range(1, STEPS + 1))
+    assert [line["loss"] for line in killed] == [line["loss"] for line in whole]
+
+
+def test_torn_pictures_are_named_and_the_exit_code_says_so(log: Path, tmp_path: Path) -> None:
+    picture = log / "scenes/b/front/005.png"
+    whole = picture.read_bytes()
+    picture.write_bytes(whole[:100])
+    try:
+        code, said = run(log, tmp_path / "out", *ONE_EPOCH)
+    finally:
+        picture.write_bytes(whole)
+    assert code == 1, said
+    assert "1 bad frames were left out" in said and "b b5" in said
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert [bad["frame"] for bad in report["bad_frames"]] == ["b5"]
+    assert (tmp_path / "out/camera_coarse_student.safetensors").exists()
+
+
+def test_no_good_frame_at_all_is_an_error(log: Path, tmp_path: Path) -> None:
+    pictures = {path: path.read_bytes() for path in log.rglob("front/*.png")}
+    for path in pictures:
+        path.write_bytes(b"torn")
+    try:
+        code, said = run(log, tmp_path / "out", *ONE_EPOCH)
+    finally:
+        for path, data in pictures.items():
+            path.write_bytes(data)
+    assert code == 2
+    assert "error: every one of the 6 frames is bad" in said
+    assert "Traceback" not in said
