@@ -15,10 +15,23 @@ from numpy.typing import NDArray
 from nuscenes import NuScenes
 from PIL import Image
 
+from datasets.benchmarks import openocc_flow
+from datasets.benchmarks.mappings import OCC3D_TO_OPENOCC_FLOW
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, read_labels
 from datasets.errors import SetupError
 from datasets.geometry.transforms import Transform, apply, from_quaternion, inverse
-from datasets.sources.synthetic.city import CityConfig, city_splits, ensure_city, generate_city
+from datasets.sources.synthetic.city import (
+    CityConfig,
+    city_config,
+    city_splits,
+    ensure_city,
+    generate_city,
+)
+from datasets.sources.synthetic.class_statistics import (
+    NUSCENES_VOXELS,
+    city_statistics,
+    contact_sheet,
+)
 
 CONFIG = CityConfig(labeled_scenes=1, unlabeled_scenes=0, val_scenes=1, frames_per_scene=2)
 FREE = TAXONOMY.free_id
@@ -244,6 +257,109 @@ def test_classes_of_small_things_survive_in_the_voxels(nusc: Any, city: Path) ->
     assert kept / seen > 0.95
 
 
+def test_flow_labels_hold_the_same_classes_and_flow_of_moving_objects_alone(
+    nusc: Any, city: Path
+) -> None:
+    moving = 0
+    for sample in nusc.sample:
+        scene = nusc.get("scene", sample["scene_token"])
+        labels = read_labels(labels_path(city, scene["name"], sample["token"]))
+        found = openocc_flow.read_labels(
+            openocc_flow.labels_path(city, scene["name"], sample["token"])
+        )
+        same = OCC3D_TO_OPENOCC_FLOW.table()[labels.semantics]
+        assert (found.semantics == same).all()
+        assert found.flow is not None
+        flows = (found.flow != 0).any(axis=-1)
+        assert np.isin(found.semantics[flows], openocc_flow.TAXONOMY.dynamic).all()
+        moving += int(flows.sum())
+    assert moving > 200
+
+
+def test_flow_is_the_velocity_that_the_tracks_tell(nusc: Any, city: Path) -> None:
+    """The devkit's velocity of a box, turned into the ego frame, against the voxels in the box."""
+    compared = 0
+    for sample in nusc.sample:
+        scene = nusc.get("scene", sample["scene_token"])
+        found = openocc_flow.read_labels(
+            openocc_flow.labels_path(city, scene["name"], sample["token"])
+        )
+        assert found.flow is not None
+        lidar = nusc.get("sample_data", sample["data"]["LIDAR_TOP"])
+        T_ego_global = inverse(sensor_pose(nusc, lidar)[1])
+        for token in sample["anns"]:
+            row = nusc.get("sample_annotation", token)
+            velocity = T_ego_global[:3, :3] @ nusc.box_velocity(token)
+            center = apply(T_ego_global, np.array(row["translation"]))
+            if row["category_name"] != "vehicle.car" or np.abs(center[:2]).max() > 38:
+                continue
+            if np.isnan(velocity).any() or np.linalg.norm(velocity) < 1:
+                continue
+            i, j, _ = GRID.indices(center)
+            near = found.flow[max(i - 2, 0) : i + 3, max(j - 1, 0) : j + 2, 2:6].reshape(-1, 2)
+            near = near[(near != 0).any(axis=1)]
+            if len(near):
+                # a chord over half a second and the speed at its beginning or end
+                np.testing.assert_allclose(near.mean(axis=0), velocity[:2], atol=0.6)
+                compared += 1
+    assert compared >= 2
+
+
+def test_pose_errors_reach_the_tables_and_not_the_data(city: Path, tmp_path: Path) -> None:
+    val = {"labeled_scenes": 0, "unlabeled_scenes": 0, "val_scenes": 1}
+    val |= {"frames_per_scene": 1, "sweeps": 1}
+    for name, options in (
+        ("clean", {}),
+        ("noisy", {"pose_noise_m": 0.2, "pose_noise_deg": 1.0}),
+        ("flat", {"flat_poses": True}),
+    ):
+        config = CityConfig(**val, **options)  # type: ignore[arg-type]
+        generate_city(tmp_path / name, config, workers=1, progress=False)
+    clean, noisy, flat = (digests(tmp_path / name) for name in ("clean", "noisy", "flat"))
+    apart = {"v1.0-trainval/ego_pose.json", "v1.0-trainval/sample_annotation.json", "city.json"}
+    assert {k for k in clean if clean[k] != noisy[k]} == apart
+    assert {k for k in clean if clean[k] != flat[k]} == apart
+
+    def tables(name: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        nusc = NuScenes("v1.0-trainval", dataroot=str(tmp_path / name), verbose=False)
+        poses = np.array([row["translation"] for row in nusc.ego_pose])
+        key = nusc.get("sample_data", nusc.sample[0]["data"]["LIDAR_TOP"])
+        centers = np.array([row["translation"] for row in nusc.sample_annotation])
+        return poses, apply(inverse(sensor_pose(nusc, key)[1]), centers)
+
+    (true, boxes), (wrong, of_noisy), (level, of_flat) = map(tables, ("clean", "noisy", "flat"))
+    assert 0.1 < (wrong - true).std() < 0.3
+    assert (level[:, 2] == 0).all() and (level[:, :2] == true[:, :2]).all()
+    np.testing.assert_allclose(of_noisy, boxes, atol=1e-6)  # boxes stay on their returns
+    np.testing.assert_allclose(of_flat, boxes, atol=1e-6)
+
+
+def test_statistics_count_what_is_in_the_camera_mask(nusc: Any, city: Path) -> None:
+    found = city_statistics(city)
+    assert found.frames == len(nusc.sample) and found.shares.sum() == pytest.approx(1)
+    voxels = sum(int(read_labels(p).mask_camera.sum()) for p in city.glob("gts/*/*/labels.npz"))  # type: ignore[union-attr]
+    assert found.voxels.sum() == voxels < found.lidar_voxels
+    assert f"{NUSCENES_VOXELS[4] / NUSCENES_VOXELS.sum() * 100:.4f}" in found.table()
+    assert contact_sheet(city, scenes=2).size == (6 * 320, 2 * 120)
+
+
+def test_statistics_of_a_folder_without_labels_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(SetupError, match="no labels"):
+        city_statistics(tmp_path)
+
+
+def test_profile_shares_out_a_fifth_of_the_scenes_as_labelled() -> None:
+    tiny, full = city_config("tiny", scenes=30), city_config("full", scenes=7, seed=4)
+    assert (tiny.labeled_scenes, tiny.unlabeled_scenes, tiny.val_scenes) == (6, 24, 6)
+    assert (tiny.image_height, tiny.image_width, tiny.frames_per_scene) == (96, 256, 8)
+    assert (full.labeled_scenes, full.unlabeled_scenes, full.val_scenes, full.seed) == (1, 6, 1, 4)
+    assert (full.image_height, full.image_width, full.frames_per_scene) == (900, 1600, 40)
+    with pytest.raises(ValueError, match="'huge'"):
+        city_config("huge", scenes=3)
+    with pytest.raises(ValueError, match="not 1"):
+        city_config("tiny", scenes=1)
+
+
 def test_same_seed_gives_the_same_bytes_with_any_number_of_workers(
     city: Path, tmp_path: Path
 ) -> None:
@@ -313,11 +429,19 @@ def test_failed_generation_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Mo
 
 @pytest.mark.parametrize(
     "change",
-    [{"seed": -1}, {"frames_per_scene": 0}, {"image_width": 4}, {"val_scenes": -1}, {"sweeps": 0}],
+    [
+        {"seed": -1},
+        {"frames_per_scene": 0},
+        {"image_width": 4},
+        {"val_scenes": -1},
+        {"sweeps": 0},
+        {"pose_noise_m": -1},
+        {"pose_noise_deg": float("nan")},
+    ],
 )
-def test_config_that_makes_no_sense_is_refused(change: dict[str, int]) -> None:
-    good: dict[str, int] = {"labeled_scenes": 1, "unlabeled_scenes": 1, "val_scenes": 1}
-    with pytest.raises(ValueError, match=r"-?\d"):
+def test_config_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
+    good: dict[str, Any] = {"labeled_scenes": 1, "unlabeled_scenes": 1, "val_scenes": 1}
+    with pytest.raises(ValueError, match=r"-?\d|nan"):
         CityConfig(**{**good, **change})
 
 

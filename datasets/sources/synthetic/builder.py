@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.geometry.transforms import Transform, from_yaw
+from datasets.geometry.transforms import Transform, apply, from_yaw
 from datasets.sources.synthetic.curves import Curve
 from datasets.sources.synthetic.layout import Layout, Street
 from datasets.sources.synthetic.shapes import Mesh
 
 REACH_M = 62.0  # how far beyond the ego path the dense world reaches
+_MOMENT_S = 0.01
 Vector = tuple[float, float, float]
 
 
@@ -67,6 +68,20 @@ def actor_poses(actors: Sequence[Actor], layout: Layout, time_s: float) -> list[
     z = layout.height(x, y)
     yaw = yaw + turn
     return [from_yaw(float(yaw[i]), (x[i], y[i], z[i])) for i in range(len(s))]
+
+
+def velocities(actors: Sequence[Actor], layout: Layout, time_s: float) -> NDArray[np.float64]:
+    """(n, 3) m/s over the ground of the middles of the actors' boxes, scene frame."""
+    before, after = (
+        np.array(
+            [
+                apply(T, np.asarray(a.center_m))
+                for a, T in zip(actors, actor_poses(actors, layout, at), strict=True)
+            ]
+        ).reshape(-1, 3)
+        for at in (time_s - _MOMENT_S, time_s + _MOMENT_S)
+    )
+    return np.asarray((after - before) / (2 * _MOMENT_S))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

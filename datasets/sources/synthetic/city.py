@@ -1,8 +1,8 @@
 """The built-in city on disk: generate it once, reuse it, know its splits.
 
-The folder is a nuScenes root (``v1.0-trainval``) with Occ3D labels under ``gts/`` and a marker
-``city.json``. A scene depends on the seed, its split, its index and the frame settings alone: the
-number of scenes and of workers changes no byte of it.
+The folder is a nuScenes root (``v1.0-trainval``) with Occ3D labels under ``gts/``, OpenOcc labels
+with flow under ``openocc_v2/`` and a marker ``city.json``. A scene depends on the seed, its split,
+its index and the frame settings alone: the number of scenes and of workers changes no byte of it.
 """
 
 from __future__ import annotations
@@ -46,9 +46,14 @@ class CityConfig:
         image_height, image_width: pixels of the six pictures.
         sweeps: LiDAR sweeps before the first key-frame. Between key-frames there are always nine,
             as in nuScenes (20 Hz).
+        pose_noise_m, pose_noise_deg: standard deviations of an error of every ego pose in the
+            tables, independent of the others: along each axis, and of the heading. Labels do not
+            suffer; annotations share the error of their key sweep, as if drawn around its returns.
+        flat_poses: ego poses lie at z = 0, as in nuScenes.
 
     Raises:
-        ValueError: a count is negative, no scene or frame is asked for, or a picture is too small.
+        ValueError: a count is negative, no scene or frame is asked for, a picture is too small, or
+            a pose noise makes no sense.
     """
 
     seed: int = 0
@@ -59,6 +64,9 @@ class CityConfig:
     image_height: int = 96
     image_width: int = 256
     sweeps: int = 9
+    pose_noise_m: float = 0.0
+    pose_noise_deg: float = 0.0
+    flat_poses: bool = False
 
     def __post_init__(self) -> None:
         counts = (self.labeled_scenes, self.unlabeled_scenes, self.val_scenes)
@@ -72,11 +80,44 @@ class CityConfig:
             raise ValueError(f"pictures of {self.image_height}x{self.image_width} are too small")
         if not 1 <= self.sweeps <= 100:
             raise ValueError(f"sweeps must be 1..100, not {self.sweeps}")
+        if not (0 <= self.pose_noise_m <= 10 and 0 <= self.pose_noise_deg <= 10):
+            noise = (self.pose_noise_m, self.pose_noise_deg)
+            raise ValueError(f"pose noise must be 0..10 m and 0..10 degrees, not {noise}")
 
     def scene_names(self, split: str) -> tuple[str, ...]:
         """Names of ``labeled``, ``unlabeled`` or ``val``."""
         count: int = getattr(self, f"{split}_scenes")
         return tuple(f"scene-{_FIRST_NAME[split] + i:04d}" for i in range(count))
+
+
+PROFILES = ("tiny", "full")
+
+
+def city_config(profile: str, *, scenes: int, seed: int = 0) -> CityConfig:
+    """A city of so many training scenes: a fifth of them labelled, and as many more to validate.
+
+    Args:
+        profile: ``tiny``: 96x256 pictures and 8 key-frames a scene; ``full``: the sizes of
+            nuScenes, 900x1600 pictures and 40 key-frames.
+
+    Raises:
+        ValueError: unknown profile, or fewer than two scenes.
+    """
+    if profile not in PROFILES:
+        raise ValueError(f"unknown profile {profile!r}; known: {', '.join(PROFILES)}")
+    if scenes < 2:
+        raise ValueError(f"one scene with labels and one without are the least, not {scenes}")
+    fifth = max(1, round(scenes / 5))
+    full = profile == "full"
+    return CityConfig(
+        seed=seed,
+        labeled_scenes=fifth,
+        unlabeled_scenes=scenes - fifth,
+        val_scenes=fifth,
+        frames_per_scene=40 if full else 8,
+        image_height=900 if full else 96,
+        image_width=1600 if full else 256,
+    )
 
 
 def _marker(config: CityConfig) -> dict[str, Any]:
@@ -159,6 +200,9 @@ def _drive(root: Path, config: CityConfig, split: str, index: int) -> dict[str, 
         lead_sweeps=config.sweeps,
         height=config.image_height,
         width=config.image_width,
+        pose_noise_m=config.pose_noise_m,
+        pose_noise_deg=config.pose_noise_deg,
+        flat_poses=config.flat_poses,
     )
     return write_drive(root, spec)
 

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
+_STRAIGHT = 1e-6  # 1/m, below it the centre of an arc is too far away to reckon with
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +54,8 @@ def curve(
         raise ValueError(f"a curve needs pieces of positive length: {list(pieces)}")
     rows = []
     for length, bend in pieces:
+        if abs(bend) < _STRAIGHT:
+            bend = 0.0
         rows.append((x, y, yaw_rad, s_m, length, bend))
         half = bend * length / 2
         chord = length * float(np.sinc(half / np.pi))

@@ -22,7 +22,7 @@ from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY
 from datasets.benchmarks.truth import Truth
 from datasets.geometry.raycast import PinholeView, lidar_evidence, visible_from_cameras
 from datasets.geometry.transforms import Transform, inverse
-from datasets.sources.synthetic.builder import actor_poses
+from datasets.sources.synthetic.builder import actor_poses, velocities
 from datasets.sources.synthetic.shapes import Mesh
 from datasets.sources.synthetic.tracing import Stage
 
@@ -121,6 +121,43 @@ def _winner(score: Any, free: int, out: Any) -> None:
                 out[i, j, k] = at
 
 
+@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+def _own(
+    points: Any,
+    classes: Any,
+    weights: Any,
+    T: Any,
+    lo: Any,
+    size: Any,
+    semantics: Any,
+    weight: Any,
+    best: Any,
+    owner: Any,
+    number: int,
+) -> None:
+    """Give a mover the voxels of its class where it weighs more than the movers before it.
+
+    Leaves ``weight`` zero.
+    """
+    nx, ny, nz = semantics.shape
+    for turn in range(3):  # weigh, compare, clear
+        for r in range(points.shape[0]):
+            x, y, z = points[r, 0], points[r, 1], points[r, 2]
+            i = int(np.floor((T[0, 0] * x + T[0, 1] * y + T[0, 2] * z + T[0, 3] - lo[0]) / size[0]))
+            j = int(np.floor((T[1, 0] * x + T[1, 1] * y + T[1, 2] * z + T[1, 3] - lo[1]) / size[1]))
+            k = int(np.floor((T[2, 0] * x + T[2, 1] * y + T[2, 2] * z + T[2, 3] - lo[2]) / size[2]))
+            if i < 0 or i >= nx or j < 0 or j >= ny or k < 0 or k >= nz:
+                continue
+            if semantics[i, j, k] != classes[r]:
+                continue
+            if turn == 0:
+                weight[i, j, k] += weights[r]
+            elif turn == 2:
+                weight[i, j, k] = 0.0
+            elif weight[i, j, k] > best[i, j, k]:
+                best[i, j, k], owner[i, j, k] = weight[i, j, k], number
+
+
 class GroundTruth:
     """Voxel labels of one scene at any moment."""
 
@@ -138,6 +175,7 @@ class GroundTruth:
         self._movers = tuple(_filled(a.mesh) for a in stage.movers)
         # kept between frames: every run through it leaves it zero
         self._score = np.zeros((*GRID.shape, TAXONOMY.n_classes - 1), np.float32)
+        self._weight = np.zeros(GRID.shape, np.float32)
 
     def semantics(self, T_scene_ego: Transform, time_s: float) -> NDArray[np.uint8]:
         """(X, Y, Z) uint8 class of every voxel, hidden ones too; free where there is no surface."""
@@ -154,6 +192,38 @@ class GroundTruth:
         out = np.empty(GRID.shape, np.uint8)
         _winner(score, TAXONOMY.free_id, out)
         return out
+
+    def flow(
+        self, semantics: NDArray[np.uint8], T_scene_ego: Transform, time_s: float
+    ) -> NDArray[np.float32]:
+        """(X, Y, Z, 2) float32 m/s: velocity over the ground, along x and y of the ego frame.
+
+        Of the moving object that a voxel of ``semantics`` belongs to, 0 everywhere else.
+        """
+        movers, layout = self._stage.movers, self._stage.layout
+        poses = actor_poses(movers, layout, time_s)
+        T_ego_scene = inverse(T_scene_ego)
+        lo, size = np.asarray(GRID.min_m), np.asarray(GRID.size_m)
+        best, owner = np.zeros(GRID.shape, np.float32), np.full(GRID.shape, -1, np.int64)
+        for number, (pose, s) in enumerate(zip(poses, self._movers, strict=True)):
+            T = T_ego_scene @ pose
+            if np.hypot(T[0, 3], T[1, 3]) < 70:
+                _own(
+                    s.points_m,
+                    s.classes,
+                    s.weights,
+                    T,
+                    lo,
+                    size,
+                    semantics,
+                    self._weight,
+                    best,
+                    owner,
+                    number,
+                )
+        speeds = velocities(movers, layout, time_s) @ T_ego_scene[:2, :3].T
+        table = np.concatenate([speeds, np.zeros((1, 2))]).astype(np.float32)
+        return np.asarray(table[owner])
 
 
 def _stride(views: Sequence[PinholeView]) -> int:

@@ -1,7 +1,8 @@
 """A simulated drive as nuScenes rows and files, with Occ3D ground truth beside them.
 
 Formats: nuScenes v1.0 tables (13 JSON files), ``samples|sweeps/<channel>/`` with jpg and
-``.pcd.bin`` (float32 x, y, z, intensity, ring), ``gts/<scene>/<token>/labels.npz`` as in Occ3D.
+``.pcd.bin`` (float32 x, y, z, intensity, ring), ``gts/<scene>/<token>/labels.npz`` as in Occ3D and
+``openocc_v2/<scene>/<token>/labels.npz`` (with flow) as in OpenOcc v2.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import hashlib
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.benchmarks.occ3d_nuscenes import labels_path, write_labels
+from datasets.benchmarks import occ3d_nuscenes, openocc_flow
+from datasets.benchmarks.mappings import OCC3D_TO_OPENOCC_FLOW
 from datasets.frames import CameraView
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse, to_quaternion
 from datasets.sources.synthetic.boxes import points_in_box, visibility_tokens
@@ -71,6 +73,9 @@ class DriveSpec:
         frames: key-frames.
         lead_sweeps: sweeps before the first key-frame.
         height, width: pixels.
+        pose_noise_m, pose_noise_deg: standard deviations of the error of every ego pose in the
+            tables: along each axis, and of the heading.
+        flat_poses: the ego poses in the tables lie at z = 0.
     """
 
     entropy: tuple[int, int, int]
@@ -80,6 +85,9 @@ class DriveSpec:
     lead_sweeps: int
     height: int
     width: int
+    pose_noise_m: float = 0.0
+    pose_noise_deg: float = 0.0
+    flat_poses: bool = False
 
     def rng(self, *stream: int) -> np.random.Generator:
         return np.random.default_rng((*self.entropy, *stream))
@@ -193,7 +201,7 @@ class _Drive:
     ) -> dict[str, Any]:
         """Add a sample_data row and its ego pose."""
         name = self.spec.token("data", channel, at_us)
-        T = self.T_global_scene @ self._T_scene_ego(at_us)
+        T = self._written_pose(channel, at_us)
         self.rows["ego_pose"].append(
             {
                 "token": name,
@@ -218,6 +226,18 @@ class _Drive:
         }
         self.rows["sample_data"].append(row)
         return row
+
+    def _written_pose(self, channel: str, at_us: int) -> Transform:
+        """Ego to global as the tables have it, with the errors that the spec asks for."""
+        spec = self.spec
+        T = self.T_global_scene @ self._T_scene_ego(at_us)
+        if spec.pose_noise_m > 0 or spec.pose_noise_deg > 0:
+            rng = spec.rng(7, (*CAMERAS, LIDAR).index(channel), at_us)
+            shift, turn = rng.normal(0, spec.pose_noise_m, 3), rng.normal(0, spec.pose_noise_deg)
+            T = T @ from_yaw(np.radians(turn), shift.tolist())
+        if spec.flat_poses:
+            T[2, 3] = 0.0
+        return T
 
     def _path(self, channel: str, at_us: int, ending: str, *, key: bool) -> str:
         folder = "samples" if key else "sweeps"
@@ -298,7 +318,14 @@ class _Drive:
         close = [p for origin, p in returns if np.linalg.norm(origin - T[:3, 3]) < _LABEL_REACH_M]
         semantics = truth.semantics(T, self.key_us(frame) * 1e-6)
         labels = observed_labels(semantics, rays, close, inverse(T), views)
-        write_labels(labels_path(self.root, self.spec.name, self.sample_tokens[frame]), labels)
+        flow = truth.flow(semantics, T, self.key_us(frame) * 1e-6)
+        flow[labels.semantics == occ3d_nuscenes.TAXONOMY.free_id] = 0
+        with_flow = OCC3D_TO_OPENOCC_FLOW.apply(
+            replace(labels, mask_lidar=None, mask_camera=None, flow=flow)
+        )
+        of_frame = (self.root, self.spec.name, self.sample_tokens[frame])
+        occ3d_nuscenes.write_labels(occ3d_nuscenes.labels_path(*of_frame), labels)
+        openocc_flow.write_labels(openocc_flow.labels_path(*of_frame), with_flow)
 
     def _annotations(
         self, frame: int, sweep: Sweep, tracks: dict[int, list[dict[str, Any]]]
@@ -320,10 +347,14 @@ class _Drive:
             T_scene_ego,
             self.stage.at(at_us * 1e-6),
         )
+        # boxes are drawn around the returns of the key sweep, so they share the error of its pose
+        T_global_scene = self.T_global_scene
+        if self.spec.pose_noise_m > 0 or self.spec.pose_noise_deg > 0 or self.spec.flat_poses:
+            T_global_scene = self._written_pose(LIDAR, at_us) @ inverse(T_scene_ego)
         for number, level in zip(near, levels, strict=True):
             actor, pose = every[number], poses[number]
             center = apply(pose, np.asarray(actor.center_m))
-            T = self.T_global_scene @ pose
+            T = T_global_scene @ pose
             row = {
                 "token": self.spec.token("annotation", number, frame),
                 "sample_token": self.sample_tokens[frame],
@@ -332,7 +363,7 @@ class _Drive:
                 "attribute_tokens": [token("attribute", actor.attribute)]
                 if actor.attribute
                 else [],
-                "translation": apply(self.T_global_scene, center).tolist(),
+                "translation": apply(T_global_scene, center).tolist(),
                 "size": [actor.size_m[1], actor.size_m[0], actor.size_m[2]],
                 "rotation": to_quaternion(T).tolist(),
                 "prev": "",
@@ -411,7 +442,7 @@ def write_drive(root: Path, spec: DriveSpec) -> Rows:
 
 def data_folders() -> tuple[str, ...]:
     """Folders of a root that ``write_drive`` writes into."""
-    return (*(f"samples/{c}" for c in (*CAMERAS, LIDAR)), f"sweeps/{LIDAR}", "gts")
+    return (*(f"samples/{c}" for c in (*CAMERAS, LIDAR)), f"sweeps/{LIDAR}", "gts", "openocc_v2")
 
 
 def _still(sweep: Sweep, T_scene_lidar: Transform) -> _Returns:
