@@ -41,8 +41,10 @@ def train_together(
     """
     if workers == 1:
         return train(ALONE)
-    os.environ.setdefault("RAY_TRAIN_V2_ENABLED", "1")
+    os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
+    os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # it would print everything twice
     try:
+        import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchTrainer
     except ImportError as error:
@@ -52,7 +54,10 @@ def train_together(
         ) from error
     connect(address, show_workers=True)
     on_gpu = torch.device(device).type == "cuda"
-    _require_room(workers, on_gpu)
+    kind = "GPU" if on_gpu else "CPU"
+    room = int(ray.cluster_resources().get(kind, 0))
+    if room < workers:
+        raise SetupError(f"--num-workers {workers}: the Ray cluster has {room} {kind}s")
     trainer = TorchTrainer(
         _one_of_them,
         train_loop_config={"train": train, "device": device},
@@ -67,10 +72,12 @@ def train_together(
         result = trainer.fit()
     except TrainingFailedError as error:
         raise SetupError(f"the training failed: {_reason(error)}") from error
-    return int((result.metrics or {})["code"])
+    finally:
+        ray.shutdown()
+    return int(result.return_value)
 
 
-def _one_of_them(config: dict[str, Any]) -> None:
+def _one_of_them(config: dict[str, Any]) -> int:
     from ray import train as ray_train
     from ray.train.torch import get_device
 
@@ -78,16 +85,7 @@ def _one_of_them(config: dict[str, Any]) -> None:
         torch.cuda.set_device(get_device())
     context = ray_train.get_context()
     team = Team(worker=context.get_world_rank(), workers=context.get_world_size())
-    ray_train.report({"code": config["train"](team)})
-
-
-def _require_room(workers: int, on_gpu: bool) -> None:
-    import ray
-
-    kind = "GPU" if on_gpu else "CPU"
-    room = int(ray.cluster_resources().get(kind, 0))
-    if room < workers:
-        raise SetupError(f"--num-workers {workers}: the Ray cluster has {room} {kind}s")
+    return int(config["train"](team))
 
 
 def _reason(error: Exception) -> str:
