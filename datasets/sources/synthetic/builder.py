@@ -15,6 +15,7 @@ from datasets.sources.synthetic.shapes import Mesh
 
 REACH_M = 62.0  # how far beyond the ego path the dense world reaches
 _MOMENT_S = 0.01
+_HALF_EGO_M = 1.25
 Vector = tuple[float, float, float]
 
 
@@ -126,6 +127,8 @@ class SceneBuilder:
         self._path = np.stack(
             layout.route.place(np.linspace(0, path_m, 25), np.full(25, layout.route_d_m))[:2], 1
         )
+        s = np.arange(-6.0, path_m + 14, 1.0)
+        self._lane = np.stack(layout.route.place(s, np.full_like(s, layout.route_d_m))[:2], 1)
         self.spans = tuple(self._span(street) for street in layout.streets)
 
     def _span(self, street: Street) -> tuple[float, float]:
@@ -137,6 +140,10 @@ class SceneBuilder:
         return (float(near[0]), float(near[-1])) if len(near) else (0.0, 0.0)
 
     def is_free(self, x: float, y: float, radius: float) -> bool:
+        """Whether a disc meets nothing that stands and leaves the ego vehicle its way."""
+        gap = ((self._lane - (x, y)) ** 2).sum(axis=1)
+        if gap.min() < (radius + _HALF_EGO_M) ** 2:
+            return False
         if self._houses:
             hx, hy, yaw, a, b = np.array(self._houses).T
             c, s = np.cos(yaw), np.sin(yaw)
@@ -152,6 +159,11 @@ class SceneBuilder:
             self._discs = np.concatenate([self._discs, np.empty((len(self._discs) + 256, 3))])
         self._discs[self._n_discs] = x, y, radius
         self._n_discs += 1
+
+    def blocks_another(self, curve: Curve, s: float, d: float) -> bool:
+        """Whether a place at the edge of one street is on the road of another."""
+        x, y, _ = curve.place(np.array([s]), np.array([d]))
+        return bool(self.layout.ground(x, y).cross_m[0] < 0.8)
 
     def spot(self, curve: Curve, s: float, d: float) -> tuple[float, float, float, float, float]:
         """x, y, z, heading of the curve and distance from the road's edge."""

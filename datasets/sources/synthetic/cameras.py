@@ -26,6 +26,7 @@ _RIG: dict[str, tuple[float, tuple[float, float, float], float, tuple[float, flo
 }
 CAMERAS = tuple(_RIG)
 _NEAR_LAMPS = 8
+_RAYS_AT_ONCE = 160_000  # bounds the memory that a large picture takes
 _LAMP_RGB = np.array([2.6, 2.0, 1.15], np.float32) * 7
 
 
@@ -189,15 +190,18 @@ def take_picture(
     """(H, W, 3) RGB; the ego pose is that of the capture."""
     T = T_scene_ego @ camera.T_ego_camera
     d = (camera.directions() @ T[:3, :3].T).astype(np.float32)
-    hits = moment.cast(T[:3, 3], d)
-    image = _shade(moment, hits, d, light, T_scene_ego, mirror=True)
+    image = np.empty((len(d), 3), np.float32)
+    for part in (slice(i, i + _RAYS_AT_ONCE) for i in range(0, len(d), _RAYS_AT_ONCE)):
+        hits = moment.cast(T[:3, 3], d[part])
+        image[part] = _shade(moment, hits, d[part], light, T_scene_ego, mirror=True)
     image = image.reshape(camera.height, camera.width, 3)
     scale = camera.width / 256
     if light.lamps > 0:  # bright things bleed into their surroundings
         glare = np.maximum(image * light.gain - 0.9, 0)
         image = image + gaussian_filter(glare, (2.5 * scale, 2.5 * scale, 0)) * (0.6 / light.gain)
     if light.blur_px > 0:
-        image = gaussian_filter(image, (light.blur_px * scale, light.blur_px * scale, 0))
+        soft = light.blur_px * scale**0.4
+        image = gaussian_filter(image, (soft, soft, 0))
     v, u = np.mgrid[-1 : 1 : camera.height * 1j, -1 : 1 : camera.width * 1j].astype(np.float32)
     vignette = 1 - 0.09 * (u * u + v * v)
     image = image * (vignette[..., None] * light.tint) * (light.gain * camera.gain)

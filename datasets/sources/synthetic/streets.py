@@ -274,9 +274,10 @@ def add_building_sites(b: SceneBuilder) -> None:
         line, kind, n = street.curve, int(rng.integers(4)), int(rng.integers(4, 12))
         d = side * (street.half_m + float(rng.choice((-0.5, 0.9, layout.pavement_m + 0.8))))
         if rng.random() < 0.6:
-            for i in range(n):
-                piece = works.barrier(rng, kind)
-                b.act(piece, "movable_object.barrier", line, s0 + 2.05 * i, d, radius=0.35)
+            for s in s0 + 2.05 * np.arange(n):
+                if not b.blocks_another(line, float(s), d):
+                    piece = works.barrier(rng, kind)
+                    b.act(piece, "movable_object.barrier", line, float(s), d, radius=0.35)
         site = side * (street.half_m + layout.pavement_m + float(rng.uniform(4, 9)))
         if rng.random() < 0.5 and b.act(
             vehicles.machine(rng),
@@ -308,15 +309,10 @@ def add_building_sites(b: SceneBuilder) -> None:
         d, gap = street.half_m - float(rng.uniform(0.1, 0.9)), float(rng.uniform(1.6, 3.2))
         cone = works.cone(rng)
         for i in range(int(rng.integers(4, 11))):
-            s = s0 + gap * i
-            b.act(
-                cone,
-                "movable_object.trafficcone",
-                street.curve,
-                s,
-                side * (d - 0.05 * i),
-                radius=0.25,
-            )
+            s, at = s0 + gap * i, side * (d - 0.05 * i)
+            if not b.blocks_another(street.curve, s, at):
+                name = "movable_object.trafficcone"
+                b.act(cone, name, street.curve, s, at, radius=0.25)
     if rng.random() < 0.3 and layout.district.built > 0.5:
         street, (lo, hi) = layout.main, b.spans[0]
         d = street.half_m + layout.pavement_m - 0.5

@@ -27,7 +27,7 @@ class Light:
         rain: share of LiDAR rays that drops of rain send back.
         gain: exposure; ``tint``: RGB white balance; ``contrast``: of the tone curve.
         noise: standard deviation of the sensor noise at mid grey, 0..1.
-        blur_px: standard deviation of the blur at a width of 256 pixels.
+        blur_px: standard deviation of the blur at a width of 256 pixels; grows slowly with it.
         asphalt, lawn, paving: RGB of the ground of this scene.
     """
 
