@@ -244,6 +244,20 @@ def test_camera_mask_keeps_the_road_in_view() -> None:
     assert not visible[:15].any()  # behind the camera
 
 
+def test_what_lidar_rays_cross_hides_nothing_from_the_cameras_where_voxels_are_split() -> None:
+    def visible(source: Ground, split: int) -> NDArray[np.bool_]:
+        model = teacher(lidar=source.lidar)
+        return bit(label(source, model, visibility_split=split), MaskBit.CAMERA_VISIBLE)[0]
+
+    behind_the_car = np.s_[32:36, 26:31, 1]  # rays end there, so no car can stand before it
+    lidar, blind = Ground(frames=1), Ground(frames=1, lidar=False)
+    assert not visible(lidar, 1)[behind_the_car].any()
+    assert visible(lidar, 2)[behind_the_car].any()
+    assert not visible(blind, 2)[behind_the_car].any()
+    whole, split = visible(blind, 1), visible(blind, 2)
+    assert (whole & ~split).sum() < 0.01 * whole.sum() and split.mean() < 1.2 * whole.mean()
+
+
 def test_camera_only_teacher_labels_a_log_without_lidar() -> None:
     labels = label(Ground(lidar=False), teacher(lidar=False))
     assert not bit(labels, MaskBit.LIDAR_OBSERVED).any()
@@ -306,6 +320,7 @@ def test_run_id_follows_all_that_determines_the_labels() -> None:
         {"min_confidence": float("nan")},
         {"past_sweeps": -1},
         {"threads": 0},
+        {"visibility_split": 0},
     ],
 )
 def test_bad_configuration_is_refused(values: dict[str, Any]) -> None:
