@@ -198,7 +198,10 @@ class Workshop:
         model = self._load_teacher(teacher)
         calibration = Calibration.from_json(json.loads(model.metadata[CALIBRATION_KEY]))
         source = self.log.open(past_sweeps=model.preset.inputs.past_sweeps)
-        config = LabelingConfig(min_confidence=self.profile.min_confidence)
+        config = LabelingConfig(
+            min_confidence=self.profile.min_confidence,
+            visibility_split=self.profile.visibility_split,
+        )
         header = store_header(
             model,
             calibration,

@@ -213,6 +213,7 @@ def _from_teacher(
     settings = common | {"labeling": LABELING_VERSION}
     if kind == "store":
         settings["min_confidence"] = profile.min_confidence
+        settings["visibility_split"] = profile.visibility_split
     return Part(
         kind=kind,
         what="",

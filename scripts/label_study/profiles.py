@@ -78,7 +78,9 @@ class Profile:
         inherit_head: distilled students start with the teacher's head.
         replay: the teacher's BEV features are kept on disk and mirrored with the frame; otherwise
             the teacher runs along.
-        min_confidence: a pseudo-label is trusted from this P(right) on.
+        min_confidence: a pseudo-label is trusted from this P(right) on; 0 trusts all that was
+            observed, by its weight alone: a threshold drops most of the rare classes.
+        visibility_split: see ``LabelingConfig``; 0.4 m voxels, as the masks of Occ3D have.
         loaders: processes that prepare a training's batches.
         memory_gib: of frames kept in each process that prepares batches.
         threads: of one part on a CPU.
@@ -97,7 +99,8 @@ class Profile:
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     inherit_head: bool = True
     replay: bool = True
-    min_confidence: float = 0.5
+    min_confidence: float = 0.0
+    visibility_split: int = 1
     loaders: int = 0
     memory_gib: float = 4.0
     threads: int = 1
@@ -126,8 +129,9 @@ def smoke() -> Profile:
         benchmark="occ3d_coarse",
         student="camera_coarse",
         teachers=_COARSE_TEACHERS,
-        teaching=Schooling(steps=8),
+        teaching=Schooling(steps=8, rarity=0.2),
         schooling=Schooling(steps=6),
+        visibility_split=2,
     )
 
 
@@ -139,8 +143,9 @@ def cpu() -> Profile:
         benchmark="occ3d_coarse",
         student="camera_coarse",
         teachers=_COARSE_TEACHERS,
-        teaching=Schooling(steps=1500),
+        teaching=Schooling(steps=1500, rarity=0.2),
         schooling=Schooling(steps=1500),
+        visibility_split=2,
     )
 
 
@@ -152,7 +157,7 @@ def gpu() -> Profile:
         benchmark="occ3d_nuscenes",
         student="camera_tiny",
         teachers={"fusion": "city_tiny", "camera": "camera_tiny"},
-        teaching=Schooling(steps=4000, batch=8, columns=4000),
+        teaching=Schooling(steps=4000, batch=8, rarity=0.2, columns=4000),
         schooling=Schooling(steps=4000, batch=8, columns=4000),
         inherit_head=False,
         replay=False,
