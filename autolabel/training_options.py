@@ -13,7 +13,8 @@ import torch
 
 from datasets.benchmarks.catalogue import NAMES
 from datasets.errors import SetupError
-from datasets.sources.opening import SOURCES
+from datasets.label_store import LabelStore
+from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
 from datasets.training_sets import FrameSet
 from models.checkpoint import file_sha256, initialise, save_checkpoint
@@ -76,6 +77,8 @@ def parse_training(parser: argparse.ArgumentParser, script: str) -> argparse.Nam
     for name, value in vars(args).items():
         if isinstance(value, Path):
             setattr(args, name, value.resolve())
+    if args.num_workers > 1:  # a city is made here once, not by every worker
+        open_source(args.source, args.root, past_sweeps=0, labelled=args.labelled)
     return args
 
 
@@ -129,10 +132,24 @@ def start_network(args: argparse.Namespace, network: Preset) -> OccupancyNet:
     return built
 
 
-def job_of(args: argparse.Namespace, how: Recipe, network: Preset) -> dict[str, str]:
-    """What a run's weights depend on besides its configuration and its frames."""
-    init = file_sha256(args.init) if args.init else ""
-    return {"recipe": how.name, "preset": network.name, "init": init, "device": args.device}
+_DECIDED_ELSEWHERE = {  # by the training's configuration or its frames, or of no effect
+    *("source", "root", "truth", "labelled", "command", "out", "num_workers", "memory_gib"),
+    *("steps", "epochs", "batch", "learning_rate", "parts", "precision", "seed", "threads"),
+    *("loaders", "save_every", "log_every"),
+}
+
+
+def job_of(args: argparse.Namespace, network: Preset) -> dict[str, Any]:
+    """What a run's weights depend on besides its configuration and its frames: every other option,
+    weights files by their hash and a store by its run id."""
+    job: dict[str, Any] = {}
+    for name, value in vars(args).items():
+        if name in _DECIDED_ELSEWHERE:
+            continue
+        if isinstance(value, Path):
+            value = file_sha256(value) if value.is_file() else LabelStore.open(value).header.run_id
+        job[name] = value
+    return job | {"preset": network.name}
 
 
 def save_trained(

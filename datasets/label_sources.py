@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth
@@ -67,9 +68,12 @@ class PseudoLabels:
     Args:
         only_visible: keep the voxels that a camera sees, the ones a camera student can learn.
         expect_grid, expect_taxonomy, expect_frame: of the network that shall learn them.
+        balance: weigh classes up, or down, against the share of their voxels that trust keeps
+            (``class_balance``), up to this factor; 1: no class is weighed.
 
     Raises:
         SetupError: the store cannot be read, is not as expected, or holds no finished scene.
+        SceneError: for the balance, a scene cannot be read.
     """
 
     def __init__(
@@ -80,9 +84,11 @@ class PseudoLabels:
         expect_grid: VoxelGrid | None = None,
         expect_taxonomy: Taxonomy | None = None,
         expect_frame: GridFrame = "ego",
+        balance: float = 1.0,
     ) -> None:
         self.path = store
-        self.bits = MaskBit.TRUSTED | (MaskBit.CAMERA_VISIBLE if only_visible else 0)
+        seen = MaskBit.CAMERA_VISIBLE if only_visible else MaskBit(0)
+        self.bits = MaskBit.TRUSTED | seen
         opened = LabelStore.open(
             store,
             expect_grid=expect_grid,
@@ -94,6 +100,10 @@ class PseudoLabels:
             raise SetupError(f"{store}: the store holds no finished scene")
         self.levels = np.asarray(opened.header.levels, np.float32)
         self.run_id = opened.header.run_id
+        self.class_weights = np.ones(256, np.float32)
+        if balance != 1:
+            kept, there = trusted_by_class(opened, seen)
+            self.class_weights = class_balance(kept, there, at_most=balance)
         self._open: dict[str, StoredScene] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -115,12 +125,54 @@ class PseudoLabels:
                 rule="the store has no labels of this frame; is it of another log?",
             ) from None
         usable = (labels.mask & self.bits) == self.bits
+        weight = self.levels[labels.confidence] * self.class_weights[labels.semantics]
         return Target(
             semantics=labels.semantics,
-            weight=np.where(usable, self.levels[labels.confidence], np.float32(0)),
+            weight=np.where(usable, weight, np.float32(0)),
             flow=None if labels.flow is None else labels.flow.astype(np.float32),
             human=False,
         )
+
+
+def trusted_by_class(
+    store: LabelStore, seen: MaskBit, *, at_most: int = 64
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Voxels of each class that are trusted, and all that a sensor observed, (256,) each, in evenly
+    spaced frames of a store.
+
+    Args:
+        seen: bits that a voxel must have to be counted at all.
+    """
+    observed = MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE
+    kept, there = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    scenes = [store.scene(scene_id) for scene_id in store.scene_ids()]
+    moments = [(scene, k) for scene in scenes for k in range(len(scene))]
+    for scene, k in moments[:: max(1, len(moments) // at_most)]:
+        labels = scene.frame(k)
+        counted = ((labels.mask & seen) == seen) & ((labels.mask & observed) > 0)
+        trusted = counted & ((labels.mask & MaskBit.TRUSTED) > 0)
+        there += np.bincount(labels.semantics[counted], minlength=256)
+        kept += np.bincount(labels.semantics[trusted], minlength=256)
+    return kept, there
+
+
+def class_balance(
+    kept: NDArray[np.int64], there: NDArray[np.int64], *, at_most: float
+) -> NDArray[np.float32]:
+    """Weights that give each class the part in the loss that it has in what was observed.
+
+    The share kept of all voxels, divided by the share kept of the class's; within ``1 / at_most``
+    to ``at_most``, and 1 for a class of which nothing is kept or there.
+
+    Raises:
+        ValueError: ``at_most`` is below 1.
+    """
+    if not at_most >= 1:
+        raise ValueError(f"the largest weight of a class must be at least 1, got {at_most}")
+    overall = kept.sum() / max(1, there.sum())
+    share = kept / np.maximum(there, 1)
+    weights = np.divide(overall, share, out=np.ones(len(kept)), where=kept > 0)
+    return weights.clip(1 / at_most, at_most).astype(np.float32)
 
 
 class Unlabelled:

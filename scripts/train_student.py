@@ -1,12 +1,14 @@
-"""Train a camera-only student on the pseudo-labels of a store.
+"""Train a camera-only student on pseudo-labels, ground truth, a teacher, or all of them.
 
     python scripts/train_student.py --labels runs/labels.zarr --out runs/student
     python scripts/train_student.py --labels DIR.zarr --labelled-split labeled ...
+    python scripts/train_student.py --labelled-split labeled --unlabelled-split unlabeled \\
+        --distill TEACHER.safetensors ...
 
-Trusted voxels that a camera sees count, each with its calibrated confidence as weight;
-``--labelled-split`` adds scenes with ground truth. No LiDAR file and no teacher is opened.
-Stopped and started again with the same options it goes on where it was. Exit codes: 0 trained;
-1 trained, but some frames are bad and were left out; 2 it could not be trained.
+Of a store, the trusted voxels that a camera sees count, each with its calibrated confidence as
+weight; ``--labelled-split`` adds scenes with ground truth. Without ``--distill`` no LiDAR file and
+no teacher is opened. Stopped and started again with the same options it goes on where it was. Exit
+codes: 0 trained; 1 trained, but some frames are bad and were left out; 2 it could not be trained.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import functools
 import sys
 from pathlib import Path
 
+from autolabel.distilling import add_distillation, distilled, inputs_for, teacher_of
 from autolabel.training_options import (
     chosen,
     config_of,
@@ -28,23 +31,32 @@ from autolabel.training_options import (
 from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import AutolabelError, SetupError
+from datasets.frames import SceneSource
 from datasets.sources.opening import open_source
-from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels
+from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
+from models.objectives import Objective
+from models.presets import Preset
+from models.recipes import Recipe
 from models.training import Team, fit
 
 
 def options() -> argparse.Namespace:
     parser = training_parser(__doc__, default="city_student", out="runs/student")
     parser.add_argument("--labels", type=Path, help="label store to learn from")
+    parser.add_argument(
+        "--balance", type=float, default=1.0, help="weigh classes that trust drops up to so much"
+    )
     parser.add_argument("--labelled-split", help="scenes whose ground truth is used as well")
+    add_distillation(parser)
     return parse_training(parser, "scripts/train_student.py")
 
 
-def train(args: argparse.Namespace, team: Team) -> int:
-    how, network = chosen(args)
-    source = open_source(args.source, args.root, past_sweeps=0, labelled=args.labelled)
+def label_sources(
+    args: argparse.Namespace, how: Recipe, network: Preset, source: SceneSource
+) -> list[LabelSource]:
     labels: list[LabelSource] = []
-    job = job_of(args, how, network)
+    if args.balance < 1 or (args.balance > 1 and not args.labels):
+        raise SetupError("--balance is at least 1, and for --labels")
     if args.labels:
         pseudo = PseudoLabels(
             args.labels,
@@ -52,39 +64,53 @@ def train(args: argparse.Namespace, team: Team) -> int:
             expect_grid=network.grid,
             expect_taxonomy=network.taxonomy,
             expect_frame=network.inputs.frame,
+            balance=args.balance,
         )
         labels.append(pseudo)
-        job["labels"] = pseudo.run_id
     if args.labelled_split:
         truth = benchmark(args.benchmark)
         truth.require(
             f"preset {network.name}", network.grid, network.taxonomy, network.inputs.frame
         )
-        folder, scenes = (
-            args.truth or args.root / truth.folder,
-            source.scene_ids(args.labelled_split),
-        )
-        human = GroundTruth(truth, folder, source, scenes, only_visible=how.only_visible)
-        labels.append(human)
+        folder = args.truth or args.root / truth.folder
+        scenes = source.scene_ids(args.labelled_split)
+        labels.append(GroundTruth(truth, folder, source, scenes, only_visible=how.only_visible))
+    if args.unlabelled_split:
+        labelled = {scene for one in labels for scene in one.scene_ids()}
+        others = [s for s in source.scene_ids(args.unlabelled_split) if s not in labelled]
+        labels.append(Unlabelled(others, network.grid))
     if not labels:
         raise SetupError("nothing to learn from: give --labels STORE or --labelled-split NAME")
+    return labels
+
+
+def train(args: argparse.Namespace, team: Team) -> int:
+    how, preset = chosen(args)
+    teacher = teacher_of(args, preset)
+    inputs = inputs_for(preset, teacher)
+    sweeps = inputs.past_sweeps if inputs.lidar else 0
+    source = open_source(args.source, args.root, past_sweeps=sweeps, labelled=args.labelled)
     samples = FrameSet(
         source,
-        labels,
-        network.inputs,
+        label_sources(args, how, preset, source),
+        inputs,
         batch=args.batch or how.batch,
         augment=how.augmentation,
         seed=args.seed,
         memory_gib=args.memory_gib,
     )
+    network = start_network(args, preset)
+    objective: Objective = how.label_loss(preset.taxonomy, samples, seed=args.seed)
+    if teacher is not None:
+        objective = distilled(args, objective, network, teacher)
     trained = fit(
-        start_network(args, network),
+        network,
         samples,
-        objective=how.label_loss(network.taxonomy, samples, seed=args.seed),
+        objective=objective,
         config=config_of(args, how, samples),
         folder=args.out,
         device=args.device,
-        job=job,
+        job=job_of(args, preset),
         team=team,
     )
     if team.worker > 0:
@@ -95,7 +121,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         "steps": trained.report.steps,
         "minutes": round(trained.report.seconds / 60, 1),
     }
-    save_trained(args.out / f"{network.name}_student.safetensors", trained, network, notes)
+    save_trained(args.out / f"{preset.name}_student.safetensors", trained, preset, notes)
     return 1 if trained.report.bad_frames else 0
 
 

@@ -74,7 +74,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         config=config_of(args, how, samples),
         folder=args.out,
         device=args.device,
-        job=job_of(args, how, network),
+        job=job_of(args, network),
         team=team,
     )
     if team.worker > 0:

@@ -1,4 +1,4 @@
-"""The real command, on a log without LiDAR files: killed, continued, fed with torn files."""
+"""The real command, on a log whose LiDAR files are gone: killed, continued, fed torn files."""
 
 from __future__ import annotations
 
@@ -6,72 +6,21 @@ import hashlib
 import json
 import random
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 from safetensors.numpy import load_file
-from test_folder_source import write_log
+from training_command import run, start, write_labelled_log
 
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
-from datasets.sources.folder import FolderSource
-from models.presets import COARSE_GRID, OCC3D_COARSE
-
-ROOT = Path(__file__).resolve().parents[1]
 STEPS = 24
+LONG = ("--steps", str(STEPS), "--batch", "2", "--save-every", "3", "--threads", "2")
 ONE_EPOCH = ("--steps", "1", "--batch", "6", "--loaders", "0")
 
 
 @pytest.fixture(scope="module")
 def log(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Two scenes of three frames, their labels in a store, and no point file left."""
-    root = write_log(tmp_path_factory.mktemp("logs") / "log", ("a", "b"))
-    header = StoreHeader(
-        grid=COARSE_GRID,
-        taxonomy=OCC3D_COARSE,
-        levels=(0.5, 0.9),
-        licence="none",
-        provenance={},
-        run_id="made up",
-    )
-    store = LabelStore.create(root / "labels.zarr", header)
-    rng = np.random.default_rng(0)
-    for scene_id in ("a", "b"):
-        frames = FolderSource(root, past_sweeps=0).scene(scene_id).frames
-        shape = (len(frames), *COARSE_GRID.shape)
-        store.write_scene(
-            SceneLabels(
-                scene_id=scene_id,
-                frame_tokens=tuple(frame.token for frame in frames),
-                timestamps_us=np.array([frame.timestamp_us for frame in frames]),
-                T_global_grid=np.stack([frame.T_global_ego for frame in frames]),
-                semantics=rng.integers(0, 8, shape, np.uint8),
-                confidence=rng.integers(0, 2, shape, np.uint8),
-                mask=np.full(shape, MaskBit.TRUSTED | MaskBit.CAMERA_VISIBLE, np.uint8),
-            )
-        )
-    for path in root.rglob("lidar/*"):
-        path.unlink()
-    return root
-
-
-def start(log: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "scripts/train_student.py", "--source", "folder"]
-    command += ["--root", str(log), "--labels", str(log / "labels.zarr"), "--out", str(out)]
-    command += ["--preset", "camera_coarse", "--steps", str(STEPS), "--batch", "2"]
-    command += ["--save-every", "3", "--log-every", "1", "--threads", "2", "--device", "cpu"]
-    command += more  # the last of an option wins
-    pipe = subprocess.PIPE
-    return subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe)
-
-
-def run(log: Path, out: Path, *more: str) -> tuple[int, str]:
-    process = start(log, out, *more)
-    said = process.communicate(timeout=300)
-    return process.returncode, "".join(said)
+    return write_labelled_log(tmp_path_factory.mktemp("logs") / "log", ("a", "b"))
 
 
 def steps_done(out: Path) -> int:
@@ -89,11 +38,11 @@ def sha256_of_weights(out: Path) -> str:
 
 @pytest.mark.slow  # five starts of Python and torch
 def test_killed_three_times_it_ends_with_the_same_weights(log: Path, tmp_path: Path) -> None:
-    code, said = run(log, tmp_path / "whole")
+    code, said = run(log, tmp_path / "whole", *LONG)
     assert code == 0, said
     rng, killed_at = random.Random(time.time_ns()), []
     for part in range(3):
-        process = start(log, tmp_path / "killed")
+        process = start(log, tmp_path / "killed", *LONG)
         goal = rng.randint(part * STEPS // 3 + 1, (part + 1) * STEPS // 3 - 1)
         while steps_done(tmp_path / "killed") < goal:
             assert process.poll() is None, process.communicate()
@@ -103,7 +52,7 @@ def test_killed_three_times_it_ends_with_the_same_weights(log: Path, tmp_path: P
         process.communicate()
         killed_at.append(steps_done(tmp_path / "killed"))
         assert not list((tmp_path / "killed").glob("*.safetensors")), killed_at
-    code, said = run(log, tmp_path / "killed")
+    code, said = run(log, tmp_path / "killed", *LONG)
     assert code == 0, said
     assert sha256_of_weights(tmp_path / "killed") == sha256_of_weights(tmp_path / "whole"), (
         f"killed at steps {killed_at}"
