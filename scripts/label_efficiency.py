@@ -10,6 +10,9 @@ and labels the others; students learn from the labels alone, with its pseudo-lab
 distillation, with both, and from all labels; each in equally many steps. Scored on the validation
 scenes. The first of ``--teachers`` makes the labels, the others are scored only.
 
+``--arms`` makes some of the students only, or also ``true-classes`` and ``true-mask``, which
+have pseudo-labels put right in one respect and so tell what limits them.
+
 In ``--out``: ``study.md``, ``study.json``, ``study.png``, renewed after every part, and the parts.
 Started again it goes on; a part that is there with the same settings is not made again.
 """
@@ -25,7 +28,7 @@ from pathlib import Path
 
 import torch
 from label_study.making import Workshop
-from label_study.parts import ARMS, Log, Part, in_order, plan, require_benchmark
+from label_study.parts import ARMS, ORACLES, Log, Part, in_order, plan, require_benchmark
 from label_study.profiles import MODALITIES, PROFILES
 from label_study.report import write_report
 from label_study.running import run
@@ -46,7 +49,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--out", type=Path, required=True, help="folder of the study")
     add("--source", choices=SOURCES, default="city")
     add("--root", type=Path, help="folder of the log (a city: OUT/city, made on first use)")
-    add("--arms", nargs="*", choices=ARMS, default=list(ARMS), help="only these students")
+    add(
+        "--arms",
+        nargs="*",
+        choices=(*ARMS, *ORACLES),
+        default=list(ARMS),
+        help="only these students",
+    )
     add("--teachers", nargs="+", choices=MODALITIES, default=["fusion"])
     add("--steps", type=int, help="of every training, instead of the profile's")
     add("--workers", type=int, help="parts at a time (cores on a CPU, else 1)")

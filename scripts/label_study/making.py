@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
+from label_study.oracle import TrueClasses, TrueMask
 from label_study.parts import FROM_FEATURES, FROM_STORE, Log, Part, held_out
 from label_study.profiles import Modality, Profile, Schooling
 from label_study.quality import StoreQuality
@@ -28,7 +29,6 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.frames import Scene
 from datasets.label_store import LabelStore
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
-from models.bev_trunk import SecondConfig
 from models.checkpoint import CALIBRATION_KEY, LoadedModel, load_checkpoint, save_checkpoint
 from models.distillation import Distillation, DistillationObjective, used_voxels
 from models.frozen_teacher import FrozenTeacher, TeacherSource, inherit_head, joint_inputs
@@ -85,6 +85,7 @@ class Workshop:
             "seed": part.seed,
             "labelled": list(part.labelled),
             "seconds": round(seconds, 1),
+            "ended": round(time.time(), 1),
             **result,
         }
         partial = folder / "result.partial"
@@ -139,9 +140,7 @@ class Workshop:
         network = channels_last(build(chosen.name))
         objective: Objective = loss
         if teacher is not None:
-            if self.profile.inherit_head:
-                inherit_head(network, teacher.network)
-            objective = self._distilled(loss, chosen, teacher)
+            objective = self._distilled(loss, network, teacher)
         began = time.monotonic()
         trained = fit(
             network,
@@ -161,14 +160,17 @@ class Workshop:
         training = {"training": trained.report.to_json(), "seconds_before": before}
         return cast(OccupancyNet, trained.network), training
 
-    def _distilled(self, loss: LabelLoss, chosen: Preset, teacher: _Master) -> Objective:
+    def _distilled(self, loss: LabelLoss, network: OccupancyNet, teacher: _Master) -> Objective:
+        """The label loss with the teacher's terms; the network is given the teacher's head."""
+        if self.profile.inherit_head:
+            inherit_head(network, teacher.network)
         outputs: TeacherSource = FrozenTeacher(teacher.network)
         if teacher.features is not None:
             outputs = ReplayedTeacher(teacher.features, teacher.network.occ_head)
-        mine, its = (_bev_channels(p) for p in (chosen, teacher.preset))
+        mine, its = _bev_channels(network), _bev_channels(teacher.network)
         distillation = Distillation(
             self.profile.distillation,
-            taxonomy=chosen.taxonomy,
+            taxonomy=teacher.preset.taxonomy,
             teacher=outputs,
             adapter=None if mine == its else nn.Conv2d(mine, its, 1),
         )
@@ -240,7 +242,15 @@ class Workshop:
         others = [s for s in source.scene_ids("train") if s not in part.labelled]
         if part.what in FROM_STORE:
             store = next(p for p in part.needs if p.kind == "store").folder(self.out) / STORE
-            labels.append(PseudoLabels(store, expect_grid=chosen.grid))
+            pseudo = PseudoLabels(store, expect_grid=chosen.grid, expect_taxonomy=chosen.taxonomy)
+            truth = self._truth(source, others)
+            labels.append(
+                TrueClasses(pseudo, truth)
+                if part.what == "true-classes"
+                else TrueMask(pseudo, truth)
+                if part.what == "true-mask"
+                else pseudo
+            )
         elif part.what in FROM_FEATURES:
             labels.append(Unlabelled(others, chosen.grid))
         network, training = self._train(
@@ -269,10 +279,11 @@ class _Master:
     features: Path | None
 
 
-def _bev_channels(chosen: Preset) -> int:
+def _bev_channels(network: OccupancyNet) -> int:
     """Of the BEV map that the head reads."""
-    trunk = chosen.network.trunk
-    return trunk.out_channels if isinstance(trunk, SecondConfig) else trunk.neck_channels
+    conv = network.occ_head.final_conv.get_submodule("conv")
+    assert isinstance(conv, nn.Conv2d)
+    return conv.in_channels
 
 
 def _judge(quality: StoreQuality, store: LabelStore, scene: Scene, truth: GroundTruth) -> None:

@@ -29,11 +29,14 @@ STUDY_VERSION = 1
 """Raised whenever the same settings would give other results."""
 
 Kind = Literal["teacher", "store", "features", "student"]
-Arm = Literal["labels", "distilled", "pseudo", "both", "full"]
+Arm = Literal["full", "labels", "pseudo", "distilled", "both", "true-classes", "true-mask"]
 ARMS: tuple[Arm, ...] = ("full", "labels", "pseudo", "distilled", "both")
 """Students: all labels; the labelled share alone; that and the store; that and distillation from
 the teacher; that and both."""
-FROM_STORE, FROM_FEATURES = ("pseudo", "both"), ("distilled", "both")
+ORACLES: tuple[Arm, ...] = ("true-classes", "true-mask")
+"""As ``pseudo``, but for the store's classes, or its mask and weights, which are the truth's: what
+limits the pseudo-labels?"""
+FROM_STORE, FROM_FEATURES = ("pseudo", "both", *ORACLES), ("distilled", "both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -138,7 +141,7 @@ def plan(
                 profile, common, "features", made[0], 0.5 * len(everything) * frames
             )
             parts += made
-            for arm in ARMS[1:]:
+            for arm in (*ARMS[1:], *ORACLES):
                 needs: tuple[Part, ...] = (store,) if arm in FROM_STORE else ()
                 if arm in FROM_FEATURES:
                     needs += (features if profile.replay else made[0],)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from label_study.making import Workshop
-from label_study.parts import ARMS, Part
+from label_study.parts import ARMS, ORACLES, Part
 from label_study.seeds import (
     CLEAR,
     Difference,
@@ -35,7 +35,11 @@ TITLES = {
     "pseudo": "+ pseudo-labels",
     "distilled": "+ distillation",
     "both": "+ both",
+    "true-classes": "+ pseudo-labels with the true classes",
+    "true-mask": "+ pseudo-labels in the true mask",
 }
+COMPARED = ARMS[1:]
+"""Arms with few labels that are compared; the oracles are not."""
 
 
 class Study:
@@ -77,7 +81,8 @@ class Study:
 
     def rows(self) -> list[tuple[int, str]]:
         """(percent, arm) of every student planned."""
-        low = [(percent, arm) for percent in self.percents() for arm in ARMS if arm != "full"]
+        few = (*COMPARED, *ORACLES)
+        low = [(percent, arm) for percent in self.percents() for arm in few]
         return [*low, (100, "full")]
 
     def separation(self) -> Difference | None:
@@ -112,10 +117,10 @@ class Study:
             rows.append(row)
         return {
             "profile": asdict(self.profile),
-            "parts": f"{len(self.results)} of {len(self.parts)}",
             "separation": separation and separation.to_json(),
             "students": rows,
-            "core hours": _hours(self.results),
+            "hours": round(_wall_hours(self.results), 2),
+            "hours by kind of part": _hours(self.results),
             "results": self.results,
         }
 
@@ -143,7 +148,7 @@ def markdown(study: Study) -> str:
     lines = [
         f"# Label efficiency, profile {p.name}",
         "",
-        f"{done} of {len(study.parts)} parts done, {_hours(study.results)['all']} core hours. "
+        f"{done} parts done in {_wall_hours(study.results):.2f} hours. "
         f"Benchmark {p.benchmark}, {len(study.taxonomy.semantic_ids)} classes. Student "
         f"{p.student}, {p.schooling.steps} steps of {p.schooling.batch} frames in every arm; "
         f"teacher {p.teachers['fusion']}, {p.teaching.steps} steps. Figures are means over seeds "
@@ -202,7 +207,7 @@ def _student_table(study: Study) -> list[str]:
         rows.append(row)
     lines = _table(head, rows)
     for percent, aim in AIM.items():
-        reached = {arm: mean(study.share(percent, arm)) for arm in ARMS if arm != "full"}
+        reached = {arm: mean(study.share(percent, arm)) for arm in COMPARED}
         reached = {arm: share for arm, share in reached.items() if math.isfinite(share)}
         if clear and reached:
             arm, best = max(reached.items(), key=lambda item: item[1])
@@ -268,7 +273,18 @@ def _store_tables(study: Study) -> list[str]:
 def _hours_table(study: Study) -> list[str]:
     hours = _hours(study.results)
     rows = [[kind, str(value)] for kind, value in hours.items()]
-    return ["## Core hours", "", *_table(["parts", "hours"], rows)]
+    title = "## Hours of the parts, which run side by side"
+    return [title, "", *_table(["parts", "hours"], rows)]
+
+
+def _wall_hours(results: Sequence[dict[str, Any]]) -> float:
+    """In which at least one part was at work."""
+    spans = sorted((r["ended"] - r["seconds"], r["ended"]) for r in results)
+    seconds = covered_to = 0.0
+    for began, ended in spans:
+        seconds += max(0.0, ended - max(began, covered_to))
+        covered_to = max(covered_to, ended)
+    return seconds / 3600
 
 
 def _hours(results: Sequence[dict[str, Any]]) -> dict[str, float]:
@@ -314,7 +330,7 @@ def draw(study: Study, path: Path) -> None:
         low, high = mean(full), spread(full) if len(full) > 1 else 0.0
         axes.axhspan(low - high, low + high, color="0.9")
         axes.axhline(low, color="0.4", linestyle="--", label=TITLES["full"])
-    for arm in ARMS[1:]:
+    for arm in COMPARED:
         points = [(p, study.main(arm, p)) for p in study.percents() if study.main(arm, p)]
         if points:
             deviations = [spread(s) if len(s) > 1 else 0.0 for _, s in points]
