@@ -7,20 +7,24 @@ import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
+from torch import nn
 
-from datasets.benchmarks.catalogue import NAMES
+from autolabel.calibrate import calibrate
+from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import SetupError
+from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
-from datasets.training_sets import FrameSet
+from datasets.training_sets import FrameSet, GroundTruth
 from models.checkpoint import file_sha256, initialise, save_checkpoint
+from models.inference import Teacher, channels_last
 from models.presets import OccupancyNet, Preset, build, preset
 from models.recipes import RECIPES, Recipe, recipe
-from models.training import Trained, TrainingConfig
+from models.training import Trained, TrainingConfig, Validate
 
 
 def training_parser(description: str, *, default: str, out: str) -> argparse.ArgumentParser:
@@ -52,6 +56,8 @@ def training_parser(description: str, *, default: str, out: str) -> argparse.Arg
     how("--parts", type=int, default=1, help="compute a batch in parts, for want of memory")
     how("--precision", choices=("float32", "bfloat16", "float16"))
     how("--seed", type=int, default=0)
+    how("--validate-split", help="scenes with ground truth that are scored at the end")
+    how("--validate-every", type=int, default=0, metavar="STEPS", help="and every so many steps")
     where = parser.add_argument_group("machine").add_argument
     where("--out", type=Path, default=Path(out))
     where("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -77,6 +83,8 @@ def parse_training(parser: argparse.ArgumentParser, script: str) -> argparse.Nam
     for name, value in vars(args).items():
         if isinstance(value, Path):
             setattr(args, name, value.resolve())
+    if args.validate_every and not args.validate_split:
+        raise SetupError("--validate-every needs --validate-split NAME")
     if args.num_workers > 1:  # a city is made here once, not by every worker
         open_source(args.source, args.root, past_sweeps=0, labelled=args.labelled)
     return args
@@ -111,11 +119,37 @@ def config_of(args: argparse.Namespace, how: Recipe, samples: FrameSet) -> Train
             threads=args.threads,
             loaders=args.loaders,
             save_every=args.save_every,
+            validate_every=args.validate_every,
             log_every=args.log_every,
             **others,
         )
     except ValueError as error:
         raise SetupError(str(error)) from error
+
+
+def validation(args: argparse.Namespace, network: Preset, source: SceneSource) -> Validate | None:
+    """mIoU on ``--validate-split``, in the benchmark's mask and everywhere.
+
+    Raises:
+        SetupError: the benchmark has other voxels than the network, or there is no such split.
+    """
+    if not args.validate_split:
+        return None
+    truth = benchmark(args.benchmark)
+    truth.require(f"preset {network.name}", network.grid, network.taxonomy, network.inputs.frame)
+    scenes = source.scene_ids(args.validate_split)
+    labels = GroundTruth(truth, args.truth or args.root / truth.folder, source, scenes)
+
+    def validate(module: nn.Module) -> dict[str, float]:
+        teacher = Teacher(cast(OccupancyNet, module), network)
+        _, table = calibrate(teacher, source, labels, scenes)
+        semantic = table.taxonomy.semantic_ids
+        return {
+            f"mIoU[{mask}]": round(100 * matrix.miou(semantic), 2)
+            for mask, matrix in table.matrices.items()
+        }
+
+    return validate
 
 
 def start_network(args: argparse.Namespace, network: Preset) -> OccupancyNet:
@@ -126,7 +160,7 @@ def start_network(args: argparse.Namespace, network: Preset) -> OccupancyNet:
         SetupError: the weights file is bad, or fits the network nowhere.
     """
     torch.manual_seed(args.seed)
-    built = build(network.name)
+    built = channels_last(build(network.name))
     if args.init:
         print(f"{args.init}: {initialise(built, args.init)}")
     return built
@@ -135,7 +169,7 @@ def start_network(args: argparse.Namespace, network: Preset) -> OccupancyNet:
 _DECIDED_ELSEWHERE = {  # by the training's configuration or its frames, or of no effect
     *("source", "root", "truth", "labelled", "command", "out", "num_workers", "memory_gib"),
     *("steps", "epochs", "batch", "learning_rate", "parts", "precision", "seed", "threads"),
-    *("loaders", "save_every", "log_every"),
+    *("loaders", "save_every", "log_every", "validate_split", "validate_every"),
 }
 
 

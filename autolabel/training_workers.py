@@ -14,7 +14,6 @@ from typing import Any
 
 import torch
 
-from autolabel.cluster import connect
 from datasets.errors import AutolabelError, SetupError
 from models.training import ALONE, Team
 
@@ -47,6 +46,8 @@ def train_together(
         import ray
         from ray.train import FailureConfig, RunConfig, ScalingConfig, TrainingFailedError
         from ray.train.torch import TorchTrainer
+
+        from autolabel.cluster import connect
     except ImportError as error:
         raise SetupError(
             f"--num-workers {workers} needs the extra 'distributed': pip install "

@@ -7,18 +7,19 @@ are flipped with the grid, velocities change sign with it, evaluation draws no s
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import torch
 
 from datasets.augmentation import Augmentation, ImageAugmentation
 from datasets.errors import SetupError
+from datasets.inputs import InputSpec
 from datasets.taxonomy import Taxonomy
 from datasets.training_sets import FrameSet
 from models.losses import log_frequency_weights
 from models.objectives import LabelLoss, LossKind, class_weights, count_labels
-from models.schedules import Average, SlowAverage, StepDecay, WarmCosine, YoungAverage
+from models.schedules import Average, Schedule, SlowAverage, StepDecay, WarmCosine, YoungAverage
 from models.training import Precision, TrainingConfig
 
 ClassWeights = Literal["none", "rarity", "log frequency"] | tuple[float, ...]
@@ -34,8 +35,8 @@ class Recipe:
         batch: frames of a step, over all GPUs and parts together.
         learning_rate: peak, for that batch.
         epochs, steps: how long; exactly one is set.
-        decay_after: epochs until the rate falls to a tenth, after the published warm-up; 0: it
-            never falls; None: warm-up and half a cosine instead.
+        decay_after: epochs until the rate falls to a tenth, after the published warm-up; None:
+            warm-up and half a cosine instead.
         average: moving average of the weights.
         loss: of the labels.
         class_weights: ``rarity``: frequency ** -0.25; ``log frequency``: 1 / ln frequency, counted
@@ -45,8 +46,8 @@ class Recipe:
             LiDAR observed the voxel.
         columns: BEV columns of a frame that are scored in a step; None: all voxels.
         augmentation: of the frames.
-        sweeps_to_draw_from: past sweeps to open of each frame, of which those that the network
-            reads are drawn.
+        past_sweeps: that the network reads in training, where not as many as in use.
+        sweeps_to_draw_from: past sweeps to open of each frame; those to read are drawn from them.
         precision: of the networks.
         starts_from: what the published run is initialised with (``--init``).
         paper: where it comes from.
@@ -66,6 +67,7 @@ class Recipe:
     only_visible: bool = True
     columns: int | None = None
     augmentation: Augmentation
+    past_sweeps: int | None = None
     sweeps_to_draw_from: int = 0
     precision: Precision = "float32"
     starts_from: str = "nothing"
@@ -74,6 +76,12 @@ class Recipe:
     def __post_init__(self) -> None:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(f"recipe {self.name}: either epochs or steps")
+
+    def inputs(self, spec: InputSpec) -> InputSpec:
+        """What a network of that spec is given in training."""
+        if self.past_sweeps is None:
+            return spec
+        return replace(spec, past_sweeps=self.past_sweeps)
 
     def rate_for(self, batch: int) -> float:
         """The learning rate for another global batch: as the square root of the ratio.
@@ -105,13 +113,9 @@ class Recipe:
             wanted = self.epochs if epochs is None else epochs
             steps = self.steps if wanted is None else max(1, math.ceil(wanted * per_epoch))
         assert steps is not None
-        schedule = (
-            WarmCosine()
-            if self.decay_after is None
-            else StepDecay(
-                decay_at=math.ceil(self.decay_after * per_epoch) if self.decay_after else None
-            )
-        )
+        schedule: Schedule = WarmCosine()
+        if self.decay_after is not None:
+            schedule = StepDecay(decay_at=math.ceil(self.decay_after * per_epoch))
         fields = {"precision": self.precision} | others
         return TrainingConfig(
             steps=steps,
@@ -244,6 +248,7 @@ def _recipes() -> tuple[Recipe, ...]:
             epochs=24,
             loss="four",
             class_weights=_OPENOCCUPANCY_WEIGHTS,
+            past_sweeps=9,
             starts_from="the DAL-tiny detector",
             paper="EFFOcc-T on OpenOccupancy: the four losses",
         ),

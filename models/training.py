@@ -39,7 +39,7 @@ from models.training_report import TrainingLog, TrainingReport
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_OF_NO_EFFECT = ("save_every", "log_every", "loaders")
+_OF_NO_EFFECT = ("save_every", "log_every", "validate_every", "loaders")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

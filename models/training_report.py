@@ -7,6 +7,7 @@ and at the end ``report.json`` and ``curves.png``.
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass
@@ -122,8 +123,8 @@ class TrainingLog:
             total=self.steps,
             initial=self.start,
             desc="train",
-            mininterval=2.0,
-            disable=True if self.silent else None,
+            mininterval=2.0 if sys.stderr.isatty() else 30.0,
+            disable=self.silent,
         )
         return self
 

@@ -27,6 +27,7 @@ from autolabel.training_options import (
     save_trained,
     start_network,
     training_parser,
+    validation,
 )
 from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
@@ -111,6 +112,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         folder=args.out,
         device=args.device,
         job=job_of(args, preset),
+        validate=validation(args, preset, source),
         team=team,
     )
     if team.worker > 0:

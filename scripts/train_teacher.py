@@ -26,6 +26,7 @@ from autolabel.training_options import (
     save_trained,
     start_network,
     training_parser,
+    validation,
 )
 from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
@@ -49,6 +50,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
     truth = benchmark(args.benchmark)
     truth.require(f"preset {network.name}", network.grid, network.taxonomy, network.inputs.frame)
     folder = args.truth or args.root / truth.folder
+    inputs = how.inputs(network.inputs)
     sweeps = max(network.inputs.past_sweeps, how.sweeps_to_draw_from)
     source = open_source(args.source, args.root, past_sweeps=sweeps, labelled=args.labelled)
     scenes = source.scene_ids(args.split)
@@ -61,7 +63,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
     samples = FrameSet(
         source,
         [GroundTruth(truth, folder, source, used, only_visible=how.only_visible)],
-        network.inputs,
+        inputs,
         batch=args.batch or how.batch,
         augment=how.augmentation,
         seed=args.seed,
@@ -75,6 +77,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         folder=args.out,
         device=args.device,
         job=job_of(args, network),
+        validate=validation(args, network, source),
         team=team,
     )
     if team.worker > 0:
