@@ -220,7 +220,8 @@ def generate_city(
     Raises:
         SetupError: ``root`` holds something already.
     """
-    from datasets.sources.synthetic.nuscenes_writer import data_folders, shared_rows, write_tables
+    from datasets.sources.synthetic.nuscenes_tables import shared_rows, write_tables
+    from datasets.sources.synthetic.nuscenes_writer import data_folders
 
     if not _is_vacant(root):
         raise SetupError(f"{root} is not empty: a city needs a folder of its own")

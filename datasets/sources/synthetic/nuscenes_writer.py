@@ -7,9 +7,7 @@ Formats: nuScenes v1.0 tables (13 JSON files), ``samples|sweeps/<channel>/`` wit
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -29,36 +27,17 @@ from datasets.sources.synthetic.builder import actor_poses
 from datasets.sources.synthetic.cameras import CAMERAS, CameraModel, camera_rig, take_picture
 from datasets.sources.synthetic.labels import GroundTruth, observed_labels
 from datasets.sources.synthetic.lidar import Sweep, lidar_mount, take_sweep
+from datasets.sources.synthetic.nuscenes_tables import LIDAR, TABLES, Rows, token
 from datasets.sources.synthetic.population import draw_world, pose_on_route
 from datasets.sources.synthetic.tracing import Stage
 from datasets.sources.synthetic.weather import Light, draw_light
 
-VERSION = "v1.0-trainval"
-LIDAR = "LIDAR_TOP"
 KEY_EVERY = 10  # sweeps; 20 Hz LiDAR, 2 Hz key-frames
 SWEEP_US = 50_000
 ANNOTATED_M = 75.0
 SURVEY_M = 48.0  # how far before and after the drive its LiDAR has been, too
 _SURVEY_STEP_M = 4.0
 _LABEL_REACH_M = 75.0
-TABLES = (
-    *("attribute", "calibrated_sensor", "category", "ego_pose", "instance", "log", "map"),
-    *("sample", "sample_annotation", "sample_data", "scene", "sensor", "visibility"),
-)
-_CATEGORIES = (
-    *("human.pedestrian.adult", "human.pedestrian.construction_worker", "animal", "vehicle.car"),
-    *("vehicle.motorcycle", "vehicle.bicycle", "vehicle.bus.rigid", "vehicle.truck"),
-    *("vehicle.construction", "vehicle.trailer", "movable_object.barrier"),
-    *("movable_object.trafficcone", "movable_object.pushable_pullable", "movable_object.debris"),
-    "static_object.bicycle_rack",
-)
-_ATTRIBUTES = (
-    *("vehicle.moving", "vehicle.stopped", "vehicle.parked", "cycle.with_rider"),
-    *("cycle.without_rider", "pedestrian.standing", "pedestrian.moving"),
-)
-_LEVELS = ("v0-40", "v40-60", "v60-80", "v80-100")
-
-Rows = dict[str, list[dict[str, Any]]]
 _Returns = tuple[NDArray[np.float64], NDArray[np.float32]]  # origin and points, scene frame
 
 
@@ -95,55 +74,6 @@ class DriveSpec:
     def token(self, *parts: object) -> str:
         """A 32-digit token, unique to the drive and the parts."""
         return token(*self.entropy, *parts)
-
-
-def token(*parts: object) -> str:
-    """A 32-digit hexadecimal token of anything."""
-    return hashlib.md5("|".join(map(str, parts)).encode(), usedforsecurity=False).hexdigest()
-
-
-def shared_rows() -> Rows:
-    """Tables that do not depend on the scenes."""
-    return {
-        "category": [
-            {"token": token("category", n), "name": n, "description": ""} for n in _CATEGORIES
-        ],
-        "attribute": [
-            {"token": token("attribute", n), "name": n, "description": ""} for n in _ATTRIBUTES
-        ],
-        "visibility": [
-            {"token": str(i + 1), "level": level, "description": f"visible: {level[1:]} %"}
-            for i, level in enumerate(_LEVELS)
-        ],
-        "sensor": [
-            {
-                "token": token("sensor", n),
-                "channel": n,
-                "modality": "lidar" if n == LIDAR else "camera",
-            }
-            for n in (*CAMERAS, LIDAR)
-        ],
-    }
-
-
-def write_tables(root: Path, rows: Rows) -> None:
-    """The 13 tables and the map picture that one of them names."""
-    folder = root / VERSION
-    folder.mkdir(parents=True)
-    map_token = token("map")
-    (root / "maps").mkdir()
-    Image.new("L", (8, 8), 0).save(root / "maps" / f"{map_token}.png")
-    rows = dict(rows)
-    rows["map"] = [
-        {
-            "category": "semantic_prior",
-            "token": map_token,
-            "filename": f"maps/{map_token}.png",
-            "log_tokens": [r["token"] for r in rows["log"]],
-        }
-    ]
-    for name in TABLES:
-        (folder / f"{name}.json").write_text(json.dumps(rows[name], indent=0) + "\n")
 
 
 class _Drive:
