@@ -503,10 +503,10 @@ def test_earlier_frames_must_have_the_same_cameras() -> None:
 def test_a_training_set_gives_every_frame_its_earlier_ones() -> None:
     log = DrivingLog()
     samples = FrameSet(log, [NoLabels()], SPEC, augment=None)
-    greys = {tuple(samples._drawn(i, [])[0].images[0, 0, 0].tolist()): i for i in range(4)}
+    greys = {tuple(samples._drawn(i, [])[1][0].images[0, 0, 0].tolist()): i for i in range(4)}
     assert len(greys) == 4
     for i in range(4):
-        inputs = samples._drawn(i, [])[0]
+        inputs = samples._drawn(i, [])[1][0]
         now, *past = ((int(f.images.max()) - 10) // 50 for f in (inputs, *inputs.previous))
         assert past == [now - 1 if now >= 1 else now, now - 2 if now >= 2 else now]
 
