@@ -1,6 +1,7 @@
 """Turn PandaSet sequences into a folder log that every command reads.
 
     python scripts/convert_pandaset.py PANDASET runs/pandaset
+    python scripts/convert_pandaset.py PANDASET runs/parts --parts 30-49 50-79   # two scenes each
     python scripts/check_log.py runs/pandaset --picture runs/pandaset.png
     python autolabel/run.py --source folder --root runs/pandaset --split all --store OUT.zarr
 
@@ -13,6 +14,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from itertools import product
 from pathlib import Path
 
 from tqdm import tqdm
@@ -29,26 +31,41 @@ def main() -> int:
     )
     parser.add_argument("source", type=Path, metavar="PANDASET")
     parser.add_argument("out", type=Path, help="folder to make; must not hold a log yet")
+    parser.add_argument(
+        "--parts",
+        nargs="+",
+        type=part_of,
+        default=[None],
+        metavar="FIRST-LAST",
+        help="scenes of these frames only, such as 30-49 50-79, instead of whole sequences",
+    )
     args = parser.parse_args()
     if (args.out / "log.json").exists():
         raise SetupError(f"{args.out}: there is a log already")
     names = sorted(p.name.removesuffix("_compact") for p in args.source.glob("[0-9]*_compact"))
     if not names:
         raise SetupError(f"{args.source}: no folder NNN_compact with exported points")
-    for name in names:
-        sequence = PandasetSequence(args.source, name)
-        scene = args.out / "scenes" / name
+    for name, part in product(names, args.parts):
+        sequence = PandasetSequence(args.source, name, part)
+        scene = args.out / "scenes" / sequence.scene_id
         scene.mkdir(parents=True, exist_ok=True)
-        for frame in tqdm(sequence.frames, desc=f"sequence {name}", unit="sweep"):
+        for frame in tqdm(sequence.frames, desc=f"scene {sequence.scene_id}", unit="sweep"):
             sequence.write_sweep(frame, scene)
         sequence.write_scene(scene)
         print(
-            f"{name}: {len(sequence.frames)} sweeps, {len(sequence.key_frames)} key-frames; "
-            f"road {-sequence.ground_z_m:.2f} m below PandaSet's origin"
+            f"{sequence.scene_id}: {len(sequence.frames)} sweeps, {len(sequence.key_frames)} "
+            f"key-frames; road {-sequence.ground_z_m:.2f} m below PandaSet's origin"
         )
     write_log_file(args.out)
     print(f"log: {args.out}")
     return 0
+
+
+def part_of(text: str) -> tuple[int, int]:
+    first, _, last = text.partition("-")
+    if not (first.isdigit() and last.isdigit() and int(first) <= int(last)):
+        raise argparse.ArgumentTypeError(f"{text!r} is not FIRST-LAST")
+    return int(first), int(last)
 
 
 if __name__ == "__main__":

@@ -192,6 +192,20 @@ def test_the_command_converts_once(tmp_path: Path) -> None:
     assert again.returncode == 2 and "there is a log already" in again.stderr
 
 
+def test_parts_of_a_sequence_become_scenes_of_their_own(tmp_path: Path) -> None:
+    root, out = write_sequence(tmp_path / "in"), tmp_path / "out"
+    command = [sys.executable, "scripts/convert_pandaset.py", str(root), str(out), "--parts", "2-9"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    source = FolderSource(out, past_sweeps=1)
+    (scene_id,) = source.scene_ids("all")
+    assert scene_id == "002-02-09"
+    assert [f.token for f in source.scene(scene_id).frames] == ["002-02"]
+    assert [p.name for p in (out / "scenes" / scene_id / "lidar").iterdir()] == ["02.npz"]
+    with pytest.raises(SetupError, match="no frame from 5 to 9"):
+        PandasetSequence(root, "002", (5, 9))
+
+
 @pytest.fixture(scope="module")
 def real(tmp_path_factory: pytest.TempPathFactory) -> FolderSource:
     """Six key-frames of the real sequence, in our folder."""

@@ -122,14 +122,16 @@ class PandasetSequence:
     Args:
         root: the folder that holds ``NNN`` and ``NNN_compact``.
         name: NNN.
+        part: first and last frame of a part of the sequence; None: all of it.
 
     Raises:
-        SetupError: the sequence or its exported points are not there.
+        SetupError: the sequence or its exported points, or frames of this part, are not there.
         SceneError: a file is damaged.
     """
 
-    def __init__(self, root: Path, name: str) -> None:
+    def __init__(self, root: Path, name: str, part: tuple[int, int] | None = None) -> None:
         self.name, self.folder = name, root / name
+        self.scene_id = name if part is None else f"{name}-{part[0]:02d}-{part[1]:02d}"
         self.points_folder = root / f"{name}_compact" / "lidar"
         self.frames = sorted(int(p.stem) for p in self.points_folder.glob("[0-9]*.npz"))
         if not self.frames:
@@ -137,6 +139,10 @@ class PandasetSequence:
                 f"{self.points_folder}: no exported points FF.npz (the published .pkl.gz are "
                 "pickles, which are not opened; see datasets/sources/pandaset.py)"
             )
+        if part is not None:
+            self.frames = [i for i in self.frames if part[0] <= i <= part[1]]
+            if not self.frames:
+                raise SetupError(f"{self.points_folder}: no frame from {part[0]} to {part[1]}")
         self.T_world_pose = self._poses("lidar")
         self.cameras = {
             folder.name: self._camera(folder.name)
