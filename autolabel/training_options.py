@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,7 +14,7 @@ from torch import nn
 
 from autolabel.calibrate import calibrate
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import SetupError
+from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
 from datasets.sources.opening import SOURCES, open_source
@@ -88,6 +88,18 @@ def parse_training(parser: argparse.ArgumentParser, script: str) -> argparse.Nam
     if args.num_workers > 1:  # a city is made here once, not by every worker
         open_source(args.source, args.root, past_sweeps=0, labelled=args.labelled)
     return args
+
+
+def exit_code(main: Callable[[], int]) -> int:
+    """What a command line ends with; errors that a user can act on are a line, not a traceback."""
+    try:
+        return main()
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("stopped; the same command continues", file=sys.stderr)
+        return 130
 
 
 def chosen(args: argparse.Namespace) -> tuple[Recipe, Preset]:

@@ -233,21 +233,23 @@ def train(
             done = step + 1
             last = done == config.steps
             if validate and (last or (config.validate_every and done % config.validate_every == 0)):
-                log.note_scores(done, validate(average) if team.worker == 0 else {})
+                with log.stopped():
+                    log.note_scores(done, validate(average) if team.worker == 0 else {})
             if last or done % config.save_every == 0:
-                _tell_each_other(log, team)
-                state = {
-                    "step": done,
-                    "identity": dict(identity),
-                    "threads": torch.get_num_threads(),
-                    "stepping": stepping.state_dict(),
-                    "average": average.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "scaler": scaler.state_dict(),
-                    "clock": log.clock(),
-                }
-                if team.worker == 0:
-                    _save_state(folder / "state.pt", state)
+                with log.stopped():
+                    _tell_each_other(log, team)
+                    state = {
+                        "step": done,
+                        "identity": dict(identity),
+                        "threads": torch.get_num_threads(),
+                        "stepping": stepping.state_dict(),
+                        "average": average.state_dict(),
+                        "optimiser": optimiser.state_dict(),
+                        "scaler": scaler.state_dict(),
+                        "clock": log.clock(),
+                    }
+                    if team.worker == 0:
+                        _save_state(folder / "state.pt", state)
     return Trained(network=average, report=log.report())
 
 

@@ -10,6 +10,7 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,7 @@ class TrainingReport:
 
     Attributes:
         steps, frames: optimisation steps, and frames they read.
-        seconds: spent in the loop, continued runs included; saving and scoring count too.
+        seconds: spent training, continued runs included; saving and scoring do not count.
         waited_seconds: of these, waiting for a batch.
         start_seconds: before the first batch came; not part of ``seconds``.
         empty_frames: frames with labels of which none could be used.
@@ -153,6 +154,13 @@ class TrainingLog:
             yield step, sample
             self.seconds += self._since_mark()
 
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """What is done inside does not count as training."""
+        self.seconds += self._since_mark()
+        yield
+        self._since_mark()
+
     def _since_mark(self) -> float:
         now = time.monotonic()
         seconds, self._mark = now - self._mark, now
@@ -214,7 +222,6 @@ class TrainingLog:
 
     def clock(self) -> dict[str, Any]:
         """What a continued run needs to know of this one; plain values."""
-        self.seconds += self._since_mark()
         return {
             "seconds": self.seconds,
             "waited_seconds": self.waited_s,
@@ -255,6 +262,8 @@ def draw_curves(lines: list[dict[str, float]], path: Path) -> None:
     """The loss's terms, the learning rate and, if there are any, the validation scores."""
     names = list(dict.fromkeys(name for line in lines for name in line))
     losses = [n for n in names if n not in _NOT_A_LOSS and not n.startswith("val/")]
+    if len(losses) == 2:
+        losses.remove("loss")  # the same as its one term
     panels = {"loss": losses, "learning rate": ["lr"]}
     if scores := [n for n in names if n.startswith("val/")]:
         panels["validation"] = scores

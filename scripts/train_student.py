@@ -22,6 +22,7 @@ from autolabel.distilling import add_distillation, distilled, inputs_for, teache
 from autolabel.training_options import (
     chosen,
     config_of,
+    exit_code,
     job_of,
     parse_training,
     save_trained,
@@ -31,7 +32,7 @@ from autolabel.training_options import (
 )
 from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
@@ -135,8 +136,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

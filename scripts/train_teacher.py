@@ -21,6 +21,7 @@ from autolabel.calibrate import calibrate
 from autolabel.training_options import (
     chosen,
     config_of,
+    exit_code,
     job_of,
     parse_training,
     save_trained,
@@ -30,7 +31,7 @@ from autolabel.training_options import (
 )
 from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.errors import SetupError
 from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth
 from models.checkpoint import CALIBRATION_KEY
@@ -113,8 +114,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -65,6 +65,15 @@ def test_killed_three_times_it_ends_with_the_same_weights(log: Path, tmp_path: P
     assert [line["loss"] for line in killed] == [line["loss"] for line in whole]
 
 
+def test_a_student_learns_from_a_store_where_no_point_file_is_left(
+    log: Path, tmp_path: Path
+) -> None:
+    assert not list(log.rglob("lidar/*"))
+    code, said = run(log, tmp_path / "out", *ONE_EPOCH)
+    assert code == 0, said
+    assert (tmp_path / "out/camera_coarse_student.safetensors").exists()
+
+
 def test_torn_pictures_are_named_and_the_exit_code_says_so(log: Path, tmp_path: Path) -> None:
     picture = log / "scenes/b/front/005.png"
     whole = picture.read_bytes()
@@ -77,7 +86,6 @@ def test_torn_pictures_are_named_and_the_exit_code_says_so(log: Path, tmp_path: 
     assert "1 bad frames were left out" in said and "b b5" in said
     report = json.loads((tmp_path / "out/report.json").read_text())
     assert [bad["frame"] for bad in report["bad_frames"]] == ["b5"]
-    assert (tmp_path / "out/camera_coarse_student.safetensors").exists()
 
 
 def test_no_good_frame_at_all_is_an_error(log: Path, tmp_path: Path) -> None:
