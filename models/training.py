@@ -12,10 +12,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import multiprocessing
-import os
-import threading
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -28,14 +24,15 @@ from torch import Tensor, nn
 from torch import distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
-from torch.utils.data import DataLoader, Dataset
 
-from datasets.errors import AutolabelError, SetupError
+from datasets.errors import SetupError
 from datasets.samples import Sample
 from datasets.training_sets import FrameSet
 from models.objectives import Objective, Weighted
 from models.schedules import Average, Schedule, WarmCosine, YoungAverage
+from models.training_loader import steps_loader
 from models.training_report import TrainingLog, TrainingReport
+from models.training_state import load_state, save_state
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -249,7 +246,7 @@ def train(
                         "clock": log.clock(),
                     }
                     if team.worker == 0:
-                        _save_state(folder / "state.pt", state)
+                        save_state(folder / "state.pt", state)
     return Trained(network=average, report=log.report())
 
 
@@ -344,96 +341,6 @@ def reproducible(device: str) -> Iterator[None]:
         torch_deterministic.fill_uninitialized_memory = filled  # type: ignore[attr-defined]
 
 
-class _Steps(Dataset[Sample | AutolabelError]):
-    """A set whose errors come back as values, so that they leave a loader's process whole."""
-
-    def __init__(self, samples: FrameSet) -> None:
-        self.samples = samples
-
-    def __getitem__(self, step: int) -> Sample | AutolabelError:
-        try:
-            return self.samples[step]
-        except AutolabelError as error:
-            return error
-
-
-def steps_loader(samples: FrameSet, start: int, stop: int, loaders: int) -> Iterator[Sample]:
-    """Batches of steps ``start`` to ``stop - 1``, prepared ahead in ``loaders`` other processes.
-
-    The processes are forked from a clean server: zarr in a plain fork can deadlock.
-
-    Raises:
-        SetupError: every frame is bad.
-    """
-    if start >= stop:
-        return
-    steps = _Steps(samples)
-    parallel: dict[str, Any] = {
-        "multiprocessing_context": "forkserver",
-        "prefetch_factor": 4,
-        "worker_init_fn": _end_with_parent,
-    }
-    for item in DataLoader(
-        steps,
-        batch_size=None,
-        sampler=range(start, stop),
-        num_workers=loaders,
-        **(parallel if loaders else {}),
-    ):
-        if isinstance(item, AutolabelError):
-            raise item
-        yield item
-
-
-def _end_with_parent(worker: int) -> None:
-    """A loader whose trainer is killed would wait for ever: its own parent is the fork server."""
-    trainer = multiprocessing.parent_process()
-    assert trainer is not None
-
-    def watch() -> None:
-        trainer.join()
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
-
-
-def load_state(folder: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:
-    """Step and state of a stopped run in this folder, or ``(0, None)``.
-
-    Raises:
-        SetupError: the folder holds a run with another configuration.
-    """
-    path = folder / "state.pt"
-    if not path.exists():
-        return 0, None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["identity"] != identity:
-        raise SetupError(
-            f"{path}: of a run with another configuration "
-            f"({', '.join(_differing(state['identity'], identity))}); choose another --out"
-        )
-    if state["threads"] != torch.get_num_threads():
-        warnings.warn(
-            f"{path}: made with {state['threads']} threads, continued with "
-            f"{torch.get_num_threads()}: weights may differ in their last bits",
-            stacklevel=2,
-        )
-    return int(state["step"]), state
-
-
-def _differing(there: Any, here: Any, name: str = "") -> list[str]:
-    """Dotted names of what differs between two JSON values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        dot = "." if name else ""
-        keys = sorted(there.keys() | here.keys())
-        return [
-            found
-            for key in keys
-            for found in _differing(there.get(key), here.get(key), f"{name}{dot}{key}")
-        ]
-    return [] if there == here else [name]
-
-
 @torch.no_grad()
 def _update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
     for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
@@ -441,12 +348,6 @@ def _update_average(average: nn.Module, network: nn.Module, decay: float) -> Non
             kept.lerp_(new, 1 - decay)
         else:
             kept.copy_(new)
-
-
-def _save_state(path: Path, state: dict[str, Any]) -> None:
-    partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
 
 
 def _sha256(value: Any) -> str:

@@ -98,7 +98,7 @@ def test_a_study_stopped_anywhere_ends_with_the_same_weights(
     """Stopped in every training after a state is on disk, and before every result is written."""
     from models import training as loop
 
-    stops = {"state": loop._save_state, "result": making.save_checkpoint}
+    stops = {"state": loop.save_state, "result": making.save_checkpoint}
     stopped: set[tuple[str, str]] = set()
 
     def stop_once(what: str, name: str) -> None:
@@ -115,7 +115,7 @@ def test_a_study_stopped_anywhere_ends_with_the_same_weights(
         stop_once("result", path.parent.name)
         stops["result"](path, *more)
 
-    monkeypatch.setattr(loop, "_save_state", save_state)
+    monkeypatch.setattr(loop, "save_state", save_state)
     monkeypatch.setattr(making, "save_checkpoint", save_checkpoint)
     codes = []
     while not codes or codes[-1] == 130:
