@@ -93,10 +93,14 @@ class PictureView:
             image = image.resize(size)
         cut = _shift(-int(self.left * max(0, size[0] - W)), H - size[1])
         placed = self._about_the_middle(W, H) @ cut
-        inverse = np.linalg.inv(placed)[:2].flatten()
-        image = image.transform(
-            (W, H), Image.Transform.AFFINE, tuple(inverse), Image.Resampling.BICUBIC
-        )
+        if np.array_equal(placed[:2, :2], np.eye(2)):  # whole pixels: nothing to interpolate
+            x, y = (-round(v) for v in placed[:2, 2])
+            image = image.crop((x, y, x + W, y + H))
+        else:
+            inverse = np.linalg.inv(placed)[:2].flatten()
+            image = image.transform(
+                (W, H), Image.Transform.AFFINE, tuple(inverse), Image.Resampling.BICUBIC
+            )
         for factor, enhance in (
             (self.brightness, ImageEnhance.Brightness),
             (self.contrast, ImageEnhance.Contrast),

@@ -34,7 +34,8 @@ class InputSpec:
         point_features: of a point after x, y, z: intensity and time lag, or the hyperbolic
             tangents of intensity and elongation, for logs that record elongation (Waymo).
         past_frames: earlier key-frames whose pictures are read as well.
-        depth_min_m, depth_max_m: range of the LiDAR depth map.
+        depth: whether LiDAR depth maps are made; with ``lidar``.
+        depth_min_m, depth_max_m: their range.
         reference_parity: as the published code has it, which official weights need: pictures
             with blue first (and the RGB constants all the same), cameras in the vehicle pose of
             the first camera's capture time, points in that of ``CAM_FRONT``'s, depth maps
@@ -51,6 +52,7 @@ class InputSpec:
     past_sweeps: int = 9
     point_features: PointFeatures = "intensity_lag"
     past_frames: int = 0
+    depth: bool = True
     depth_min_m: float = 1.0
     depth_max_m: float = 45.0
     reference_parity: bool = False
@@ -72,7 +74,7 @@ class ModelInputs:
         points: per frame (P, 5) float32: x, y, z (augmented ego, metres), raw intensity, time
             lag in seconds, or what ``InputSpec.point_features`` says instead of these two; None
             for camera-only networks.
-        depth: (B, N, H, W) float32 metres, 0 where no return; None for camera-only networks.
+        depth: (B, N, H, W) float32 metres, 0 where no return; None for networks without such maps.
         previous: the same cameras at earlier key-frames, nearest first. Their poses are in this
             frame's ego frame, so they hold the ego motion; points and depth are None, ``T_bda`` is
             the same.
@@ -179,13 +181,9 @@ def _clean_frame(
     points = depth = None
     if spec.lidar:
         points = points_in_ego(source, frame, past=spec.past_sweeps, features=spec.point_features)
-        depth = depth_maps(
-            points[:, :3],
-            [v.T_ego_camera for v in frame.cameras],
-            _intrinsics(frame),
-            post_image,
-            spec,
-        )  # measured before any augmentation, so flips leave it alone
+        if spec.depth:  # measured before any augmentation, so flips leave it alone
+            mounts = [v.T_ego_camera for v in frame.cameras]
+            depth = depth_maps(points[:, :3], mounts, _intrinsics(frame), post_image, spec)
     return FrameInputs(
         images=images,
         T_ego_camera=_stacked([v.T_ego_camera for v in frame.cameras]),
@@ -218,7 +216,8 @@ def _published_frame(
             features=spec.point_features,
         )
         points[:, :3] = apply(inverse(front), points[:, :3])
-        depth = depth_maps(points[:, :3], mounts, _intrinsics(frame), post_image, spec)
+        if spec.depth:
+            depth = depth_maps(points[:, :3], mounts, _intrinsics(frame), post_image, spec)
     return FrameInputs(
         images=images[..., ::-1],
         T_ego_camera=_stacked([inverse(first) @ v.T_ego_camera for v in cameras]),
@@ -357,10 +356,10 @@ def collate(frames: Sequence[FrameInputs], T_bda: NDArray[np.float64] | None = N
     mean = torch.tensor(IMAGENET_MEAN).view(1, 1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(1, 1, 3, 1, 1)
     earlier = zip(*(f.previous for f in frames), strict=True)
-    has_lidar = all(f.points is not None for f in frames)
     points = depth = None
-    if has_lidar:
+    if all(f.points is not None for f in frames):
         points = tuple(_augmented(f.points, T) for f, T in zip(frames, bda, strict=True))
+    if all(f.depth is not None for f in frames):
         depth = torch.from_numpy(np.stack([f.depth for f in frames if f.depth is not None]))
     return ModelInputs(
         images=((images.float() - mean) / std).contiguous(),

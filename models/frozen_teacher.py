@@ -131,6 +131,8 @@ def joint_inputs(student: InputSpec, teacher: InputSpec) -> InputSpec:
         student,
         lidar=teacher.lidar,
         past_sweeps=teacher.past_sweeps,
+        point_features=teacher.point_features,
+        depth=teacher.depth,
         depth_min_m=teacher.depth_min_m,
         depth_max_m=teacher.depth_max_m,
     )
