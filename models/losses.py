@@ -37,7 +37,11 @@ def voxel_cross_entropy(
     Raises:
         ValueError: shapes differ.
     """
-    ce, w = _weighted_cross_entropy(logits, labels, weight, class_weights)
+    flat, w = _labels_and_weights(logits, labels, weight)
+    used = w.nonzero().squeeze(1)  # often a small part: the rest costs nothing
+    ce, w = _weighted_cross_entropy(
+        logits.reshape(-1, logits.shape[-1])[used], flat[used], w[used], class_weights
+    )
     total = w.sum()
     return (ce * w).sum() / total.where(total > 0, 1)
 

@@ -119,7 +119,7 @@ class RigTables:
         weights: (P, width) float32, for pull: of each bilinear tap; 0 pads. None for the lift.
         rows: (P, width) int32, which feature pixel (n, h, w). The last chunk is all padding.
         sums: (Q, W) int32, chunks of each cell that has several; P - 1 pads.
-        places: (cells,) int32, where each cell (l, y, x) is found among the P chunks and Q sums.
+        places: (cells,) int32, where each cell (y, x, l) is found among the P chunks and Q sums.
     """
 
     samples: Tensor | None
@@ -236,7 +236,7 @@ class OnboardStudent(nn.Module):
         first: Tensor | None = None,  # (P, width): samples or weights of ``RigTables``
         rows: Tensor | None = None,  # (P, width)
         sums: Tensor | None = None,  # (Q, W)
-        places: Tensor | None = None,  # (L Y X,)
+        places: Tensor | None = None,  # (Y X L,)
     ) -> Tensor:
         """Logits (1, X, Y, Z, K) float32, or classes (1, X, Y, Z) uint8."""
         student = self.student
@@ -256,7 +256,7 @@ class OnboardStudent(nn.Module):
         chunks = (first.reshape(-1, 1, rows.shape[1]) @ values).squeeze(1)
         cells = embedding(places, torch.cat((chunks, embedding(sums, chunks).sum(dim=1))))
         X, Y, _ = self.lift.grid.shape
-        bev = cells.view(-1, Y, X, C).permute(0, 3, 1, 2).reshape(1, -1, Y, X)
+        bev = cells.view(1, Y, X, -1).permute(0, 3, 1, 2)
         bev = student.img_bev_encoder_neck(student.img_bev_encoder_backbone(bev))
         logits: Tensor = student.occ_head(bev)
         return logits.argmax(dim=-1).to(torch.uint8) if self.argmax else logits

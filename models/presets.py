@@ -308,44 +308,56 @@ def flashocc_r50_4d_stereo() -> Preset:
 _TINY_BACKBONE = ResNetConfig(
     blocks=(1, 1, 1, 1), widths=(24, 32, 64, 96), bottleneck=False, outputs=(1, 2, 3, 4)
 )
-_TINY_LIFT = PullConfig(grid=_bev_grid(0.8, 100), heights_m=(-0.6, 0.6, 1.8, 3.0, 4.2), channels=32)
+_HEIGHTS_M = (-0.6, 0.6, 1.8, 3.0, 4.2)
+_TINY_LIFT = PullConfig(grid=_bev_grid(0.8, 100), heights_m=_HEIGHTS_M, channels=32)
+_COARSE_LIFT = PullConfig(grid=_bev_grid(1.6, 50), heights_m=_HEIGHTS_M, channels=32)
+
+
+def _tiny_teacher(camera: CameraBranchConfig | None) -> FusionConfig:
+    voxels = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.2,) * 3, shape=(400, 400, 32))
+    return FusionConfig(
+        camera=camera,
+        lidar=LidarConfig(
+            grid=voxels,
+            features="local",
+            channels=(16, 32),
+            blocks=1,
+            down_kernel=2,
+            paddings=((0, 0, 0),),
+            norm_momentum=0.1,
+        ),
+        fused_channels=64,
+        trunk=SecondConfig(channels=(64, 96), layers=(2, 2), neck_channels=48, norm_momentum=0.1),
+        head=HeadConfig(conv_channels=96, hidden=192),
+    )
 
 
 def city_tiny() -> Preset:
-    voxels = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.2,) * 3, shape=(400, 400, 32))
+    lift = LssConfig(
+        grid=_bev_grid(0.4, 200), depth_step_m=1.0, context_channels=32, depth_channels=48
+    )
     return Preset(
         name="city_tiny",
         grid=OCCUPANCY_GRID,
         taxonomy=OCC3D_NUSCENES,
         inputs=InputSpec(height=96, width=256, lidar=True),
-        network=FusionConfig(
-            camera=CameraBranchConfig(
-                backbone=_TINY_BACKBONE,
-                neck_channels=32,
-                lift=LssConfig(
-                    grid=_bev_grid(0.4, 200),
-                    depth_step_m=1.0,
-                    context_channels=32,
-                    depth_channels=48,
-                ),
-            ),
-            lidar=LidarConfig(
-                grid=voxels,
-                features="local",
-                channels=(16, 32),
-                blocks=1,
-                down_kernel=2,
-                paddings=((0, 0, 0),),
-                norm_momentum=0.1,
-            ),
-            fused_channels=64,
-            trunk=SecondConfig(
-                channels=(64, 96), layers=(2, 2), neck_channels=48, norm_momentum=0.1
-            ),
-            head=HeadConfig(conv_channels=96, hidden=192),
+        network=_tiny_teacher(
+            CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=lift)
         ),
         parameters=1_130_580,
         paper="EFFOcc-T scaled down for a CPU; not published",
+    )
+
+
+def lidar_tiny() -> Preset:
+    return Preset(
+        name="lidar_tiny",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=96, width=256, lidar=True, depth=False),
+        network=_tiny_teacher(None),
+        parameters=700_912,
+        paper="EFFOcc-L scaled down for a CPU; not published",
     )
 
 
@@ -381,11 +393,11 @@ def camera_coarse() -> Preset:
         taxonomy=OCC3D_COARSE,
         inputs=InputSpec(height=96, width=256, lidar=False),
         network=CameraConfig(
-            camera=CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=_TINY_LIFT),
+            camera=CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=_COARSE_LIFT),
             trunk=BevResNetConfig(
                 channels=(64, 96, 128),
                 blocks=(1, 1, 1),
-                strides=(2, 2, 2),
+                strides=(1, 2, 2),
                 neck_channels=64,
                 last_upsample=1,
             ),
@@ -459,6 +471,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
         flashocc_r50_distill,
         flashocc_r50_4d_stereo,
         city_tiny,
+        lidar_tiny,
         camera_tiny,
         fusion_coarse,
         lidar_coarse,

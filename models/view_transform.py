@@ -267,11 +267,12 @@ class PullViewTransform(nn.Module):
             build = partial(self.taps, inputs, h, w)
             weights, plan = build() if self.training else self.geometry.get(inputs, h, w, build)
             bev = pool(table, weights, plan)
-        return bev.view(B, L, Y, X, C).permute(0, 1, 4, 2, 3).reshape(B, L * C, Y, X)
+        # channels last: nothing is moved; under autocast converted once, not by every reader
+        return bev.view(B, Y, X, L * C).permute(0, 3, 1, 2).to(features.dtype)
 
     @torch.no_grad()
     def taps(self, inputs: ModelInputs, h: int, w: int) -> tuple[Tensor, PoolingPlan]:
-        """Bilinear taps by cell (b, l, y, x): their weights, and their plan."""
+        """Bilinear taps by cell (b, y, x, l): their weights, and their plan."""
         pixel, depth = self.project(inputs)  # (B, N, 2, P), (B, N, P)
         N, _, H, W = inputs.images.shape[1:]
         u, v = pixel.unbind(2)
@@ -296,14 +297,15 @@ class PullViewTransform(nn.Module):
         return weights.flatten(), plan
 
     def project(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
-        """Cell centres at every height: network pixels (B, N, 2, P), depth (B, N, P) metres."""
+        """Every cell's centre at every height, P = Y X L points in this order: network pixels
+        (B, N, 2, P), depth (B, N, P) metres."""
         grid = self.config.grid
         like = inputs.T_ego_camera
         x, y = (
             grid.min_m[i] + (torch.arange(grid.shape[i]).to(like) + 0.5) * grid.size_m[i]
             for i in (0, 1)
         )
-        z, y, x = torch.meshgrid(like.new_tensor(self.config.heights_m), y, x, indexing="ij")
+        y, x, z = torch.meshgrid(y, x, like.new_tensor(self.config.heights_m), indexing="ij")
         points = torch.stack((x, y, z, torch.ones_like(x))).view(4, -1)
         ego = torch.inverse(inputs.T_bda) @ points  # (B, 4, P)
         camera = torch.inverse(inputs.T_ego_camera)[..., :3, :] @ ego[:, None]

@@ -132,6 +132,7 @@ class Workshop:
         counts = count_labels(samples, chosen.taxonomy.n_classes)
         loss = LabelLoss(
             taxonomy=chosen.taxonomy,
+            kind=schooling.loss,
             class_weights=class_weights(counts, schooling.rarity),
             columns=schooling.columns,
             seed=part.seed,

@@ -8,6 +8,7 @@ from typing import Literal
 from datasets.augmentation import Augmentation, ImageAugmentation
 from datasets.sources.synthetic.city import CityConfig
 from models.distillation import DistillationConfig
+from models.objectives import LossKind
 from models.schedules import YoungAverage
 from models.training import Precision, TrainingConfig
 
@@ -21,6 +22,7 @@ class Schooling:
 
     Attributes:
         rarity: a class weighs ``frequency ** -rarity``.
+        loss: of the labels, see ``LabelLoss``.
         average: decay of the moving average of the weights.
         jitter: largest relative change of brightness, contrast and saturation.
         columns: BEV columns of a frame that are scored in a step; None: all voxels.
@@ -30,6 +32,7 @@ class Schooling:
     batch: int = 2
     learning_rate: float = 2e-3
     rarity: float = 0.35
+    loss: LossKind = "ce"
     average: float = 0.99
     jitter: float = 0.2
     columns: int | None = None
