@@ -146,8 +146,8 @@ def cpu() -> Profile:
         benchmark="occ3d_coarse",
         student="camera_coarse",
         teachers=_COARSE_TEACHERS,
-        teaching=Schooling(steps=1500, rarity=0.2),
-        schooling=Schooling(steps=1500),
+        teaching=Schooling(steps=800, rarity=0.2),
+        schooling=Schooling(steps=1000, rarity=0.6),
         visibility_split=2,
     )
 

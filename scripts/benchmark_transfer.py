@@ -1,0 +1,250 @@
+"""A teacher of the city on a real drive: before and after fine-tuning on its first seconds.
+
+    python scripts/benchmark_transfer.py PANDASET --out runs/transfer
+    python scripts/benchmark_transfer.py PANDASET --out runs/transfer \\
+        --teachers fusion=models/weights/city_tiny_teacher.safetensors lidar=LIDAR.safetensors
+
+A PandaSet sequence is cut into parts, labels are built for each from its own point classes and
+boxes (``make_labels.py``). Teachers are fine-tuned on frames 30-44, calibrated on 45-49, and label
+frames 50-79; camera students learn from the truth of 30-49 alone, and with the labels of 50-64 that
+the first teacher gives, and are scored on 65-79, which no training sees. Everything is done by the
+project's own commands, printed as they run; what is there already is not done again.
+
+OUT/transfer.json and OUT/transfer.md hold the figures, OUT/pictures what to look at.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shlex
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets.errors import AutolabelError, SetupError
+from models.checkpoint import load_checkpoint
+
+ROOT = Path(__file__).resolve().parents[1]
+PARTS = ("30-44", "45-49", "50-64", "65-79")
+SHIPPED = "models/weights/city_tiny_teacher.safetensors"
+FIGURES = ("mIoU[camera-visible]", "mIoU[all]", "mIoU[trusted]", "trusted voxels that are right")
+BENCHMARKS = {"occ3d_nuscenes": "17 classes, 0.4 m", "occ3d_coarse": "7 classes, 0.8 m"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transfer:
+    """What is run on which scenes.
+
+    Attributes:
+        log: folder log of the drive, made here.
+        sequence: name of the PandaSet sequence.
+    """
+
+    out: Path
+    log: Path
+    sequence: str
+    steps: int
+    student_steps: int
+    learning_rate: float
+
+    def scene(self, part: str) -> str:
+        return f"{self.sequence}-{part}"
+
+    @property
+    def drive(self) -> list[str]:
+        return ["--source", "folder", "--root", str(self.log)]
+
+    @property
+    def known(self) -> str:
+        """Scenes with ground truth that may be learnt from; the last one calibrates."""
+        return ",".join(self.scene(part) for part in PARTS[:2])
+
+    @property
+    def unknown(self) -> str:
+        """Scenes that teachers label and are scored on."""
+        return ",".join(self.scene(part) for part in PARTS[2:])
+
+    def make_log(self, pandaset: Path) -> None:
+        if not (self.log / "log.json").exists():
+            command("scripts/convert_pandaset.py", pandaset, self.log, "--parts", *PARTS)
+        if not (self.log / "gts").exists():
+            built = ["--out", self.log, "--past-sweeps", 4]
+            command("scripts/make_labels.py", *self.drive, "--split", "all", *built)
+
+    def fine_tuned(self, name: str, weights: Path) -> Path:
+        folder = self.out / f"{name}-fine-tuned"
+        preset = load_checkpoint(weights).preset.name
+        tuned = folder / f"{preset}_teacher.safetensors"
+        if not tuned.exists():
+            command(
+                *("scripts/train_teacher.py", *self.drive, "--preset", preset, "--init", weights),
+                *("--split", self.known, "--held-out", 1, "--steps", self.steps),
+                *("--learning-rate", self.learning_rate, "--memory-gib", 2, "--out", folder),
+            )
+        return tuned
+
+    def labels(self, name: str, weights: Path, scenes: str) -> Path:
+        store = self.out / f"{name}.zarr"
+        command(
+            *("autolabel/run.py", *self.drive, "--weights", weights, "--split", scenes),
+            *("--store", store, "--workers", 1),
+        )
+        return store
+
+    def scores(self, name: str, *what: object) -> dict[str, dict[str, Any]]:
+        """By benchmark."""
+        found = {}
+        for benchmark in BENCHMARKS:
+            path = self.out / "scores" / f"{name}-{benchmark}.json"
+            if not path.exists():
+                chosen = ("--benchmark", benchmark, "--out", path)
+                command("scripts/evaluate.py", *what, *self.drive, *chosen)
+            found[benchmark] = json.loads(path.read_text())
+        return found
+
+    def student(self, name: str, labels: Path | None) -> dict[str, dict[str, Any]]:
+        folder = self.out / f"student-{name}"
+        weights = folder / "camera_tiny_student.safetensors"
+        if not weights.exists():
+            command(
+                *("scripts/train_student.py", *self.drive, "--labelled-split", self.known),
+                *(("--labels", labels) if labels else ()),
+                *("--init", ROOT / SHIPPED, "--steps", self.student_steps, "--memory-gib", 2),
+                *("--out", folder),
+            )
+        test = ("--weights", weights, "--split", self.scene(PARTS[3]))
+        return self.scores(f"student-{name}", *test)
+
+    def picture(self, name: str, *what: object) -> None:
+        path = self.out / "pictures" / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        if not path.exists():
+            shown = ("--scene", self.scene(PARTS[2]), "--frame", 1, "--screenshot", path)
+            command("viz/inspect.py", *what, *self.drive, *shown)
+
+
+def command(*words: object) -> None:
+    """Run one of the project's commands.
+
+    Raises:
+        SetupError: it failed.
+    """
+    told = [str(word) for word in words]
+    print(f"\n$ python {shlex.join(told)}", file=sys.stderr, flush=True)
+    if subprocess.run([sys.executable, *told], cwd=ROOT, check=False).returncode:
+        raise SetupError(f"failed: python {shlex.join(told)}")
+
+
+def measure(transfer: Transfer, teachers: dict[str, Path]) -> dict[str, Any]:
+    """Every figure, by teacher and student."""
+    of_teachers: dict[str, Any] = {}
+    first = ""
+    for name, weights in teachers.items():
+        versions = {
+            f"{name}-city": weights,
+            f"{name}-fine-tuned": transfer.fine_tuned(name, weights),
+        }
+        for version, chosen in versions.items():
+            store = transfer.labels(version, chosen, transfer.unknown)
+            of_teachers[version] = transfer.scores(version, "--store", store)
+            transfer.picture(version, store)
+        first = first or name
+    students = {"truth": transfer.student("truth", None)}
+    for version in ("city", "fine-tuned"):
+        weights = teachers[first]
+        if version == "fine-tuned":
+            weights = transfer.fine_tuned(first, weights)
+        store = transfer.labels(f"lesson-{version}", weights, transfer.scene(PARTS[2]))
+        students[f"truth + {version} labels"] = transfer.student(version, store)
+    transfer.picture("truth", "--truth", transfer.log)
+    return {"teachers": of_teachers, "students": students}
+
+
+def markdown(found: dict[str, Any], transfer: Transfer) -> str:
+    lines = [
+        "# From the city to a real drive",
+        "",
+        f"PandaSet sequence {transfer.sequence}. Teachers fine-tuned in {transfer.steps} steps on "
+        f"frames {PARTS[0]}, calibrated on {PARTS[1]}, scored on the labels they give to frames "
+        f"{PARTS[2]} and {PARTS[3]}. Students: {transfer.student_steps} steps, scored on frames "
+        f"{PARTS[3]}. Truth: built from the drive's own point classes and boxes.",
+        "",
+    ]
+    for kind in ("teachers", "students"):
+        lines += ["| " + " | ".join([kind, "benchmark", *FIGURES]) + " |", "|---" * 6 + "|"]
+        for name, scores in found[kind].items():
+            for benchmark, table in scores.items():
+                figures = (table.get(figure) for figure in FIGURES)
+                told = ("" if value is None else f"{value:.2f}" for value in figures)
+                lines.append("| " + " | ".join([name, BENCHMARKS[benchmark], *told]) + " |")
+        lines.append("")
+    lines += ["IoU[camera-visible] of the classes that occur:", ""]
+    rows = found["teachers"] | found["students"]
+    tables = {
+        name: scores["occ3d_nuscenes"]["IoU[camera-visible]"] for name, scores in rows.items()
+    }
+    classes = [c for c in next(iter(tables.values())) if any(t[c] for t in tables.values())]
+    lines += ["| " + " | ".join(["", *classes]) + " |", "|---" * (len(classes) + 1) + "|"]
+    for name, table in tables.items():
+        told = ("-" if table[c] is None else f"{table[c]:.1f}" for c in classes)
+        lines.append("| " + " | ".join([name, *told]) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def teacher_of(text: str) -> tuple[str, Path]:
+    name, _, path = text.partition("=")
+    if not name or not path:
+        raise argparse.ArgumentTypeError(f"{text!r} is not NAME=WEIGHTS")
+    return name, Path(path)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("pandaset", type=Path, help="folder with the sequence, as exported")
+    parser.add_argument("--sequence", default="002")
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--teachers",
+        nargs="+",
+        type=teacher_of,
+        default=[("fusion", ROOT / SHIPPED)],
+        metavar="NAME=WEIGHTS",
+        help="the first one teaches the students",
+    )
+    parser.add_argument("--steps", type=int, default=300, help="of fine-tuning")
+    parser.add_argument("--student-steps", type=int, default=400)
+    parser.add_argument("--learning-rate", type=float, default=5e-4, help="of fine-tuning")
+    args = parser.parse_args()
+    began, out = time.monotonic(), args.out.resolve()
+    transfer = Transfer(
+        out=out,
+        log=out / "log",
+        sequence=args.sequence,
+        steps=args.steps,
+        student_steps=args.student_steps,
+        learning_rate=args.learning_rate,
+    )
+    transfer.make_log(args.pandaset.resolve())
+    found = measure(transfer, {name: path.resolve() for name, path in args.teachers})
+    found["minutes"] = round((time.monotonic() - began) / 60, 1)
+    (out / "transfer.json").write_text(json.dumps(found, indent=1) + "\n")
+    text = markdown(found, transfer)
+    (out / "transfer.md").write_text(text)
+    print(text)
+    return 0
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
