@@ -14,7 +14,8 @@ scenes. The first of ``--teachers`` makes the labels, the others are scored only
 have pseudo-labels put right in one respect and so tell what limits them.
 
 In ``--out``: ``study.md``, ``study.json``, ``study.png``, renewed after every part, and the parts.
-Started again it goes on; a part that is there with the same settings is not made again.
+Started again it goes on; a part that is there with the same settings is not made again. The report
+tells of every part of these shares and seeds that is there, whichever call made it.
 """
 
 from __future__ import annotations
@@ -90,15 +91,16 @@ def study(args: argparse.Namespace) -> int:
         out=args.out.resolve(),
         device=args.device,
     )
+    others = [teacher for teacher in profile.teachers if teacher not in args.teachers]
     everything = plan(
         profile,
         shop.log,
         percent=percent,
         seeds=seeds,
-        teachers=args.teachers,
+        teachers=[*args.teachers, *others],
         device=args.device,
     )
-    wanted = [p for p in everything if p.kind == "teacher" or p.what in args.arms]
+    wanted = [p for p in everything if p.what in (*args.teachers, *args.arms)]
 
     def report(_: Part) -> None:
         write_report(shop, everything)
