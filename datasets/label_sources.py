@@ -68,8 +68,8 @@ class PseudoLabels:
     Args:
         only_visible: keep the voxels that a camera sees, the ones a camera student can learn.
         expect_grid, expect_taxonomy, expect_frame: of the network that shall learn them.
-        balance: weigh classes up, or down, against the share of their voxels that trust keeps
-            (``class_balance``), up to this factor; 1: no class is weighed.
+        balance: weigh classes up, or down, against the share of their voxels that trust and
+            confidence keep (``class_balance``), up to this factor; 1: no class is weighed.
 
     Raises:
         SetupError: the store cannot be read, is not as expected, or holds no finished scene.
@@ -136,15 +136,16 @@ class PseudoLabels:
 
 def trusted_by_class(
     store: LabelStore, seen: MaskBit, *, at_most: int = 64
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Voxels of each class that are trusted, and all that a sensor observed, (256,) each, in evenly
-    spaced frames of a store.
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Of each class the sum of the trusted voxels' confidences, and how many voxels a sensor
+    observed, (256,) each, in evenly spaced frames of a store.
 
     Args:
         seen: bits that a voxel must have to be counted at all.
     """
     observed = MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE
-    kept, there = np.zeros(256, np.int64), np.zeros(256, np.int64)
+    levels = np.asarray(store.header.levels)
+    kept, there = np.zeros(256), np.zeros(256, np.int64)
     scenes = [store.scene(scene_id) for scene_id in store.scene_ids()]
     moments = [(scene, k) for scene in scenes for k in range(len(scene))]
     for scene, k in moments[:: max(1, len(moments) // at_most)]:
@@ -152,17 +153,19 @@ def trusted_by_class(
         counted = ((labels.mask & seen) == seen) & ((labels.mask & observed) > 0)
         trusted = counted & ((labels.mask & MaskBit.TRUSTED) > 0)
         there += np.bincount(labels.semantics[counted], minlength=256)
-        kept += np.bincount(labels.semantics[trusted], minlength=256)
+        confidence = levels[labels.confidence[trusted]]
+        kept += np.bincount(labels.semantics[trusted], confidence, minlength=256)
     return kept, there
 
 
 def class_balance(
-    kept: NDArray[np.int64], there: NDArray[np.int64], *, at_most: float
+    kept: NDArray[np.float64], there: NDArray[np.int64], *, at_most: float
 ) -> NDArray[np.float32]:
     """Weights that give each class the part in the loss that it has in what was observed.
 
-    The share kept of all voxels, divided by the share kept of the class's; within ``1 / at_most``
-    to ``at_most``, and 1 for a class of which nothing is kept or there.
+    The share kept of all voxels, a voxel counting by its confidence, divided by the share kept of
+    the class's; within ``1 / at_most`` to ``at_most``, and 1 for a class of which nothing is kept
+    or there. Without it a student learns emptiness: labels of free space are trusted most.
 
     Raises:
         ValueError: ``at_most`` is below 1.

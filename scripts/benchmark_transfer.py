@@ -2,13 +2,14 @@
 
     python scripts/benchmark_transfer.py PANDASET --out runs/transfer
     python scripts/benchmark_transfer.py PANDASET --out runs/transfer \\
-        --teachers fusion=models/weights/city_tiny_teacher.safetensors lidar=LIDAR.safetensors
+        --teachers fusion=FUSION.safetensors lidar=LIDAR.safetensors
 
 A PandaSet sequence is cut into parts, labels are built for each from its own point classes and
-boxes (``make_labels.py``). Teachers are fine-tuned on frames 30-44, calibrated on 45-49, and label
-frames 50-79; camera students learn from the truth of 30-49 alone, and with the labels of 50-64 that
-the first teacher gives, and are scored on 65-79, which no training sees. Everything is done by the
-project's own commands, printed as they run; what is there already is not done again.
+boxes (``make_labels.py``). Teachers, of 0.4 m voxels or of ``occ3d_coarse``, are fine-tuned on
+frames 30-44, calibrated on 45-49, and label frames 50-79; camera students learn from the truth of
+30-49 alone, and with the labels of 50-64 that the first teacher gives, and are scored on 65-79,
+which no training sees. Everything is done by the project's own commands, printed as they run; what
+is there already is not done again.
 
 OUT/transfer.json and OUT/transfer.md hold the figures, OUT/pictures what to look at.
 """
@@ -25,14 +26,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from datasets.benchmarks.catalogue import NAMES
 from datasets.errors import AutolabelError, SetupError
 from models.checkpoint import load_checkpoint
+from models.presets import COARSE_GRID
 
 ROOT = Path(__file__).resolve().parents[1]
 PARTS = ("30-44", "45-49", "50-64", "65-79")
 SHIPPED = "models/weights/city_tiny_teacher.safetensors"
 FIGURES = ("mIoU[camera-visible]", "mIoU[all]", "mIoU[trusted]", "trusted voxels that are right")
 BENCHMARKS = {"occ3d_nuscenes": "17 classes, 0.4 m", "occ3d_coarse": "7 classes, 0.8 m"}
+STUDENTS = {"occ3d_nuscenes": "camera_tiny", "occ3d_coarse": "camera_coarse"}
+"""By the benchmark that they and their teacher are made for."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,7 +87,16 @@ class Transfer:
         if not tuned.exists():
             command(
                 *("scripts/train_teacher.py", *self.drive, "--preset", preset, "--init", weights),
-                *("--split", self.known, "--held-out", 1, "--steps", self.steps),
+                *(
+                    "--benchmark",
+                    benchmark_of(weights),
+                    "--split",
+                    self.known,
+                    "--held-out",
+                    1,
+                    "--steps",
+                    self.steps,
+                ),
                 *("--learning-rate", self.learning_rate, "--memory-gib", 2, "--out", folder),
             )
         return tuned
@@ -95,10 +109,10 @@ class Transfer:
         )
         return store
 
-    def scores(self, name: str, *what: object) -> dict[str, dict[str, Any]]:
-        """By benchmark."""
+    def scores(self, name: str, weights: Path, *what: object) -> dict[str, dict[str, Any]]:
+        """By benchmark: that of the weights, and the coarse one, to which the other converts."""
         found = {}
-        for benchmark in BENCHMARKS:
+        for benchmark in dict.fromkeys((benchmark_of(weights), "occ3d_coarse")):
             path = self.out / "scores" / f"{name}-{benchmark}.json"
             if not path.exists():
                 chosen = ("--benchmark", benchmark, "--out", path)
@@ -106,18 +120,21 @@ class Transfer:
             found[benchmark] = json.loads(path.read_text())
         return found
 
-    def student(self, name: str, labels: Path | None) -> dict[str, dict[str, Any]]:
-        folder = self.out / f"student-{name}"
-        weights = folder / "camera_tiny_student.safetensors"
+    def student(self, name: str, teacher: Path, labels: Path | None) -> dict[str, dict[str, Any]]:
+        """A student that starts with the teacher's picture network."""
+        folder, benchmark = self.out / f"student-{name}", benchmark_of(teacher)
+        preset = STUDENTS[benchmark]
+        weights = folder / f"{preset}_student.safetensors"
         if not weights.exists():
             command(
-                *("scripts/train_student.py", *self.drive, "--labelled-split", self.known),
-                *(("--labels", labels) if labels else ()),
-                *("--init", ROOT / SHIPPED, "--steps", self.student_steps, "--memory-gib", 2),
-                *("--out", folder),
+                *("scripts/train_student.py", *self.drive, "--preset", preset),
+                *("--benchmark", benchmark, "--labelled-split", self.known),
+                *(("--labels", labels, "--balance", 10) if labels else ()),
+                *("--init", teacher, "--steps", self.student_steps, "--batch", 2),
+                *("--memory-gib", 2, "--out", folder),
             )
         test = ("--weights", weights, "--split", self.scene(PARTS[3]))
-        return self.scores(f"student-{name}", *test)
+        return self.scores(f"student-{name}", weights, *test)
 
     def picture(self, name: str, *what: object) -> None:
         path = self.out / "pictures" / f"{name}.png"
@@ -139,28 +156,31 @@ def command(*words: object) -> None:
         raise SetupError(f"failed: python {shlex.join(told)}")
 
 
+def benchmark_of(weights: Path) -> str:
+    """The benchmark with the network's voxels."""
+    return "occ3d_coarse" if load_checkpoint(weights).preset.grid == COARSE_GRID else NAMES[0]
+
+
 def measure(transfer: Transfer, teachers: dict[str, Path]) -> dict[str, Any]:
     """Every figure, by teacher and student."""
     of_teachers: dict[str, Any] = {}
-    first = ""
+    versions: dict[str, Path] = {}
     for name, weights in teachers.items():
-        versions = {
-            f"{name}-city": weights,
-            f"{name}-fine-tuned": transfer.fine_tuned(name, weights),
-        }
-        for version, chosen in versions.items():
-            store = transfer.labels(version, chosen, transfer.unknown)
-            of_teachers[version] = transfer.scores(version, "--store", store)
-            transfer.picture(version, store)
-        first = first or name
-    students = {"truth": transfer.student("truth", None)}
-    for version in ("city", "fine-tuned"):
-        weights = teachers[first]
-        if version == "fine-tuned":
-            weights = transfer.fine_tuned(first, weights)
-        store = transfer.labels(f"lesson-{version}", weights, transfer.scene(PARTS[2]))
-        students[f"truth + {version} labels"] = transfer.student(version, store)
+        versions |= {f"{name}, city": weights}
+        versions |= {f"{name}, fine-tuned": transfer.fine_tuned(name, weights)}
+    for version, weights in versions.items():
+        told = version.replace(", ", "-")
+        store = transfer.labels(told, weights, transfer.unknown)
+        of_teachers[version] = transfer.scores(told, weights, "--store", store)
+        transfer.picture(told, store)
     transfer.picture("truth", "--truth", transfer.log)
+    first = next(iter(teachers.values()))
+    students = {"truth of 30-49": transfer.student("truth", first, None)}
+    for version, weights in list(versions.items())[:2]:
+        told = version.replace(", ", "-")
+        store = transfer.labels(f"lesson-{told}", weights, transfer.scene(PARTS[2]))
+        name = f"truth of 30-49 + labels of {version}"
+        students[name] = transfer.student(told, first, store)
     return {"teachers": of_teachers, "students": students}
 
 
@@ -182,11 +202,9 @@ def markdown(found: dict[str, Any], transfer: Transfer) -> str:
                 told = ("" if value is None else f"{value:.2f}" for value in figures)
                 lines.append("| " + " | ".join([name, BENCHMARKS[benchmark], *told]) + " |")
         lines.append("")
-    lines += ["IoU[camera-visible] of the classes that occur:", ""]
+    lines += ["IoU[camera-visible] of the seven classes:", ""]
     rows = found["teachers"] | found["students"]
-    tables = {
-        name: scores["occ3d_nuscenes"]["IoU[camera-visible]"] for name, scores in rows.items()
-    }
+    tables = {name: scores["occ3d_coarse"]["IoU[camera-visible]"] for name, scores in rows.items()}
     classes = [c for c in next(iter(tables.values())) if any(t[c] for t in tables.values())]
     lines += ["| " + " | ".join(["", *classes]) + " |", "|---" * (len(classes) + 1) + "|"]
     for name, table in tables.items():

@@ -46,7 +46,10 @@ def options() -> argparse.Namespace:
     parser = training_parser(__doc__, default="city_student", out="runs/student")
     parser.add_argument("--labels", type=Path, help="label store to learn from")
     parser.add_argument(
-        "--balance", type=float, default=1.0, help="weigh classes that trust drops up to so much"
+        "--balance",
+        type=float,
+        default=1.0,
+        help="weigh classes that trust drops or trusts little, up to so much",
     )
     parser.add_argument("--labelled-split", help="scenes whose ground truth is used as well")
     add_distillation(parser)

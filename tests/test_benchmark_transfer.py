@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -43,7 +44,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             if words[0] == f"scripts/train_{kind}.py":
                 folder = Path(told[-1][told[-1].index("--out") + 1])
                 folder.mkdir(parents=True)
-                (folder / f"{name}.safetensors").touch()
+                shutil.copy(ROOT / SHIPPED, folder / f"{name}.safetensors")
         if words[0] == "scripts/evaluate.py":
             path = Path(told[-1][told[-1].index("--out") + 1])
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,13 +80,14 @@ def test_every_version_of_every_teacher_is_scored(
     transfer: Transfer, commands: list[list[str]]
 ) -> None:
     found = measure(transfer, {"fusion": ROOT / SHIPPED})
-    assert list(found["teachers"]) == ["fusion-city", "fusion-fine-tuned"]
+    assert list(found["teachers"]) == ["fusion, city", "fusion, fine-tuned"]
     assert len(found["students"]) == 3
     n = len(commands)
     measure(transfer, {"fusion": ROOT / SHIPPED})
     assert not any(c[0] == "scripts/evaluate.py" for c in commands[n:])  # there already
     text = markdown(found, transfer)
-    assert "| fusion-city | 17 classes, 0.4 m |" in text and "| truth | 7 classes, 0.8 m |" in text
+    assert "| fusion, city | 17 classes, 0.4 m |" in text
+    assert "| truth of 30-49 | 7 classes, 0.8 m |" in text
     assert "car" in text and "bus" not in text  # a class that does not occur has no column
 
 

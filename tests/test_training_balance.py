@@ -50,10 +50,10 @@ def store(tmp_path: Path) -> Path:
 def test_classes_are_counted_where_the_loss_may_look(store: Path) -> None:
     opened = LabelStore.open(store)
     kept, there = trusted_by_class(opened, MaskBit.CAMERA_VISIBLE)
-    assert [kept[c] for c in (FREE, ROAD, CAR)] == [100, 5, 1]
+    assert [kept[c] for c in (FREE, ROAD, CAR)] == [50, 2.5, 0.5]
     assert [there[c] for c in (FREE, ROAD, CAR)] == [100, 10, 10]
     kept, there = trusted_by_class(opened, MaskBit(0))
-    assert [kept[c] for c in (FREE, ROAD, CAR)] == [100, 5, 1]
+    assert [kept[c] for c in (FREE, ROAD, CAR)] == [50, 2.5, 0.5]
     assert [there[c] for c in (FREE, ROAD, CAR)] == [200, 20, 20]
 
 
@@ -70,7 +70,7 @@ def test_balanced_classes_have_the_part_in_the_loss_that_they_had_before(store: 
 
 
 def test_the_balance_is_capped_and_leaves_absent_classes_alone() -> None:
-    kept = np.array([100, 1, 0, 0])
+    kept = np.array([100.0, 1, 0, 0])
     there = np.array([100, 100, 50, 0])
     assert class_balance(kept, there, at_most=3.0).tolist() == pytest.approx([0.404, 3, 1, 1], 1e-3)
     with pytest.raises(ValueError, match="at least 1"):

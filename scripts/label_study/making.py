@@ -243,7 +243,12 @@ class Workshop:
         others = [s for s in source.scene_ids("train") if s not in part.labelled]
         if part.what in FROM_STORE:
             store = next(p for p in part.needs if p.kind == "store").folder(self.out) / STORE
-            pseudo = PseudoLabels(store, expect_grid=chosen.grid, expect_taxonomy=chosen.taxonomy)
+            pseudo = PseudoLabels(
+                store,
+                expect_grid=chosen.grid,
+                expect_taxonomy=chosen.taxonomy,
+                balance=self.profile.balance,
+            )
             truth = self._truth(source, others)
             labels.append(
                 TrueClasses(pseudo, truth)

@@ -242,6 +242,8 @@ def _student(
         "preset": repr(preset(profile.student)),
         "schooling": asdict(profile.schooling),
     }
+    if arm in FROM_STORE:
+        settings["balance"] = profile.balance
     if arm in FROM_FEATURES:
         settings["distillation"] = asdict(profile.distillation)
         settings["inherit_head"] = profile.inherit_head

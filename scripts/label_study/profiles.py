@@ -83,6 +83,7 @@ class Profile:
             the teacher runs along.
         min_confidence: a pseudo-label is trusted from this P(right) on; 0 trusts all that was
             observed, by its weight alone: a threshold drops most of the rare classes.
+        balance: classes that are trusted little are weighed up to so much, see ``PseudoLabels``.
         visibility_split: see ``LabelingConfig``; 0.4 m voxels, as the masks of Occ3D have.
         loaders: processes that prepare a training's batches.
         memory_gib: of frames kept in each process that prepares batches.
@@ -103,6 +104,7 @@ class Profile:
     inherit_head: bool = True
     replay: bool = True
     min_confidence: float = 0.0
+    balance: float = 10.0
     visibility_split: int = 1
     loaders: int = 0
     memory_gib: float = 4.0
