@@ -139,7 +139,8 @@ class _Worker:
             if device == "cpu":
                 keep_freed_memory()
             model = load_checkpoint(self.job.weights, device=device)
-            self.teacher = Teacher(model.module, model.preset, fast=self.job.config.fast)
+            config = self.job.config
+            self.teacher = Teacher(model.module, model.preset, fast=config.fast, flips=config.flips)
             self.store = LabelStore.open(self.job.store)
             wanted = self.store.header.provenance["weights_sha256"]
             if model.weights_sha256 != wanted:

@@ -52,6 +52,7 @@ class LabelingConfig:
             of the objects and of the walls.
         store_evidence: keep the LiDAR hits and passes of every voxel in the store.
         fast: predict in bfloat16 (see ``Teacher``).
+        flips: average over mirrored inputs (see ``Teacher``): four times the work.
         threads: threads of one worker; the bytes of a label may depend on it.
 
     Raises:
@@ -64,6 +65,7 @@ class LabelingConfig:
     visibility_split: int = 1
     store_evidence: bool = False
     fast: bool = False
+    flips: bool = False
     threads: int = 1
 
     def __post_init__(self) -> None:

@@ -79,6 +79,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--min-confidence", type=float, default=0.5, help="trust labels from this P(right) on")
     add("--past-sweeps", type=int, help="earlier LiDAR sweeps (as the teacher was built for)")
     add("--fast", action="store_true", help="predict in bfloat16: faster, hardly other labels")
+    add(
+        "--flips",
+        action="store_true",
+        help="average over mirrored inputs: better, four times slower",
+    )
     add("--evidence", action="store_true", help="store LiDAR hits and passes of every voxel")
     args = parser.parse_args(argv)
     if args.workers is not None and args.workers < 1:
@@ -98,6 +103,7 @@ def run(args: argparse.Namespace) -> JobSummary:
             past_sweeps=args.past_sweeps,
             store_evidence=args.evidence,
             fast=args.fast,
+            flips=args.flips,
         )
     except ValueError as error:
         raise SetupError(str(error)) from error

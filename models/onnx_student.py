@@ -257,6 +257,8 @@ class OnboardStudent(nn.Module):
         cells = embedding(places, torch.cat((chunks, embedding(sums, chunks).sum(dim=1))))
         X, Y, _ = self.lift.grid.shape
         bev = cells.view(1, Y, X, -1).permute(0, 3, 1, 2)
+        if isinstance(student.img_view_transformer, PullViewTransform):
+            bev = student.img_view_transformer.with_places(bev)
         bev = student.img_bev_encoder_neck(student.img_bev_encoder_backbone(bev))
         logits: Tensor = student.occ_head(bev)
         return logits.argmax(dim=-1).to(torch.uint8) if self.argmax else logits

@@ -310,7 +310,8 @@ _TINY_BACKBONE = ResNetConfig(
 )
 _HEIGHTS_M = (-0.6, 0.6, 1.8, 3.0, 4.2)
 _TINY_LIFT = PullConfig(grid=_bev_grid(0.8, 100), heights_m=_HEIGHTS_M, channels=32)
-_COARSE_LIFT = PullConfig(grid=_bev_grid(1.6, 50), heights_m=_HEIGHTS_M, channels=32)
+_TINY_STUDENT_LIFT = replace(_TINY_LIFT, places=True)
+_COARSE_LIFT = replace(_TINY_STUDENT_LIFT, grid=_bev_grid(1.6, 50))
 
 
 def _tiny_teacher(camera: CameraBranchConfig | None) -> FusionConfig:
@@ -368,7 +369,9 @@ def camera_tiny() -> Preset:
         taxonomy=OCC3D_NUSCENES,
         inputs=InputSpec(height=96, width=256, lidar=False),
         network=CameraConfig(
-            camera=CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=_TINY_LIFT),
+            camera=CameraBranchConfig(
+                backbone=_TINY_BACKBONE, neck_channels=32, lift=_TINY_STUDENT_LIFT
+            ),
             trunk=BevResNetConfig(
                 channels=(64, 96, 128),
                 blocks=(1, 1, 1),
@@ -378,7 +381,7 @@ def camera_tiny() -> Preset:
             ),
             head=HeadConfig(conv_channels=128, hidden=128, bev_upsample=2),
         ),
-        parameters=1_721_048,
+        parameters=1_730_264,
         paper="FlashOcc scaled down for a CPU, with pull instead of lift; not published",
     )
 
@@ -403,7 +406,7 @@ def camera_coarse() -> Preset:
             ),
             head=_COARSE_HEAD,
         ),
-        parameters=1_582_904,
+        parameters=1_592_120,
         paper="FlashOcc in little, for Occ3D merged to 8 classes at 0.8 m; not published",
     )
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import partial
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -90,16 +91,39 @@ class PullConfig:
         heights_m: heights at which each cell looks into the pictures.
         channels: C of the picture features.
         min_depth_m: nearer than this a point counts as unseen.
+        places: add channels that say where each cell is (``cell_places``): the features of a ray
+            are the same in all its cells, and only with their distance can the trunk tell which of
+            them the surface is in.
     """
 
     grid: VoxelGrid
     heights_m: tuple[float, ...]
     channels: int
     min_depth_m: float = 0.5
+    places: bool = False
 
     @property
     def out_channels(self) -> int:
-        return self.channels * len(self.heights_m)
+        places = len(cell_places(self.grid)) if self.places else 0
+        return self.channels * len(self.heights_m) + places
+
+
+def cell_places(grid: VoxelGrid) -> Tensor:
+    """Where the cells of a BEV grid around the ego vehicle are, (8, Y, X) float32.
+
+    x, y and distance in units of the largest |x| (CoordConv, arXiv 1807.03247), and the distance
+    in five soft rings.
+    """
+    X, Y, _ = grid.shape
+    x, y = (
+        torch.from_numpy(grid.min_m[i] + (np.arange(n) + 0.5) * grid.size_m[i]).float()
+        for i, n in enumerate((X, Y))
+    )
+    extent = x.abs().max()
+    y, x = torch.meshgrid(y / extent, x / extent, indexing="ij")
+    distance = torch.hypot(x, y)
+    rings = [torch.exp(-(((distance - r) / 0.12) ** 2)) for r in (0.1, 0.25, 0.45, 0.7, 1.0)]
+    return torch.stack([x, y, distance, *rings])
 
 
 LiftConfig = LssConfig | PullConfig
@@ -255,9 +279,12 @@ class PullViewTransform(nn.Module):
         super().__init__()
         self.config, self.stride = config, stride
         self.geometry: GeometryCache[tuple[Tensor, PoolingPlan]] = GeometryCache()
+        if config.places:
+            self.register_buffer("places", cell_places(config.grid), persistent=False)
 
     def forward(self, features: Tensor, inputs: ModelInputs) -> Tensor:
-        """(B N, C, h, w) picture features -> (B, L C, Y, X), zero where no camera looks."""
+        """(B N, C, h, w) picture features -> (B, L C, Y, X), zero where no camera looks; and the
+        channels of ``PullConfig.places``."""
         B = inputs.images.shape[0]
         BN, C, h, w = features.shape
         X, Y, _ = self.config.grid.shape
@@ -268,7 +295,15 @@ class PullViewTransform(nn.Module):
             weights, plan = build() if self.training else self.geometry.get(inputs, h, w, build)
             bev = pool(table, weights, plan)
         # channels last: nothing is moved; under autocast converted once, not by every reader
-        return bev.view(B, Y, X, L * C).permute(0, 3, 1, 2).to(features.dtype)
+        bev = bev.view(B, Y, X, L * C).permute(0, 3, 1, 2).to(features.dtype)
+        return self.with_places(bev)
+
+    def with_places(self, bev: Tensor) -> Tensor:
+        """(B, C, Y, X) with the channels of ``PullConfig.places``, if there are such."""
+        if not self.config.places:
+            return bev
+        places = self.get_buffer("places").to(bev.dtype)
+        return torch.cat((bev, places.expand(bev.shape[0], -1, -1, -1)), dim=1)
 
     @torch.no_grad()
     def taps(self, inputs: ModelInputs, h: int, w: int) -> tuple[Tensor, PoolingPlan]:

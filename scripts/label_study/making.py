@@ -92,12 +92,12 @@ class Workshop:
         partial.write_text(json.dumps(whole, indent=1) + "\n")
         partial.replace(folder / "result.json")
 
-    def _truth(
-        self, source: AnnotatedSource, scenes: Sequence[str], *, only_visible: bool = True
-    ) -> GroundTruth:
+    def _truth(self, source: AnnotatedSource, scenes: Sequence[str]) -> GroundTruth:
+        """Where the benchmark scores, for teachers too, as published: where LiDAR alone sees, half
+        of the voxels are occupied, and a teacher that learns there fills too much elsewhere."""
         scored = benchmark(self.profile.benchmark)
         root = self.log.root / scored.folder
-        return GroundTruth(scored, root, source, scenes, only_visible=only_visible)
+        return GroundTruth(scored, root, source, scenes)
 
     def _scores(
         self, network: OccupancyNet, chosen: Preset, source: AnnotatedSource
@@ -181,12 +181,15 @@ class Workshop:
         chosen = preset(self.profile.teachers[cast(Modality, part.what)])
         source = self.log.open(past_sweeps=chosen.inputs.past_sweeps)
         used, kept = held_out(part, self.profile)
-        labels = self._truth(source, used, only_visible=False)
+        labels = self._truth(source, used)
         network, training = self._train(
             part, folder, chosen, self.profile.teaching, source, [labels]
         )
         calibration, _ = calibrate(
-            Teacher(network, chosen), source, self._truth(source, kept), kept
+            Teacher(network, chosen, flips=self.profile.flips),
+            source,
+            self._truth(source, kept),
+            kept,
         )
         metadata = {CALIBRATION_KEY: json.dumps(calibration.to_json())}
         save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
@@ -204,6 +207,7 @@ class Workshop:
         config = LabelingConfig(
             min_confidence=self.profile.min_confidence,
             visibility_split=self.profile.visibility_split,
+            flips=self.profile.flips,
         )
         header = store_header(
             model,
@@ -215,7 +219,7 @@ class Workshop:
         )
         store = LabelStore.open_or_create(folder / STORE, header)
         scenes = [s for s in source.scene_ids("train") if s not in part.labelled]
-        labeller = Teacher(model.module, model.preset)
+        labeller = Teacher(model.module, model.preset, flips=config.flips)
         for scene_id in scenes:
             if scene_id not in store:
                 scene = source.scene(scene_id)

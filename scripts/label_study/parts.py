@@ -25,7 +25,7 @@ from datasets.sources.opening import open_source
 from datasets.sources.synthetic.city import MARKER
 from models.presets import preset
 
-STUDY_VERSION = 1
+STUDY_VERSION = 2
 """Raised whenever the same settings would give other results."""
 
 Kind = Literal["teacher", "store", "features", "student"]
@@ -197,6 +197,7 @@ def _teacher(
         "preset": repr(preset(profile.teachers[modality])),
         "schooling": asdict(profile.teaching),
         "held_out": profile.held_out,
+        "flips": profile.flips,
     }
     return Part(
         kind="teacher",
@@ -217,6 +218,7 @@ def _from_teacher(
     if kind == "store":
         settings["min_confidence"] = profile.min_confidence
         settings["visibility_split"] = profile.visibility_split
+        settings["flips"] = profile.flips
     return Part(
         kind=kind,
         what="",

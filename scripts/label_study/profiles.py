@@ -83,6 +83,7 @@ class Profile:
             the teacher runs along.
         min_confidence: a pseudo-label is trusted from this P(right) on; 0 trusts all that was
             observed, by its weight alone: a threshold drops most of the rare classes.
+        flips: a teacher's labels are means over mirrored inputs.
         balance: classes that are trusted little are weighed up to so much, see ``PseudoLabels``.
         visibility_split: see ``LabelingConfig``; 0.4 m voxels, as the masks of Occ3D have.
         loaders: processes that prepare a training's batches.
@@ -104,6 +105,7 @@ class Profile:
     inherit_head: bool = True
     replay: bool = True
     min_confidence: float = 0.0
+    flips: bool = True
     balance: float = 10.0
     visibility_split: int = 1
     loaders: int = 0
@@ -149,7 +151,7 @@ def cpu() -> Profile:
         student="camera_coarse",
         teachers=_COARSE_TEACHERS,
         teaching=Schooling(steps=800, rarity=0.2),
-        schooling=Schooling(steps=1000, rarity=0.6),
+        schooling=Schooling(steps=1500, rarity=0.6),
         visibility_split=2,
     )
 
