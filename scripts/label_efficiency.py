@@ -15,7 +15,8 @@ have pseudo-labels put right in one respect and so tell what limits them.
 
 In ``--out``: ``study.md``, ``study.json``, ``study.png``, renewed after every part, and the parts.
 Started again it goes on; a part that is there with the same settings is not made again. The report
-tells of every part of these shares and seeds that is there, whichever call made it.
+tells of every part of these shares and seeds that is there, whichever call made it. ``--known``
+counts the parts of a study made elsewhere as there, unless another part needs their files.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from label_study.making import Workshop
+from label_study.making import Workshop, read_known
 from label_study.parts import ARMS, ORACLES, Log, Part, in_order, plan, require_benchmark
 from label_study.profiles import MODALITIES, PROFILES
 from label_study.report import write_report
@@ -58,6 +59,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help="only these students",
     )
     add("--teachers", nargs="+", choices=MODALITIES, default=["fusion"])
+    add("--known", type=Path, nargs="+", default=[], metavar="FILE", help="study.json of others")
     add("--steps", type=int, help="of every training, instead of the profile's")
     add("--workers", type=int, help="parts at a time (cores on a CPU, else 1)")
     add("--device", default="cuda" if torch.cuda.is_available() else "cpu")
@@ -90,6 +92,7 @@ def study(args: argparse.Namespace) -> int:
         log=Log(kind=args.source, root=root.resolve()),
         out=args.out.resolve(),
         device=args.device,
+        known=read_known(args.known),
     )
     others = [teacher for teacher in profile.teachers if teacher not in args.teachers]
     everything = plan(

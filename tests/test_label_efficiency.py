@@ -92,6 +92,33 @@ def test_a_finished_study_makes_nothing_again(
     assert label_efficiency.main(command(city, finished)) == 0
 
 
+def test_a_study_goes_on_elsewhere_from_its_figures_alone(
+    city: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is told is not made again, but for what a part that is missing needs."""
+    told = json.loads((finished / "study.json").read_text())
+    told["results"] = [r for r in told["results"] if r["what"] != "pseudo"]
+    known = tmp_path / "known.json"
+    known.write_text(json.dumps(told))
+    made: list[str] = []
+    make = Workshop.make
+
+    def noted(self: Workshop, part: Part) -> None:
+        made.append(part.name)
+        make(self, part)
+
+    monkeypatch.setattr(Workshop, "make", noted)
+    assert label_efficiency.main(command(city, tmp_path, "--known", str(known))) == 0
+    names = ["teacher-fusion-50-seed0", "store-50-seed0", "student-pseudo-50-seed0"]
+    assert made == names
+    mine, whole = ((out / "study.md").read_text() for out in (tmp_path, finished))
+    table = "| labels | student |"
+    assert (
+        mine[mine.index(table) :].split("## Hours")[0]
+        == (whole[whole.index(table) :].split("## Hours")[0])
+    )
+
+
 def test_a_study_stopped_anywhere_ends_with_the_same_weights(
     city: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
 
@@ -26,6 +26,7 @@ from autolabel.confidence import Calibration
 from autolabel.labeling import LabelingConfig, label_scene, store_header
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
+from datasets.errors import SetupError
 from datasets.frames import Scene
 from datasets.label_store import LabelStore
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
@@ -47,15 +48,24 @@ class Workshop:
 
     Attributes:
         out: the study's folder.
+        known: results of parts that were made elsewhere, by their keys.
     """
 
     profile: Profile
     log: Log
     out: Path
     device: str
+    known: Mapping[str, dict[str, Any]] = field(default_factory=dict)
 
     def result(self, part: Part) -> dict[str, Any] | None:
-        """What the part gave, if it is there."""
+        """What the part gave, if it is there or known."""
+        return self._made(part) or self.known.get(part.key)
+
+    def is_made(self, part: Part) -> bool:
+        """Whether the part's files are there, for others to be made from."""
+        return self._made(part) is not None
+
+    def _made(self, part: Part) -> dict[str, Any] | None:
         try:
             found = json.loads((part.folder(self.out) / "result.json").read_text())
         except (OSError, ValueError):
@@ -287,6 +297,22 @@ class _Master:
     network: OccupancyNet
     preset: Preset
     features: Path | None
+
+
+def read_known(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
+    """The results that ``study.json`` files tell of, by the keys of their parts.
+
+    Raises:
+        SetupError: a file is no ``study.json``.
+    """
+    known = {}
+    for path in paths:
+        try:
+            results = json.loads(path.read_text())["results"]
+            known |= {str(result["key"]): result for result in results}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise SetupError(f"{path}: not the study.json of a study: {error}") from error
+    return known
 
 
 def _bev_channels(network: OccupancyNet) -> int:

@@ -26,12 +26,16 @@ def run(
 ) -> dict[str, str]:
     """Make what is not there yet; gives why parts failed, by name. What needs them is left out.
 
+    A part that is known only is made where one that is not needs its files.
+
     Args:
         parts: after what they need.
         workers: processes; 1 works in this one.
         on_done: called in this process whenever a part is there.
     """
-    todo = [part for part in parts if shop.result(part) is None]
+    missing = [part for part in parts if shop.result(part) is None]
+    needed = {need.key for part in missing for need in part.with_needs() if not shop.is_made(need)}
+    todo = [part for part in parts if part.key in needed]
     progress = Progress(shop, parts, todo, workers)
     runner = _Inline(shop) if workers == 1 else _Processes(shop, workers)
     failed: dict[str, str] = {}
@@ -42,14 +46,14 @@ def run(
                 if any(need.name in failed for need in part.needs):
                     failed[part.name] = "what it needs failed"
                     todo.remove(part)
-                elif runner.free() and all(shop.result(need) for need in part.needs):
+                elif runner.free() and all(map(shop.is_made, part.needs)):
                     todo.remove(part)
                     running[part.name] = part
                     progress.tell(running, todo)
                     runner.start(part)
             for name, reason in runner.ended():
                 part = running.pop(name)
-                if shop.result(part) is None:
+                if not shop.is_made(part):
                     failed[name] = reason
                     print(f"{name} failed: {reason}", file=sys.stderr)
                 else:
