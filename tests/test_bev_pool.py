@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -118,6 +119,22 @@ def test_cells_seen_by_two_cameras_get_the_mean() -> None:
     maps = torch.stack((torch.full((1, 8, 16), 2.0), torch.full((1, 8, 16), 4.0)))
     bev = pull()(maps, two)
     assert set(bev.unique().tolist()) == {0.0, 3.0}
+
+
+def test_pull_tells_where_its_cells_are_and_moves_nothing_in_memory() -> None:
+    torch.manual_seed(0)
+    features = torch.rand(1, 1, 8, 16)
+    plain = pull((0.5, 2.0))
+    told = PullViewTransform(replace(plain.config, places=True), 4)
+    bev, more = plain(features, one_camera()), told(features, one_camera())
+    assert plain.config.out_channels == 2 and told.config.out_channels == more.shape[1] == 10
+    assert torch.equal(more[:, :2], bev) and bev.any()
+    assert bev.is_contiguous(memory_format=torch.channels_last)
+    x, y, distance = more[0, 2:5] * abs(GRID.min_m[0] + GRID.size_m[0] / 2)  # metres
+    row, column = 5, 12
+    centre = [GRID.min_m[i] + (n + 0.5) * GRID.size_m[i] for i, n in enumerate((column, row))]
+    assert [x[row, column], y[row, column]] == pytest.approx(centre, abs=1e-4)
+    assert distance[row, column].item() == pytest.approx(math.hypot(*centre), abs=1e-4)
 
 
 def splat(module: LssViewTransform, inputs: ModelInputs) -> torch.Tensor:

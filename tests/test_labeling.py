@@ -306,6 +306,7 @@ def test_run_id_follows_all_that_determines_the_labels() -> None:
         run_id(past_sweeps=0),
         run_id(store_evidence=True),
         run_id(fast=True),
+        run_id(flips=True),
         run_id(source="nuscenes"),
         run_id(model=replace(model, weights_sha256="cd" * 32)),
         run_id(calibration=CalibrationHistogram(18, free_id=FREE).fit()),
