@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,7 +19,15 @@ from numpy.typing import NDArray
 
 from autolabel.confidence import Calibration
 from datasets.errors import SceneError
-from datasets.frames import Frame, Scene, SceneSource, earlier_frames, in_lidar_frame, points_in_ego
+from datasets.frames import (
+    CameraView,
+    Frame,
+    Scene,
+    SceneSource,
+    earlier_frames,
+    in_lidar_frame,
+    points_in_ego,
+)
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import FrameInputs, InputSpec, collate, prepare_frame
 from datasets.label_store import StoreHeader
@@ -28,12 +37,14 @@ from datasets.voxel_labels import MaskBit, SceneLabels
 from models.checkpoint import LoadedModel
 from models.inference import Teacher
 
-LABELING_VERSION = 2
+LABELING_VERSION = 3
 """Raised whenever the same inputs would give other labels."""
 
 Voxels = NDArray[np.uint8]
 SLAB = 64
 """Voxels along X that are looked at together."""
+BESIDE_M, BELOW_M = 3.0, 1.0
+"""How near a camera, and at most how far below it, the vehicle's blind zone is taken to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,7 +142,7 @@ def label_scene(
             points = points_in_ego(source, frame, past=spec.past_sweeps)
         hits, passes = sweep_evidence(frame, points, grid)
         occupied = semantics[k] != teacher.preset.taxonomy.free_id
-        visible = _visible(occupied, points, frame, grid, config)
+        visible = _visible(occupied, hits, points, frame, grid, config)
         mask[k] = _observation_mask(semantics[k], hits, passes, visible, teacher.preset.taxonomy)
         observed = mask[k] & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
         mask[k][observed & reaches[level]] |= np.uint8(MaskBit.TRUSTED)
@@ -221,22 +232,43 @@ def _predict(
 
 def _visible(
     occupied: NDArray[np.bool_],  # (X, Y, Z)
+    hits: Voxels,  # (X, Y, Z)
     points: NDArray[np.float32] | None,  # (P, 5 or more)
     frame: Frame,
     grid: VoxelGrid,
     config: LabelingConfig,
 ) -> NDArray[np.bool_]:
-    """Camera-visible voxels (X, Y, Z); see ``LabelingConfig.visibility_split``."""
+    """Camera-visible voxels (X, Y, Z); see ``LabelingConfig.visibility_split``.
+
+    What is predicted in the blind zone around the vehicle hides nothing: no sensor reaches there,
+    so no teacher learns it, and a single block of it before a camera would hide the whole picture.
+    """
     n, (X, Y, Z) = config.visibility_split, grid.shape
     if n == 1:
-        return camera_mask(occupied, grid, frame.cameras, ray_columns=config.ray_columns)
+        hiding = occupied & ~((hits == 0) & _beside_cameras(grid, frame.cameras))
+        return camera_mask(hiding, grid, frame.cameras, ray_columns=config.ray_columns)
     size_m = (grid.size_m[0] / n, grid.size_m[1] / n, grid.size_m[2] / n)
     grid = VoxelGrid(min_m=grid.min_m, size_m=size_m, shape=(X * n, Y * n, Z * n))
     hits, passes = sweep_evidence(frame, points, grid)
-    hiding = occupied.repeat(n, 0).repeat(n, 1).repeat(n, 2) & ((hits > 0) | (passes == 0))
+    unknown = (hits == 0) & ((passes > 0) | _beside_cameras(grid, frame.cameras))
+    hiding = occupied.repeat(n, 0).repeat(n, 1).repeat(n, 2) & ~unknown
     visible = camera_mask(hiding, grid, frame.cameras, ray_columns=config.ray_columns)
     any_part: NDArray[np.bool_] = visible.reshape(X, n, Y, n, Z, n).any(axis=(1, 3, 5))
     return any_part
+
+
+def _beside_cameras(grid: VoxelGrid, cameras: Sequence[CameraView]) -> NDArray[np.bool_]:
+    """(X, Y, Z): voxels within ``BESIDE_M`` of a camera, and not so far below it as the road."""
+    near = np.zeros(grid.shape, np.bool_)
+    for view in cameras:
+        eye = view.T_ego_camera[:3, 3]
+        low = np.clip(grid.indices(eye - BESIDE_M), 0, grid.shape)
+        high = np.clip(grid.indices(eye + BESIDE_M) + 1, 0, grid.shape)
+        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
+        cells = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), axis=-1)
+        away = grid.centers(cells) - eye
+        near[box] |= (np.linalg.norm(away, axis=-1) < BESIDE_M) & (away[..., 2] > -BELOW_M)
+    return near
 
 
 def _observation_mask(

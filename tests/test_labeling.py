@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autolabel import labeling
 from autolabel.calibrate import calibrate
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
 from autolabel.labeling import LabelingConfig, label_scene, store_header
@@ -256,6 +257,27 @@ def test_what_lidar_rays_cross_hides_nothing_from_the_cameras_where_voxels_are_s
     assert not visible(blind, 2)[behind_the_car].any()
     whole, split = visible(blind, 1), visible(blind, 2)
     assert (whole & ~split).sum() < 0.01 * whole.sum() and split.mean() < 1.2 * whole.mean()
+
+
+@pytest.mark.parametrize("split", [1, 2])
+def test_what_is_predicted_in_the_vehicles_blind_zone_hides_no_picture(split: int) -> None:
+    frame = Ground(frames=1).scene("s1").frames[0]
+    config = LabelingConfig(visibility_split=split)
+    nothing = np.zeros(GRID.shape, np.uint8)
+
+    def seen(occupied: NDArray[np.bool_], hits: NDArray[np.uint8] = nothing) -> int:
+        visible = labeling._visible(occupied, hits, None, frame, GRID, config)
+        return int(visible[30:].sum())  # from five metres ahead
+
+    around, road = np.zeros(GRID.shape, np.bool_), np.zeros(GRID.shape, np.bool_)
+    around[18:23, 18:22, 3:7] = True  # from half a metre above the road, around the camera
+    road[:, :, 1] = True
+    assert seen(road | around) == seen(road) > 1000
+    if split == 1:  # there is LiDAR evidence: something does stand there
+        assert seen(road | around, around.astype(np.uint8)) < 0.1 * seen(road)
+    beyond = road.copy()
+    beyond[27, :, 1:] = True  # a wall, farther than the blind zone reaches
+    assert seen(beyond) < 0.1 * seen(road)
 
 
 def test_camera_only_teacher_labels_a_log_without_lidar() -> None:

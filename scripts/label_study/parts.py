@@ -214,8 +214,9 @@ def _teacher(
 def _from_teacher(
     profile: Profile, common: dict[str, Any], kind: Kind, teacher: Part, cost: float
 ) -> Part:
-    settings = common | {"labeling": LABELING_VERSION}
+    settings = dict(common)
     if kind == "store":
+        settings["labeling"] = LABELING_VERSION
         settings["min_confidence"] = profile.min_confidence
         settings["visibility_split"] = profile.visibility_split
         settings["flips"] = profile.flips
