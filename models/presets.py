@@ -314,19 +314,23 @@ _TINY_STUDENT_LIFT = replace(_TINY_LIFT, places=True)
 _COARSE_LIFT = replace(_TINY_STUDENT_LIFT, grid=_bev_grid(1.6, 50))
 
 
+def _small_voxels(size_m: float, shape: tuple[int, int, int]) -> LidarConfig:
+    grid = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(size_m,) * 3, shape=shape)
+    return LidarConfig(
+        grid=grid,
+        features="local",
+        channels=(16, 32),
+        blocks=1,
+        down_kernel=2,
+        paddings=((0, 0, 0),),
+        norm_momentum=0.1,
+    )
+
+
 def _tiny_teacher(camera: CameraBranchConfig | None) -> FusionConfig:
-    voxels = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.2,) * 3, shape=(400, 400, 32))
     return FusionConfig(
         camera=camera,
-        lidar=LidarConfig(
-            grid=voxels,
-            features="local",
-            channels=(16, 32),
-            blocks=1,
-            down_kernel=2,
-            paddings=((0, 0, 0),),
-            norm_momentum=0.1,
-        ),
+        lidar=_small_voxels(0.2, (400, 400, 32)),
         fused_channels=64,
         trunk=SecondConfig(channels=(64, 96), layers=(2, 2), neck_channels=48, norm_momentum=0.1),
         head=HeadConfig(conv_channels=96, hidden=192),
@@ -413,18 +417,9 @@ def camera_coarse() -> Preset:
 
 def _coarse_teacher(camera: CameraBranchConfig | None) -> FusionConfig:
     """Its BEV map and head have the shapes of ``camera_coarse``."""
-    voxels = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4,) * 3, shape=(200, 200, 16))
     return FusionConfig(
         camera=camera,
-        lidar=LidarConfig(
-            grid=voxels,
-            features="local",
-            channels=(16, 32),
-            blocks=1,
-            down_kernel=2,
-            paddings=((0, 0, 0),),
-            norm_momentum=0.1,
-        ),
+        lidar=_small_voxels(0.4, (200, 200, 16)),
         fused_channels=32,
         trunk=SecondConfig(
             channels=(64, 96), first_stride=2, layers=(2, 2), neck_channels=32, norm_momentum=0.1
