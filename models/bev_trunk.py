@@ -47,6 +47,26 @@ class ConvFuser(nn.Module):
         return out
 
 
+class ResidualFuser(nn.Module):
+    """The LiDAR BEV plus what a 1x1 convolution makes of the camera BEV; that is 0 at first.
+
+    A network with trained LiDAR weights thus starts as what it was (zero-initialised residual
+    branch, Goyal et al., arXiv 1706.02677, section 5.1), and no LiDAR channel is squeezed.
+    """
+
+    def __init__(self, camera_channels: int, lidar_channels: int, *, momentum: float) -> None:
+        super().__init__()
+        norm = nn.BatchNorm2d(lidar_channels, momentum=momentum)
+        nn.init.zeros_(norm.weight)
+        self.occ_enc = nn.Sequential(
+            nn.Conv2d(camera_channels, lidar_channels, 1, bias=False), norm
+        )
+
+    def forward(self, camera_bev: Tensor, lidar_bev: Tensor) -> Tensor:
+        out: Tensor = lidar_bev + self.occ_enc(camera_bev)
+        return out
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SecondConfig:
     """SECOND and its neck (Sensors 2018).

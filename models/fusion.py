@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from datasets.inputs import ModelInputs
-from models.bev_trunk import ConvFuser, Second, SecondConfig, SecondFpn
+from models.bev_trunk import ConvFuser, ResidualFuser, Second, SecondConfig, SecondFpn
 from models.fpn import NeckKind, build_neck
 from models.heads import HeadConfig, OccupancyHead
 from models.lidar_encoder import LidarConfig, LidarEncoder
@@ -50,13 +50,14 @@ class FusionConfig:
     Attributes:
         camera: the camera branch; None: LiDAR only, without a fuser.
         lidar: the LiDAR branch.
-        fused_channels: of the fuser's output.
+        fused_channels: of the published fuser's output; None: the camera is added to the LiDAR
+            (``ResidualFuser``), so that the trunk has the shape of a LiDAR-only network's.
         trunk, head: the rest.
     """
 
     camera: CameraBranchConfig | None
     lidar: LidarConfig
-    fused_channels: int = 256
+    fused_channels: int | None = 256
     trunk: SecondConfig = field(default_factory=SecondConfig)
     head: HeadConfig = field(default_factory=HeadConfig)
 
@@ -78,10 +79,13 @@ class FusionTeacher(nn.Module):
             self.img_view_transformer = build_view_transform(
                 camera.lift, camera.neck_channels, camera.backbone.finest_stride
             )
-            self.occ_fuser = ConvFuser(
-                camera.lift.out_channels + bev_channels, config.fused_channels
-            )
-            bev_channels = config.fused_channels
+            seen, fused = camera.lift.out_channels, config.fused_channels
+            if fused is None:
+                momentum = config.lidar.norm_momentum
+                self.occ_fuser: nn.Module = ResidualFuser(seen, bev_channels, momentum=momentum)
+            else:
+                self.occ_fuser = ConvFuser(seen + bev_channels, fused)
+                bev_channels = fused
         self.pts_backbone = Second(bev_channels, config.trunk)
         self.pts_neck = SecondFpn(config.trunk)
         self.occ_head = OccupancyHead(config.trunk.out_channels, config.head)

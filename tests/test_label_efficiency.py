@@ -68,18 +68,19 @@ def weights(out: Path) -> dict[str, dict[str, torch.Tensor]]:
 
 def test_one_command_runs_the_whole_study(finished: Path) -> None:
     study = json.loads((finished / "study.json").read_text())
-    assert len(study["results"]) == 8
+    assert len(study["results"]) == 9
     arms = {(row["percent"], row["arm"]) for row in study["students"]}
     assert arms == {(50, a) for a in ("labels", "pseudo", "distilled", "both")} | {(100, "full")}
     steps = {r["name"]: r["training"]["steps"] for r in study["results"] if r["kind"] == "student"}
     assert set(steps.values()) == {smoke().schooling.steps}
-    teacher = next(r for r in study["results"] if r["kind"] == "teacher")
+    teacher = next(r for r in study["results"] if r["what"] == "fusion")
+    assert teacher["training"]["steps"] == smoke().fusing.steps
     assert len(teacher["labelled"]) == 2 and len(teacher["held_out"]) == 1
     store = next(r for r in study["results"] if r["kind"] == "store")
     assert store["quality"]["frames"] == 4
     assert (finished / "study.png").read_bytes().startswith(b"\x89PNG")
     text = (finished / "study.md").read_text()
-    assert "Labels do not separate" in text and "share of all labels" not in text
+    assert "not known from one seed" in text and "share of all labels" not in text
 
 
 def test_a_finished_study_makes_nothing_again(
@@ -109,8 +110,8 @@ def test_a_study_goes_on_elsewhere_from_its_figures_alone(
 
     monkeypatch.setattr(Workshop, "make", noted)
     assert label_efficiency.main(command(city, tmp_path, "--known", str(known))) == 0
-    names = ["teacher-fusion-50-seed0", "store-50-seed0", "student-pseudo-50-seed0"]
-    assert made == names
+    teachers = ["teacher-lidar-50-seed0", "teacher-fusion-50-seed0"]
+    assert made == [*teachers, "store-50-seed0", "student-pseudo-50-seed0"]
     mine, whole = ((out / "study.md").read_text() for out in (tmp_path, finished))
     table = "| labels | student |"
     assert (
@@ -135,7 +136,7 @@ def test_a_study_stopped_anywhere_ends_with_the_same_weights(
 
     def save_state(path: Path, state: dict[str, Any]) -> None:
         stops["state"](path, state)
-        if state["step"] < 4:
+        if state["step"] < 3:
             stop_once("state", path.parent.name)
 
     def save_checkpoint(path: Path, *more: Any) -> None:
@@ -147,9 +148,9 @@ def test_a_study_stopped_anywhere_ends_with_the_same_weights(
     codes = []
     while not codes or codes[-1] == 130:
         codes.append(label_efficiency.main(command(city, tmp_path, "--arms", "pseudo")))
-    assert codes == [130] * 4 + [0]  # teacher and student, twice each
+    assert codes == [130] * 6 + [0]  # two teachers and the student, twice each
     made, wanted = weights(tmp_path), weights(finished)
-    assert len(made) == 2
+    assert len(made) == 3
     for name, tensors in made.items():
         assert all(torch.equal(tensor, wanted[name][key]) for key, tensor in tensors.items())
 
@@ -161,7 +162,7 @@ def test_a_failed_part_is_named_and_the_others_are_made(
     shutil.copytree(finished, out)
     for kind in ("store", "student-labels", "student-pseudo"):
         shutil.rmtree(next(out.glob(f"parts/{kind}-*")))
-    teacher = next(out.glob("parts/teacher-*/weights.safetensors"))
+    teacher = next(out.glob("parts/teacher-fusion-*/weights.safetensors"))
     teacher.write_bytes(b"damaged")
     assert label_efficiency.main(command(city, out, "--arms", "labels", "pseudo")) == 1
     told = capsys.readouterr().err
@@ -235,13 +236,18 @@ def test_a_part_is_made_again_only_where_what_it_depends_on_changes(city: Path) 
     from_teacher = from_store | {"student-distilled-50"}
     longer = replace(smoke().teaching, steps=9)
     assert changed() == set()
-    assert changed(teaching=longer) == {"teacher-fusion-50", "store-50", "features-50"} | (
-        from_teacher
-    )
+    from_teacher_alone = {"teacher-fusion-50", "store-50", "features-50"} | from_teacher
+    assert changed(teaching=longer) == {"teacher-lidar-50"} | from_teacher_alone
+    assert changed(fusing=longer) == from_teacher_alone
     assert changed(schooling=replace(smoke().schooling, rarity=0.1)) == students | from_teacher
     assert changed(min_confidence=0.9) == {"store-50"} | from_store
     assert changed(inherit_head=False) == {"student-distilled-50", "student-both-50"}
     assert changed(threads=2) == set()
+
+
+def test_a_fusion_teacher_that_starts_from_nothing_needs_no_other(city: Path) -> None:
+    made = planned(city, fusing=None)
+    assert made["teacher-fusion-50-seed0"].needs == () and "teacher-lidar-50-seed0" not in made
 
 
 def test_parts_come_after_what_they_need(city: Path) -> None:
@@ -322,7 +328,7 @@ SEPARATED = {
 
 def test_gains_and_shares_are_given_where_labels_separate(workshop: Workshop) -> None:
     text, study = told(workshop, SEPARATED)
-    assert study["separation"]["value"] == pytest.approx(10) and study["separation"]["clear"]
+    assert study["separation"]["10"] == {"value": 10.0, "standard error": 0.65, "clear": True}
     assert "**Labels separate**: all labels - 10 % of the labels = +10.00" in text
     rows = {(row["arm"], row["percent"]): row for row in study["students"]}
     pseudo = rows["pseudo", 10]
@@ -339,7 +345,7 @@ def test_gains_and_shares_are_given_where_labels_separate(workshop: Workshop) ->
 
 def test_no_gain_is_given_where_labels_do_not_separate(workshop: Workshop) -> None:
     text, study = told(workshop, SEPARATED | {("full", 100): [55.0, 41.0, 38.0]})
-    assert not study["separation"]["clear"]
+    assert not study["separation"]["10"]["clear"]
     assert "**Labels do not separate**" in text and "No gain can be concluded" in text
     for word in ("share", "gain over", "Aim"):
         assert word not in text.replace("share of kept", "")
@@ -348,7 +354,20 @@ def test_no_gain_is_given_where_labels_do_not_separate(workshop: Workshop) -> No
 
 def test_nothing_is_concluded_before_both_ends_are_there(workshop: Workshop) -> None:
     text, study = told(workshop, {("labels", 10): [40.0, 41.0], ("pseudo", 10): [48.0, 49.0]})
-    assert study["separation"] is None and "not known yet" in text and "gain over" not in text
+    assert not study["separation"] and "not known yet" in text and "gain over" not in text
+
+
+def test_a_share_that_does_not_separate_gives_no_gain_beside_one_that_does(
+    workshop: Workshop,
+) -> None:
+    close = {("labels", 20): [50.0, 49.0, 51.0], ("pseudo", 20): [52.0, 52.0, 52.0]}
+    text, study = told(workshop, SEPARATED | close)
+    assert study["separation"]["10"]["clear"] and not study["separation"]["20"]["clear"]
+    assert "Aim with 10 %" in text and "Aim with 20 %" not in text
+    rows = {(row["arm"], row["percent"]): row for row in study["students"]}
+    assert "share of fully labelled" in rows["pseudo", 10]
+    assert "share of fully labelled" not in rows["pseudo", 20]
+    assert "| 20 % | + pseudo-labels | 3 | 52.00 +- 0.00 | 26.00 +- 0.00 |  |  |" in text
 
 
 # What students learn from

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
 from datasets.inputs import ModelInputs
+from models.checkpoint import initialise, save_checkpoint
 from models.presets import build, preset
 from models.view_transform import LssViewTransform, PullViewTransform
 
@@ -45,6 +47,19 @@ def test_a_log_without_cameras_still_gets_labels_from_its_lidar() -> None:
         logits = network(blind)
     assert logits.shape == (1, 200, 200, 16, 18)
     assert torch.isfinite(logits).all()
+
+
+def test_a_fusion_network_starts_from_lidar_weights_as_what_they_were(tmp_path: Path) -> None:
+    lidar, inputs = build("lidar_coarse").eval(), made_up_inputs(96, 256, lidar=True)
+    save_checkpoint(tmp_path / "lidar.safetensors", lidar, "lidar_coarse", {})
+    fusion = build("fusion_coarse").eval()
+    initialise(fusion, tmp_path / "lidar.safetensors")
+    with torch.inference_mode():
+        torch.testing.assert_close(fusion(inputs), lidar(inputs))
+    fusion.train()(inputs).square().mean().backward()
+    norm = fusion.get_submodule("occ_fuser.occ_enc.1")
+    assert isinstance(norm, torch.nn.BatchNorm2d) and norm.weight.grad is not None
+    assert norm.weight.grad.abs().max() > 0, "the cameras must be learnt"
 
 
 @pytest.mark.parametrize("name", ["city_tiny", "camera_tiny"])

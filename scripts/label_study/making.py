@@ -30,7 +30,13 @@ from datasets.errors import SetupError
 from datasets.frames import Scene
 from datasets.label_store import LabelStore
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
-from models.checkpoint import CALIBRATION_KEY, LoadedModel, load_checkpoint, save_checkpoint
+from models.checkpoint import (
+    CALIBRATION_KEY,
+    LoadedModel,
+    initialise,
+    load_checkpoint,
+    save_checkpoint,
+)
 from models.distillation import Distillation, DistillationObjective, used_voxels
 from models.frozen_teacher import FrozenTeacher, TeacherSource, inherit_head, joint_inputs
 from models.inference import Teacher, channels_last
@@ -126,9 +132,11 @@ class Workshop:
         schooling: Schooling,
         source: AnnotatedSource,
         labels: Sequence[LabelSource],
+        *,
         teacher: _Master | None = None,
+        start: Path | None = None,
     ) -> tuple[OccupancyNet, dict[str, Any]]:
-        """The averaged network, and how the training went."""
+        """The averaged network, and how the training went; ``start`` are weights to go on from."""
         live = teacher.preset.inputs if teacher and teacher.features is None else None
         samples = FrameSet(
             source,
@@ -149,6 +157,8 @@ class Workshop:
         )
         torch.manual_seed(part.seed)
         network = channels_last(build(chosen.name))
+        if start is not None:
+            initialise(network, start)
         objective: Objective = loss
         if teacher is not None:
             objective = self._distilled(loss, network, teacher)
@@ -191,9 +201,12 @@ class Workshop:
         chosen = preset(self.profile.teachers[cast(Modality, part.what)])
         source = self.log.open(past_sweeps=chosen.inputs.past_sweeps)
         used, kept = held_out(part, self.profile)
-        labels = self._truth(source, used)
+        schooling, start = self.profile.teaching, None
+        if part.needs:
+            assert self.profile.fusing is not None
+            schooling, start = self.profile.fusing, part.needs[0].folder(self.out) / WEIGHTS
         network, training = self._train(
-            part, folder, chosen, self.profile.teaching, source, [labels]
+            part, folder, chosen, schooling, source, [self._truth(source, used)], start=start
         )
         calibration, _ = calibrate(
             Teacher(network, chosen, flips=self.profile.flips),
@@ -274,7 +287,7 @@ class Workshop:
         elif part.what in FROM_FEATURES:
             labels.append(Unlabelled(others, chosen.grid))
         network, training = self._train(
-            part, folder, chosen, self.profile.schooling, source, labels, teacher
+            part, folder, chosen, self.profile.schooling, source, labels, teacher=teacher
         )
         save_checkpoint(folder / WEIGHTS, network, chosen.name, {})
         (folder / "state.pt").unlink(missing_ok=True)

@@ -193,9 +193,13 @@ def _teacher(
     seed: int,
     labelled: tuple[str, ...],
 ) -> Part:
+    schooling, needs = profile.teaching, tuple[Part, ...]()
+    if modality == "fusion" and profile.fusing is not None:
+        schooling = profile.fusing
+        needs = (_teacher(profile, common, "lidar", percent, seed, labelled),)
     settings = {
         "preset": repr(preset(profile.teachers[modality])),
-        "schooling": asdict(profile.teaching),
+        "schooling": asdict(schooling),
         "held_out": profile.held_out,
         "flips": profile.flips,
     }
@@ -206,8 +210,8 @@ def _teacher(
         seed=seed,
         labelled=labelled,
         settings=common | settings,
-        needs=(),
-        cost=1.5 * profile.teaching.steps,
+        needs=needs,
+        cost=1.5 * schooling.steps,
     )
 
 

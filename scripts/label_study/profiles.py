@@ -76,6 +76,8 @@ class Profile:
         student: preset of every student.
         teachers: preset of the teacher by what it reads.
         teaching, schooling: of the teachers, and of every student arm alike.
+        fusing: of the fusion teacher, which then starts from the LiDAR teacher's weights; None: it
+            starts from nothing, as the others.
         held_out: share of a teacher's labelled scenes that calibrate it (at least one).
         distillation: what the distilled arms learn from the teacher.
         inherit_head: distilled students start with the teacher's head.
@@ -100,6 +102,7 @@ class Profile:
     teachers: dict[Modality, str]
     teaching: Schooling
     schooling: Schooling
+    fusing: Schooling | None = None
     held_out: float = 0.2
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     inherit_head: bool = True
@@ -137,6 +140,7 @@ def smoke() -> Profile:
         student="camera_coarse",
         teachers=_COARSE_TEACHERS,
         teaching=Schooling(steps=8, rarity=0.2),
+        fusing=Schooling(steps=4, rarity=0.2),
         schooling=Schooling(steps=6),
         visibility_split=2,
     )
@@ -151,6 +155,7 @@ def cpu() -> Profile:
         student="camera_coarse",
         teachers=_COARSE_TEACHERS,
         teaching=Schooling(steps=800, rarity=0.2),
+        fusing=Schooling(steps=400, learning_rate=1e-3, rarity=0.2),
         schooling=Schooling(steps=1500, rarity=0.6),
         visibility_split=2,
     )

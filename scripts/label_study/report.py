@@ -85,10 +85,15 @@ class Study:
         low = [(percent, arm) for percent in self.percents() for arm in few]
         return [*low, (100, "full")]
 
-    def separation(self) -> Difference | None:
-        """All labels against the smallest share, labels alone; None before both are there."""
-        low = self.main("labels", self.percents()[0])
+    def separation(self, percent: int) -> Difference | None:
+        """All labels against a share of them, labels alone; None before both are there."""
+        low = self.main("labels", percent)
         return between(self.full(), low) if self.full() and low else None
+
+    def separated(self, percent: int) -> bool:
+        """Whether all labels clearly beat this share: only then may its arms be compared."""
+        difference = self.separation(percent)
+        return percent == 100 or (difference is not None and difference.clear)
 
     def share(self, percent: int, arm: str) -> Scores:
         """Percent of the fully labelled student's mean, by seed."""
@@ -96,8 +101,7 @@ class Study:
         return {seed: 100 * value / whole for seed, value in self.main(arm, percent).items()}
 
     def to_json(self) -> dict[str, Any]:
-        separation = self.separation()
-        clear = separation is not None and separation.clear
+        separation = {percent: self.separation(percent) for percent in self.percents()}
         rows = []
         for percent, arm in self.rows():
             main = self.main(arm, percent)
@@ -109,7 +113,7 @@ class Study:
                 f"mIoU[{self.mask}]": _summary(main),
                 "mIoU[all]": _summary(self.scores("student", arm, percent, "mIoU[all]")),
             }
-            if clear:
+            if self.separated(percent):
                 row["share of fully labelled"] = _summary(self.share(percent, arm))
                 gain = paired(main, self.main("labels", percent))
                 if gain and arm not in ("full", "labels"):
@@ -117,7 +121,7 @@ class Study:
             rows.append(row)
         return {
             "profile": asdict(self.profile),
-            "separation": separation and separation.to_json(),
+            "separation": {str(p): found.to_json() for p, found in separation.items() if found},
             "students": rows,
             "hours": round(_wall_hours(self.results), 2),
             "hours by kind of part": _hours(self.results),
@@ -145,17 +149,19 @@ def _replace(path: Path, text: str) -> None:
 def markdown(study: Study) -> str:
     """The study in words and tables."""
     p, done = study.profile, len(study.results)
+    teaching = f"{p.teaching.steps} steps"
+    if p.fusing is not None:
+        teaching += f" of {p.teachers['lidar']} and {p.fusing.steps} more with the cameras"
     lines = [
         f"# Label efficiency, profile {p.name}",
         "",
         f"{done} parts done in {_wall_hours(study.results):.2f} hours. "
         f"Benchmark {p.benchmark}, {len(study.taxonomy.semantic_ids)} classes. Student "
         f"{p.student}, {p.schooling.steps} steps of {p.schooling.batch} frames in every arm; "
-        f"teacher {p.teachers['fusion']}, {p.teaching.steps} steps. Figures are means over seeds "
+        f"teacher {p.teachers['fusion']}, {teaching}. Figures are means over seeds "
         "(draw of the labelled scenes and training) +- the standard deviation.",
         "",
-        _separation_in_words(study),
-        "",
+        *_separation_in_words(study),
         *_student_table(study),
         *_class_table(study),
         *_teacher_table(study),
@@ -165,24 +171,26 @@ def markdown(study: Study) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _separation_in_words(study: Study) -> str:
-    low = study.percents()[0]
-    difference = study.separation()
-    if difference is None:
-        return f"Whether all labels beat {low} % is not known yet; so no gain is given."
-    rule = f"(clear: above {CLEAR:g} standard errors, with two seeds or more)"
-    what = f"all labels - {low} % of the labels = {difference} mIoU[{study.mask}] {rule}"
-    if difference.clear:
-        return f"**Labels separate**: {what}."
-    return (
-        f"**Labels do not separate**: {what}. No gain can be concluded from this study, and none "
-        "is given."
-    )
+def _separation_in_words(study: Study) -> list[str]:
+    rule = f"(clear: above {CLEAR:g} standard errors)"
+    lines = []
+    for percent in study.percents():
+        difference = study.separation(percent)
+        what = f"all labels - {percent} % of the labels = {difference} mIoU[{study.mask}]"
+        if difference is None:
+            told = f"Whether all labels beat {percent} % is not known yet; so no gain is given."
+        elif difference.clear:
+            told = f"**Labels separate**: {what} {rule}."
+        elif math.isnan(difference.error):
+            told = f"Whether labels separate is not known from one seed: {what}. No gain is given."
+        else:
+            told = f"**Labels do not separate**: {what} {rule}. No gain can be concluded."
+        lines += [told, ""]
+    return lines
 
 
 def _student_table(study: Study) -> list[str]:
-    difference = study.separation()
-    clear = difference is not None and difference.clear
+    clear = any(map(study.separated, study.percents()))
     head = ["labels", "student", "seeds", f"mIoU[{study.mask}]", "mIoU[all]"]
     if clear:
         head += ["share of all labels", "gain over labels alone"]
@@ -198,18 +206,20 @@ def _student_table(study: Study) -> list[str]:
             _text(main),
             _text(study.scores("student", arm, percent, "mIoU[all]")),
         ]
-        if clear:
+        if study.separated(percent) and clear:
             gain = paired(main, study.main("labels", percent))
             told = ""
             if gain and arm not in ("full", "labels"):
                 told = f"{gain}{'' if gain.clear else ' (not clear)'}"
             row += [_text(study.share(percent, arm), " %"), told]
+        elif clear:
+            row += ["", ""]
         rows.append(row)
     lines = _table(head, rows)
     for percent, aim in AIM.items():
         reached = {arm: mean(study.share(percent, arm)) for arm in COMPARED}
         reached = {arm: share for arm, share in reached.items() if math.isfinite(share)}
-        if clear and reached:
+        if study.separated(percent) and reached:
             arm, best = max(reached.items(), key=lambda item: item[1])
             verdict = "reached" if best >= aim else "missed"
             lines += [
