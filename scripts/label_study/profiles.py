@@ -155,7 +155,7 @@ def cpu() -> Profile:
         student="camera_coarse",
         teachers=_COARSE_TEACHERS,
         teaching=Schooling(steps=800, rarity=0.2),
-        fusing=Schooling(steps=400, learning_rate=1e-3, rarity=0.2),
+        fusing=Schooling(steps=400, rarity=0.2),
         schooling=Schooling(steps=1500, rarity=0.6),
         visibility_split=2,
     )
