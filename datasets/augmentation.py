@@ -1,4 +1,4 @@
-"""Random views of a frame for training: mirrored grids, warped pictures, other sweeps.
+"""Random views of a frame for training: mirrored grids, warped pictures, other sweeps, weather.
 
 Everything is drawn from a generator that the caller seeds; evaluation uses none of it.
 """
@@ -13,9 +13,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
 from datasets.frames import Frame
-from datasets.inputs import FitImage, InputSpec, fitted_map
+from datasets.inputs import FitImage, FrameInputs, InputSpec, fitted_map
 
 Matrix = NDArray[np.float64]
+Points = NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -136,6 +137,49 @@ def _shift(x: float, y: float) -> Matrix:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AirborneReturns:
+    """Returns from rain, snow, spray or exhaust, which few labelled scenes may not have shown.
+
+    A share of the rays ends in the air before it reaches what it met: near the LiDAR, and weaker.
+    Measured depth of the pictures keeps the true range.
+
+    Attributes:
+        chance: share of the frames that get any.
+        share: largest share of their rays; drawn evenly up to it. Heavy rain takes a few percent.
+        range_m: mean range of the returns, exponential beyond ``nearest_m``.
+    """
+
+    chance: float = 0.5
+    share: float = 0.03
+    range_m: float = 4.0
+    nearest_m: float = 1.0
+
+    def __post_init__(self) -> None:
+        if not (0 <= self.chance <= 1 and 0 <= self.share <= 1):
+            raise ValueError(f"chance and share lie in 0..1: {self}")
+        if self.range_m <= 0 or self.nearest_m < 0:
+            raise ValueError(f"ranges must be positive: {self}")
+
+    def __call__(
+        self, points: Points, origin: NDArray[np.float64], rng: np.random.Generator
+    ) -> Points:
+        """The points (P, 5) with some of them drawn nearer to the origin (3,); lags stay."""
+        if rng.random() >= self.chance:
+            return points
+        caught = np.flatnonzero(rng.random(len(points)) < rng.random() * self.share)
+        rays = points[caught, :3] - origin.astype(np.float32)
+        ranges = np.linalg.norm(rays, axis=1)
+        near = self.nearest_m + rng.exponential(self.range_m, len(caught)).astype(np.float32)
+        weaker = rng.uniform(0, 0.3, len(caught)).astype(np.float32)
+        shorter = near < ranges
+        caught, rays, ranges = caught[shorter], rays[shorter], ranges[shorter]
+        out = points.copy()
+        out[caught, :3] = rays * (near[shorter] / ranges)[:, None] + origin.astype(np.float32)
+        out[caught, 3] *= weaker[shorter]
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Augmentation:
     """What training changes at random about a frame.
 
@@ -147,12 +191,14 @@ class Augmentation:
             instead of taking the newest, as published.
         fewer_sweeps: share of the frames that are given fewer past sweeps, any number of them, as
             at the start of a log.
+        airborne: returns from the air among the points; None: none. Not published.
     """
 
     flip: bool = True
     images: ImageAugmentation | None = None
     random_sweeps: bool = False
     fewer_sweeps: float = 0.5
+    airborne: AirborneReturns | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.fewer_sweeps <= 1:
@@ -164,7 +210,8 @@ class Augmentation:
         if spec.lidar:
             frame = self._with_sweeps(frame, spec.past_sweeps, rng)
         fit = None if self.images is None else [self.images.draw(rng) for _ in frame.cameras]
-        return DrawnView(frame=frame, flip=flip, fit=fit)
+        seed = 0 if self.airborne is None else int(rng.integers(2**63))
+        return DrawnView(frame=frame, flip=flip, fit=fit, airborne=self.airborne, air_seed=seed)
 
     def _with_sweeps(self, frame: Frame, count: int, rng: np.random.Generator) -> Frame:
         there = len(frame.past_sweeps)
@@ -184,8 +231,19 @@ class DrawnView:
         frame: with the sweeps drawn.
         flip: mirror x, mirror y.
         fit: how each camera's picture is brought to network size; None: ``fit_image``.
+        airborne, air_seed: returns from the air, and the seed that draws them.
     """
 
     frame: Frame
     flip: tuple[bool, bool] = (False, False)
     fit: Sequence[FitImage] | None = None
+    airborne: AirborneReturns | None = None
+    air_seed: int = 0
+
+    def in_the_air(self, inputs: FrameInputs, spec: InputSpec) -> FrameInputs:
+        """The frame's inputs with returns from the air among their points."""
+        if self.airborne is None or inputs.points is None or self.frame.lidar is None:
+            return inputs
+        T = np.eye(4) if spec.frame == "lidar" else self.frame.lidar.T_ego_lidar
+        rng = np.random.default_rng(self.air_seed)
+        return replace(inputs, points=self.airborne(inputs.points, T[:3, 3], rng))

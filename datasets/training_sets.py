@@ -150,5 +150,6 @@ class FrameSet(Dataset[Sample]):
             rng = np.random.default_rng((self.seed, 1, draw))
             view = self.augment.draw(frame, self.spec, rng)
         inputs = prepare_frame(self.source, view.frame, self.spec, self.earlier[item], view.fit)
+        inputs = view.in_the_air(inputs, self.spec)
         target = self.memory.get(item, lambda: labels.target(frame))
         return inputs, target, view.flip

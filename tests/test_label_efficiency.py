@@ -30,6 +30,7 @@ from label_study.profiles import PROFILES, smoke
 from label_study.quality import KEPT, StoreQuality
 from label_study.replay import ReplayedTeacher
 
+from datasets.augmentation import AirborneReturns
 from datasets.benchmarks.occ3d_coarse import GRID
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SetupError
@@ -239,6 +240,7 @@ def test_a_part_is_made_again_only_where_what_it_depends_on_changes(city: Path) 
     from_teacher_alone = {"teacher-fusion-50", "store-50", "features-50"} | from_teacher
     assert changed(teaching=longer) == {"teacher-lidar-50"} | from_teacher_alone
     assert changed(fusing=longer) == from_teacher_alone
+    assert changed(airborne=AirborneReturns()) == {"teacher-lidar-50"} | from_teacher_alone
     assert changed(schooling=replace(smoke().schooling, rarity=0.1)) == students | from_teacher
     assert changed(min_confidence=0.9) == {"store-50"} | from_store
     assert changed(inherit_head=False) == {"student-distilled-50", "student-both-50"}

@@ -9,7 +9,7 @@ import pytest
 from numpy.typing import NDArray
 from one_camera_log import GRID, OneCameraLog, labels
 
-from datasets.augmentation import Augmentation, ImageAugmentation, PictureView
+from datasets.augmentation import AirborneReturns, Augmentation, ImageAugmentation, PictureView
 from datasets.frames import CameraView, LidarSweep
 from datasets.inputs import InputSpec, fit_image, fitted_map, prepare_frame
 from datasets.samples import Target, make_sample
@@ -199,6 +199,59 @@ def test_some_frames_are_given_fewer_sweeps() -> None:
     ]
     assert set(counts) == set(range(10))
     assert 90 < counts.count(9) < 130
+
+
+def test_returns_from_the_air_lie_on_their_rays_nearer_and_weaker() -> None:
+    rng = np.random.default_rng(0)
+    origin = np.array([1.0, 0.0, 1.8])
+    rays = rng.standard_normal((20_000, 3))
+    rays *= (rng.uniform(2, 60, 20_000) / np.linalg.norm(rays, axis=1))[:, None]
+    points = np.column_stack([origin + rays, np.full((20_000, 2), 20.0)]).astype(np.float32)
+    before = points.copy()
+    air = AirborneReturns(chance=1.0, share=0.2, range_m=5.0)
+    shares = []
+    for seed in range(20):
+        found = air(points, origin, np.random.default_rng(seed))
+        caught = (found != points).any(1)
+        shares.append(caught.mean())
+        at, was = found[caught, :3] - origin, points[caught, :3] - origin
+        near, far = np.linalg.norm(at, axis=1), np.linalg.norm(was, axis=1)
+        assert (near < far).all() and (near >= air.nearest_m - 1e-4).all()
+        np.testing.assert_allclose(at / near[:, None], was / far[:, None], atol=1e-4)
+        assert (found[caught, 3] <= 6).all() and (found[:, 4] == 20).all()
+    assert max(shares) < 0.2 and 0.04 < np.mean(shares) < 0.1
+    np.testing.assert_array_equal(points, before)
+    never = AirborneReturns(chance=0.0)
+    assert never(points, origin, np.random.default_rng(0)) is points
+
+
+def test_weather_is_drawn_for_the_networks_frame_and_changes_no_other_draw() -> None:
+    points = np.random.default_rng(0).uniform(2, 30, (500, 5)).astype(np.float32)
+    source = OneCameraLog(points)
+    spec = InputSpec(height=48, width=80, lidar=True, depth=False, past_sweeps=0)
+    frame = source.scene("a").frames[0]
+    assert frame.lidar is not None
+    T_ego_lidar = np.eye(4)
+    T_ego_lidar[:3, 3] = 0.9, 0.0, 1.8
+    frame = dataclasses.replace(
+        frame, lidar=dataclasses.replace(frame.lidar, T_ego_lidar=T_ego_lidar)
+    )
+    wet = Augmentation(images=ImageAugmentation(), airborne=AirborneReturns(chance=1, share=1))
+    dry = dataclasses.replace(wet, airborne=None)
+    in_lidar = dataclasses.replace(spec, frame="lidar")
+    for one, origin in ((spec, T_ego_lidar[:3, 3]), (in_lidar, np.zeros(3))):
+        views = [a.draw(frame, one, np.random.default_rng(3)) for a in (wet, dry)]
+        assert views[0].flip == views[1].flip and views[0].fit == views[1].fit
+        inputs = prepare_frame(source, frame, one)
+        seen = views[0].in_the_air(inputs, one)
+        assert views[1].in_the_air(inputs, one) is inputs
+        assert inputs.points is not None and seen.points is not None
+        was, at = (p[:, :3] - origin for p in (inputs.points, seen.points))
+        moved = (was != at).any(1)
+        assert moved.any()
+        cosine = (was[moved] * at[moved]).sum(1)
+        cosine /= np.linalg.norm(was[moved], axis=1) * np.linalg.norm(at[moved], axis=1)
+        assert cosine.min() > 0.9999
 
 
 def test_a_step_is_augmented_the_same_whenever_it_is_drawn() -> None:

@@ -143,7 +143,9 @@ class Workshop:
             labels,
             joint_inputs(chosen.inputs, live) if live else chosen.inputs,
             batch=schooling.batch,
-            augment=schooling.augmentation(),
+            augment=schooling.augmentation(
+                self.profile.airborne if part.kind == "teacher" else None
+            ),
             seed=part.seed,
             memory_gib=self.profile.memory_gib,
         )

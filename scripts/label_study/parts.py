@@ -203,6 +203,8 @@ def _teacher(
         "held_out": profile.held_out,
         "flips": profile.flips,
     }
+    if profile.airborne is not None:
+        settings["airborne"] = asdict(profile.airborne)
     return Part(
         kind="teacher",
         what=modality,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from datasets.augmentation import Augmentation, ImageAugmentation
+from datasets.augmentation import AirborneReturns, Augmentation, ImageAugmentation
 from datasets.sources.synthetic.city import CityConfig
 from models.distillation import DistillationConfig
 from models.objectives import LossKind
@@ -50,8 +50,8 @@ class Schooling:
             loaders=loaders,
         )
 
-    def augmentation(self) -> Augmentation:
-        """BEV mirrors and colours; the pictures keep their geometry."""
+    def augmentation(self, airborne: AirborneReturns | None = None) -> Augmentation:
+        """BEV mirrors, colours and weather; the pictures keep their geometry."""
         colours = ImageAugmentation(
             scale=(1.0, 1.0),
             flip=0.0,
@@ -60,7 +60,7 @@ class Schooling:
             contrast=self.jitter,
             saturation=self.jitter,
         )
-        return Augmentation(images=colours, fewer_sweeps=0.0)
+        return Augmentation(images=colours, fewer_sweeps=0.0, airborne=airborne)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +78,7 @@ class Profile:
         teaching, schooling: of the teachers, and of every student arm alike.
         fusing: of the fusion teacher, which then starts from the LiDAR teacher's weights; None: it
             starts from nothing, as the others.
+        airborne: among the points that teachers learn from.
         held_out: share of a teacher's labelled scenes that calibrate it (at least one).
         distillation: what the distilled arms learn from the teacher.
         inherit_head: distilled students start with the teacher's head.
@@ -103,6 +104,7 @@ class Profile:
     teaching: Schooling
     schooling: Schooling
     fusing: Schooling | None = None
+    airborne: AirborneReturns | None = None
     held_out: float = 0.2
     distillation: DistillationConfig = field(default_factory=DistillationConfig)
     inherit_head: bool = True
