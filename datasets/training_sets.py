@@ -40,10 +40,11 @@ Prepared = tuple[FrameInputs, Target, tuple[bool, bool]]
 class FrameSet(Dataset[Sample]):
     """Frames of one log with their labels, drawn by optimisation step.
 
-    Item ``k`` is the batch of step ``k``: every frame once per epoch in an order, and with
-    augmentation, that follow from the seed alone. A run that is stopped and continued at step ``k``
-    therefore sees exactly what it would have seen. A frame whose files are bad is skipped, the next
-    one in the epoch's order taking its place, and named in the sample.
+    Item ``k`` is the batch of step ``k``: every frame once per epoch (of its kind, with
+    ``human_share``) in an order, and with augmentation, that follow from the seed alone. A run that
+    is stopped and continued at step ``k`` therefore sees exactly what it would have seen. A frame
+    whose files are bad is skipped, the next one in the epoch's order taking its place, and named in
+    the sample.
 
     Args:
         source: the log.
@@ -54,12 +55,14 @@ class FrameSet(Dataset[Sample]):
         seed: decides order and augmentation.
         memory_gib: keep what was read, up to so much in every process that prepares data: for
             small sets.
+        human_share: share of the draws that are frames with ground truth, evenly spread, where
+            there are others too; None: every frame equally often.
 
     Attributes:
         bad_scenes: scenes left out because their tables are bad.
 
     Raises:
-        SetupError: there is no frame.
+        SetupError: there is no frame, or a share is asked for of frames that are all of one kind.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class FrameSet(Dataset[Sample]):
         augment: Augmentation | None = None,
         seed: int = 0,
         memory_gib: float = 0.0,
+        human_share: float | None = None,
     ) -> None:
         self.memory = Memory(memory_gib)
         self.source = remembered(source, self.memory)
@@ -88,6 +92,14 @@ class FrameSet(Dataset[Sample]):
         if not self.items:
             why = f"; {self.bad_scenes[0].reason}" if self.bad_scenes else ""
             raise SetupError(f"there is no frame to train on{why}")
+        self.human_share = human_share
+        self.human = [i for i, (one, _) in enumerate(self.items) if isinstance(one, GroundTruth)]
+        self.others = sorted(set(range(len(self.items))) - set(self.human))
+        if human_share is not None and not (0 < human_share < 1 and self.human and self.others):
+            raise SetupError(
+                f"{human_share:g} as the share of frames with ground truth: it must be between 0 "
+                f"and 1, and both kinds there ({len(self.human)} with, {len(self.others)} without)"
+            )
 
     def _add_scene(self, labels: LabelSource, scene_id: str) -> None:
         try:
@@ -115,7 +127,7 @@ class FrameSet(Dataset[Sample]):
     def fingerprint(self) -> str:
         """Hash of the frames, their order and their augmentation."""
         tokens = [frame.token for _, frame in self.items]
-        what = repr((tokens, self.spec, self.batch, self.augment, self.seed))
+        what = repr((tokens, self.spec, self.batch, self.augment, self.seed, self.human_share))
         return hashlib.sha256(what.encode()).hexdigest()
 
     def __getitem__(self, step: int) -> Sample:
@@ -128,11 +140,12 @@ class FrameSet(Dataset[Sample]):
         return make_sample(frames, tokens=tokens, first_draw=first, bad=bad)
 
     def _drawn(self, draw: int, bad: list[BadFrame]) -> tuple[int, Prepared]:
-        n = len(self.items)
-        epoch, position = divmod(draw, n)
+        kind, turn = self._turn(draw)
+        n = len(kind)
+        epoch, position = divmod(turn, n)
         order = np.random.default_rng((self.seed, 0, epoch)).permutation(n)
         for k in range(n):
-            item = int(order[(position + k) % n])
+            item = kind[order[(position + k) % n]]
             if item not in self._bad:
                 try:
                     return item, self._prepared(item, draw)
@@ -142,6 +155,15 @@ class FrameSet(Dataset[Sample]):
                     self._bad[item] = BadFrame(scene=scene, frame=frame, reason=str(error))
             bad.append(self._bad[item])
         raise SetupError(f"every one of the {n} frames is bad; {bad[0].reason}")
+
+    def _turn(self, draw: int) -> tuple[Sequence[int], int]:
+        """The items that a draw is from, and how many draws were from them before."""
+        if self.human_share is None:
+            return range(len(self.items)), draw
+        before = int(draw * self.human_share)
+        if int((draw + 1) * self.human_share) > before:
+            return self.human, before
+        return self.others, draw - before
 
     def _prepared(self, item: int, draw: int) -> Prepared:
         labels, frame = self.items[item]

@@ -52,6 +52,11 @@ def options() -> argparse.Namespace:
         help="weigh classes that trust drops or trusts little, up to so much",
     )
     parser.add_argument("--labelled-split", help="scenes whose ground truth is used as well")
+    parser.add_argument(
+        "--human-share",
+        type=float,
+        help="share of the frames drawn that have ground truth (as many as there are)",
+    )
     add_distillation(parser)
     return parse_training(parser, "scripts/train_student.py")
 
@@ -103,6 +108,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         augment=how.augmentation,
         seed=args.seed,
         memory_gib=args.memory_gib,
+        human_share=args.human_share,
     )
     network = start_network(args, preset)
     objective: Objective = how.label_loss(preset.taxonomy, samples, seed=args.seed)

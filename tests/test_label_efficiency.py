@@ -243,6 +243,7 @@ def test_a_part_is_made_again_only_where_what_it_depends_on_changes(city: Path) 
     assert changed(airborne=AirborneReturns()) == {"teacher-lidar-50"} | from_teacher_alone
     assert changed(schooling=replace(smoke().schooling, rarity=0.1)) == students | from_teacher
     assert changed(min_confidence=0.9) == {"store-50"} | from_store
+    assert changed(human_share=0.5) == from_teacher
     assert changed(inherit_head=False) == {"student-distilled-50", "student-both-50"}
     assert changed(threads=2) == set()
 

@@ -21,7 +21,9 @@ from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW
 from datasets.training_sets import (
     FrameSet,
     GroundTruth,
+    LabelSource,
     PseudoLabels,
+    Sample,
     Target,
     Unlabelled,
     make_sample,
@@ -202,6 +204,36 @@ def test_a_bad_frame_is_named_and_the_next_one_takes_its_place(tmp_path: Path) -
     assert "the picture is torn" in next(bad.reason for s in drawn for bad in s.bad)
     again = FrameSet(log, [write_truth(tmp_path, log)], SPEC, batch=2, seed=1)
     assert torch.equal(again[3].inputs.images, drawn[3].inputs.images)
+
+
+def test_frames_with_ground_truth_can_be_drawn_more_often(tmp_path: Path) -> None:
+    """Two of them beside six others: in every batch of two one of each, each kind in its epochs."""
+    log = OneCameraLog()
+    sources = [Unlabelled(["a", "b", "c"], GRID), write_truth(tmp_path, log)]
+    samples = FrameSet(log, sources, SPEC, batch=2, seed=4, human_share=0.5)
+    batches = [samples[step] for step in range(12)]
+    assert all(sample.human.tolist().count(True) == 1 for sample in batches)
+
+    def grey(sample: Sample, human: bool) -> list[float]:
+        return sample.inputs.images[sample.human == human, 0, 0, 0, 0].tolist()
+
+    of_human = [value for sample in batches for value in grey(sample, True)]
+    assert all(len(set(of_human[i : i + 2])) == 2 for i in range(0, 12, 2)), "once per epoch"
+    of_others = sorted(value for sample in batches[:6] for value in grey(sample, False))
+    assert of_others == sorted([min(of_human), max(of_human)] * 3)
+    rare = FrameSet(log, sources, SPEC, batch=2, human_share=0.1)
+    assert sum(int(rare[step].human.sum()) for step in range(50)) == 10
+    assert torch.equal(samples[7].inputs.images, batches[7].inputs.images)
+    assert samples.fingerprint() != FrameSet(log, sources, SPEC, batch=2, seed=4).fingerprint()
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0, 0.5])
+def test_a_share_needs_both_kinds_of_frames(truth: GroundTruth, share: float) -> None:
+    sources: list[LabelSource] = [truth]
+    if share != 0.5:
+        sources.append(Unlabelled(["b"], GRID))
+    with pytest.raises(SetupError, match="share of frames with ground truth"):
+        FrameSet(OneCameraLog(), sources, SPEC, human_share=share)
 
 
 def test_only_bad_frames_are_an_error(tmp_path: Path) -> None:

@@ -148,6 +148,7 @@ class Workshop:
             ),
             seed=part.seed,
             memory_gib=self.profile.memory_gib,
+            human_share=self.profile.human_share if len(labels) > 1 else None,
         )
         counts = count_labels(samples, chosen.taxonomy.n_classes)
         loss = LabelLoss(

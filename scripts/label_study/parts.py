@@ -253,6 +253,8 @@ def _student(
     }
     if arm in FROM_STORE:
         settings["balance"] = profile.balance
+    if needs and profile.human_share is not None:
+        settings["human_share"] = profile.human_share
     if arm in FROM_FEATURES:
         settings["distillation"] = asdict(profile.distillation)
         settings["inherit_head"] = profile.inherit_head

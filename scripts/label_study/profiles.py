@@ -88,6 +88,8 @@ class Profile:
             observed, by its weight alone: a threshold drops most of the rare classes.
         flips: a teacher's labels are means over mirrored inputs.
         balance: classes that are trusted little are weighed up to so much, see ``PseudoLabels``.
+        human_share: share of the frames drawn that have ground truth, for students that learn from
+            the other scenes too; None: every scene equally often.
         visibility_split: see ``LabelingConfig``; 0.4 m voxels, as the masks of Occ3D have.
         loaders: processes that prepare a training's batches.
         memory_gib: of frames kept in each process that prepares batches.
@@ -112,6 +114,7 @@ class Profile:
     min_confidence: float = 0.0
     flips: bool = True
     balance: float = 10.0
+    human_share: float | None = None
     visibility_split: int = 1
     loaders: int = 0
     memory_gib: float = 4.0
