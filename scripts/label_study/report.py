@@ -333,19 +333,20 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
 
 def draw(study: Study, path: Path) -> None:
     """mIoU against the share of labels, one line per arm; bars are standard deviations."""
-    figure = Figure(figsize=(6.5, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
     if full := study.full():
         low, high = mean(full), spread(full) if len(full) > 1 else 0.0
         axes.axhspan(low - high, low + high, color="0.9")
         axes.axhline(low, color="0.4", linestyle="--", label=TITLES["full"])
-    for arm in COMPARED:
+    for k, arm in enumerate(COMPARED):
+        aside = 0.15 * (k - (len(COMPARED) - 1) / 2)  # bars side by side
         points = [(p, study.main(arm, p)) for p in study.percents() if study.main(arm, p)]
         if points:
             deviations = [spread(s) if len(s) > 1 else 0.0 for _, s in points]
             axes.errorbar(
-                [p for p, _ in points],
+                [p + aside for p, _ in points],
                 [mean(s) for _, s in points],
                 yerr=deviations,
                 marker="o",
@@ -358,7 +359,7 @@ def draw(study: Study, path: Path) -> None:
     axes.set_title(f"{study.profile.student}, {study.profile.schooling.steps} steps in every arm")
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(fontsize="small")
+        figure.legend(loc="outside right upper", fontsize="small")
     partial = path.with_name(f".{path.name}")
     figure.savefig(partial, dpi=120, format="png")
     partial.replace(path)
