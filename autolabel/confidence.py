@@ -123,14 +123,17 @@ class Calibration:
         levels: probabilities, ascending.
         table: (K, B) uint8 index into the levels; never falls along B.
         counts: voxels per predicted class that the maps were learnt from.
+        free_passes: LiDAR rays that must pass a voxel predicted free, see ``FreePasses``; 0 if that
+            was not measured.
 
     Raises:
-        ValueError: the table does not fit the levels or falls somewhere.
+        ValueError: the table does not fit the levels or falls somewhere, or the rays are negative.
     """
 
     levels: tuple[float, ...]
     table: NDArray[np.uint8]
     counts: tuple[int, ...]
+    free_passes: int = 0
 
     def __post_init__(self) -> None:
         v = np.asarray(self.levels)
@@ -140,6 +143,8 @@ class Calibration:
             raise ValueError(f"table is {self.table.dtype} {self.table.shape}")
         if self.table.max() >= v.size or (self.table[:, 1:] < self.table[:, :-1]).any():
             raise ValueError("the table must rise along the bins and stay within the levels")
+        if self.free_passes < 0:
+            raise ValueError(f"a number of rays is not negative: {self.free_passes}")
 
     @classmethod
     def uncalibrated(cls, n_classes: int) -> Calibration:
@@ -169,6 +174,7 @@ class Calibration:
             "levels": list(self.levels),
             "rises": [np.searchsorted(row, ranks).tolist() for row in self.table],
             "counts": list(self.counts),
+            "free_passes": self.free_passes,
         }
 
     @classmethod
@@ -182,7 +188,12 @@ class Calibration:
             raise ValueError(f"need {len(levels) - 1} rises per class")
         bins = np.arange(N_BINS)[None, :, None]
         table = (bins >= rises[:, None, :]).sum(-1).astype(np.uint8)
-        return cls(levels=levels, table=table, counts=tuple(int(n) for n in data["counts"]))
+        return cls(
+            levels=levels,
+            table=table,
+            counts=tuple(int(n) for n in data["counts"]),
+            free_passes=int(data.get("free_passes", 0)),
+        )
 
     def summary(self) -> str:
         """One line for people: what it was learnt from, and what the top bin of softmax means."""
@@ -193,7 +204,8 @@ class Calibration:
         return (
             f"calibrated on {sum(self.counts):,} voxels; {few} of {len(self.counts)} classes have "
             f"fewer than {PRIOR_SAMPLES:.0f} and lean on their group; "
-            f"the surest labels are right with P >= {min(top)} to {max(top)} by class"
+            f"the surest labels are right with P >= {min(top)} to {max(top)} by class; free from "
+            f"{self.free_passes} passing rays on"
         )
 
     def reliability(self, histogram: CalibrationHistogram) -> Reliability:

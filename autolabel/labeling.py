@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -18,21 +17,13 @@ import torch
 from numpy.typing import NDArray
 
 from autolabel.confidence import Calibration
+from autolabel.observing import Observation, Seeing, observe
 from datasets.errors import SceneError
-from datasets.frames import (
-    CameraView,
-    Frame,
-    Scene,
-    SceneSource,
-    earlier_frames,
-    in_lidar_frame,
-    points_in_ego,
-)
-from datasets.geometry.grid import VoxelGrid
+from datasets.frames import Frame, Scene, SceneSource, earlier_frames, in_lidar_frame
 from datasets.inputs import FrameInputs, InputSpec, collate, prepare_frame
 from datasets.label_store import StoreHeader
 from datasets.taxonomy import Taxonomy
-from datasets.visibility import RAY_COLUMNS, camera_mask, sweep_evidence
+from datasets.visibility import RAY_COLUMNS
 from datasets.voxel_labels import MaskBit, SceneLabels
 from models.checkpoint import LoadedModel
 from models.inference import Teacher
@@ -43,8 +34,6 @@ LABELING_VERSION = 3
 Voxels = NDArray[np.uint8]
 SLAB = 64
 """Voxels along X that are looked at together."""
-BESIDE_M, BELOW_M = 3.0, 1.0
-"""How near a camera, and at most how far below it, the vehicle's blind zone is taken to be."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +50,9 @@ class LabelingConfig:
             visible if a part of it is. 1: on the predicted voxels as they are, which is right
             where they are as fine as the masks of the benchmark. Whole voxels of 0.8 m hide half
             of the objects and of the walls.
+        free_passes: a voxel predicted free is trusted only where LiDAR hits it or so many of its
+            rays pass: that a camera sees it through a prediction is no evidence that it is free.
+            None: as measured with the calibration (``FreePasses``), 0 if never measured.
         store_evidence: keep the LiDAR hits and passes of every voxel in the store.
         fast: predict in bfloat16 (see ``Teacher``).
         flips: average over mirrored inputs (see ``Teacher``): four times the work.
@@ -74,6 +66,7 @@ class LabelingConfig:
     past_sweeps: int | None = None
     ray_columns: int = RAY_COLUMNS
     visibility_split: int = 1
+    free_passes: int | None = None
     store_evidence: bool = False
     fast: bool = False
     flips: bool = False
@@ -84,8 +77,14 @@ class LabelingConfig:
             raise ValueError(f"min_confidence must lie in 0..1, got {self.min_confidence}")
         if self.past_sweeps is not None and self.past_sweeps < 0:
             raise ValueError(f"past_sweeps must not be negative, got {self.past_sweeps}")
+        if self.free_passes is not None and self.free_passes < 0:
+            raise ValueError(f"free_passes must not be negative, got {self.free_passes}")
         if min(self.ray_columns, self.visibility_split, self.threads) < 1:
             raise ValueError(f"ray_columns, visibility_split and threads must be positive: {self}")
+
+    @property
+    def seeing(self) -> Seeing:
+        return Seeing(ray_columns=self.ray_columns, split=self.visibility_split)
 
     def input_spec(self, teacher: InputSpec) -> InputSpec:
         """What the teacher reads under this configuration."""
@@ -126,6 +125,9 @@ def label_scene(
     flow = np.empty((*shape, 2), np.float16) if teacher.has_flow else None
     poses = np.empty((len(scene.frames), 4, 4))
     reaches = np.asarray(calibration.levels) >= config.min_confidence
+    free_passes = config.free_passes
+    if free_passes is None:
+        free_passes = calibration.free_passes
     for k, frame in enumerate(scene.frames):
         earlier = earlier_frames(scene.frames, k, spec.past_frames)
         inputs = prepare_frame(source, frame, spec, earlier)
@@ -136,19 +138,15 @@ def label_scene(
         if flow is not None:
             flow[k] = velocity
         level = calibration.levels_of(raw, semantics[k])
-        points = inputs.points
-        plain = not spec.reference_parity and spec.point_features == "intensity_lag"
-        if frame.lidar is not None and (points is None or not plain):
-            points = points_in_ego(source, frame, past=spec.past_sweeps)
-        hits, passes = sweep_evidence(frame, points, grid)
         occupied = semantics[k] != teacher.preset.taxonomy.free_id
-        visible = _visible(occupied, hits, points, frame, grid, config)
-        mask[k] = _observation_mask(semantics[k], hits, passes, visible, teacher.preset.taxonomy)
+        seen = observe(source, frame, inputs, spec, grid, occupied, config.seeing)
+        mask[k] = _observation_mask(semantics[k], seen, teacher.preset.taxonomy)
         observed = mask[k] & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
-        mask[k][observed & reaches[level]] |= np.uint8(MaskBit.TRUSTED)
+        founded = occupied | (seen.hits > 0) | (seen.passes >= free_passes)
+        mask[k][observed & founded & reaches[level]] |= np.uint8(MaskBit.TRUSTED)
         confidence[k] = np.where(observed, level, 0)
         if evidence is not None:
-            evidence[:, k] = hits, passes
+            evidence[:, k] = seen.hits, seen.passes
     return SceneLabels(
         scene_id=scene.scene_id,
         frame_tokens=tuple(f.token for f in scene.frames),
@@ -230,59 +228,16 @@ def _predict(
     return semantics, raw, flow
 
 
-def _visible(
-    occupied: NDArray[np.bool_],  # (X, Y, Z)
-    hits: Voxels,  # (X, Y, Z)
-    points: NDArray[np.float32] | None,  # (P, 5 or more)
-    frame: Frame,
-    grid: VoxelGrid,
-    config: LabelingConfig,
-) -> NDArray[np.bool_]:
-    """Camera-visible voxels (X, Y, Z); see ``LabelingConfig.visibility_split``.
-
-    What is predicted in the blind zone around the vehicle hides nothing: no sensor reaches there,
-    so no teacher learns it, and a single block of it before a camera would hide the whole picture.
-    """
-    n, (X, Y, Z) = config.visibility_split, grid.shape
-    if n == 1:
-        hiding = occupied & ~((hits == 0) & _beside_cameras(grid, frame.cameras))
-        return camera_mask(hiding, grid, frame.cameras, ray_columns=config.ray_columns)
-    size_m = (grid.size_m[0] / n, grid.size_m[1] / n, grid.size_m[2] / n)
-    grid = VoxelGrid(min_m=grid.min_m, size_m=size_m, shape=(X * n, Y * n, Z * n))
-    hits, passes = sweep_evidence(frame, points, grid)
-    unknown = (hits == 0) & ((passes > 0) | _beside_cameras(grid, frame.cameras))
-    hiding = occupied.repeat(n, 0).repeat(n, 1).repeat(n, 2) & ~unknown
-    visible = camera_mask(hiding, grid, frame.cameras, ray_columns=config.ray_columns)
-    any_part: NDArray[np.bool_] = visible.reshape(X, n, Y, n, Z, n).any(axis=(1, 3, 5))
-    return any_part
-
-
-def _beside_cameras(grid: VoxelGrid, cameras: Sequence[CameraView]) -> NDArray[np.bool_]:
-    """(X, Y, Z): voxels within ``BESIDE_M`` of a camera, and not so far below it as the road."""
-    near = np.zeros(grid.shape, np.bool_)
-    for view in cameras:
-        eye = view.T_ego_camera[:3, 3]
-        low = np.clip(grid.indices(eye - BESIDE_M), 0, grid.shape)
-        high = np.clip(grid.indices(eye + BESIDE_M) + 1, 0, grid.shape)
-        box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
-        cells = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), axis=-1)
-        away = grid.centers(cells) - eye
-        near[box] |= (np.linalg.norm(away, axis=-1) < BESIDE_M) & (away[..., 2] > -BELOW_M)
-    return near
-
-
 def _observation_mask(
     semantics: Voxels,
-    hits: Voxels,
-    passes: Voxels,
-    visible: NDArray[np.bool_],
+    seen: Observation,
     taxonomy: Taxonomy,
 ) -> Voxels:
     """Every bit but ``TRUSTED``, (X, Y, Z)."""
     mask = np.zeros(semantics.shape, np.uint8)
     for bit, where in (
-        (MaskBit.LIDAR_OBSERVED, (hits > 0) | (passes > 0)),
-        (MaskBit.CAMERA_VISIBLE, visible),
+        (MaskBit.LIDAR_OBSERVED, (seen.hits > 0) | (seen.passes > 0)),
+        (MaskBit.CAMERA_VISIBLE, seen.visible),
         (MaskBit.DYNAMIC, np.isin(semantics, taxonomy.dynamic)),
     ):
         mask[where] |= np.uint8(bit)

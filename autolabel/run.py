@@ -77,6 +77,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--gpus-per-worker", type=float, default=0.0, help="GPU share of an actor (0: on the CPU)")
     add("--address", help="Ray cluster to join: HOST:PORT, auto, or local")
     add("--min-confidence", type=float, default=0.5, help="trust labels from this P(right) on")
+    add(
+        "--free-passes",
+        type=int,
+        help="LiDAR rays that must pass a trusted free voxel (as measured with the calibration)",
+    )
     add("--past-sweeps", type=int, help="earlier LiDAR sweeps (as the teacher was built for)")
     add("--fast", action="store_true", help="predict in bfloat16: faster, hardly other labels")
     add(
@@ -101,6 +106,7 @@ def run(args: argparse.Namespace) -> JobSummary:
         config = LabelingConfig(
             min_confidence=args.min_confidence,
             past_sweeps=args.past_sweeps,
+            free_passes=args.free_passes,
             store_evidence=args.evidence,
             fast=args.fast,
             flips=args.flips,

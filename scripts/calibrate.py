@@ -16,6 +16,7 @@ from pathlib import Path
 import torch
 
 from autolabel.calibrate import calibrate
+from autolabel.labeling import LabelingConfig
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError
 from datasets.sources.opening import SOURCES, open_source
@@ -44,7 +45,8 @@ def main() -> int:
     teacher = Teacher(model.module, model.preset, fast=args.fast, flips=args.flips)
     of = benchmark(args.benchmark)
     truth = GroundTruth(of, args.truth or args.root / of.folder, source, scenes)
-    calibration, table = calibrate(teacher, source, truth, scenes)
+    config = LabelingConfig(fast=args.fast, flips=args.flips)
+    calibration, table = calibrate(teacher, source, truth, scenes, config=config)
     print(table)
     print(calibration.summary())
     metadata = model.metadata | {CALIBRATION_KEY: json.dumps(calibration.to_json())}

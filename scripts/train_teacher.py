@@ -18,6 +18,7 @@ import json
 import sys
 
 from autolabel.calibrate import calibrate
+from autolabel.labeling import LabelingConfig
 from autolabel.training_options import (
     chosen,
     config_of,
@@ -87,7 +88,9 @@ def train(args: argparse.Namespace, team: Team) -> int:
     # held-out labelled scenes: what does a confidence mean, and how good are the labels?
     teacher = Teacher(trained.network, network)
     held_out_truth = GroundTruth(truth, folder, source, held_out)
-    calibration, table = calibrate(teacher, source, held_out_truth, held_out)
+    calibration, table = calibrate(
+        teacher, source, held_out_truth, held_out, config=LabelingConfig()
+    )
     print(table)
     print(calibration.summary())
 

@@ -153,5 +153,7 @@ def test_damaged_json_is_refused() -> None:
         Calibration.from_json(data | {"rises": [[1, 2]]})
     with pytest.raises(ValueError, match="table"):
         Calibration.from_json(data | {"counts": [0]})
+    with pytest.raises(ValueError, match="negative"):
+        Calibration.from_json(data | {"free_passes": -1})
     with pytest.raises(KeyError):
         Calibration.from_json({})

@@ -12,10 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autolabel import labeling
 from autolabel.calibrate import calibrate
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
 from autolabel.labeling import LabelingConfig, label_scene, store_header
+from autolabel.observing import visible_to_cameras
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError
@@ -200,6 +200,51 @@ def test_trusted_means_observed_and_sure_enough() -> None:
         assert 0 < observed.mean() < 1
 
 
+@pytest.mark.parametrize("rays", [0, 1, 3])
+def test_free_space_is_trusted_only_where_so_many_rays_pass(rays: int) -> None:
+    labels = label(min_confidence=0.0, free_passes=rays, store_evidence=True)
+    assert labels.hits is not None and labels.passes is not None
+    observed = bit(labels, MaskBit.LIDAR_OBSERVED) | bit(labels, MaskBit.CAMERA_VISIBLE)
+    founded = (labels.semantics != FREE) | (labels.hits > 0) | (labels.passes >= rays)
+    np.testing.assert_array_equal(bit(labels, MaskBit.TRUSTED), observed & founded)
+    assert (observed & ~founded).any() == (rays > 0)
+    measured = replace(Calibration.uncalibrated(18), free_passes=rays)
+    again = label(calibration=measured, min_confidence=0.0)
+    np.testing.assert_array_equal(again.mask, labels.mask)
+
+
+def test_calibration_finds_the_rays_from_which_a_benchmark_scores_free_space(
+    tmp_path: Path,
+) -> None:
+    model, log = teacher(), Ground()
+    guess = label(log, store_evidence=True)  # the same in both frames
+
+    def kept(rays: int) -> NDArray[np.bool_]:
+        assert guess.hits is not None and guess.passes is not None
+        founded = (guess.semantics != FREE) | (guess.hits > 0) | (guess.passes >= rays)
+        return (bit(guess, MaskBit.CAMERA_VISIBLE) & founded)[0]
+
+    scored = kept(4)
+    assert (kept(0) & ~scored).any() and (scored & ~kept(6)).any()
+    where_rays_pass = Benchmark(
+        name="where rays pass",
+        grid=GRID,
+        taxonomy=OCC3D_NUSCENES,
+        frame="ego",
+        mask="camera-visible",
+        path=lambda root, source, frame: root,
+        read=lambda path: Truth(
+            grid=GRID, taxonomy=OCC3D_NUSCENES, semantics=guess.semantics[0], mask_camera=scored
+        ),
+    )
+    truth = GroundTruth(where_rays_pass, tmp_path, log, ["s1"])
+    made_by = Teacher(model.module, model.preset)
+    asked = calibrate(made_by, log, truth, ["s1"], config=LabelingConfig())[0]
+    np.testing.assert_array_equal(kept(asked.free_passes), scored)
+    assert calibrate(made_by, log, truth, ["s1"])[0].free_passes == 0
+    assert Calibration.from_json(asked.to_json()).free_passes == asked.free_passes
+
+
 def test_a_class_that_is_often_wrong_is_not_trusted_whatever_its_softmax_says() -> None:
     histogram = CalibrationHistogram(18, free_id=FREE)
     rng = np.random.default_rng(0)
@@ -262,11 +307,11 @@ def test_what_lidar_rays_cross_hides_nothing_from_the_cameras_where_voxels_are_s
 @pytest.mark.parametrize("split", [1, 2])
 def test_what_is_predicted_in_the_vehicles_blind_zone_hides_no_picture(split: int) -> None:
     frame = Ground(frames=1).scene("s1").frames[0]
-    config = LabelingConfig(visibility_split=split)
+    seeing = LabelingConfig(visibility_split=split).seeing
     nothing = np.zeros(GRID.shape, np.uint8)
 
     def seen(occupied: NDArray[np.bool_], hits: NDArray[np.uint8] = nothing) -> int:
-        visible = labeling._visible(occupied, hits, None, frame, GRID, config)
+        visible = visible_to_cameras(occupied, hits, None, frame, GRID, seeing)
         return int(visible[30:].sum())  # from five metres ahead
 
     around, road = np.zeros(GRID.shape, np.bool_), np.zeros(GRID.shape, np.bool_)

@@ -22,7 +22,6 @@ from label_study.replay import ReplayedTeacher, keep_features
 from torch import nn
 
 from autolabel.calibrate import calibrate
-from autolabel.confidence import Calibration
 from autolabel.labeling import LabelingConfig, label_scene, store_header
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
@@ -228,13 +227,15 @@ class Workshop:
     def _store(self, part: Part, folder: Path) -> dict[str, Any]:
         (teacher,) = part.needs
         model = self._load_teacher(teacher)
-        calibration = Calibration.from_json(json.loads(model.metadata[CALIBRATION_KEY]))
         source = self.log.open(past_sweeps=model.preset.inputs.past_sweeps)
         config = LabelingConfig(
             min_confidence=self.profile.min_confidence,
             visibility_split=self.profile.visibility_split,
             flips=self.profile.flips,
         )
+        labeller = Teacher(model.module, model.preset, flips=config.flips)
+        _, kept = held_out(teacher, self.profile)
+        calibration, _ = calibrate(labeller, source, self._truth(source, kept), kept, config=config)
         header = store_header(
             model,
             calibration,
@@ -245,7 +246,6 @@ class Workshop:
         )
         store = LabelStore.open_or_create(folder / STORE, header)
         scenes = [s for s in source.scene_ids("train") if s not in part.labelled]
-        labeller = Teacher(model.module, model.preset, flips=config.flips)
         for scene_id in scenes:
             if scene_id not in store:
                 scene = source.scene(scene_id)
@@ -254,7 +254,7 @@ class Workshop:
         quality = StoreQuality(model.preset.taxonomy)
         for scene_id in scenes:
             _judge(quality, store, source.scene(scene_id), truth)
-        return {"quality": quality.to_json()}
+        return {"quality": quality.to_json(), "free_passes": calibration.free_passes}
 
     def _features(self, part: Part, folder: Path) -> dict[str, Any]:
         (teacher,) = part.needs

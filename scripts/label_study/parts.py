@@ -226,6 +226,7 @@ def _from_teacher(
         settings["min_confidence"] = profile.min_confidence
         settings["visibility_split"] = profile.visibility_split
         settings["flips"] = profile.flips
+        settings["free_passes"] = "fitted"
     return Part(
         kind=kind,
         what="",
