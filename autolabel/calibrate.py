@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from autolabel.confidence import Calibration, CalibrationHistogram
 from autolabel.labeling import LabelingConfig
-from autolabel.observing import FreePasses, observe
+from autolabel.observing import FreePasses, metric_points, observe
 from datasets.frames import SceneSource, earlier_frames, in_lidar_frame
 from datasets.inputs import collate, prepare_frame
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
@@ -61,9 +61,8 @@ def calibrate(
         if config is not None:
             frame = in_lidar_frame(frames[k]) if spec.frame == "lidar" else frames[k]
             occupied = predicted != taxonomy.free_id
-            seen = observe(
-                source, frame, inputs, spec, teacher.preset.grid, occupied, config.seeing
-            )
+            points = metric_points(source, frame, inputs, spec)
+            seen = observe(frame, points, teacher.preset.grid, occupied, config.seeing)
             passes.update(seen, occupied, expected.scored())
         for mask, matrix in matrices.items():
             voxels = None if mask == "all" else expected.scored()

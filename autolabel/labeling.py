@@ -8,23 +8,28 @@ Legend: T frames, P LiDAR returns, X Y Z voxels, K classes.
 from __future__ import annotations
 
 import hashlib
+import itertools
 import json
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
+from autolabel.ahead import ahead
 from autolabel.confidence import Calibration
-from autolabel.observing import Observation, Seeing, observe
+from autolabel.observing import Observation, Seeing, metric_points, observe
 from datasets.errors import SceneError
 from datasets.frames import Frame, Scene, SceneSource, earlier_frames, in_lidar_frame
-from datasets.inputs import FrameInputs, InputSpec, collate, prepare_frame
-from datasets.label_store import StoreHeader
+from datasets.inputs import InputSpec, ModelInputs, collate, prepare_frame
+from datasets.label_store import LabelStore, StoreHeader
 from datasets.taxonomy import Taxonomy
 from datasets.visibility import RAY_COLUMNS
-from datasets.voxel_labels import MaskBit, SceneLabels
+from datasets.voxel_labels import FrameLabels, MaskBit, SceneLabels
 from models.checkpoint import LoadedModel
 from models.inference import Teacher
 
@@ -56,7 +61,8 @@ class LabelingConfig:
         store_evidence: keep the LiDAR hits and passes of every voxel in the store.
         fast: predict in bfloat16 (see ``Teacher``).
         flips: average over mirrored inputs (see ``Teacher``): four times the work.
-        threads: threads of one worker; the bytes of a label may depend on it.
+        batch: frames that the network takes together; the bytes of a label may depend on it.
+        threads: threads of one worker's network; the bytes of a label may depend on it.
 
     Raises:
         ValueError: a value is out of range.
@@ -70,6 +76,7 @@ class LabelingConfig:
     store_evidence: bool = False
     fast: bool = False
     flips: bool = False
+    batch: int = 1
     threads: int = 1
 
     def __post_init__(self) -> None:
@@ -79,8 +86,8 @@ class LabelingConfig:
             raise ValueError(f"past_sweeps must not be negative, got {self.past_sweeps}")
         if self.free_passes is not None and self.free_passes < 0:
             raise ValueError(f"free_passes must not be negative, got {self.free_passes}")
-        if min(self.ray_columns, self.visibility_split, self.threads) < 1:
-            raise ValueError(f"ray_columns, visibility_split and threads must be positive: {self}")
+        if min(self.ray_columns, self.visibility_split, self.batch, self.threads) < 1:
+            raise ValueError(f"columns, split, batch and threads must be positive: {self}")
 
     @property
     def seeing(self) -> Seeing:
@@ -97,6 +104,42 @@ class LabelingConfig:
         return asdict(self) | {"past_sweeps": self.input_spec(teacher).past_sweeps}
 
 
+def label_frames(
+    scene: Scene,
+    source: SceneSource,
+    teacher: Teacher,
+    calibration: Calibration,
+    config: LabelingConfig,
+    *,
+    readers: int = 1,
+) -> Iterator[FrameLabels]:
+    """Label the frames of a scene one after the other, in memory that does not grow with it.
+
+    A voxel is ``LIDAR_OBSERVED`` where a ray of any sweep used ended or passed, and
+    ``CAMERA_VISIBLE`` where a camera sees it through the *predicted* occupancy, decided both per
+    pixel ray and per occupied voxel: pixel rays alone lose two thirds of the distant ground. It
+    is ``TRUSTED`` where it is one of the two, its calibrated confidence reaches
+    ``config.min_confidence``, and, if free, enough rays pass. Confidence is 0 where it is neither:
+    nothing may use those labels. Labels lie in the frame that the teacher's inputs are in. Flow is
+    there if the teacher predicts it, and 0 where the predicted class cannot move.
+
+    While the network works on a batch, the next ones are read and the last one is finished, in
+    threads of their own.
+
+    Args:
+        readers: threads that read and decode; more than one only where the log can be read so.
+
+    Raises:
+        SceneError: a file, pose or picture is bad, a frame has no LiDAR to lie in, or the teacher's
+            output is not finite.
+    """
+    work = _SceneWork(scene, source, teacher, calibration, config)
+    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(1) as finishing:
+        prepared = ahead(reading, work.read, work.batches(), readers + 1)
+        predicted = (one for batch in prepared for one in work.predict(batch))
+        yield from ahead(finishing, work.finish, predicted, config.batch + 1)
+
+
 def label_scene(
     scene: Scene,
     source: SceneSource,
@@ -104,63 +147,43 @@ def label_scene(
     calibration: Calibration,
     config: LabelingConfig,
 ) -> SceneLabels:
-    """Label every frame of a scene.
-
-    A voxel is ``LIDAR_OBSERVED`` where a ray of any sweep used ended or passed, and
-    ``CAMERA_VISIBLE`` where a camera sees it through the *predicted* occupancy, decided both per
-    pixel ray and per occupied voxel: pixel rays alone lose two thirds of the distant ground. It
-    is ``TRUSTED`` where it is one of the two and its calibrated confidence reaches
-    ``config.min_confidence``. Confidence is 0 where it is neither: nothing may use those labels.
-    Labels lie in the frame that the teacher's inputs are in. Flow is there if the teacher predicts
-    it, and 0 where the predicted class cannot move.
-
-    Raises:
-        SceneError: a file, pose or picture is bad, a frame has no LiDAR to lie in, or the teacher's
-            output is not finite.
-    """
-    spec, grid = config.input_spec(teacher.preset.inputs), teacher.preset.grid
-    shape = (len(scene.frames), *grid.shape)
-    semantics, confidence, mask = (np.empty(shape, np.uint8) for _ in range(3))
-    evidence = np.empty((2, *shape), np.uint8) if config.store_evidence else None
-    flow = np.empty((*shape, 2), np.float16) if teacher.has_flow else None
-    poses = np.empty((len(scene.frames), 4, 4))
-    reaches = np.asarray(calibration.levels) >= config.min_confidence
-    free_passes = config.free_passes
-    if free_passes is None:
-        free_passes = calibration.free_passes
-    for k, frame in enumerate(scene.frames):
-        earlier = earlier_frames(scene.frames, k, spec.past_frames)
-        inputs = prepare_frame(source, frame, spec, earlier)
-        if spec.frame == "lidar":  # the inputs are already
-            frame = in_lidar_frame(frame)
-        poses[k] = frame.T_global_ego
-        semantics[k], raw, velocity = _predict(teacher, inputs, frame)
-        if flow is not None:
-            flow[k] = velocity
-        level = calibration.levels_of(raw, semantics[k])
-        occupied = semantics[k] != teacher.preset.taxonomy.free_id
-        seen = observe(source, frame, inputs, spec, grid, occupied, config.seeing)
-        mask[k] = _observation_mask(semantics[k], seen, teacher.preset.taxonomy)
-        observed = mask[k] & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
-        founded = occupied | (seen.hits > 0) | (seen.passes >= free_passes)
-        mask[k][observed & founded & reaches[level]] |= np.uint8(MaskBit.TRUSTED)
-        confidence[k] = np.where(observed, level, 0)
-        if evidence is not None:
-            evidence[:, k] = seen.hits, seen.passes
-    return SceneLabels(
-        scene_id=scene.scene_id,
-        frame_tokens=tuple(f.token for f in scene.frames),
-        timestamps_us=np.array([f.timestamp_us for f in scene.frames], np.int64),
-        T_global_grid=poses,
-        semantics=semantics,
-        confidence=confidence,
-        mask=mask,
-        hits=None if evidence is None else evidence[0],
-        passes=None if evidence is None else evidence[1],
-        flow=flow,
-        frame=spec.frame,
+    """Label every frame of a scene, see ``label_frames``."""
+    return SceneLabels.of_frames(
+        scene.scene_id,
+        list(label_frames(scene, source, teacher, calibration, config)),
+        frame=config.input_spec(teacher.preset.inputs).frame,
         inputs=source.fingerprint(scene.scene_id),
     )
+
+
+def write_labels(
+    store: LabelStore,
+    scene: Scene,
+    source: SceneSource,
+    teacher: Teacher,
+    calibration: Calibration,
+    config: LabelingConfig,
+    *,
+    readers: int = 1,
+    on_frame: Callable[[], None] = lambda: None,
+) -> None:
+    """Label a scene into a store, which shows it once it is whole.
+
+    Args:
+        on_frame: called after each frame.
+
+    Raises:
+        SceneError: as ``label_frames``.
+        ValueError, OSError: as ``LabelStore.writer``.
+    """
+    inputs = source.fingerprint(scene.scene_id)
+    with (
+        store.writer(scene.scene_id, len(scene.frames), inputs=inputs) as writer,
+        ThreadPoolExecutor(1) as writing,
+    ):
+        labels = label_frames(scene, source, teacher, calibration, config, readers=readers)
+        for _ in ahead(writing, writer.append, labels, 2):
+            on_frame()
 
 
 def store_header(
@@ -196,15 +219,112 @@ def store_header(
     return replace(header, run_id=hashlib.sha256(text.encode()).hexdigest())
 
 
-def _predict(
-    teacher: Teacher, inputs: FrameInputs, frame: Frame
-) -> tuple[Voxels, NDArray[np.float32], NDArray[np.float16] | None]:
-    """Class and its softmax value of every voxel, both (X, Y, Z); flow (X, Y, Z, 2) if there is."""
-    batch, velocity = collate([inputs]), None
-    if teacher.has_flow:
-        logits, velocity = (values[0] for values in teacher.predict_with_flow(batch))
-    else:
-        logits = teacher.predict(batch)[0]
+@dataclass(frozen=True, slots=True, eq=False)
+class _Read:
+    """A batch of frames ready for the network; ``points`` (P, 5 or more) of each, in metres."""
+
+    frames: list[Frame]
+    inputs: ModelInputs
+    points: list[NDArray[np.float32] | None]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Predicted:
+    """A frame with what the network says: class and its softmax value (X, Y, Z), flow."""
+
+    frame: Frame
+    points: NDArray[np.float32] | None
+    semantics: Voxels
+    raw: NDArray[np.float32]
+    flow: NDArray[np.float16] | None
+
+
+class _SceneWork:
+    """The three steps that a scene's frames go through."""
+
+    def __init__(
+        self,
+        scene: Scene,
+        source: SceneSource,
+        teacher: Teacher,
+        calibration: Calibration,
+        config: LabelingConfig,
+    ) -> None:
+        self.scene, self.source, self.teacher = scene, source, teacher
+        self.calibration, self.config = calibration, config
+        self.spec = config.input_spec(teacher.preset.inputs)
+        self.reaches = np.asarray(calibration.levels) >= config.min_confidence
+        asked = config.free_passes
+        self.free_passes = calibration.free_passes if asked is None else asked
+
+    def batches(self) -> Iterator[list[int]]:
+        """Positions of frames that the network can take together."""
+        frames, size = self.scene.frames, self.config.batch
+        for _, alike in itertools.groupby(range(len(frames)), lambda k: len(frames[k].cameras)):
+            positions = list(alike)
+            yield from (positions[i : i + size] for i in range(0, len(positions), size))
+
+    def read(self, positions: list[int]) -> _Read:
+        frames, prepared, points = [], [], []
+        for k in positions:
+            frame = self.scene.frames[k]
+            earlier = earlier_frames(self.scene.frames, k, self.spec.past_frames)
+            inputs = prepare_frame(self.source, frame, self.spec, earlier)
+            if self.spec.frame == "lidar":  # the inputs are already
+                frame = in_lidar_frame(frame)
+            frames.append(frame)
+            prepared.append(inputs)
+            points.append(metric_points(self.source, frame, inputs, self.spec))
+        return _Read(frames, collate(prepared), points)
+
+    def predict(self, batch: _Read) -> Iterator[_Predicted]:
+        flow: Tensor | None = None
+        if self.teacher.has_flow:
+            logits, flow = self.teacher.predict_with_flow(batch.inputs)
+        else:
+            logits = self.teacher.predict(batch.inputs)
+        can_move = np.isin(np.arange(256), self.teacher.preset.taxonomy.dynamic)
+        for i, frame in enumerate(batch.frames):
+            semantics, raw = _most_likely(logits[i])
+            velocity = None
+            finite = bool(np.isfinite(raw).all())
+            if flow is not None:
+                with np.errstate(over="ignore"):
+                    velocity = flow[i].cpu().numpy().astype(np.float16)
+                velocity[~can_move[semantics]] = 0
+                finite &= bool(np.isfinite(velocity).all())
+            if not finite:
+                raise SceneError(
+                    where=f"scene {frame.scene_id}",
+                    frame=frame.token,
+                    rule="the teacher's output is not finite",
+                )
+            yield _Predicted(frame, batch.points[i], semantics, raw, velocity)
+
+    def finish(self, one: _Predicted) -> FrameLabels:
+        taxonomy, grid = self.teacher.preset.taxonomy, self.teacher.preset.grid
+        occupied = one.semantics != taxonomy.free_id
+        level = self.calibration.levels_of(one.raw, one.semantics)
+        seen = observe(one.frame, one.points, grid, occupied, self.config.seeing)
+        mask = _observation_mask(one.semantics, seen, taxonomy)
+        observed = mask & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
+        founded = occupied | (seen.hits > 0) | (seen.passes >= self.free_passes)
+        mask[observed & founded & self.reaches[level]] |= np.uint8(MaskBit.TRUSTED)
+        return FrameLabels(
+            token=one.frame.token,
+            timestamp_us=one.frame.timestamp_us,
+            T_global_grid=one.frame.T_global_ego,
+            semantics=one.semantics,
+            confidence=np.where(observed, level, np.uint8(0)),
+            mask=mask,
+            hits=seen.hits if self.config.store_evidence else None,
+            passes=seen.passes if self.config.store_evidence else None,
+            flow=one.flow,
+        )
+
+
+def _most_likely(logits: Tensor) -> tuple[Voxels, NDArray[np.float32]]:
+    """Class and its softmax value of every voxel (X, Y, Z), of logits (X, Y, Z, K)."""
     semantics = np.empty(logits.shape[:3], np.uint8)
     raw = np.empty(logits.shape[:3], np.float32)
     with torch.inference_mode():
@@ -213,19 +333,7 @@ def _predict(
             top, predicted = slab_logits.max(dim=-1)
             semantics[slab] = predicted.to(torch.uint8).cpu().numpy()
             raw[slab] = (top - slab_logits.logsumexp(dim=-1)).exp().clamp(max=1.0).cpu().numpy()
-    flow = None
-    if velocity is not None:
-        can_move = np.isin(np.arange(256), teacher.preset.taxonomy.dynamic)[semantics]
-        with np.errstate(over="ignore"):
-            flow = velocity.cpu().numpy().astype(np.float16)
-        flow[~can_move] = 0
-    if not np.isfinite(raw).all() or (flow is not None and not np.isfinite(flow).all()):
-        raise SceneError(
-            where=f"scene {frame.scene_id}",
-            frame=frame.token,
-            rule="the teacher's output is not finite",
-        )
-    return semantics, raw, flow
+    return semantics, raw
 
 
 def _observation_mask(

@@ -45,28 +45,32 @@ class Observation:
     visible: NDArray[np.bool_]
 
 
-def observe(
-    source: SceneSource,
-    frame: Frame,
-    inputs: FrameInputs,
-    spec: InputSpec,
-    grid: VoxelGrid,
-    occupied: NDArray[np.bool_],  # (X, Y, Z)
-    seeing: Seeing,
-) -> Observation:
-    """LiDAR evidence of the sweeps that the teacher reads, and visibility through ``occupied``.
+def metric_points(
+    source: SceneSource, frame: Frame, inputs: FrameInputs, spec: InputSpec
+) -> NDArray[np.float32] | None:
+    """Returns (P, 5 or more) of the sweeps that a network reads, metres, in the frame given.
 
     Args:
         frame: in the frame that the grid lies in.
-        inputs: of that frame, prepared to ``spec``; their points are used where they are metric.
+        inputs: of that frame, prepared to ``spec``; their points are taken where they are metric.
 
     Raises:
         SceneError: a LiDAR file is bad.
     """
-    points = inputs.points
     plain = not spec.reference_parity and spec.point_features == "intensity_lag"
-    if frame.lidar is not None and (points is None or not plain):
-        points = points_in_ego(source, frame, past=spec.past_sweeps)
+    if frame.lidar is None or (inputs.points is not None and plain):
+        return inputs.points
+    return points_in_ego(source, frame, past=spec.past_sweeps)
+
+
+def observe(
+    frame: Frame,
+    points: NDArray[np.float32] | None,  # (P, 5 or more)
+    grid: VoxelGrid,
+    occupied: NDArray[np.bool_],  # (X, Y, Z)
+    seeing: Seeing,
+) -> Observation:
+    """LiDAR evidence of the points, and visibility through ``occupied``; all in one frame."""
     hits, passes = sweep_evidence(frame, points, grid)
     visible = visible_to_cameras(occupied, hits, points, frame, grid, seeing)
     return Observation(hits=hits, passes=passes, visible=visible)

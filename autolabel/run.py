@@ -28,24 +28,30 @@ if __name__ == "__main__":
 
 # ruff: noqa: E402
 import argparse
+import contextlib
 import functools
 import json
 import os
 import signal
-import time
 from collections.abc import Sequence
 from typing import NoReturn
 
 import ray
-from tqdm import tqdm
+import torch
 
 import models
-from autolabel.cluster import Job, JobSummary, Progress, connect, run_job
+from autolabel.cluster import connect
 from autolabel.confidence import Calibration
+from autolabel.estimate import estimate
+from autolabel.events import Events
+from autolabel.job import run_job
 from autolabel.labeling import LabelingConfig, store_header
+from autolabel.reporting import Reporter, describe
+from autolabel.worker import Job
 from datasets.errors import SetupError
 from datasets.frames import elongation_source
-from datasets.label_store import LabelStore
+from datasets.label_store import LabelStore, StoreHeader
+from datasets.places import Where, parse_where
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
 from models.checkpoint import CALIBRATION_KEY, LoadedModel, load_checkpoint
@@ -72,9 +78,35 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--weights", type=Path, default=DEFAULT_WEIGHTS, help="teacher (the packaged city_tiny)")
     add("--preset", help="refuse weights of any other preset")
-    add("--store", type=Path, default=Path("runs/labels.zarr"), help="label store to write")
-    add("--workers", type=int, help="actors (as many as there are cores)")
-    add("--gpus-per-worker", type=float, default=0.0, help="GPU share of an actor (0: on the CPU)")
+    add(
+        "--store",
+        type=parse_where,
+        default=Path("runs/labels.zarr"),
+        help="label store to write: a folder, or s3://BUCKET/PREFIX",
+    )
+    add("--dry-run", action="store_true", help="print scenes, frames, bytes and hours, and end")
+    add("--workers", type=int, help="actors (as many as the cluster has room for)")
+    add(
+        "--gpus-per-worker",
+        type=float,
+        help="GPU share of an actor; 0: on the CPU (1 if this machine has a GPU, else 0)",
+    )
+    add("--batch", type=int, help="frames the network takes together (1 on a CPU, 4 on a GPU)")
+    add("--readers", type=int, help="threads of an actor that read (1; on a GPU 2)")
+    add("--retries", type=int, default=2, help="further tries of a scene whose worker failed")
+    add(
+        "--stall-timeout",
+        type=float,
+        default=1800.0,
+        metavar="SECONDS",
+        help="kill a worker that finishes no frame for so long (1800)",
+    )
+    add(
+        "--events",
+        type=Path,
+        metavar="FILE",
+        help="append what happens as JSON lines (beside a local store: STORE.events.jsonl)",
+    )
     add("--address", help="Ray cluster to join: HOST:PORT, auto, or local")
     add("--min-confidence", type=float, default=0.5, help="trust labels from this P(right) on")
     add(
@@ -91,8 +123,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add("--evidence", action="store_true", help="store LiDAR hits and passes of every voxel")
     args = parser.parse_args(argv)
-    if args.workers is not None and args.workers < 1:
-        parser.error(f"--workers must be positive, got {args.workers}")
+    for name in ("workers", "batch", "readers", "stall_timeout"):
+        value = getattr(args, name)
+        if value is not None and not value > 0:
+            parser.error(f"--{name.replace('_', '-')} must be positive, got {value}")
+    if args.gpus_per_worker is None:
+        args.gpus_per_worker = 1.0 if torch.cuda.is_available() else 0.0
+    if args.retries < 0 or args.gpus_per_worker < 0:
+        parser.error("--retries and --gpus-per-worker must not be negative")
+    on_gpu = args.gpus_per_worker > 0
+    args.batch = args.batch or (4 if on_gpu else 1)
+    args.readers = args.readers or (2 if on_gpu else 1)
     if args.root is None:
         if args.source != "city":
             parser.error(f"--source {args.source} needs --root")
@@ -100,8 +141,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     return args
 
 
-def run(args: argparse.Namespace) -> JobSummary:
-    """Set up and run the job. Raises ``SetupError`` before anything is labelled."""
+def run(args: argparse.Namespace) -> int:
+    """Set up and run the job, or say what it would cost; gives the exit code.
+
+    Raises:
+        SetupError: before anything is labelled.
+    """
     try:
         config = LabelingConfig(
             min_confidence=args.min_confidence,
@@ -110,6 +155,7 @@ def run(args: argparse.Namespace) -> JobSummary:
             store_evidence=args.evidence,
             fast=args.fast,
             flips=args.flips,
+            batch=args.batch,
         )
     except ValueError as error:
         raise SetupError(str(error)) from error
@@ -121,7 +167,8 @@ def run(args: argparse.Namespace) -> JobSummary:
             f"the same, add --preset {name}"
         )
     calibration = calibration_of(teacher, args.weights)
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not args.store.is_absolute():
+    local = isinstance(args.store, Path)
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and local and not args.store.is_absolute():
         print(
             f"warning: --store {args.store} lies in the submitted job's temporary copy of the "
             "working folder; name an absolute path to keep it",
@@ -143,20 +190,59 @@ def run(args: argparse.Namespace) -> JobSummary:
         licence=source.licence,
         device="cuda" if args.gpus_per_worker > 0 else "cpu",
     )
-    store = LabelStore.open_or_create(args.store.resolve(), header)
+    where: Where = args.store.resolve() if local else args.store
+    if args.dry_run:
+        there = _present(where, header)
+        print(
+            estimate(
+                [s for s in scene_ids if s not in there],
+                source,
+                teacher,
+                calibration,
+                config,
+                header,
+                workers=args.workers,
+                readers=args.readers,
+            ).describe()
+        )
+        return 0
+    LabelStore.open_or_create(where, header)
     job = Job(
         open_source=opener,
         root=root,
         weights=args.weights.resolve(),
-        store=store.path,
+        store=where,
         calibration=calibration,
         config=config,
         gpus_per_worker=args.gpus_per_worker,
+        readers=args.readers,
+        retries=args.retries,
+        stall_s=args.stall_timeout,
     )
     connect(args.address, python_path=PACKAGE_ROOT)
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray put its own in place
-    with _Reporter() as report:
-        return run_job(job, scene_ids, source=source, workers=args.workers, on_progress=report)
+    if args.events is None and isinstance(where, Path):
+        args.events = where.with_name(f"{where.name}.events.jsonl")
+    with contextlib.closing(Events(args.events)) as events, Reporter() as report:
+        summary = run_job(
+            job,
+            scene_ids,
+            source=source,
+            workers=args.workers,
+            on_progress=report,
+            events=events,
+        )
+    print(describe(summary, args.store))
+    return 1 if summary.failures else 0
+
+
+def _present(where: Where, header: StoreHeader) -> tuple[str, ...]:
+    """Scenes that a store of this job has; none if there is no store yet."""
+    try:
+        store = LabelStore.open(where)
+    except SetupError:
+        return ()
+    return store.scene_ids() if store.header.run_id == header.run_id else ()
 
 
 def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
@@ -177,58 +263,11 @@ def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
     return calibration
 
 
-class _Reporter:
-    """A bar on a terminal, a line now and then elsewhere."""
-
-    INTERVAL_S = 10.0
-
-    def __init__(self) -> None:
-        self.bar = tqdm(unit="frame", desc="label") if sys.stderr.isatty() else None
-        self.last_s = 0.0
-
-    def __enter__(self) -> "_Reporter":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self.bar is not None:
-            self.bar.close()
-
-    def __call__(self, p: Progress) -> None:
-        state = f"{p.scenes_done}/{p.scenes} scenes" + (f", {p.failed} failed" if p.failed else "")
-        if self.bar is not None:
-            self.bar.total, self.bar.n = p.frames, p.frames_done
-            self.bar.set_postfix_str(state)
-        elif time.monotonic() - self.last_s >= self.INTERVAL_S:
-            self.last_s = time.monotonic()
-            eta = f"ETA {p.eta_s / 60:.1f} min" if p.frames_done else "starting"
-            rate = f"{p.frames_per_s:.2f} frames/s"
-            print(f"{state}, {p.frames_done}/{p.frames} frames, {rate}, {eta}", file=sys.stderr)
-
-
-def describe(summary: JobSummary, store: Path) -> str:
-    """The closing report."""
-    s = summary
-    kept = 100 * s.trusted / s.voxels if s.voxels else 0.0
-    occupied = 100 * s.trusted_occupied / s.trusted if s.trusted else 0.0
-    lines = [
-        f"labelled {s.frames} frames of {s.scenes} scenes in {s.seconds:.1f} s "
-        f"({s.frames_per_s:.2f} frames/s); {s.skipped} scenes were there already, "
-        f"{s.retries} tries repeated, {len(s.failures)} scenes set aside",
-        f"trusted by the mask: {kept:.1f} % of {s.voxels:,} voxels; "
-        f"{occupied:.1f} % of these are occupied",
-        *(f"  set aside: {scene_id}: {reason}" for scene_id, reason in s.failures.items()),
-        f"store: {store.resolve()}",
-    ]
-    return "\n".join(lines)
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         args = parse(argv)
-        summary = run(args)
-        print(describe(summary, args.store))
-        return 1 if summary.failures else 0
+        return run(args)
     except SetupError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

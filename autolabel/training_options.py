@@ -192,8 +192,10 @@ def job_of(args: argparse.Namespace, network: Preset) -> dict[str, Any]:
     for name, value in vars(args).items():
         if name in _DECIDED_ELSEWHERE:
             continue
-        if isinstance(value, Path):
-            value = file_sha256(value) if value.is_file() else LabelStore.open(value).header.run_id
+        if isinstance(value, Path) and value.is_file():
+            value = file_sha256(value)
+        elif isinstance(value, Path) or (isinstance(value, str) and "://" in value):
+            value = LabelStore.open(value).header.run_id
         job[name] = value
     return job | {"preset": network.name}
 

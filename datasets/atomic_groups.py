@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and the metadata of zarr groups on a file system.
+"""Folders that appear whole or not at all, and the documents of zarr groups.
 
 A folder is built under ``<root>/.partial`` and renamed into place. Its name there carries the
 writer's process, so that a later job can tell a killed writer's leftovers from one at work.
@@ -14,38 +14,40 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-
-import numpy as np
-from numpy.typing import NDArray
 
 PARTIAL = ".partial"
 _ABANDONED_S = 24 * 3600.0
 
 
-def write_group(folder: Path, attributes: dict[str, Any]) -> None:
-    """Write a zarr 3 group's ``zarr.json`` in one atomic step, on the disk when it returns."""
+def group_document(attributes: dict[str, Any]) -> bytes:
+    """The ``zarr.json`` of a zarr 3 group."""
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    temporary = folder / f".zarr.json.{os.getpid()}.{secrets.token_hex(4)}"
-    with temporary.open("x", encoding="ascii") as file:
-        file.write(json.dumps(document, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(folder / "zarr.json")
+    return (json.dumps(document, indent=2) + "\n").encode("ascii")
 
 
-def read_group(folder: Path) -> dict[str, Any]:
+def parse_group(document: bytes) -> dict[str, Any]:
     """Attributes of a zarr 3 group.
 
     Raises:
-        OSError, ValueError, KeyError, TypeError: missing or not a group's metadata.
+        ValueError, KeyError, TypeError: not a group's document.
     """
-    document = json.loads((folder / "zarr.json").read_text(encoding="ascii"))
-    if document["zarr_format"] != 3 or document["node_type"] != "group":
+    parsed = json.loads(document.decode("ascii"))
+    if parsed["zarr_format"] != 3 or parsed["node_type"] != "group":
         raise ValueError("not the metadata of a zarr 3 group")
-    return dict(document["attributes"])
+    return dict(parsed["attributes"])
+
+
+def write_file(path: Path, data: bytes) -> None:
+    """Write a file in one atomic step, on the disk when it returns."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
+    with temporary.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
 
 
 def subfolders(folder: Path) -> list[str]:
@@ -114,14 +116,6 @@ def sync_tree(folder: Path) -> None:
     """Push a folder's files to the disk, so that a marker written next is never ahead of them."""
     for path in sorted(folder.rglob("*")):
         _sync(path)
-
-
-def sha256_of(parts: Iterable[NDArray[Any]]) -> str:
-    """Hash of an array's values as little-endian bytes in C order, given whole or by its rows."""
-    digest = hashlib.sha256()
-    for part in parts:
-        digest.update(np.ascontiguousarray(part, part.dtype.newbyteorder("<")).data)
-    return digest.hexdigest()
 
 
 def _abandoned(partial: Path) -> bool:

@@ -15,6 +15,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import GridFrame, LabelStore, MaskBit, StoredScene
+from datasets.places import Where
 from datasets.samples import Target
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 
@@ -78,7 +79,7 @@ class PseudoLabels:
 
     def __init__(
         self,
-        store: Path,
+        store: Where,
         *,
         only_visible: bool = True,
         expect_grid: VoxelGrid | None = None,

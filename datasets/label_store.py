@@ -28,30 +28,18 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
-from zarr.codecs import ZstdCodec
-from zarr.storage import LocalStore
 
-from datasets.atomic_groups import (
-    commit_folder,
-    new_partial,
-    read_group,
-    remove_folder,
-    sha256_of,
-    subfolders,
-    sweep_partial,
-    sync_tree,
-    write_group,
-)
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import VoxelGrid
+from datasets.places import GROUP, Place, Where, as_os_error, as_place, read_group, write_group
+from datasets.scene_writer import SceneWriter, sha256_of
 from datasets.store_header import FORMAT, FORMAT_VERSIONS, StoreHeader, difference
-from datasets.taxonomy import IGNORE_ID, Taxonomy
+from datasets.taxonomy import Taxonomy
 from datasets.voxel_labels import (
     VOXEL_ARRAYS,
     FrameLabels,
@@ -72,7 +60,7 @@ __all__ = [
     "StoredScene",
 ]
 
-ZSTD_LEVEL = 5
+SCENES, QUARANTINE = "scenes", "quarantine"
 
 
 class StoredScene:
@@ -84,10 +72,12 @@ class StoredScene:
         attributes: counts, checksums and tokens as stored.
     """
 
-    def __init__(self, path: Path, attributes: dict[str, Any], frame: GridFrame) -> None:
-        self.path = path
+    def __init__(
+        self, at: Place, scene_id: str, attributes: dict[str, Any], frame: GridFrame
+    ) -> None:
+        self.place = at
         self.attributes = attributes
-        self.scene_id = path.name
+        self.scene_id = scene_id
         self.frame_tokens: tuple[str, ...] = tuple(attributes["frame_tokens"])
         self._arrays: dict[str, zarr.Array[Any]] = {}
         self.timestamps_us: NDArray[np.int64] = self._read("timestamp_us", ...)
@@ -142,45 +132,46 @@ class StoredScene:
     def _read(self, name: str, selection: Any) -> Any:
         try:
             if name not in self._arrays:
-                store = LocalStore(self.path / name, read_only=True)
-                self._arrays[name] = zarr.open_array(store, mode="r", zarr_format=3)
+                at = self.place.zarr(f"{SCENES}/{self.scene_id}/{name}")
+                self._arrays[name] = zarr.open_array(at, mode="r", zarr_format=3)
             return np.asarray(self._arrays[name][selection])
         except Exception as error:  # zarr and its codecs raise many kinds
             frame = "" if selection is ... else str(selection)
             rule = f"{name} cannot be read: {error}".split("\n")[0]
-            raise SceneError(where=f"label store {self.path}", frame=frame, rule=rule) from error
+            where = f"label store {self.place}/{SCENES}/{self.scene_id}"
+            raise SceneError(where=where, frame=frame, rule=rule) from error
 
 
 class LabelStore:
-    """A store on a local or shared file system. Holds no open file; picklable."""
+    """A store in a folder or an object store (``places.Where``). Holds no open file; picklable."""
 
-    def __init__(self, path: Path, header: StoreHeader) -> None:
+    def __init__(self, at: Place, header: StoreHeader) -> None:
         """Use ``create``, ``open`` or ``open_or_create`` instead."""
-        self.path = path
+        self.place = at
         self.header = header
 
     @classmethod
-    def create(cls, path: Path, header: StoreHeader) -> LabelStore:
+    def create(cls, where: Where | Place, header: StoreHeader) -> LabelStore:
         """Make an empty store.
 
         Raises:
             SetupError: something is there already, or the place cannot be written.
         """
-        path = Path(path)
+        at = as_place(where)
         try:
-            if not _vacant(path):
-                raise SetupError(f"label store {path}: something else is there; name a new place")
-            (path / "scenes").mkdir(parents=True, exist_ok=True)
-            write_group(path / "scenes", {})
-            write_group(path, header.to_json())  # last: this makes it a store
+            if not _vacant(at):
+                raise SetupError(f"label store {at}: something else is there; name a new place")
+            write_group(at, SCENES, {})
+            write_group(at, "", header.to_json())  # last: this makes it a store
         except OSError as error:
-            raise SetupError(f"label store {path}: cannot be created: {error.strerror}") from error
-        return cls(path, header)
+            why = error.strerror or error
+            raise SetupError(f"label store {at}: cannot be created: {why}") from error
+        return cls(at, header)
 
     @classmethod
     def open(
         cls,
-        path: Path,
+        where: Where | Place,
         *,
         expect_grid: VoxelGrid | None = None,
         expect_taxonomy: Taxonomy | None = None,
@@ -192,59 +183,59 @@ class LabelStore:
             SetupError: it is missing, not a label store, of another format version, damaged, or
                 its grid, its classes or the frame that the grid lies in is not the expected one.
         """
-        path = Path(path)
-        if not path.is_dir():
-            raise SetupError(f"label store {path}: there is no such folder")
-        if not (path / "zarr.json").is_file():
-            raise SetupError(f"label store {path}: not a label store (it has no zarr.json)")
+        at = as_place(where)
         try:
-            attributes = read_group(path)
+            attributes = read_group(at, "")
+        except (FileNotFoundError, NotADirectoryError):
+            raise SetupError(f"label store {at}: {_absence(at)}") from None
         except (OSError, ValueError, KeyError, TypeError) as error:
-            raise SetupError(f"label store {path}: damaged zarr.json: {error}") from error
+            raise SetupError(f"label store {at}: damaged zarr.json: {error}") from error
         if attributes.get("format") != FORMAT:
-            raise SetupError(f"label store {path}: not a label store (another kind of zarr group)")
+            raise SetupError(f"label store {at}: not a label store (another kind of zarr group)")
         if (version := attributes.get("format_version")) not in FORMAT_VERSIONS:
             known = " and ".join(str(v) for v in FORMAT_VERSIONS)
-            raise SetupError(
-                f"label store {path}: format version {version}, this code reads {known}"
-            )
+            raise SetupError(f"label store {at}: format version {version}, this code reads {known}")
         try:
             header = StoreHeader.from_json(attributes)
         except (KeyError, TypeError, ValueError) as error:
             why = f"{type(error).__name__}: {error}"
-            raise SetupError(f"label store {path}: damaged attributes: {why}") from error
+            raise SetupError(f"label store {at}: damaged attributes: {why}") from error
         if expect_grid is not None and header.grid != expect_grid:
             raise SetupError(
-                f"label store {path}: its grid is {_describe(header.grid)}, "
+                f"label store {at}: its grid is {_describe(header.grid)}, "
                 f"expected {_describe(expect_grid)}"
             )
         if expect_taxonomy is not None and header.taxonomy != expect_taxonomy:
             raise SetupError(
-                f"label store {path}: its classes are {header.taxonomy.name}, "
+                f"label store {at}: its classes are {header.taxonomy.name}, "
                 f"expected {expect_taxonomy.name}"
             )
         if expect_frame is not None and header.frame != expect_frame:
             raise SetupError(
-                f"label store {path}: its voxels lie in the {header.frame} frame, "
+                f"label store {at}: its voxels lie in the {header.frame} frame, "
                 f"expected the {expect_frame} frame"
             )
-        return cls(path, header)
+        return cls(at, header)
 
     @classmethod
-    def open_or_create(cls, path: Path, header: StoreHeader) -> LabelStore:
+    def open_or_create(cls, where: Where | Place, header: StoreHeader) -> LabelStore:
         """Continue a store of the same run, or make it; sweeps up what killed writers left.
 
         Raises:
             SetupError: as ``open`` and ``create``, or the store was made by another job.
         """
-        path = Path(path)
-        if _vacant(path):
-            return cls.create(path, header)
-        store = cls.open(path, expect_grid=header.grid)
+        at = as_place(where)
+        try:
+            vacant = _vacant(at)
+        except OSError as error:
+            raise SetupError(f"label store {at}: cannot be read: {error}") from error
+        if vacant:
+            return cls.create(at, header)
+        store = cls.open(at, expect_grid=header.grid)
         if store.header.run_id != header.run_id:
             what = difference(store.header, header)
-            raise SetupError(f"label store {path}: made by another job ({what}); name a new place")
-        sweep_partial(path)
+            raise SetupError(f"label store {at}: made by another job ({what}); name a new place")
+        at.tidy()
         return store
 
     def scene_ids(self) -> tuple[str, ...]:
@@ -263,8 +254,8 @@ class LabelStore:
         """
         attributes = self._attributes(scene_id)
         if attributes is None:
-            raise KeyError(f"label store {self.path} has no scene {scene_id}")
-        return StoredScene(self.path / "scenes" / scene_id, attributes, self.header.frame)
+            raise KeyError(f"label store {self.place} has no scene {scene_id}")
+        return StoredScene(self.place, scene_id, attributes, self.header.frame)
 
     def write_scene(self, labels: SceneLabels) -> None:
         """Write and commit a scene. Where another writer was first, its scene stays.
@@ -274,120 +265,97 @@ class LabelStore:
                 class id, a confidence beyond the levels, or a velocity that is not finite.
             OSError: the disk is full or gone; nothing becomes visible.
         """
-        self._check(labels)
-        if labels.scene_id not in self:
-            partial = new_partial(self.path, labels.scene_id)
-            try:
-                _write_arrays(partial, labels, self.header.taxonomy.n_classes)
-                final = self.path / "scenes" / labels.scene_id
-                commit_folder(partial, final, is_committed=lambda: labels.scene_id in self)
-            finally:
-                remove_folder(partial)
-        self._clear_quarantine(labels.scene_id)
+        with self.writer(labels.scene_id, len(labels), inputs=labels.inputs) as writer:
+            if labels.frame != self.header.frame:
+                where = f"in the {labels.frame} frame, not {self.header.frame}"
+                raise ValueError(f"{labels.scene_id}: {where}")
+            for frame in labels.frames():
+                writer.append(frame)
 
-    def _check(self, labels: SceneLabels) -> None:
-        """Raises ``ValueError`` for labels that do not fit the header."""
-        header, scene_id = self.header, labels.scene_id
-        grid = header.grid.shape
-        if labels.semantics.shape[1:] != grid:
-            raise ValueError(f"{scene_id}: grid {labels.semantics.shape[1:]}, not {grid}")
-        if labels.frame != header.frame:
-            raise ValueError(f"{scene_id}: in the {labels.frame} frame, not {header.frame}")
-        if (labels.flow is not None) != header.flow:
-            raise ValueError(f"{scene_id}: flow is {'absent' if header.flow else 'unexpected'}")
-        for k, semantics in enumerate(labels.semantics):  # a frame may be 40 MB
-            known = (semantics < header.taxonomy.n_classes) | (semantics == IGNORE_ID)
-            if not known.all():
-                raise ValueError(f"{scene_id}: class id {semantics[~known][0]} is unknown")
-            if (top := int(labels.confidence[k].max())) >= len(header.levels):
-                raise ValueError(f"{scene_id}: {top} is beyond {len(header.levels)} levels")
-            if labels.flow is not None and not np.isfinite(labels.flow[k]).all():
-                raise ValueError(f"{scene_id}: frame {k}: a velocity is not finite")
+    @contextlib.contextmanager
+    def writer(self, scene_id: str, n_frames: int, *, inputs: str = "") -> Iterator[SceneWriter]:
+        """Write a scene frame by frame: ``append`` them all; the scene is committed at the end.
+
+        Where the scene is there already, nothing is written.
+
+        Args:
+            n_frames: T, how many frames will be appended.
+            inputs: the source's fingerprint of the scene they are made from.
+
+        Raises:
+            ValueError: as ``write_scene``, or not so many frames were appended.
+            OSError: as ``write_scene``.
+        """
+        check_scene_id(scene_id)
+        present = scene_id in self
+        draft = None if present else self.place.draft(f"{SCENES}/{scene_id}")
+        writer = SceneWriter(draft, self.header, scene_id, n_frames)
+        try:
+            with as_os_error():
+                yield writer
+                attributes = writer.finish(inputs)
+                if draft is not None:
+                    draft.commit(attributes, lambda: scene_id in self)
+        finally:
+            if draft is not None:
+                draft.discard()
+        self._clear_quarantine(scene_id)
 
     def quarantine(self, scene_id: str, reason: str, detail: str) -> None:
         """Note why a scene has no labels. A later ``write_scene`` clears the note."""
         check_scene_id(scene_id)
-        folder = self.path / "quarantine" / scene_id
-        folder.mkdir(parents=True, exist_ok=True)
-        write_group(folder.parent, {})
-        write_group(folder, {"reason": reason, "detail": detail})
+        write_group(self.place, QUARANTINE, {})
+        write_group(self.place, f"{QUARANTINE}/{scene_id}", {"reason": reason, "detail": detail})
 
     def quarantined(self) -> dict[str, dict[str, str]]:
         """Scenes set aside: id -> ``reason`` (one line) and ``detail``, sorted by id."""
         found = {}
-        for scene_id in subfolders(self.path / "quarantine"):
+        for scene_id in self.place.names(QUARANTINE):
             with contextlib.suppress(FileNotFoundError):
-                note = read_group(self.path / "quarantine" / scene_id)
+                note = read_group(self.place, f"{QUARANTINE}/{scene_id}")
                 found[scene_id] = {"reason": str(note["reason"]), "detail": str(note["detail"])}
         return found
 
     def _committed(self) -> Iterator[str]:
-        return (name for name in subfolders(self.path / "scenes") if name in self)
+        return (name for name in self.place.names(SCENES) if name in self)
 
     def _attributes(self, scene_id: str) -> dict[str, Any] | None:
         try:
-            attributes = read_group(self.path / "scenes" / scene_id)
+            attributes = read_group(self.place, f"{SCENES}/{scene_id}")
         except (OSError, ValueError, KeyError, TypeError):
             return None
         return attributes if attributes.get("committed") is True else None
 
     def _clear_quarantine(self, scene_id: str) -> None:
-        folder = self.path / "quarantine"
-        remove_folder(folder / scene_id)
-        if folder.is_dir() and not subfolders(folder):
-            (folder / "zarr.json").unlink(missing_ok=True)
-            with contextlib.suppress(OSError):
-                folder.rmdir()
+        if scene_id in (there := self.place.names(QUARANTINE)):
+            self.place.remove(f"{QUARANTINE}/{scene_id}")
+            there.remove(scene_id)
+        if not there:
+            self.place.remove(QUARANTINE)
 
 
-def _write_arrays(folder: Path, labels: SceneLabels, n_classes: int) -> None:
-    """Write a whole scene into an empty folder; its group's attributes, the marker, come last."""
-    sha256 = {}
-    for name, array in labels.arrays().items():
-        chunks = (1, *array.shape[1:]) if name in VOXEL_ARRAYS else array.shape
-        zarr.create_array(
-            store=LocalStore(folder / name),
-            shape=array.shape,
-            dtype=array.dtype,
-            chunks=chunks,
-            shards=array.shape if name in VOXEL_ARRAYS else None,
-            compressors=[ZstdCodec(level=ZSTD_LEVEL, checksum=True)],
-            fill_value=0,
-            dimension_names=("t", "x", "y", "z", "v")[: array.ndim]
-            if name in VOXEL_ARRAYS
-            else None,
-            zarr_format=3,
-        )[...] = array
-        sha256[name] = sha256_of([array])
-    mask = labels.mask
-    counts: dict[str, Any] = {"frames": len(labels), "voxels": mask.size}
-    for bit in MaskBit:
-        counts[str(bit.name).lower()] = int(np.count_nonzero(mask & bit))
-    trusted = labels.semantics[mask & MaskBit.TRUSTED > 0]
-    by_class = np.bincount(trusted, minlength=n_classes)[:n_classes]
-    counts["trusted_by_class"] = [int(n) for n in by_class]
-    sync_tree(folder)
-    write_group(
-        folder,
-        {
-            "scene_id": labels.scene_id,
-            "frame_tokens": list(labels.frame_tokens),
-            "inputs": labels.inputs,
-            "counts": counts,
-            "sha256": sha256,
-            "committed": True,
-        },
-    )
-
-
-def _vacant(path: Path) -> bool:
+def _vacant(at: Place) -> bool:
     """Nothing is there, or only what a killed ``create`` leaves."""
-    if not path.exists():
-        return True
-    if not path.is_dir():
+    try:
+        names = at.top()
+    except NotADirectoryError:
         return False
-    names = {p.name for p in path.iterdir() if not p.name.startswith(".zarr.json.")}
-    return names <= {"scenes"} and not any(subfolders(path / "scenes"))
+    if names is None:
+        return True
+    visible = {name for name in names if not name.startswith(f".{GROUP}.")}
+    return visible <= {SCENES} and not at.names(SCENES)
+
+
+def _absence(at: Place) -> str:
+    try:
+        names = at.top()
+    except NotADirectoryError:
+        names = []
+    except OSError as error:
+        return f"cannot be read: {error}"
+    if names is None:
+        return "there is nothing of that name"
+    return f"not a label store (it has no {GROUP})"
 
 
 def _describe(grid: VoxelGrid) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import enum
 import re
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -121,8 +122,49 @@ class SceneLabels:
                     f"must be {np.dtype(dtype)} {shape}"
                 )
 
+    @classmethod
+    def of_frames(
+        cls,
+        scene_id: str,
+        frames: Sequence[FrameLabels],
+        *,
+        frame: GridFrame = "ego",
+        inputs: str = "",
+    ) -> SceneLabels:
+        """Frames put together. Raises ``ValueError`` as the class does, or if there is none."""
+        if not frames:
+            raise ValueError(f"scene {scene_id}: there is no frame")
+        voxels: dict[str, Any] = {
+            name: np.stack([getattr(one, name) for one in frames])
+            for name in VOXEL_ARRAYS
+            if getattr(frames[0], name) is not None
+        }
+        return cls(
+            scene_id=scene_id,
+            frame_tokens=tuple(one.token for one in frames),
+            timestamps_us=np.array([one.timestamp_us for one in frames], np.int64),
+            T_global_grid=np.stack([np.asarray(one.T_global_grid, np.float64) for one in frames]),
+            frame=frame,
+            inputs=inputs,
+            **voxels,
+        )
+
     def __len__(self) -> int:
         return len(self.frame_tokens)
+
+    def frames(self) -> Iterator[FrameLabels]:
+        """One after the other, as views."""
+        for k in range(len(self)):
+            voxels: dict[str, Any] = {
+                name: None if (array := getattr(self, name)) is None else array[k]
+                for name in VOXEL_ARRAYS
+            }
+            yield FrameLabels(
+                token=self.frame_tokens[k],
+                timestamp_us=int(self.timestamps_us[k]),
+                T_global_grid=self.T_global_grid[k],
+                **voxels,
+            )
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """The arrays by their names in the store, absent ones left out."""

@@ -43,6 +43,7 @@ from datasets.metrics.calibration import ConfidenceScore
 from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
 from datasets.metrics.openoccupancy import OpenOccupancyScore
 from datasets.metrics.rays import RayScore, ray_origins
+from datasets.places import parse_where
 from datasets.sources.opening import SOURCES, open_source
 from datasets.taxonomy import Taxonomy
 from models.checkpoint import load_checkpoint
@@ -179,7 +180,9 @@ def _rounded(fraction: float) -> float | None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
-    what.add_argument("--store", type=Path, help="label store; every finished scene is scored")
+    what.add_argument(
+        "--store", type=parse_where, help="label store; every finished scene is scored"
+    )
     what.add_argument("--weights", type=Path, help="teacher or student weights")
     parser.add_argument("--source", choices=SOURCES, default="city")
     parser.add_argument("--root", type=Path, default=Path("runs/city"))
@@ -293,7 +296,7 @@ def stored_labels(store: LabelStore, source: SceneSource) -> Iterator[Prediction
             scene = source.scene(scene_id)
             index = [stored.index_of(frame.token) for frame in scene.frames]
         except KeyError as error:
-            raise SetupError(f"{store.path}: labels of another log: no {error}") from error
+            raise SetupError(f"{store.place}: labels of another log: no {error}") from error
         for k, i in enumerate(index):
             labels = stored.frame(i)
             yield Prediction(

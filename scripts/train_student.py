@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import functools
 import sys
-from pathlib import Path
 
 from autolabel.distilling import add_distillation, distilled, inputs_for, teacher_of
 from autolabel.training_options import (
@@ -34,6 +33,7 @@ from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
+from datasets.places import parse_where
 from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
 from models.objectives import Objective
@@ -44,7 +44,7 @@ from models.training import Team, fit
 
 def options() -> argparse.Namespace:
     parser = training_parser(__doc__, default="city_student", out="runs/student")
-    parser.add_argument("--labels", type=Path, help="label store to learn from")
+    parser.add_argument("--labels", type=parse_where, help="label store to learn from")
     parser.add_argument(
         "--balance",
         type=float,

@@ -20,9 +20,10 @@ import ray
 import torch
 
 from autolabel import run as entry
-from autolabel.cluster import Job, run_job
 from autolabel.confidence import Calibration
+from autolabel.job import run_job
 from autolabel.labeling import LabelingConfig, store_header
+from autolabel.worker import Job
 from datasets.frames import Scene
 from datasets.label_store import LabelStore
 from datasets.sources.nuscenes import NuScenesSource
@@ -272,7 +273,7 @@ def test_dead_workers_are_replaced_and_a_scene_that_always_kills_is_set_aside(
         open_source=functools.partial(DeadlySource, city, once, always, tmp_path / "died"),
         root=city,
         weights=weights,
-        store=store.path,
+        store=tmp_path / "labels.zarr",
         calibration=calibration,
         config=config,
     )

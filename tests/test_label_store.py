@@ -19,89 +19,15 @@ import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from label_scenes import GRID, assert_equal, header, scene, tree
 from torch.utils.data import DataLoader, Dataset
 
+from datasets import scene_writer
 from datasets.atomic_groups import new_partial
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import (
-    GridFrame,
-    LabelStore,
-    MaskBit,
-    SceneLabels,
-    StoredScene,
-    StoreHeader,
-)
+from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels, StoredScene
 from datasets.taxonomy import OCC3D_NUSCENES
-
-GRID = VoxelGrid(min_m=(-2.0, -2.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(8, 6, 4))
-LEVELS = (0.0, 0.5, 0.9, 0.99)
-
-
-def header(**changes: object) -> StoreHeader:
-    fields: dict[str, object] = {
-        "grid": GRID,
-        "taxonomy": OCC3D_NUSCENES,
-        "levels": LEVELS,
-        "licence": "CC0",
-        "provenance": {"config": {"min_confidence": 0.5}, "weights": "ab" * 32},
-        "run_id": "run-1",
-    }
-    return StoreHeader(**(fields | changes))  # type: ignore[arg-type]
-
-
-def scene(
-    scene_id: str = "scene-0001",
-    *,
-    frames: int = 3,
-    grid: VoxelGrid = GRID,
-    seed: int = 0,
-    evidence: bool = False,
-    flow: bool = False,
-    frame: GridFrame = "ego",
-) -> SceneLabels:
-    rng = np.random.default_rng(seed)
-    shape = (frames, *grid.shape)
-    counts = rng.integers(0, 256, (2, *shape), dtype=np.uint8)
-    velocities = rng.normal(0, 20, (*shape, 2)).astype(np.float16)
-    velocities[rng.random(shape) < 0.5] = -0.0
-    return SceneLabels(
-        scene_id=scene_id,
-        frame_tokens=tuple(f"{scene_id}-{i}" for i in range(frames)),
-        timestamps_us=np.arange(frames, dtype=np.int64) * 500_000 + 1_533_000_000_000_000,
-        T_global_grid=rng.normal(size=(frames, 4, 4)),
-        semantics=rng.integers(0, 18, shape, dtype=np.uint8),
-        confidence=rng.integers(0, 4, shape, dtype=np.uint8),
-        mask=rng.integers(0, 16, shape, dtype=np.uint8),
-        hits=counts[0] if evidence else None,
-        passes=counts[1] if evidence else None,
-        flow=velocities if flow else None,
-        frame=frame,
-    )
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-    }
-
-
-def assert_equal(stored: StoredScene, labels: SceneLabels) -> None:
-    assert stored.frame_tokens == labels.frame_tokens
-    np.testing.assert_array_equal(stored.timestamps_us, labels.timestamps_us)
-    np.testing.assert_array_equal(stored.T_global_grid, labels.T_global_grid)
-    for k in range(len(labels)):
-        frame = stored.frame(k)
-        assert (frame.token, frame.timestamp_us) == (
-            labels.frame_tokens[k],
-            labels.timestamps_us[k],
-        )
-        for name in ("semantics", "confidence", "mask", "hits", "passes", "flow"):
-            want, got = getattr(labels, name), getattr(frame, name)
-            assert (want is None) == (got is None)
-            if want is not None:
-                assert got.dtype == want.dtype
-                assert got.tobytes() == want[k].tobytes()
 
 
 @settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -167,6 +93,34 @@ def test_attributes_count_the_mask(tmp_path: Path) -> None:
     assert counts["dynamic"] == int(((labels.mask & MaskBit.DYNAMIC) > 0).sum())
 
 
+def test_long_scenes_are_written_in_shards_of_bounded_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scene_writer, "SHARD_BYTES", 2 * GRID.n_voxels + 5)
+    labels = scene(frames=5, flow=True, evidence=True)
+    store = LabelStore.create(tmp_path / "a", header(flow=True))
+    store.write_scene(labels)
+    stored = store.scene("scene-0001")
+    stored.verify()
+    assert_equal(stored, labels)
+    for array, shards in (("semantics", ["0", "1", "2"]), ("flow", ["0", "1", "2", "3", "4"])):
+        folder = tmp_path / f"a/scenes/scene-0001/{array}/c"
+        assert sorted(p.name for p in folder.iterdir()) == shards
+
+
+def test_a_scene_of_too_few_or_repeated_frames_is_not_committed(tmp_path: Path) -> None:
+    store = LabelStore.create(tmp_path / "a", header())
+    first = next(scene().frames())
+    for n, frames, says in ((2, [first], "1 of 2 frames"), (2, [first, first], "unique")):
+        with (
+            pytest.raises(ValueError, match=says),
+            store.writer("scene-0001", n) as writer,
+        ):
+            for frame in frames:
+                writer.append(frame)
+    assert tree(tmp_path / "a").keys() == {"zarr.json", "scenes/zarr.json"}
+
+
 def test_uncommitted_scene_is_invisible(tmp_path: Path) -> None:
     store = LabelStore.create(tmp_path / "a", header())
     store.write_scene(scene("s1"))
@@ -217,7 +171,7 @@ WRITE_FOREVER = """
 import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
-from test_label_store import header, scene
+from label_scenes import header, scene
 from datasets.label_store import LabelStore
 store = LabelStore.open_or_create(Path({path!r}), header(flow=True))
 print("ready", flush=True)
@@ -300,7 +254,7 @@ def test_open_refuses_what_it_cannot_read(
 
 
 def test_open_names_what_is_no_store(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="no such folder"):
+    with pytest.raises(SetupError, match="nothing of that name"):
         LabelStore.open(tmp_path / "nowhere")
     with pytest.raises(SetupError, match=r"it has no zarr\.json"):
         LabelStore.open(tmp_path)

@@ -13,6 +13,7 @@ from pathlib import Path
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
+from datasets.places import parse_where
 from datasets.sources.opening import SOURCES
 from viz.label_sets import StoredLabels, TrueLabels
 from viz.review import MASKS, ReviewSession, open_log
@@ -44,7 +45,11 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     p.add_argument(
-        "store", type=Path, nargs="?", metavar="STORE", help="label store, e.g. runs/labels.zarr"
+        "store",
+        type=parse_where,
+        nargs="?",
+        metavar="STORE",
+        help="label store, e.g. runs/labels.zarr",
     )
     p.add_argument(
         "--truth",

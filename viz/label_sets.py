@@ -16,6 +16,7 @@ from datasets.errors import SetupError
 from datasets.frames import Frame, Scene, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import FrameLabels, LabelStore, MaskBit, StoredScene
+from datasets.places import Where
 from datasets.taxonomy import Taxonomy
 
 
@@ -64,10 +65,10 @@ class StoredLabels:
         SetupError: the store is missing, damaged or of another format version.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._store = LabelStore.open(path)
+    def __init__(self, where: Where) -> None:
+        self._store = LabelStore.open(where)
         header = self._store.header
-        self.what, self.name = f"label store {path}", path.name
+        self.what, self.name = f"label store {where}", str(where).rstrip("/").rsplit("/", 1)[-1]
         self.grid, self.taxonomy, self.levels = header.grid, header.taxonomy, header.levels
         self.frame: str = header.frame
         self.source = str(header.provenance.get("source", ""))

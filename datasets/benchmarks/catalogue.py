@@ -36,6 +36,7 @@ class Benchmark:
         mask: name of the voxels that the benchmark scores; None if those are all labelled ones.
         path: label file of a frame, under the folder of the truth.
         read: its reader.
+        write: its writer; None where no file of its own exists.
         folder: of the truth, in the log's.
     """
 
@@ -46,6 +47,7 @@ class Benchmark:
     mask: str | None
     path: Callable[[Path, SceneSource, Frame], Path]
     read: Callable[[Path], Truth]
+    write: Callable[[Path, Truth], None] | None = None
     folder: str = "."
 
     def require(self, what: str, grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> None:
@@ -146,6 +148,7 @@ BENCHMARKS = (
         mask="camera-visible",
         path=_occ3d_nuscenes_path,
         read=occ3d_nuscenes.read_labels,
+        write=occ3d_nuscenes.write_labels,
     ),
     Benchmark(
         name="occ3d_waymo",
@@ -155,6 +158,7 @@ BENCHMARKS = (
         mask="in view and camera-visible",
         path=_occ3d_waymo_path,
         read=occ3d_waymo.read_labels,
+        write=occ3d_waymo.write_labels,
     ),
     Benchmark(
         name="openoccupancy",
@@ -164,6 +168,7 @@ BENCHMARKS = (
         mask=None,
         path=_openoccupancy_path,
         read=openoccupancy.read_labels,
+        write=openoccupancy.write_labels,
         folder="nuScenes-Occupancy-v0.1",
     ),
     Benchmark(
@@ -174,6 +179,7 @@ BENCHMARKS = (
         mask=None,
         path=_openocc_flow_path,
         read=openocc_flow.read_labels,
+        write=openocc_flow.write_labels,
     ),
     Benchmark(
         name="surroundocc",
@@ -183,6 +189,7 @@ BENCHMARKS = (
         mask=None,
         path=_surroundocc_path,
         read=surroundocc.read_labels,
+        write=surroundocc.write_labels,
         folder="nuscenes_occ",
     ),
     Benchmark(
@@ -202,6 +209,7 @@ BENCHMARKS = (
         mask="observed",
         path=_semantic_kitti_path,
         read=semantic_kitti.read_labels,
+        write=semantic_kitti.write_labels,
     ),
 )
 NAMES = tuple(b.name for b in BENCHMARKS)

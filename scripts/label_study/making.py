@@ -22,7 +22,7 @@ from label_study.replay import ReplayedTeacher, keep_features
 from torch import nn
 
 from autolabel.calibrate import calibrate
-from autolabel.labeling import LabelingConfig, label_scene, store_header
+from autolabel.labeling import LabelingConfig, store_header, write_labels
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
@@ -249,7 +249,7 @@ class Workshop:
         for scene_id in scenes:
             if scene_id not in store:
                 scene = source.scene(scene_id)
-                store.write_scene(label_scene(scene, source, labeller, calibration, config))
+                write_labels(store, scene, source, labeller, calibration, config)
         truth = self._truth(source, scenes)
         quality = StoreQuality(model.preset.taxonomy)
         for scene_id in scenes:

@@ -203,7 +203,7 @@ def _teacher(
         "held_out": profile.held_out,
         "flips": profile.flips,
     }
-    if profile.airborne is not None:
+    if profile.airborne is not None and modality != "camera":  # which reads no points
         settings["airborne"] = asdict(profile.airborne)
     return Part(
         kind="teacher",

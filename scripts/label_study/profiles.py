@@ -146,6 +146,7 @@ def smoke() -> Profile:
         teachers=_COARSE_TEACHERS,
         teaching=Schooling(steps=8, rarity=0.2),
         fusing=Schooling(steps=4, rarity=0.2),
+        airborne=AirborneReturns(),
         schooling=Schooling(steps=6),
         visibility_split=2,
     )
@@ -161,6 +162,7 @@ def cpu() -> Profile:
         teachers=_COARSE_TEACHERS,
         teaching=Schooling(steps=800, rarity=0.2),
         fusing=Schooling(steps=400, rarity=0.2),
+        airborne=AirborneReturns(),
         schooling=Schooling(steps=1500, rarity=0.6),
         visibility_split=2,
     )
@@ -176,6 +178,7 @@ def gpu() -> Profile:
         teachers={"fusion": "city_tiny", "camera": "camera_tiny"},
         teaching=Schooling(steps=4000, batch=8, rarity=0.2, columns=4000),
         schooling=Schooling(steps=4000, batch=8, columns=4000),
+        airborne=AirborneReturns(),
         inherit_head=False,
         replay=False,
         loaders=6,

@@ -1,0 +1,51 @@
+"""What happens in a job: as JSON lines in a file, and as Prometheus metrics through Ray."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any, TextIO
+
+from ray.util import metrics
+
+
+class Events:
+    """Appends one JSON object a line: ``time`` (Unix seconds), ``event``, and what belongs to it.
+
+    Args:
+        path: appended to, so that a continued job has one file; None: nothing is written.
+
+    Raises:
+        OSError: the file cannot be opened.
+    """
+
+    def __init__(self, path: Path | None) -> None:
+        self._file: TextIO | None = None
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            self._file = path.open("a", encoding="utf-8")
+
+    def __call__(self, event: str, **what: Any) -> None:
+        if self._file is not None:
+            line = {"time": round(time.time(), 3), "event": event, **what}
+            self._file.write(json.dumps(line) + "\n")
+            self._file.flush()
+
+    def close(self) -> None:
+        if self._file is not None:
+            self._file.close()
+
+
+class Metrics:
+    """Gauges and counters of the driver, as ``autolabel_...`` where Ray exports its own."""
+
+    def __init__(self) -> None:
+        self.frames = metrics.Counter("autolabel_frames", "Frames of committed scenes.")
+        self.scenes = metrics.Counter(
+            "autolabel_scenes", "Scenes by how they ended.", tag_keys=("outcome",)
+        )
+        self.retries = metrics.Counter("autolabel_retries", "Tries of a scene beyond the first.")
+        self.workers = metrics.Gauge("autolabel_workers", "Workers that are there.")
+        self.waiting = metrics.Gauge("autolabel_scenes_waiting", "Scenes not yet begun.")
+        self.rate = metrics.Gauge("autolabel_frames_per_second", "Mean rate of this run.")

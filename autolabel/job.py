@@ -1,0 +1,417 @@
+"""The labelling job over Ray: workers label scenes and write them; the driver hands out scene ids.
+
+The store is the only checkpoint. The driver keeps one scene in flight per worker, longest scenes
+first, and counts the tries of every scene: a scene whose data are bad is set aside at once, one
+that fails otherwise or whose worker dies or hangs is tried again a few times, by a fresh worker if
+need be. A scene whose node is gone is tried again without being blamed. Workers are added as the
+cluster grows.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import ray
+from ray.exceptions import RayError
+
+from autolabel.cluster import START_TIMEOUT_S, room
+from autolabel.events import Events, Metrics
+from autolabel.worker import Job, Outcome, start_worker
+from datasets.errors import SceneError, SetupError
+from datasets.frames import SceneSource
+from datasets.label_store import LabelStore
+
+BEAT_S = 2.0
+"""How often each worker is asked how far it is, and the cluster what it has room for."""
+LEAVE_S = 30.0
+"""How long workers may take to leave their scenes when the job is stopped."""
+LOST_NODES = 20
+"""A scene whose nodes are gone so often is blamed after all."""
+BAD_STARTS = 3
+"""So many workers in a row that die before they are ready end the job."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Progress:
+    """Where the job is; given to the progress callback after every change.
+
+    Attributes:
+        frames_done: those of scenes at work included.
+        workers: those that are ready.
+    """
+
+    scenes: int
+    scenes_done: int
+    frames: int
+    frames_done: int
+    failed: int
+    workers: int
+    seconds: float
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.frames_done / self.seconds if self.seconds > 0 else 0.0
+
+    @property
+    def eta_s(self) -> float:
+        rate = self.frames_per_s
+        return (self.frames - self.frames_done) / rate if rate else float("inf")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobSummary:
+    """What the job did.
+
+    Attributes:
+        scenes, frames: labelled by this run.
+        skipped: scenes that the store had already.
+        failures: scene id -> reason, for the scenes set aside.
+        voxels, trusted, trusted_occupied: of all asked-for scenes that the store now has.
+        retries: tries beyond the first.
+        worker_s: seconds that workers spent on scenes they finished, all of them together.
+    """
+
+    scenes: int
+    frames: int
+    skipped: int
+    failures: dict[str, str]
+    voxels: int
+    trusted: int
+    trusted_occupied: int
+    retries: int
+    seconds: float
+    worker_s: float
+
+    @property
+    def frames_per_s(self) -> float:
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+
+@dataclass(slots=True, eq=False)
+class _Hand:
+    """A worker as the driver sees it.
+
+    Attributes:
+        awaited: its answer, of its start or of its scene.
+        node: Ray's id of the machine it runs on, once it is ready.
+        beat: its answer to how far it is, if it was asked.
+        frames: its own count when it was last heard; at_start: when it began its scene.
+        moved: when that count last changed.
+    """
+
+    actor: Any
+    awaited: Any
+    ready: bool = False
+    node: str = ""
+    scene_id: str | None = None
+    beat: Any = None
+    frames: int = 0
+    at_start: int = 0
+    moved: float = field(default_factory=time.monotonic)
+
+
+def run_job(
+    job: Job,
+    scene_ids: Sequence[str],
+    *,
+    source: SceneSource,
+    workers: int | None = None,
+    on_progress: Callable[[Progress], None] | None = None,
+    events: Events | None = None,
+) -> JobSummary:
+    """Label the scenes that the store lacks. Ray must be connected.
+
+    Stopped by ``KeyboardInterrupt``, it lets the workers leave their scenes and passes it on.
+
+    Args:
+        source: the driver's own view of the log, asked for scene lengths and fingerprints only.
+        workers: None: as many as the cluster has room for, and more when it grows.
+
+    Raises:
+        SetupError: no worker can open the log, the weights or the store, or none can start, or
+            a scene of the store was labelled from other inputs than the log now holds.
+    """
+    store = LabelStore.open(job.store)
+    asked = list(dict.fromkeys(scene_ids))
+    present = set(store.scene_ids()) & set(asked)
+    _check_inputs(store, source, present)
+    run = _Run(job, store, source, [s for s in asked if s not in present], workers)
+    run.on_progress = on_progress or run.on_progress
+    run.events = events or run.events
+    run.loop()
+    return run.summary(asked, skipped=len(present))
+
+
+def _check_inputs(store: LabelStore, source: SceneSource, present: set[str]) -> None:
+    for scene_id in sorted(present):
+        try:
+            now = source.fingerprint(scene_id)
+        except SceneError as error:
+            now = str(error)
+        if store.scene(scene_id).attributes["inputs"] != now:
+            raise SetupError(
+                f"label store {store.place}: scene {scene_id} was labelled from other files than "
+                "the log holds now; choose another --store"
+            )
+
+
+class _Run:
+    """The driver's loop and its state."""
+
+    def __init__(
+        self,
+        job: Job,
+        store: LabelStore,
+        source: SceneSource,
+        todo: Sequence[str],
+        workers: int | None,
+    ) -> None:
+        self.job, self.store, self.workers = job, store, workers
+        self.on_progress: Callable[[Progress], None] = lambda _: None
+        self.events, self.metrics = Events(None), Metrics()
+        self.lengths = {s: _length(source, s) for s in todo}
+        self.queue: list[tuple[int, str]] = []  # heap: longest first, then by id
+        self.hands: list[_Hand] = []
+        self.tries: dict[str, int] = {}
+        self.lost: dict[str, int] = {}
+        self.failures: dict[str, str] = {}
+        self.scenes = self.frames = self.retries = self.bad_starts = 0
+        self.worker_s = 0.0
+        self.began = self.looked = time.monotonic()
+        for scene_id in todo:
+            self.push(scene_id)
+
+    def push(self, scene_id: str) -> None:
+        heapq.heappush(self.queue, (-self.lengths[scene_id], scene_id))
+
+    def loop(self) -> None:
+        """Until every scene is done or set aside."""
+        frames = sum(self.lengths.values())
+        self.events("job started", scenes=len(self.lengths), frames=frames)
+        if self.queue and room(self.job) < 1:
+            resources = ray.cluster_resources()
+            raise SetupError(
+                f"the Ray cluster has {resources.get('CPU', 0):.0f} CPUs and "
+                f"{resources.get('GPU', 0):.0f} GPUs: too few for one worker"
+            )
+        try:
+            self.on_progress(self.progress())
+            self._hire()
+            while self.queue or any(hand.scene_id for hand in self.hands):
+                self._turn()
+                self.on_progress(self.progress())
+        except KeyboardInterrupt:
+            self._abandon()
+            self.events("job stopped", scenes=self.scenes, frames=self.frames)
+            raise
+        finally:
+            for hand in self.hands:
+                ray.kill(hand.actor)
+        self.events(
+            "job ended", scenes=self.scenes, frames=self.frames, set_aside=len(self.failures)
+        )
+
+    def _turn(self) -> None:
+        """Wait for a moment and see to whatever was heard."""
+        waited = {hand.awaited: hand for hand in self.hands}
+        beats = {hand.beat: hand for hand in self.hands if hand.beat is not None}
+        if waited:
+            done, _ = ray.wait([*waited, *beats], num_returns=1, timeout=1.0)
+        else:  # every worker is gone, and the cluster has no room
+            time.sleep(0.5)
+            done = []
+        for answer in done:
+            if answer in beats:
+                self._heard(beats[answer])
+            else:
+                self._answered(waited[answer])
+        now = time.monotonic()
+        if now - self.looked < BEAT_S:
+            return
+        self.looked = now
+        self._hire()
+        self._check_hands(now)
+        self.metrics.workers.set(sum(hand.ready for hand in self.hands))
+        self.metrics.waiting.set(len(self.queue))
+        self.metrics.rate.set(self.progress().frames_per_s)
+
+    def _hire(self) -> None:
+        """Start workers up to what was asked for, or what there is room for now."""
+        most = room(self.job) if self.workers is None else self.workers
+        starting = sum(not hand.ready for hand in self.hands)
+        for _ in range(min(most - len(self.hands), len(self.queue) - starting)):
+            actor = start_worker(self.job)
+            self.hands.append(_Hand(actor, actor.start.remote()))
+
+    def _check_hands(self, now: float) -> None:
+        if not any(hand.ready for hand in self.hands) and not self.scenes:
+            began = min((hand.moved for hand in self.hands), default=now)
+            if now - began > START_TIMEOUT_S:
+                raise SetupError(
+                    f"no worker could start within {START_TIMEOUT_S:.0f} s: the cluster has "
+                    f"{ray.available_resources().get('CPU', 0):.0f} free CPUs"
+                )
+        for hand in list(self.hands):
+            if hand.scene_id is None:
+                continue
+            if now - hand.moved > self.job.stall_s:
+                reason = f"no frame finished within {self.job.stall_s:g} s"
+                self._dismiss(hand, Outcome(kind="failed", reason=reason))
+            elif hand.beat is None:
+                hand.beat = hand.actor.beat.remote()
+
+    def _heard(self, hand: _Hand) -> None:
+        if hand not in self.hands:
+            return
+        try:
+            frames: int = ray.get(hand.beat)
+        except RayError:
+            frames = hand.frames  # its main answer will tell
+        if frames != hand.frames:
+            hand.frames, hand.moved = frames, time.monotonic()
+        hand.beat = None
+
+    def _answered(self, hand: _Hand) -> None:
+        try:
+            outcome: Outcome = ray.get(hand.awaited)
+        except RayError as error:
+            # the actor died, or its answer is lost; either way it is not used again
+            why = str(error).strip()
+            kind: Literal["lost", "failed"] = "lost" if _node_gone(hand.node, why) else "failed"
+            self._dismiss(hand, Outcome(kind=kind, reason="worker died", detail=why))
+            return
+        if outcome.kind == "setup":
+            self._dismiss(hand, outcome)
+            if not any(other.ready for other in self.hands):
+                raise SetupError(outcome.reason)
+            return
+        if hand.scene_id is None:
+            hand.ready, hand.node, self.bad_starts = True, outcome.node, 0
+            self.events("worker started", worker=outcome.where)
+        else:
+            self._settle(hand.scene_id, outcome)
+        self._next(hand)
+
+    def _next(self, hand: _Hand) -> None:
+        """Give a worker its next scene, or let it go."""
+        if not self.queue:
+            self.hands.remove(hand)
+            ray.kill(hand.actor)
+            return
+        _, hand.scene_id = heapq.heappop(self.queue)
+        hand.awaited = hand.actor.label.remote(hand.scene_id)
+        hand.at_start, hand.moved = hand.frames, time.monotonic()
+
+    def _dismiss(self, hand: _Hand, outcome: Outcome) -> None:
+        """A worker that is not used again; its scene is settled.
+
+        Raises:
+            SetupError: too many in a row were never ready.
+        """
+        self.hands.remove(hand)
+        ray.kill(hand.actor)
+        self.events("worker gone", reason=outcome.reason, scene=hand.scene_id, kind=outcome.kind)
+        if hand.scene_id is not None:
+            self._settle(hand.scene_id, outcome)
+        elif outcome.kind == "failed":
+            self.bad_starts += 1
+            if self.bad_starts >= BAD_STARTS:
+                why = outcome.detail.splitlines()[-1] if outcome.detail else outcome.reason
+                raise SetupError(f"a worker died while starting: {why}")
+        self._hire()
+
+    def _settle(self, scene_id: str, outcome: Outcome) -> None:
+        """Count a scene as done, try it again, or set it aside."""
+        what = {"scene": scene_id, "worker": outcome.where}
+        if outcome.kind == "done" or scene_id in self.store:  # one may die right after its commit
+            self.scenes += 1
+            self.frames += self.lengths[scene_id]
+            self.worker_s += outcome.seconds
+            self.metrics.frames.inc(self.lengths[scene_id])
+            self.metrics.scenes.inc(1, tags={"outcome": "done"})
+            frames, seconds = self.lengths[scene_id], round(outcome.seconds, 3)
+            self.events("scene done", **what, frames=frames, seconds=seconds)
+            return
+        if outcome.kind == "lost":
+            self.lost[scene_id] = self.lost.get(scene_id, 0) + 1
+            again = self.lost[scene_id] <= LOST_NODES
+        else:
+            self.tries[scene_id] = self.tries.get(scene_id, 0) + 1
+            again = outcome.kind == "failed" and self.tries[scene_id] <= self.job.retries
+        reason = self._clean(outcome.reason)
+        if again:
+            self.retries += 1
+            self.metrics.retries.inc(1)
+            self.events("scene tried again", **what, reason=reason)
+            self.push(scene_id)
+            return
+        self.failures[scene_id] = reason
+        self.metrics.scenes.inc(1, tags={"outcome": "set aside"})
+        self.events("scene set aside", **what, reason=reason)
+        self.store.quarantine(scene_id, reason, self._clean(outcome.detail))
+
+    def _abandon(self) -> None:
+        """Let the workers leave their scenes, so that nothing half-written stays."""
+        busy = [hand for hand in self.hands if hand.scene_id is not None]
+        for hand in busy:
+            hand.actor.abandon.remote()
+        if busy:
+            ray.wait([h.awaited for h in busy], num_returns=len(busy), timeout=LEAVE_S)
+
+    def progress(self) -> Progress:
+        at_work = sum(max(0, h.frames - h.at_start) for h in self.hands if h.scene_id)
+        wanted = sum(n for s, n in self.lengths.items() if s not in self.failures)
+        return Progress(
+            scenes=len(self.lengths),
+            scenes_done=self.scenes,
+            frames=wanted,
+            frames_done=min(wanted, self.frames + at_work),
+            failed=len(self.failures),
+            workers=sum(hand.ready for hand in self.hands),
+            seconds=time.monotonic() - self.began,
+        )
+
+    def summary(self, asked: Sequence[str], *, skipped: int) -> JobSummary:
+        seconds = time.monotonic() - self.began
+        there = set(self.store.scene_ids()) & set(asked)
+        present = (self.store.scene(s).attributes["counts"] for s in there)
+        voxels = trusted = occupied = 0
+        free = self.store.header.taxonomy.free_id
+        for counts in present:
+            by_class = counts["trusted_by_class"]
+            voxels, trusted = voxels + counts["voxels"], trusted + counts["trusted"]
+            occupied += sum(by_class) - by_class[free]
+        return JobSummary(
+            scenes=self.scenes,
+            frames=self.frames,
+            skipped=skipped,
+            failures=dict(sorted(self.failures.items())),
+            voxels=voxels,
+            trusted=trusted,
+            trusted_occupied=occupied,
+            retries=self.retries,
+            seconds=seconds,
+            worker_s=self.worker_s,
+        )
+
+    def _clean(self, text: str) -> str:
+        return text.replace(f"{self.job.root}{os.sep}", "")
+
+
+def _node_gone(node: str, why: str) -> bool:
+    """Whether a worker died because its machine did."""
+    if "node has died" in why or "node was terminated" in why:
+        return True
+    return bool(node) and not any(n["NodeID"] == node and n["Alive"] for n in ray.nodes())
+
+
+def _length(source: SceneSource, scene_id: str) -> int:
+    try:
+        return len(source.scene(scene_id).frames)
+    except SceneError:
+        return 0  # its worker will say what is wrong

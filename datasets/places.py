@@ -1,0 +1,288 @@
+"""Where a label store is: a folder, or a prefix of an object store (S3 and what speaks like it).
+
+A ``Place`` reads and writes small documents by key, lists what is below a key, and opens zarr
+arrays there. A *draft* is a scene being written: others see it whole or not at all.
+
+- In a folder it is built under ``.partial/`` and renamed into place.
+- An object store cannot rename. Arrays are written where they belong, and the group's document,
+  without which nobody looks at them, is created last, with a condition that the store itself
+  checks: only if there is none. Two writers of one scene write the same bytes under the same keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import obstore
+from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.store import ObjectStore as Bucket
+from obstore.store import from_url
+from zarr.abc.store import Store
+from zarr.storage import LocalStore, ObjectStore
+
+from datasets.atomic_groups import (
+    commit_folder,
+    group_document,
+    new_partial,
+    parse_group,
+    remove_folder,
+    subfolders,
+    sweep_partial,
+    sync_tree,
+    write_file,
+)
+from datasets.errors import SetupError
+
+Where = str | Path
+"""A folder, or the URL of an object store's prefix: ``s3://bucket/prefix``, ``gs://``, ``az://``."""
+
+GROUP = "zarr.json"
+
+
+class Draft(Protocol):
+    """A group in the making, seen by nobody."""
+
+    def zarr(self, name: str) -> Store:
+        """The root of an array of the group, to write it. (At a path inside a store zarr would
+        write the groups above it as well.)"""
+
+    def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
+        """Make it visible in one step. Where another writer was first, its group stays.
+
+        Raises:
+            OSError: it could not be done; nothing is visible.
+        """
+
+    def discard(self) -> None:
+        """Remove what a commit has not made visible, unless others may be writing it too."""
+
+
+class Place(Protocol):
+    """The root of a store. Picklable; ``str`` names it."""
+
+    def top(self) -> list[str] | None:
+        """Names of the files and folders directly below the root, hidden ones too; None if
+        there is nothing of that name. Raises ``OSError``."""
+
+    def read(self, key: str) -> bytes:
+        """Raises ``FileNotFoundError``, or ``OSError`` where the place cannot be reached."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """In one step: readers see the old content or the new. Raises ``OSError``."""
+
+    def names(self, key: str) -> list[str]:
+        """Sorted names of the folders directly below a key; none if there is nothing."""
+
+    def files(self, key: str) -> list[tuple[str, int]]:
+        """Sorted keys, relative to ``key``, and bytes of all files below it."""
+
+    def remove(self, key: str) -> None:
+        """All that is below a key, if there is anything."""
+
+    def zarr(self, key: str) -> Store:
+        """To read an array."""
+
+    def draft(self, key: str) -> Draft: ...
+
+    def tidy(self) -> None:
+        """Remove what killed writers left, where that can be told from writers at work."""
+
+
+def as_place(where: Where | Place) -> Place:
+    """The place of that name, or the place itself.
+
+    Raises:
+        SetupError: a URL of an unknown kind.
+    """
+    if isinstance(where, str) and "://" in where:
+        return Remote(where.rstrip("/"))
+    return Folder(Path(where)) if isinstance(where, str | Path) else where
+
+
+def parse_where(text: str) -> Where:
+    """A command line's folder or URL."""
+    return text if "://" in text else Path(text)
+
+
+def write_group(at: Place, key: str, attributes: dict[str, Any]) -> None:
+    """Write a zarr 3 group's document. Raises ``OSError``."""
+    at.write(f"{key}/{GROUP}" if key else GROUP, group_document(attributes))
+
+
+def read_group(at: Place, key: str) -> dict[str, Any]:
+    """Attributes of a zarr 3 group.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: missing or not a group's document.
+    """
+    return parse_group(at.read(f"{key}/{GROUP}" if key else GROUP))
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """On a local or shared file system."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def top(self) -> list[str] | None:
+        try:
+            return sorted(p.name for p in self.path.iterdir())
+        except FileNotFoundError:
+            return None
+
+    def read(self, key: str) -> bytes:
+        return (self.path / key).read_bytes()
+
+    def write(self, key: str, data: bytes) -> None:
+        path = self.path / key
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_file(path, data)
+
+    def names(self, key: str) -> list[str]:
+        return subfolders(self.path / key)
+
+    def files(self, key: str) -> list[tuple[str, int]]:
+        root = self.path / key
+        paths = (p for p in root.rglob("*") if p.is_file())
+        return sorted((p.relative_to(root).as_posix(), p.stat().st_size) for p in paths)
+
+    def remove(self, key: str) -> None:
+        remove_folder(self.path / key)
+
+    def zarr(self, key: str) -> Store:
+        return LocalStore(self.path / key, read_only=True)
+
+    def draft(self, key: str) -> Draft:
+        return _FolderDraft(new_partial(self.path, Path(key).name), self.path / key)
+
+    def tidy(self) -> None:
+        sweep_partial(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class _FolderDraft:
+    partial: Path
+    final: Path
+
+    def zarr(self, name: str) -> Store:
+        return LocalStore(self.partial / name)
+
+    def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
+        sync_tree(self.partial)
+        write_file(self.partial / GROUP, group_document(attributes))
+        commit_folder(self.partial, self.final, is_committed=is_committed)
+
+    def discard(self) -> None:
+        remove_folder(self.partial)
+
+
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Below a URL. Credentials and endpoint come from the environment, as the store's own tools
+    read them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ...)."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        _bucket(self.url)
+
+    def __str__(self) -> str:
+        return self.url
+
+    def top(self) -> list[str] | None:
+        with as_os_error():
+            found = obstore.list_with_delimiter(_bucket(self.url))
+        names = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
+        return sorted(name.rstrip("/") for name in names) or None
+
+    def read(self, key: str) -> bytes:
+        with as_os_error():
+            return bytes(obstore.get(_bucket(self.url), key).bytes())
+
+    def write(self, key: str, data: bytes) -> None:
+        with as_os_error():
+            obstore.put(_bucket(self.url), key, data)
+
+    def names(self, key: str) -> list[str]:
+        with as_os_error():
+            found = obstore.list_with_delimiter(_bucket(self.url), f"{key}/" if key else None)
+        return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
+
+    def files(self, key: str) -> list[tuple[str, int]]:
+        with as_os_error():
+            batches = list(obstore.list(_bucket(self.url), f"{key}/" if key else None))
+        cut = len(key) + 1 if key else 0
+        return sorted((one["path"][cut:], one["size"]) for batch in batches for one in batch)
+
+    def remove(self, key: str) -> None:
+        self._delete(f"{key}/{name}" for name, _ in self.files(key))
+
+    def zarr(self, key: str) -> Store:
+        return ObjectStore(_bucket(f"{self.url}/{key}"), read_only=True)
+
+    def draft(self, key: str) -> Draft:
+        return _RemoteDraft(self, key)
+
+    def tidy(self) -> None:
+        """Nothing: what has no document is invisible, and is overwritten by the next try."""
+
+    def _create(self, key: str, data: bytes) -> bool:
+        """Whether there was none."""
+        with as_os_error():
+            try:
+                obstore.put(_bucket(self.url), key, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        with as_os_error():
+            obstore.delete(_bucket(self.url), list(keys))
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoteDraft:
+    at: Remote
+    key: str
+
+    def zarr(self, name: str) -> Store:
+        return ObjectStore(_bucket(f"{self.at.url}/{self.key}/{name}"))
+
+    def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
+        marker, document = f"{self.key}/{GROUP}", group_document(attributes)
+        if not self.at._create(marker, document) and not is_committed():
+            self.at.write(marker, document)  # no writer of ours leaves another document
+
+    def discard(self) -> None:
+        """Nothing: another writer of the scene may be writing the same keys."""
+
+
+@functools.lru_cache(maxsize=256)
+def _bucket(url: str) -> Bucket:
+    try:
+        return from_url(url)
+    except (BaseError, ValueError, TypeError) as error:
+        raise SetupError(f"{url}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+@contextlib.contextmanager
+def as_os_error() -> Iterator[None]:
+    """What an object store reports, as what a file system would."""
+    try:
+        yield
+    except NotFoundError as error:
+        raise FileNotFoundError(_first_line(error)) from error
+    except BaseError as error:
+        raise OSError(_first_line(error)) from error

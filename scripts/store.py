@@ -1,0 +1,202 @@
+"""Look after a label store.
+
+    python scripts/store.py info STORE
+    python scripts/store.py verify STORE                     # every committed scene, every byte
+    python scripts/store.py diff STORE OTHER                 # by class and distance
+    python scripts/store.py merge OUT STORE STORE ...        # parts that one job made apart
+    python scripts/store.py prune STORE                      # what killed writers left
+    python scripts/store.py export STORE --root DIR --out DIR --format occ3d_nuscenes
+
+A store is a folder or a URL such as s3://BUCKET/PREFIX. Exit codes: 0 all is well, 1 something is
+not (it is named), 2 the command could not be carried out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from datasets import store_tools
+from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
+from datasets.errors import AutolabelError
+from datasets.label_store import LabelStore
+from datasets.places import parse_where
+from datasets.sources.opening import SOURCES, open_source
+from datasets.store_tools import RINGS_M, Difference
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+
+    def command(name: str) -> argparse.ArgumentParser:
+        one = commands.add_parser(name, allow_abbrev=False)
+        if name != "merge":
+            one.add_argument("store", type=parse_where)
+        if name in ("verify", "export"):
+            cores = len(os.sched_getaffinity(0))
+            one.add_argument("--workers", type=int, default=cores, help="processes (all cores)")
+        return one
+
+    command("info").add_argument("--json", action="store_true", help="for programs")
+    command("verify")
+    command("diff").add_argument("other", type=parse_where)
+    merge = command("merge")
+    merge.add_argument("out", type=parse_where)
+    merge.add_argument("stores", type=parse_where, nargs="+")
+    command("prune").add_argument("--dry-run", action="store_true", help="only name them")
+    export = command("export")
+    formats = [b.name for b in BENCHMARKS if b.write is not None]
+    export.add_argument("--format", choices=formats, default=formats[0])
+    export.add_argument("--source", choices=SOURCES, default="city")
+    export.add_argument("--root", type=Path, default=Path("runs/city"), help="folder of the log")
+    export.add_argument("--out", type=Path, required=True)
+    return parser.parse_args()
+
+
+@contextmanager
+def progress(total: int, what: str) -> Iterator[tqdm]:
+    with tqdm(total=total, desc=what, unit="scene") as bar:
+        yield bar
+
+
+def show_info(args: argparse.Namespace) -> int:
+    store = LabelStore.open(args.store)
+    found, header = store_tools.info(store), store.header
+    if args.json:
+        facts = {"scenes": found.scenes, "frames": found.frames, "bytes": found.bytes_}
+        facts |= {"voxels": found.voxels, "trusted": found.trusted, "run_id": header.run_id}
+        facts |= {"quarantined": found.quarantined, "inputs_sha256": found.inputs_sha256}
+        facts |= {"licence": header.licence, "provenance": header.provenance}
+        print(json.dumps(facts, indent=1))
+        return 0
+    print(f"{store.place}: {found.scenes} scenes, {found.frames} frames")
+    shape = "x".join(str(n) for n in header.grid.shape)
+    print(f"  {shape} voxels of {header.grid.size_m[0]} m, {header.taxonomy.name} classes")
+    per_frame = found.bytes_ / max(1, found.frames) / 1e3
+    print(f"  {found.bytes_ / 1e6:.1f} MB, {per_frame:.1f} kB a frame")
+    share = 100 * found.trusted / max(1, found.voxels)
+    print(f"  trusted: {share:.1f} % of {found.voxels:,} voxels, of these")
+    for name, n in zip(header.taxonomy.names, found.trusted_by_class, strict=True):
+        if n:
+            print(f"    {name:24s} {100 * n / found.trusted:7.3f} %")
+    for scene_id, reason in found.quarantined.items():
+        print(f"  set aside: {scene_id}: {reason}")
+    print(f"  {store_tools.sharing(header.licence)}")
+    print(f"  run {header.run_id}, inputs {found.inputs_sha256}")
+    for name, value in header.provenance.items():
+        if name != "calibration":
+            print(f"  {name}: {value}")
+    return 0
+
+
+def check(args: argparse.Namespace) -> int:
+    store = LabelStore.open(args.store)
+    total = len(store.scene_ids())
+    with progress(total, "verify") as bar:
+        bad = store_tools.verify(args.store, workers=args.workers, on_scene=bar.update)
+    for scene_id, why in bad.items():
+        print(f"damaged: {scene_id}: {why}")
+    for key in store_tools.leftovers(store):
+        print(f"left over, read by nobody: {key} (prune removes it)")
+    print(f"{total - len(bad)} of {total} scenes are whole")
+    return 1 if bad else 0
+
+
+def compare(args: argparse.Namespace) -> int:
+    a, b = LabelStore.open(args.store), LabelStore.open(args.other)
+    with progress(len(set(a.scene_ids()) & set(b.scene_ids())), "diff") as bar:
+        found = store_tools.diff(a, b, on_scene=bar.update)
+    describe(found)
+    same = not (found.only_a or found.only_b or found.unmatched or found.differ)
+    return 0 if same and not (found.trusted[0, 1] or found.trusted[1, 0]) else 1
+
+
+def describe(found: Difference) -> None:
+    for name, scenes in (("first", found.only_a), ("second", found.only_b)):
+        if scenes:
+            print(f"only in the {name}: {len(scenes)} scenes: {', '.join(scenes[:5])} ...")
+    for frame in found.unmatched[:5]:
+        print(f"not in both: frame {frame}")
+    total = int(found.confusion.sum())
+    print(
+        f"{found.frames} frames: {found.differ:,} of {total:,} observed voxels have another class "
+        f"({100 * found.differ / max(1, total):.3f} %)"
+    )
+    (_, second), (first, both) = found.trusted
+    print(f"trusted by both {both:,}, by the first alone {first:,}, by the second alone {second:,}")
+    edges = [0.0, *RINGS_M, float("inf")]
+    rings = [f"{a:g}-{b:g} m" for a, b in itertools.pairwise(edges)]
+    print(f"{'IoU of the two, %':24s} {'all':>8s} " + " ".join(f"{r:>9s}" for r in rings))
+    columns = [found.iou(), *(found.iou(ring) for ring in range(len(rings)))]
+    for name, row in zip(found.taxonomy.names, np.stack(columns, -1), strict=True):
+        if not np.isnan(row[0]):
+            cells = [f"{100 * v:9.2f}" if not np.isnan(v) else f"{'-':>9s}" for v in row]
+            print(f"{name:24s}" + " ".join(cells))
+
+
+def put_together(args: argparse.Namespace) -> int:
+    stores = [LabelStore.open(where) for where in args.stores]
+    with progress(len({s for store in stores for s in store.scene_ids()}), "merge") as bar:
+        merged = store_tools.merge(stores, args.out, on_scene=bar.update)
+    print(f"{merged.place}: {len(merged.scene_ids())} scenes")
+    return 0
+
+
+def tidy(args: argparse.Namespace) -> int:
+    store = LabelStore.open(args.store)
+    found = store_tools.leftovers(store) if args.dry_run else store_tools.prune(store)
+    for key in found:
+        print(f"{'would remove' if args.dry_run else 'removed'} {key}")
+    print(f"{len(found)} leftovers")
+    return 0
+
+
+def write_files(args: argparse.Namespace) -> int:
+    store, chosen = LabelStore.open(args.store), benchmark(args.format)
+    source = open_source(args.source, args.root, past_sweeps=0)
+    with progress(len(store.scene_ids()), "export") as bar:
+        bad = store_tools.export(
+            args.store, chosen, source, args.out, workers=args.workers, on_scene=bar.update
+        )
+    for scene_id, why in bad.items():
+        print(f"not exported: {scene_id}: {why}", file=sys.stderr)
+    notice = store_tools.sharing(store.header.licence)
+    (args.out / "LICENCE.txt").write_text(notice + "\n")
+    print(f"{args.out}: {len(store.scene_ids()) - len(bad)} scenes as {chosen.name}")
+    print(notice)
+    return 1 if bad else 0
+
+
+COMMANDS = {
+    "info": show_info,
+    "verify": check,
+    "diff": compare,
+    "merge": put_together,
+    "prune": tidy,
+    "export": write_files,
+}
+
+
+def main() -> int:
+    args = parse()
+    return COMMANDS[args.command](args)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)

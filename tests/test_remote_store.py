@@ -1,0 +1,165 @@
+"""Label stores in an object store: a local S3 server, real requests."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from label_scenes import assert_equal, header, scene, tree
+
+from datasets import places
+from datasets.errors import SetupError
+from datasets.label_store import LabelStore
+from datasets.places import Remote, as_place
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def bucket() -> Iterator[str]:
+    """URL of an empty bucket."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port = one.getsockname()[1]
+    endpoint = f"http://127.0.0.1:{port}"
+    server = subprocess.Popen(
+        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    variables = {
+        "AWS_ACCESS_KEY_ID": "test",
+        "AWS_SECRET_ACCESS_KEY": "test",
+        "AWS_REGION": "us-east-1",
+        "AWS_ENDPOINT": endpoint,
+        "AWS_ALLOW_HTTP": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in variables.items():
+            patch.setenv(name, value)
+        deadline = time.monotonic() + 60
+        while True:
+            with suppress(OSError):
+                request = urllib.request.Request(f"{endpoint}/labels", method="PUT")
+                urllib.request.urlopen(request, timeout=5)
+                break
+            assert time.monotonic() < deadline and server.poll() is None
+            time.sleep(0.1)
+        places._bucket.cache_clear()
+        yield "s3://labels"
+        places._bucket.cache_clear()
+    server.kill()
+    server.wait()
+
+
+def remote_tree(url: str) -> dict[str, bytes]:
+    at = as_place(url)
+    return {key: at.read(key) for key, _ in at.files("")}
+
+
+def test_a_remote_store_has_the_files_of_a_local_one(bucket: str, tmp_path: Path) -> None:
+    url = f"{bucket}/same/labels.zarr"
+    for where in (url, tmp_path / "labels.zarr"):
+        store = LabelStore.open_or_create(where, header(flow=True))
+        for i in range(2):
+            store.write_scene(scene(f"s{i}", seed=i, flow=True, evidence=True))
+        store.quarantine("s9", "bad", "trace")
+    assert remote_tree(url) == tree(tmp_path / "labels.zarr")
+    again = LabelStore.open(url)
+    assert again.scene_ids() == ("s0", "s1")
+    assert again.quarantined() == {"s9": {"reason": "bad", "detail": "trace"}}
+    stored = again.scene("s1")
+    stored.verify()
+    assert_equal(stored, scene("s1", seed=1, flow=True, evidence=True))
+    again.write_scene(scene("s9", flow=True))
+    assert again.quarantined() == {}
+
+
+def test_only_a_commit_marker_makes_a_remote_scene_visible(bucket: str) -> None:
+    store = LabelStore.create(f"{bucket}/half", header())
+    with pytest.raises(RuntimeError), store.writer("s1", 3) as writer:
+        for frame in scene("s1").frames():
+            writer.append(frame)
+        raise RuntimeError
+    assert isinstance(store.place, Remote)
+    assert store.place.files("scenes/s1")  # its arrays are there already
+    assert store.scene_ids() == () and "s1" not in store
+    store.write_scene(scene("s1", seed=3))
+    assert_equal(store.scene("s1"), scene("s1", seed=3))
+
+
+def test_what_a_killed_remote_writer_of_other_files_left_is_not_mixed_in(
+    bucket: str, tmp_path: Path
+) -> None:
+    store = LabelStore.create(f"{bucket}/other-files", header())
+    with pytest.raises(RuntimeError), store.writer("s1", 5) as writer:
+        for frame in scene("s1", frames=5).frames():
+            writer.append(frame)
+        raise RuntimeError
+    store.write_scene(scene("s1"))
+    LabelStore.create(tmp_path / "local", header()).write_scene(scene("s1"))
+    assert remote_tree(f"{bucket}/other-files") == tree(tmp_path / "local")
+
+
+def test_the_first_remote_commit_stays(bucket: str) -> None:
+    store = LabelStore.create(f"{bucket}/first", header())
+    with store.writer("s1", 3) as late:  # it began before the other one was done
+        for frame in scene("s1").frames():
+            late.append(frame)
+        store.write_scene(scene("s1"))
+        before = remote_tree(f"{bucket}/first")
+    assert remote_tree(f"{bucket}/first") == before
+
+
+def test_what_is_no_remote_store_is_named(bucket: str) -> None:
+    with pytest.raises(SetupError, match=r"s3://labels/nowhere: there is nothing of that name"):
+        LabelStore.open(f"{bucket}/nowhere")
+    as_place(f"{bucket}/other").write("readme.txt", b"hello")
+    with pytest.raises(SetupError, match=r"it has no zarr\.json"):
+        LabelStore.open(f"{bucket}/other")
+    with pytest.raises(SetupError, match="something else is there"):
+        LabelStore.create(f"{bucket}/other", header())
+    with pytest.raises(SetupError, match="nonsense://x"):
+        LabelStore.open("nonsense://x")
+    with pytest.raises(SetupError, match="s3://absent-bucket/labels"):
+        LabelStore.open("s3://absent-bucket/labels")
+
+
+WRITE_FOREVER = """
+import sys
+sys.path[:0] = [{root!r}, {tests!r}]
+from label_scenes import header, scene
+from datasets.label_store import LabelStore
+store = LabelStore.open_or_create({url!r}, header())
+print("ready", flush=True)
+for i in range(10**6):
+    store.write_scene(scene(f"s{{i:06d}}", frames=6, seed=i))
+"""
+
+
+def test_a_killed_remote_writer_leaves_whole_scenes(bucket: str) -> None:
+    url = f"{bucket}/killed"
+    code = WRITE_FOREVER.format(root=str(ROOT), tests=str(Path(__file__).parent), url=url)
+    for attempt in range(3):
+        writer = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+        assert writer.stdout is not None and writer.stdout.readline() == b"ready\n"
+        deadline = time.monotonic() + 60
+        while len(LabelStore.open(url).scene_ids()) < 2 * (attempt + 1):
+            assert time.monotonic() < deadline and writer.poll() is None
+            time.sleep(0.01)
+        os.kill(writer.pid, 9)
+        writer.wait()
+        writer.stdout.close()
+        store = LabelStore.open(url)
+        for scene_id in store.scene_ids():
+            stored = store.scene(scene_id)
+            stored.verify()
+            assert_equal(stored, scene(scene_id, frames=6, seed=int(scene_id[1:])))

@@ -1,0 +1,198 @@
+"""What is done to whole stores: verify, compare, merge, tidy, export."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from label_scenes import header, scene, tree
+
+from datasets import store_tools
+from datasets.benchmarks import occ3d_nuscenes
+from datasets.benchmarks.catalogue import benchmark
+from datasets.errors import SetupError
+from datasets.frames import Frame, Scene
+from datasets.label_store import LabelStore, MaskBit, SceneLabels
+from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def command(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "scripts/store.py", *map(str, arguments)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+def store_of(path: Path, *labels: SceneLabels) -> LabelStore:
+    store = LabelStore.create(path, header())
+    for one in labels:
+        store.write_scene(one)
+    return store
+
+
+def test_info_counts_what_is_there(tmp_path: Path) -> None:
+    labels = [scene("s1"), scene("s2", frames=2, seed=1)]
+    store = store_of(tmp_path / "a", *labels)
+    store.quarantine("s3", "no picture", "")
+    found = store_tools.info(store)
+    trusted = sum(int((one.mask & MaskBit.TRUSTED > 0).sum()) for one in labels)
+    assert (found.scenes, found.frames, found.trusted) == (2, 5, trusted)
+    assert sum(found.trusted_by_class) == trusted
+    assert found.quarantined == {"s3": "no picture"}
+    files = tree(tmp_path / "a/scenes")
+    assert found.bytes_ == sum(len(data) for name, data in files.items() if name != "zarr.json")
+    shown = command("info", tmp_path / "a")
+    assert shown.returncode == 0
+    assert "2 scenes, 5 frames" in shown.stdout and "set aside: s3: no picture" in shown.stdout
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_verify_names_the_scene_that_was_altered(tmp_path: Path, workers: int) -> None:
+    store_of(tmp_path / "a", *(scene(f"s{i}", seed=i) for i in range(3)))
+    assert store_tools.verify(tmp_path / "a", workers=workers) == {}
+    (shard,) = (p for p in (tmp_path / "a/scenes/s1/mask/c").rglob("*") if p.is_file())
+    data = bytearray(shard.read_bytes())
+    data[50] ^= 4
+    shard.write_bytes(bytes(data))
+    found = store_tools.verify(tmp_path / "a", workers=workers)
+    assert found.keys() == {"s1"} and "mask" in found["s1"]
+    shown = command("verify", tmp_path / "a", "--workers", workers)
+    assert shown.returncode == 1
+    assert "damaged: s1" in shown.stdout and "2 of 3 scenes are whole" in shown.stdout
+
+
+def test_prune_removes_leftovers_and_nothing_else(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "a", scene("s1"))
+    before = tree(tmp_path / "a")
+    for folder in ("scenes/s2/semantics", ".partial/s3-host-1-ab/mask"):
+        (tmp_path / "a" / folder).mkdir(parents=True)
+        (tmp_path / "a" / folder / "zarr.json").write_text("{}")
+    left = ["scenes/s2", ".partial"]
+    assert store_tools.leftovers(store) == left
+    assert "2 leftovers" in command("prune", tmp_path / "a", "--dry-run").stdout
+    assert store_tools.leftovers(store) == left
+    assert store_tools.prune(store) == left
+    assert tree(tmp_path / "a") == before
+
+
+def test_diff_counts_by_class_and_ring(tmp_path: Path) -> None:
+    labels = scene("s1")
+    labels.mask[:] |= np.uint8(MaskBit.LIDAR_OBSERVED)
+    labels.mask[0, 1, 2, 3] &= ~np.uint8(MaskBit.TRUSTED)
+    other = replace(labels, semantics=labels.semantics.copy(), mask=labels.mask.copy())
+    other.semantics[0, 0, 0, 0] = (labels.semantics[0, 0, 0, 0] + 1) % 18
+    other.mask[0, 1, 2, 3] |= np.uint8(MaskBit.TRUSTED)
+    a = store_of(tmp_path / "a", labels, scene("s2"))
+    b = store_of(tmp_path / "b", other, scene("s3"))
+    found = store_tools.diff(a, b)
+    assert (found.only_a, found.only_b, found.frames) == (("s2",), ("s3",), 3)
+    assert found.differ == 1
+    assert found.confusion.sum() == labels.semantics.size
+    assert found.confusion[1:].sum() == 0  # the grid reaches 3 m
+    was = int(labels.semantics[0, 0, 0, 0])
+    n = int((labels.semantics == was).sum())
+    assert found.iou()[was] == pytest.approx((n - 1) / n)
+    assert (found.trusted[0, 1], found.trusted[1, 0]) == (1, 0)
+    shown = command("diff", tmp_path / "a", tmp_path / "b")
+    assert shown.returncode == 1 and "1 of 576 observed voxels" in shown.stdout
+    assert command("diff", tmp_path / "a", tmp_path / "a").returncode == 0
+
+
+def test_parts_of_one_job_are_merged_to_the_bytes_of_one_store(tmp_path: Path) -> None:
+    scenes = [scene(f"s{i}", seed=i) for i in range(4)]
+    store_of(tmp_path / "whole", *scenes)
+    store_of(tmp_path / "a", *scenes[:3])
+    store_of(tmp_path / "b", *scenes[2:])
+    shown = command("merge", tmp_path / "m", tmp_path / "a", tmp_path / "b")
+    assert shown.returncode == 0, shown.stderr
+    assert tree(tmp_path / "m") == tree(tmp_path / "whole")
+
+
+def test_other_jobs_and_other_labels_are_not_merged(tmp_path: Path) -> None:
+    a = store_of(tmp_path / "a", scene("s1"))
+    b = LabelStore.create(tmp_path / "b", header(run_id="run-2"))
+    with pytest.raises(SetupError, match="of another job"):
+        store_tools.merge([a, b], tmp_path / "m")
+    c = store_of(tmp_path / "c", scene("s1", seed=5))
+    with pytest.raises(SetupError, match="other labels of scene s1"):
+        store_tools.merge([a, c], tmp_path / "m")
+    assert not (tmp_path / "m").exists()
+
+
+class OneScene:
+    """A log whose only scene has the frames of the labels."""
+
+    name = "one"
+    licence = "CC0"
+
+    def __init__(self, labels: SceneLabels) -> None:
+        self.labels = labels
+
+    def scene_ids(self, split: str) -> tuple[str, ...]:
+        return (self.labels.scene_id,)
+
+    def scene(self, scene_id: str) -> Scene:
+        frames = tuple(
+            Frame(
+                scene_id=scene_id,
+                token=token,
+                timestamp_us=k,
+                T_global_ego=np.eye(4),
+                cameras=(),
+                lidar=None,
+                past_sweeps=(),
+            )
+            for k, token in enumerate(self.labels.frame_tokens)
+        )
+        return Scene(scene_id=scene_id, frames=frames)
+
+    def read_image(self, view: object) -> None:
+        raise AssertionError
+
+    def read_points(self, sweep: object) -> None:
+        raise AssertionError
+
+    def fingerprint(self, scene_id: str) -> str:
+        return ""
+
+
+def test_export_writes_occ3d_files_whose_masks_hold_trusted_voxels_alone(tmp_path: Path) -> None:
+    grid = occ3d_nuscenes.GRID
+    labels = scene("scene-0001", frames=2, grid=grid)
+    LabelStore.create(tmp_path / "a", header(grid=grid)).write_scene(labels)
+    chosen = benchmark("occ3d_nuscenes")
+    out = tmp_path / "out"
+    assert store_tools.export(tmp_path / "a", chosen, OneScene(labels), out) == {}  # type: ignore[arg-type]
+    for k, token in enumerate(labels.frame_tokens):
+        truth = occ3d_nuscenes.read_labels(out / "gts/scene-0001" / token / "labels.npz")
+        trusted = labels.mask[k] & MaskBit.TRUSTED > 0
+        lidar, camera = (
+            labels.mask[k] & bit > 0 for bit in (MaskBit.LIDAR_OBSERVED, MaskBit.CAMERA_VISIBLE)
+        )
+        np.testing.assert_array_equal(truth.mask_lidar, trusted & lidar)
+        np.testing.assert_array_equal(truth.mask_camera, trusted & camera)
+        seen = lidar | camera
+        np.testing.assert_array_equal(truth.semantics[seen], labels.semantics[k][seen])
+        assert (truth.semantics[~seen] == OCC3D_NUSCENES.free_id).all()
+    with pytest.raises(SetupError, match="benchmark occ3d_waymo has"):
+        store_tools.export(tmp_path / "a", benchmark("occ3d_waymo"), OneScene(labels), out)  # type: ignore[arg-type]
+    flat = store_tools.as_truth(next(labels.frames()), replace(chosen, mask=None))
+    assert flat.mask_camera is None and flat.mask_lidar is None
+    seen = labels.mask[0] & (MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
+    trusted = labels.mask[0] & MaskBit.TRUSTED > 0
+    np.testing.assert_array_equal(flat.semantics == IGNORE_ID, seen & ~trusted)
+
+
+def test_what_forbids_sharing_is_said() -> None:
+    assert "DO NOT SHARE" in store_tools.sharing("Waymo Dataset License Agreement")
+    assert "may be shared" in store_tools.sharing("CC0-1.0 (synthetic)")
+    assert "only as it allows" in store_tools.sharing("CC BY-NC-SA 4.0 (nuScenes terms of use)")
