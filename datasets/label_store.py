@@ -38,6 +38,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.places import GROUP, Place, Where, as_os_error, as_place, read_group, write_group
 from datasets.scene_writer import SceneWriter, sha256_of
+from datasets.shards import ShardedFrames
 from datasets.store_header import FORMAT, FORMAT_VERSIONS, StoreHeader, difference
 from datasets.taxonomy import Taxonomy
 from datasets.voxel_labels import (
@@ -79,7 +80,7 @@ class StoredScene:
         self.attributes = attributes
         self.scene_id = scene_id
         self.frame_tokens: tuple[str, ...] = tuple(attributes["frame_tokens"])
-        self._arrays: dict[str, zarr.Array[Any]] = {}
+        self._arrays: dict[str, zarr.Array[Any] | ShardedFrames] = {}
         self.timestamps_us: NDArray[np.int64] = self._read("timestamp_us", ...)
         self.T_global_grid: NDArray[np.float64] = self._read(pose_array(frame), ...)
 
@@ -129,11 +130,17 @@ class StoredScene:
     def _checksums(self) -> dict[str, str]:
         return cast(dict[str, str], self.attributes["sha256"])
 
+    def _opened(self, name: str) -> zarr.Array[Any] | ShardedFrames:
+        key = f"{SCENES}/{self.scene_id}/{name}"
+        if name in VOXEL_ARRAYS:
+            with contextlib.suppress(NotImplementedError):
+                return ShardedFrames(self.place, key)
+        return zarr.open_array(self.place.zarr(key), mode="r", zarr_format=3)
+
     def _read(self, name: str, selection: Any) -> Any:
         try:
             if name not in self._arrays:
-                at = self.place.zarr(f"{SCENES}/{self.scene_id}/{name}")
-                self._arrays[name] = zarr.open_array(at, mode="r", zarr_format=3)
+                self._arrays[name] = self._opened(name)
             return np.asarray(self._arrays[name][selection])
         except Exception as error:  # zarr and its codecs raise many kinds
             frame = "" if selection is ... else str(selection)

@@ -72,6 +72,12 @@ class Place(Protocol):
     def read(self, key: str) -> bytes:
         """Raises ``FileNotFoundError``, or ``OSError`` where the place cannot be reached."""
 
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """Part of a file. Raises as ``read``, or ``OSError`` where it ends before."""
+
+    def read_tail(self, key: str, length: int) -> bytes:
+        """The end of a file. Raises as ``read_range``."""
+
     def write(self, key: str, data: bytes) -> None:
         """In one step: readers see the old content or the new. Raises ``OSError``."""
 
@@ -141,6 +147,16 @@ class Folder:
     def read(self, key: str) -> bytes:
         return (self.path / key).read_bytes()
 
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        with (self.path / key).open("rb", buffering=0) as file:
+            file.seek(offset)
+            return _whole(file.read(length), length, key)
+
+    def read_tail(self, key: str, length: int) -> bytes:
+        with (self.path / key).open("rb", buffering=0) as file:
+            file.seek(max(0, file.seek(0, 2) - length))
+            return _whole(file.read(length), length, key)
+
     def write(self, key: str, data: bytes) -> None:
         path = self.path / key
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -207,6 +223,16 @@ class Remote:
         with as_os_error():
             return bytes(obstore.get(_bucket(self.url), key).bytes())
 
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        with as_os_error():
+            found = obstore.get_range(_bucket(self.url), key, start=offset, length=length)
+        return _whole(bytes(found), length, key)
+
+    def read_tail(self, key: str, length: int) -> bytes:
+        with as_os_error():
+            found = obstore.get(_bucket(self.url), key, options={"range": {"suffix": length}})
+            return _whole(bytes(found.bytes()), length, key)
+
     def write(self, key: str, data: bytes) -> None:
         with as_os_error():
             obstore.put(_bucket(self.url), key, data)
@@ -271,6 +297,12 @@ def _bucket(url: str) -> Bucket:
         return from_url(url)
     except (BaseError, ValueError, TypeError) as error:
         raise SetupError(f"{url}: {_first_line(error)}") from error
+
+
+def _whole(data: bytes, length: int, key: str) -> bytes:
+    if len(data) != length:
+        raise OSError(f"{key}: cut off, {len(data)} of {length} bytes")
+    return data
 
 
 def _first_line(error: BaseException) -> str:

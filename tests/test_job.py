@@ -21,6 +21,7 @@ import torch
 
 from autolabel import run as entry
 from autolabel.confidence import Calibration
+from autolabel.events import Events
 from autolabel.job import run_job
 from autolabel.labeling import LabelingConfig, store_header
 from autolabel.worker import Job
@@ -244,19 +245,42 @@ def test_scenes_labelled_from_other_files_are_not_taken_for_done(
 
 
 class DeadlySource(NuScenesSource):
-    """Kills its worker when it is asked for some scenes: once, or every time."""
+    """Kills its worker, or hangs, when it is asked for some scenes: once, or every time."""
 
-    def __init__(self, root: Path, once: str, always: str, marker: Path) -> None:
+    def __init__(
+        self, root: Path, marker: Path, *, once: str = "", always: str = "", hangs: str = ""
+    ) -> None:
         super().__init__(root, past_sweeps=9)
-        self.once, self.always, self.marker = once, always, marker
+        self.marker, self.once, self.always, self.hangs = marker, once, always, hangs
 
     def scene(self, scene_id: str) -> Scene:
         if scene_id == self.always:
             os._exit(1)
-        if scene_id == self.once and not self.marker.exists():
+        if scene_id in (self.once, self.hangs) and not self.marker.exists():
             self.marker.touch()
-            os._exit(1)
+            if scene_id == self.once:
+                os._exit(1)
+            time.sleep(3600)
         return super().scene(scene_id)
+
+
+def job_for(
+    city: Path, weights: Path, store: Path, source: Callable[..., NuScenesSource], **more: Any
+) -> Job:
+    teacher, config = load_checkpoint(weights), LabelingConfig(min_confidence=0.1)
+    calibration = Calibration.uncalibrated(18)
+    licence = NuScenesSource(city, past_sweeps=0).licence
+    header = store_header(teacher, calibration, config, source="city", licence=licence)
+    LabelStore.create(store, header)
+    return Job(
+        open_source=source,
+        root=city,
+        weights=weights,
+        store=store,
+        calibration=calibration,
+        config=config,
+        **more,
+    )
 
 
 def test_dead_workers_are_replaced_and_a_scene_that_always_kills_is_set_aside(
@@ -265,25 +289,58 @@ def test_dead_workers_are_replaced_and_a_scene_that_always_kills_is_set_aside(
     source = NuScenesSource(city, past_sweeps=9)
     ids = source.scene_ids("all")
     once, always = ids[0], ids[2]
-    teacher, config = load_checkpoint(weights), LabelingConfig(min_confidence=0.1)
-    calibration = Calibration.uncalibrated(18)
-    header = store_header(teacher, calibration, config, source="city", licence=source.licence)
-    store = LabelStore.create(tmp_path / "labels.zarr", header)
-    job = Job(
-        open_source=functools.partial(DeadlySource, city, once, always, tmp_path / "died"),
-        root=city,
-        weights=weights,
-        store=tmp_path / "labels.zarr",
-        calibration=calibration,
-        config=config,
-    )
+    deadly = functools.partial(DeadlySource, city, tmp_path / "died", once=once, always=always)
+    job = job_for(city, weights, tmp_path / "labels.zarr", deadly)
     summary = run_job(job, ids, source=source, workers=1)
     assert (summary.scenes, summary.retries) == (SCENES - 1, 3)
     assert summary.failures == {always: "worker died"}
+    store = LabelStore.open(job.store)
     assert store.quarantined()[always]["reason"] == "worker died"
     for scene_id in store.scene_ids():
         want = LabelStore.open(undisturbed).scene(scene_id).frame(1)
         np.testing.assert_array_equal(store.scene(scene_id).frame(1).mask, want.mask)
+
+
+def test_a_worker_that_hangs_is_killed_and_its_scene_tried_again(
+    city: Path, weights: Path, cluster: str, tmp_path: Path
+) -> None:
+    source = NuScenesSource(city, past_sweeps=9)
+    ids = source.scene_ids("all")
+    hangs = functools.partial(DeadlySource, city, tmp_path / "hung", hangs=ids[0])
+    job = job_for(city, weights, tmp_path / "labels.zarr", hangs, stall_s=15.0)
+    events = Events(tmp_path / "events.jsonl")
+    summary = run_job(job, ids[:2], source=source, workers=1, events=events)
+    events.close()
+    assert (summary.scenes, summary.retries, summary.failures) == (2, 1, {})
+    lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
+    gone = next(line for line in lines if line["event"] == "worker gone")
+    assert gone["scene"] == ids[0] and "no frame finished within 15 s" in gone["reason"]
+    assert [line["event"] for line in lines].count("scene done") == 2
+
+
+def test_a_dry_run_says_what_the_job_would_cost_and_leaves_nothing(
+    city: Path, weights: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    store = tmp_path / "labels.zarr"
+    assert entry.main([*command(city, weights, store)[2:], "--dry-run", "--workers", "3"]) == 0
+    out = capsys.readouterr().out
+    assert f"{SCENES} scenes, {2 * SCENES} frames to label" in out
+    assert "hours with 3 workers" in out and "kB a frame" in out
+    assert not list(tmp_path.iterdir())
+    assert entry.main([*command(city, weights, undisturbed)[2:], "--dry-run"]) == 0
+    assert "0 scenes, 0 frames to label" in capsys.readouterr().out
+
+
+def test_what_happened_is_written_beside_the_store(undisturbed: Path) -> None:
+    lines = undisturbed.with_name("labels.zarr.events.jsonl").read_text().splitlines()
+    events = [json.loads(line) for line in lines]
+    assert [e["event"] for e in events if e["event"].startswith("job")] == [
+        "job started",
+        "job ended",
+    ]
+    done = [e for e in events if e["event"] == "scene done"]
+    assert {e["scene"] for e in done} == set(LabelStore.open(undisturbed).scene_ids())
+    assert all(e["frames"] == 2 and e["seconds"] > 0 and e["worker"] for e in done)
 
 
 Edit = Callable[[Path], None]

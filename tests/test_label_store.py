@@ -6,6 +6,7 @@ import json
 import multiprocessing
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,16 +18,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from label_scenes import GRID, assert_equal, header, scene, tree
 from torch.utils.data import DataLoader, Dataset
+from zarr.storage import LocalStore
 
 from datasets import scene_writer
 from datasets.atomic_groups import new_partial
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels, StoredScene
+from datasets.places import Folder
+from datasets.shards import ShardedFrames
 from datasets.taxonomy import OCC3D_NUSCENES
 
 
@@ -106,6 +111,50 @@ def test_long_scenes_are_written_in_shards_of_bounded_size(
     for array, shards in (("semantics", ["0", "1", "2"]), ("flow", ["0", "1", "2", "3", "4"])):
         folder = tmp_path / f"a/scenes/scene-0001/{array}/c"
         assert sorted(p.name for p in folder.iterdir()) == shards
+
+
+def test_frames_are_read_as_zarr_reads_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scene_writer, "SHARD_BYTES", 2 * GRID.n_voxels)
+    labels = scene(frames=5, flow=True)
+    labels.mask[0] = 0  # chunks that are not written
+    labels.semantics[2:4] = 0  # a shard that is not written
+    assert labels.flow is not None
+    labels.flow[4] = 0
+    LabelStore.create(tmp_path / "a", header(flow=True)).write_scene(labels)
+    folder = tmp_path / "a/scenes/scene-0001"
+    assert not (folder / "semantics/c/1").exists()
+    for name in ("semantics", "confidence", "mask", "flow"):
+        frames = ShardedFrames(Folder(folder), name)
+        array = zarr.open_array(LocalStore(folder / name), mode="r")
+        for k in range(5):
+            np.testing.assert_array_equal(frames[k], array[k])
+            assert frames[k].dtype == array.dtype
+
+
+@pytest.mark.parametrize("cut", [1, 30, 200])
+def test_a_shard_that_is_cut_off_is_noticed(tmp_path: Path, cut: int) -> None:
+    store = LabelStore.create(tmp_path / "a", header())
+    store.write_scene(scene())
+    (shard,) = (tmp_path / "a/scenes/scene-0001/mask/c").rglob("0/0/0/0")
+    shard.write_bytes(shard.read_bytes()[:-cut])
+    with pytest.raises(SceneError, match="mask"):
+        store.scene("scene-0001").verify()
+
+
+def test_arrays_of_another_layout_are_read_by_zarr(tmp_path: Path) -> None:
+    labels = scene()
+    store = LabelStore.create(tmp_path / "a", header())
+    store.write_scene(labels)
+    folder = tmp_path / "a/scenes/scene-0001/mask"
+    shutil.rmtree(folder)
+    zarr.create_array(
+        store=LocalStore(folder), data=labels.mask, chunks=(2, *GRID.shape), zarr_format=3
+    )
+    with pytest.raises(NotImplementedError):
+        ShardedFrames(Folder(folder.parent), "mask")
+    assert_equal(store.scene("scene-0001"), labels)
 
 
 def test_a_scene_of_too_few_or_repeated_frames_is_not_committed(tmp_path: Path) -> None:

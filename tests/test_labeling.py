@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from autolabel.calibrate import calibrate
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
-from autolabel.labeling import LabelingConfig, label_scene, store_header
+from autolabel.labeling import LabelingConfig, label_frames, label_scene, store_header
 from autolabel.observing import visible_to_cameras
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth
@@ -432,6 +432,53 @@ def test_calibration_keeps_free_space_apart_wherever_its_id_stands(tmp_path: Pat
     # never predicted, so they lean on what is occupied: the road, which was never right
     assert confidence[OPENOCCUPANCY.id_of("car")] < 0.05
     assert confidence[OPENOCCUPANCY.id_of("vegetation")] < 0.05
+
+
+def test_batches_and_readers_change_no_label() -> None:
+    log, model = Ground(frames=5), teacher()
+    alone = label(log, model)
+    together = label(log, model, batch=2)
+    for name, array in alone.arrays().items():
+        np.testing.assert_array_equal(together.arrays()[name], array)
+    made_by, calibration = Teacher(model.module, model.preset), Calibration.uncalibrated(18)
+    frames = list(
+        label_frames(log.scene("s1"), log, made_by, calibration, LabelingConfig(), readers=3)
+    )
+    assert [frame.token for frame in frames] == list(alone.frame_tokens)
+    for frame, mask in zip(frames, alone.mask, strict=True):
+        np.testing.assert_array_equal(frame.mask, mask)
+
+
+def test_no_more_frames_are_read_than_are_soon_needed() -> None:
+    class Counting(Ground):
+        read = 0
+
+        def read_image(self, view: CameraView) -> NDArray[np.uint8]:
+            self.read += 1
+            return super().read_image(view)
+
+    log, model = Counting(frames=30), teacher()
+    made_by, calibration = Teacher(model.module, model.preset), Calibration.uncalibrated(18)
+    labels = label_frames(log.scene("s1"), log, made_by, calibration, LabelingConfig())
+    for k in range(5):
+        next(labels)
+        assert log.read <= k + 9
+    labels.close()
+    assert log.read < 20
+
+
+def test_a_bad_frame_ends_a_scene_after_the_good_ones_before_it() -> None:
+    class Broken(Ground):
+        def read_image(self, view: CameraView) -> NDArray[np.uint8]:
+            if view.timestamp_us == 2 * 500_000:
+                raise SceneError(where="front.jpg", rule="cannot be decoded")
+            return super().read_image(view)
+
+    log, model = Broken(frames=6), teacher()
+    made_by, calibration = Teacher(model.module, model.preset), Calibration.uncalibrated(18)
+    labels = label_frames(log.scene("s1"), log, made_by, calibration, LabelingConfig())
+    with pytest.raises(SceneError, match="cannot be decoded"):
+        list(labels)
 
 
 IN_LIDAR = VoxelGrid(min_m=(-10.0, -10.0, -2.6), size_m=GRID.size_m, shape=GRID.shape)
