@@ -32,6 +32,8 @@ LEAVE_S = 30.0
 """How long workers may take to leave their scenes when the job is stopped."""
 LOST_NODES = 20
 """A scene whose nodes are gone so often is blamed after all."""
+GROW_TIMEOUT_S = 1800.0
+"""How long a cluster without room for one worker is given to grow."""
 BAD_STARTS = 3
 """So many workers in a row that die before they are ready end the job."""
 
@@ -130,7 +132,8 @@ def run_job(
 
     Args:
         source: the driver's own view of the log, asked for scene lengths and fingerprints only.
-        workers: None: as many as the cluster has room for, and more when it grows.
+        workers: None: as many as the cluster has room for, and more when it grows. A number is
+            asked of the cluster, which may have to grow for it.
 
     Raises:
         SetupError: no worker can open the log, the weights or the store, or none can start, or
@@ -193,7 +196,7 @@ class _Run:
         """Until every scene is done or set aside."""
         frames = sum(self.lengths.values())
         self.events("job started", scenes=len(self.lengths), frames=frames)
-        if self.queue and room(self.job) < 1:
+        if self.queue and self.workers is None and room(self.job) < 1:
             resources = ray.cluster_resources()
             raise SetupError(
                 f"the Ray cluster has {resources.get('CPU', 0):.0f} CPUs and "
@@ -251,9 +254,10 @@ class _Run:
     def _check_hands(self, now: float) -> None:
         if not any(hand.ready for hand in self.hands) and not self.scenes:
             began = min((hand.moved for hand in self.hands), default=now)
-            if now - began > START_TIMEOUT_S:
+            patience = START_TIMEOUT_S if room(self.job) >= 1 else GROW_TIMEOUT_S
+            if now - began > patience:
                 raise SetupError(
-                    f"no worker could start within {START_TIMEOUT_S:.0f} s: the cluster has "
+                    f"no worker could start within {patience:.0f} s: the cluster has "
                     f"{ray.available_resources().get('CPU', 0):.0f} free CPUs"
                 )
         for hand in list(self.hands):

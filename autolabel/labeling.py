@@ -7,12 +7,14 @@ Legend: T frames, P LiDAR returns, X Y Z voxels, K classes.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import itertools
 import json
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
+from importlib import metadata
 from typing import Any
 
 import numpy as np
@@ -195,7 +197,8 @@ def store_header(
     licence: str,
     device: str = "cpu",
 ) -> StoreHeader:
-    """Header of a store for such labels. Its run id is the hash of all that determines them."""
+    """Header of a store for such labels. Its run id is the hash of all that determines them; beside
+    it stand the versions of the ``software``."""
     preset = teacher.preset
     provenance = {
         "source": source,
@@ -216,7 +219,18 @@ def store_header(
         flow=preset.network.head.flow,
     )
     text = json.dumps(header.to_json(), sort_keys=True)
-    return replace(header, run_id=hashlib.sha256(text.encode()).hexdigest())
+    run_id = hashlib.sha256(text.encode()).hexdigest()
+    return replace(header, run_id=run_id, provenance=provenance | {"software": software()})
+
+
+def software() -> dict[str, str]:
+    """Versions of this package and of those that labels are made with; not part of the run id, so
+    that an update does not keep a job from being continued."""
+    found = {}
+    for name in ("effocc-autolabel", "torch", "numpy", "spconv-cu126", "zarr", "numcodecs"):
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -85,7 +85,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="label store to write: a folder, or s3://BUCKET/PREFIX",
     )
     add("--dry-run", action="store_true", help="print scenes, frames, bytes and hours, and end")
-    add("--workers", type=int, help="actors (as many as the cluster has room for)")
+    add("--workers", type=int, help="actors (as many as there is room for, also later)")
     add(
         "--gpus-per-worker",
         type=float,

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import yaml
 from ray.autoscaler._private.util import prepare_config, validate_config
 
-CLUSTER = Path(__file__).resolve().parents[1] / "scripts" / "cluster.yaml"
+SCRIPTS = Path(__file__).resolve().parents[1] / "scripts"
+CLUSTER = SCRIPTS / "cluster.yaml"
 
 
-def test_ray_accepts_the_example_cluster() -> None:
-    validate_config(prepare_config(yaml.safe_load(CLUSTER.read_text())))
+@pytest.mark.parametrize("name", ["cluster.yaml", "cluster-aws.yaml"])
+def test_ray_accepts_the_example_clusters(name: str) -> None:
+    validate_config(prepare_config(yaml.safe_load((SCRIPTS / name).read_text())))
 
 
 def test_starting_the_cluster_ends_nobody_elses_ray() -> None:

@@ -13,6 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from faulty_places import Fault, FaultyPlace, Writes
 from label_scenes import assert_equal, header, scene, tree
 
 from datasets import places
@@ -133,9 +134,28 @@ def test_what_is_no_remote_store_is_named(bucket: str) -> None:
         LabelStore.open("s3://absent-bucket/labels")
 
 
+@pytest.mark.parametrize("fault", ["fails", "is short"])
+def test_a_remote_writer_that_fails_anywhere_leaves_nothing_that_is_seen(
+    bucket: str, tmp_path: Path, fault: Fault
+) -> None:
+    LabelStore.create(tmp_path / "whole", header()).write_scene(scene("s1"))
+    counted = FaultyPlace(as_place(f"{bucket}/counted-{fault}"))
+    LabelStore.create(counted, header()).write_scene(scene("s1"))
+    assert counted.writes.count > 8
+    for at in range(counted.writes.count):
+        url = f"{bucket}/{fault}-{at}"
+        store = LabelStore.create(FaultyPlace(as_place(url), Writes(at, fault)), header())
+        with pytest.raises(OSError, match=r"space|output"):
+            store.write_scene(scene("s1"))
+        assert LabelStore.open(url).scene_ids() == ()
+        LabelStore.open(url).write_scene(scene("s1"))
+        assert remote_tree(url) == tree(tmp_path / "whole")
+
+
 WRITE_FOREVER = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
+from faulty_places import Fault, FaultyPlace, Writes
 from label_scenes import header, scene
 from datasets.label_store import LabelStore
 store = LabelStore.open_or_create({url!r}, header())

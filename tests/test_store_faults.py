@@ -45,8 +45,8 @@ def test_a_writer_that_fails_anywhere_leaves_nothing(tmp_path: Path, fault: Faul
         assert tree(path) == whole
 
 
-DIE = """
-import sys
+END = """
+import os, signal, sys, time
 from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
 from faulty_places import FaultyPlace, Writes
@@ -54,20 +54,27 @@ from label_scenes import header, scene
 from datasets.label_store import LabelStore
 from datasets.places import Folder
 for at in range({n}):
-    import os
     pid = os.fork()
     if pid == 0:
-        place = FaultyPlace(Folder(Path({path!r}) / str(at)), Writes(at, "dies"))
+        place = FaultyPlace(Folder(Path({path!r}) / str(at)), Writes(at, {fault!r}))
         LabelStore.create(place, header(flow=True)).write_scene(scene("s1", **{labels!r}))
         os._exit(0)
-    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+    if {fault!r} == "hangs":
+        time.sleep(0.7)
+        os.kill(pid, signal.SIGKILL)
+    print(abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])), flush=True)
 """
 
 
-def test_a_writer_that_dies_anywhere_leaves_nothing_that_is_seen(tmp_path: Path) -> None:
+@pytest.mark.parametrize("fault", ["dies", "hangs"])
+def test_a_writer_that_dies_or_hangs_anywhere_leaves_nothing_that_is_seen(
+    tmp_path: Path, fault: Fault
+) -> None:
     whole, n = written(tmp_path / "whole"), positions(tmp_path / "counted")
     tests = str(Path(__file__).parent)
-    code = DIE.format(root=str(ROOT), tests=tests, n=n, path=str(tmp_path), labels=LABELS)
+    code = END.format(
+        root=str(ROOT), tests=tests, n=n, path=str(tmp_path), labels=LABELS, fault=fault
+    )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=300)
     assert done.stdout.split() == ["9"] * n, done.stderr
     for at in range(n):
