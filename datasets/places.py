@@ -22,8 +22,9 @@ import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
 from obstore.store import ObjectStore as Bucket
 from obstore.store import from_url
-from zarr.abc.store import Store
-from zarr.storage import LocalStore, ObjectStore
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, ObjectStore, WrapperStore
 
 from datasets.atomic_groups import (
     commit_folder,
@@ -280,7 +281,7 @@ class _RemoteDraft:
     key: str
 
     def zarr(self, name: str) -> Store:
-        return ObjectStore(_bucket(f"{self.at.url}/{self.key}/{name}"))
+        return _Unread(ObjectStore(_bucket(f"{self.at.url}/{self.key}/{name}")))
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         marker, document = f"{self.key}/{GROUP}", group_document(attributes)
@@ -289,6 +290,21 @@ class _RemoteDraft:
 
     def discard(self) -> None:
         """Nothing: another writer of the scene may be writing the same keys."""
+
+
+class _Unread(WrapperStore[ObjectStore]):  # type: ignore[type-arg]
+    """Chunks are written and never read: zarr would merge a shard with what a killed writer left
+    under its key."""
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        if key.startswith("c/"):
+            return None
+        return await super().get(key, prototype, byte_range)
 
 
 @functools.lru_cache(maxsize=256)

@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from s3_server import remote_tree, s3_bucket
 
 from autolabel import run as entry
 from autolabel.confidence import Calibration
@@ -25,6 +26,7 @@ from autolabel.events import Events
 from autolabel.job import run_job
 from autolabel.labeling import LabelingConfig, store_header
 from autolabel.worker import Job
+from datasets.errors import SetupError
 from datasets.frames import Scene
 from datasets.label_store import LabelStore
 from datasets.sources.nuscenes import NuScenesSource
@@ -63,7 +65,13 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def cluster() -> Iterator[str]:
+def bucket() -> Iterator[str]:
+    with s3_bucket() as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def cluster(bucket: str) -> Iterator[str]:
     """One Ray for all tests of this file that join one; this process is connected to it."""
     environment = {"env_vars": {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}}
     context = ray.init(
@@ -168,6 +176,33 @@ def test_killed_and_stopped_job_continues_to_the_bytes_of_an_undisturbed_run(
     assert tree(store) == tree(undisturbed)
     for scene_id, inode in inodes.items():  # nothing was labelled twice
         assert (store / "scenes" / scene_id / "zarr.json").stat().st_ino == inode
+
+
+def test_killed_job_in_an_object_store_continues_to_the_files_of_a_local_one(
+    city: Path, weights: Path, undisturbed: Path, cluster: str, bucket: str
+) -> None:
+    url = f"{bucket}/labels.zarr"
+    arguments = command(city, weights, Path("unused"))
+    arguments[arguments.index("unused")] = url
+    process = start(arguments, address=cluster)
+    deadline = time.monotonic() + TIMEOUT_S
+    while not (done := remote_scenes(url)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.kill()
+    process.communicate()
+    assert len(done) < SCENES, "the kill came too late to show anything"
+    code, out, err = finish(start(arguments, address=cluster))
+    assert code == 0, err
+    assert f"store: {url}" in out
+    assert remote_tree(url) == tree(undisturbed)
+
+
+def remote_scenes(url: str) -> tuple[str, ...]:
+    try:
+        return LabelStore.open(url).scene_ids()
+    except SetupError:
+        return ()
 
 
 def damage(root: Path) -> dict[str, str]:

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 import sys
 import time
-import urllib.request
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
 from faulty_places import Fault, FaultyPlace, Writes
 from label_scenes import assert_equal, header, scene, tree
+from s3_server import remote_tree, s3_bucket
 
-from datasets import places
 from datasets.errors import SetupError
 from datasets.label_store import LabelStore
 from datasets.places import Remote, as_place
@@ -26,44 +23,8 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def bucket() -> Iterator[str]:
-    """URL of an empty bucket."""
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port = one.getsockname()[1]
-    endpoint = f"http://127.0.0.1:{port}"
-    server = subprocess.Popen(
-        [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)],
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    variables = {
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_REGION": "us-east-1",
-        "AWS_ENDPOINT": endpoint,
-        "AWS_ALLOW_HTTP": "true",
-    }
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in variables.items():
-            patch.setenv(name, value)
-        deadline = time.monotonic() + 60
-        while True:
-            with suppress(OSError):
-                request = urllib.request.Request(f"{endpoint}/labels", method="PUT")
-                urllib.request.urlopen(request, timeout=5)
-                break
-            assert time.monotonic() < deadline and server.poll() is None
-            time.sleep(0.1)
-        places._bucket.cache_clear()
-        yield "s3://labels"
-        places._bucket.cache_clear()
-    server.kill()
-    server.wait()
-
-
-def remote_tree(url: str) -> dict[str, bytes]:
-    at = as_place(url)
-    return {key: at.read(key) for key, _ in at.files("")}
+    with s3_bucket() as url:
+        yield url
 
 
 def test_a_remote_store_has_the_files_of_a_local_one(bucket: str, tmp_path: Path) -> None:
