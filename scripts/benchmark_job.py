@@ -156,11 +156,11 @@ class Repeated:
 
     def scene(self, scene_id: str) -> Scene:
         frames = self.source.scene(scene_id).frames
-        many = (
-            replace(frames[k % len(frames)], token=f"{k}-{frames[k % len(frames)].token}")
-            for k in range(self.n_frames)
+        round_us = frames[-1].timestamp_us - frames[0].timestamp_us + 500_000
+        turns = (divmod(k, len(frames)) for k in range(self.n_frames))
+        return Scene(
+            scene_id=scene_id, frames=tuple(_later(frames[k], n, n * round_us) for n, k in turns)
         )
-        return Scene(scene_id=scene_id, frames=tuple(many))
 
     def read_image(self, view: CameraView) -> NDArray[np.uint8]:
         return self.source.read_image(view)
@@ -170,6 +170,22 @@ class Repeated:
 
     def fingerprint(self, scene_id: str) -> str:
         return f"{self.n_frames} of {self.source.fingerprint(scene_id)}"
+
+
+def _later(frame: Frame, turn: int, by_us: int) -> Frame:
+    """The same frame with everything in it taken later."""
+
+    def sweep(one: LidarSweep) -> LidarSweep:
+        return replace(one, timestamp_us=one.timestamp_us + by_us)
+
+    return replace(
+        frame,
+        token=f"{turn}-{frame.token}",
+        timestamp_us=frame.timestamp_us + by_us,
+        cameras=tuple(replace(c, timestamp_us=c.timestamp_us + by_us) for c in frame.cameras),
+        lidar=None if frame.lidar is None else sweep(frame.lidar),
+        past_sweeps=tuple(map(sweep, frame.past_sweeps)),
+    )
 
 
 def memory(args: argparse.Namespace) -> dict[str, Any]:
