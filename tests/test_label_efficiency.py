@@ -240,7 +240,8 @@ def test_a_part_is_made_again_only_where_what_it_depends_on_changes(city: Path) 
     from_teacher_alone = {"teacher-fusion-50", "store-50", "features-50"} | from_teacher
     assert changed(teaching=longer) == {"teacher-lidar-50"} | from_teacher_alone
     assert changed(fusing=longer) == from_teacher_alone
-    assert changed(airborne=AirborneReturns(chance=0.2)) == {"teacher-lidar-50"} | from_teacher_alone
+    rain = AirborneReturns(chance=0.2)
+    assert changed(airborne=rain) == {"teacher-lidar-50"} | from_teacher_alone
     assert changed(schooling=replace(smoke().schooling, rarity=0.1)) == students | from_teacher
     assert changed(min_confidence=0.9) == {"store-50"} | from_store
     assert changed(human_share=0.5) == from_teacher
