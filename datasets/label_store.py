@@ -12,11 +12,12 @@ Layout::
         attributes: frame tokens, counts, hash of inputs, sha256 of every array's values
       quarantine/<scene id>/   attributes: why the scene has no labels
 
-Voxel arrays have one chunk per frame and one shard per scene, so that a frame is one small read
-and a scene is a handful of files. A shard is written whole, in one go, by one process: two
-writers inside a shard lose data. A scene is built in ``.partial/`` and renamed into place, which
-makes the commit atomic on a local disk. Equal labels give equal bytes: nothing of the machine,
-the time or the place goes into a store. No consolidated metadata, no lock.
+Voxel arrays have one chunk per frame and a shard per 32 MiB (``scene_writer``), so that a frame is
+one small read and a scene is a handful of files. A shard is written whole, in one go, by one
+process: two writers inside a shard lose data. How a scene becomes visible in one step, in a folder
+and in an object store, is told in ``places``. Equal labels give equal bytes: but for the versions
+of the software in the header, nothing of the machine, the time or the place goes into a store. No
+consolidated metadata, no lock.
 
 ``confidence`` holds indices into the header's table of levels, and is 0 where the mask says that
 neither LiDAR nor a camera observed the voxel: nothing may use a label there.

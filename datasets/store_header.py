@@ -34,7 +34,7 @@ class StoreHeader:
         levels: P(label is right) of each confidence level, ascending, 0..1.
         licence: licence of the source data.
         provenance: JSON values: whatever determined the labels (weights hash, resolved
-            configuration, code version, calibration, source), nothing of the machine.
+            configuration, calibration, source), and the versions of the software.
         run_id: hash of all that determines the labels; a store takes scenes of one run only.
         frame: that the grid lies in.
         flow: whether every scene has flow.
