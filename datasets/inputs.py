@@ -320,7 +320,7 @@ def depth_maps(
     Returns:
         (N, H, W) float32 metres along the optical axis, 0 where there is no return.
     """
-    maps = np.zeros((len(T_ego_camera), spec.height, spec.width), np.float32)
+    maps = np.full((len(T_ego_camera), spec.height, spec.width), np.inf, np.float32)
     for out, T_camera, K_stored, post in zip(
         maps, T_ego_camera, intrinsics, post_image, strict=True
     ):
@@ -332,10 +332,8 @@ def depth_maps(
         uv = near @ K[:2].T / near[:, 2:]
         col, row = np.rint(uv).astype(np.int64).T
         inside = (col >= 0) & (col < spec.width) & (row >= 0) & (row < spec.height)
-        d = near[inside, 2]
-        flat = row[inside] * spec.width + col[inside]
-        farthest_first = np.argsort(-d, kind="stable")
-        out.ravel()[flat[farthest_first]] = d[farthest_first]
+        np.minimum.at(out.ravel(), row[inside] * spec.width + col[inside], near[inside, 2])
+    maps[np.isinf(maps)] = 0.0
     return maps
 
 

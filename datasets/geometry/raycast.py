@@ -414,14 +414,64 @@ def _faces_to(cell: int, o: float) -> float:
 
 
 @numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _lets_in(occupied: Any, x: int, y: int, z: int, eye: tuple[int, int, int]) -> bool:
+    """Whether a line from voxel ``eye`` can have come through (x, y, z), its last but one."""
+    nx, ny, nz = occupied.shape
+    if x < 0 or x >= nx or y < 0 or y >= ny or z < 0 or z >= nz:
+        return True
+    return not occupied[x, y, z] or (x == eye[0] and y == eye[1] and z == eye[2])
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _is_walled(occupied: Any, x: int, y: int, z: int, eye: tuple[int, int, int]) -> bool:
+    """Whether no line from voxel ``eye`` can reach (x, y, z): all that lie before it are occupied.
+
+    Spares the walk to most voxels, which lie inside of things.
+    """
+    dx, dy, dz = np.sign(eye[0] - x), np.sign(eye[1] - y), np.sign(eye[2] - z)
+    return not (
+        (dx == 0 and dy == 0 and dz == 0)
+        or (dx != 0 and _lets_in(occupied, x + dx, y, z, eye))
+        or (dy != 0 and _lets_in(occupied, x, y + dy, z, eye))
+        or (dz != 0 and _lets_in(occupied, x, y, z + dz, eye))
+    )
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _picture_sides(P: Any, width: int, height: int) -> Any:
+    """Five planes (5, 4): below 0 at the centre of a voxel of which no point is in the picture."""
+    sides = np.empty((5, 4))
+    sides[0], sides[1], sides[2] = P[2], P[0], P[1]
+    sides[3], sides[4] = width * P[2] - P[0], height * P[2] - P[1]
+    for s in range(5):
+        reach = np.abs(sides[s, :3]).sum() * 0.5
+        sides[s, 3] += reach + 1e-6 * (1.0 + reach)  # the rounding of either way
+    return sides
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _is_beside(sides: Any, x: float, y: float, z: float) -> bool:
+    for s in range(5):
+        if sides[s, 0] * x + sides[s, 1] * y + sides[s, 2] * z + sides[s, 3] < 0.0:
+            return True
+    return False
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
 def _reach(occupied: Any, origin: Any, P: Any, width: int, height: int, visible: Any) -> None:
     """Mark each occupied voxel that one camera reaches. ``P`` (3, 4): cells to pixels."""
     nx, ny, nz = occupied.shape
     ox, oy, oz = origin[0], origin[1], origin[2]
+    eye = int(np.floor(ox)), int(np.floor(oy)), int(np.floor(oz))
+    sides = _picture_sides(P, width, height)
     for i in range(nx):
         for j in range(ny):
             for k in range(nz):
                 if not occupied[i, j, k] or visible[i, j, k]:
+                    continue
+                if _is_beside(sides, i + 0.5, j + 0.5, k + 0.5):
+                    continue
+                if _is_walled(occupied, i, j, k, eye):
                     continue
                 for point in range(4):  # the centre, then the faces that look to the camera
                     x, y, z = i + 0.5, j + 0.5, k + 0.5
