@@ -16,7 +16,7 @@ from tqdm import tqdm
 from autolabel.confidence import Calibration
 from autolabel.labeling import LabelingConfig, label_frames
 from datasets.errors import SceneError, SetupError
-from datasets.frames import Scene, SceneSource
+from datasets.frames import SceneSource
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import Folder
 from models.checkpoint import LoadedModel
@@ -74,24 +74,31 @@ def estimate(
     Raises:
         SetupError: no scene can be labelled.
     """
-    scenes: list[Scene] = []
+    lengths: dict[str, int] = {}
     bad: dict[str, str] = {}
-    for scene_id in tqdm(scene_ids, desc="open", unit="scene", leave=False):
+    for scene_id in tqdm(scene_ids, desc="count", unit="scene", leave=False):
         try:
-            scenes.append(source.scene(scene_id))
+            lengths[scene_id] = source.n_frames(scene_id)
         except SceneError as error:
             bad[scene_id] = str(error)
-    frames = sum(len(scene.frames) for scene in scenes)
+    longest = None
+    while lengths and longest is None:
+        scene_id = max(lengths, key=lengths.__getitem__)
+        try:
+            longest = source.scene(scene_id)
+        except SceneError as error:
+            bad[scene_id] = str(error)
+            del lengths[scene_id]
+    frames = sum(lengths.values())
     device = next(model.module.parameters()).device.type
     if workers is None:
         workers = 1 if device == "cuda" else max(1, len(os.sched_getaffinity(0)) // config.threads)
-    if not scenes:
+    if longest is None:
         return Estimate(
             scenes=0, frames=0, bad=bad, seconds=0.0, bytes_=0.0, timed=0, workers=workers
         )
     torch.set_num_threads(config.threads)
     teacher = Teacher(model.module, model.preset, fast=config.fast, flips=config.flips)
-    longest = max(scenes, key=lambda scene: len(scene.frames))
     first = replace(longest, frames=longest.frames[: TIMED + 1])
     stamps: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -109,7 +116,7 @@ def estimate(
         size = sum(n for _, n in Folder(Path(folder)).files(f"trial.zarr/scenes/{first.scene_id}"))
     steps = [b - a for a, b in itertools.pairwise(stamps)] or [0.0]
     return Estimate(
-        scenes=len(scenes),
+        scenes=len(lengths),
         frames=frames,
         bad=bad,
         seconds=sum(steps) / len(steps),

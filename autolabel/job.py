@@ -9,10 +9,12 @@ cluster grows.
 
 from __future__ import annotations
 
+import functools
 import heapq
 import os
 import time
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -34,6 +36,8 @@ LOST_NODES = 20
 """A scene whose nodes are gone so often is blamed after all."""
 GROW_TIMEOUT_S = 1800.0
 """How long a cluster without room for one worker is given to grow."""
+COUNTERS = 16
+"""Threads that count the frames of scenes."""
 BAD_STARTS = 3
 """So many workers in a row that die before they are ready end the job."""
 
@@ -177,7 +181,9 @@ class _Run:
         self.job, self.store, self.workers = job, store, workers
         self.on_progress: Callable[[Progress], None] = lambda _: None
         self.events, self.metrics = Events(None), Metrics()
-        self.lengths = {s: _length(source, s) for s in todo}
+        with ThreadPoolExecutor(COUNTERS) as counting:  # logs in object stores are slow to answer
+            counts = counting.map(functools.partial(_length, source), todo)
+            self.lengths = dict(zip(todo, counts, strict=True))
         self.queue: list[tuple[int, str]] = []  # heap: longest first, then by id
         self.hands: list[_Hand] = []
         self.tries: dict[str, int] = {}
@@ -334,6 +340,7 @@ class _Run:
         what = {"scene": scene_id, "worker": outcome.where}
         if outcome.kind == "done" or scene_id in self.store:  # one may die right after its commit
             self.scenes += 1
+            self.lengths[scene_id] = outcome.frames or self.lengths[scene_id]
             self.frames += self.lengths[scene_id]
             self.worker_s += outcome.seconds
             self.metrics.frames.inc(self.lengths[scene_id])
@@ -416,6 +423,6 @@ def _node_gone(node: str, why: str) -> bool:
 
 def _length(source: SceneSource, scene_id: str) -> int:
     try:
-        return len(source.scene(scene_id).frames)
+        return source.n_frames(scene_id)
     except SceneError:
         return 0  # its worker will say what is wrong

@@ -52,6 +52,7 @@ from datasets.errors import SetupError
 from datasets.frames import elongation_source
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import Where, parse_where
+from datasets.remote_paths import absolute
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
 from models.checkpoint import CALIBRATION_KEY, LoadedModel, load_checkpoint
@@ -72,7 +73,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("--split", required=True, help="split of the log, or scene ids separated by commas")
     add("--source", choices=SOURCES, default="city", help="kind of log (city: the built-in one)")
-    add("--root", type=Path, help="folder of the log (city: runs/city, made on first use)")
+    add(
+        "--root",
+        type=Path,
+        help="folder of the log, or s3://BUCKET/PREFIX (city: runs/city, made on first use)",
+    )
     add(
         "--labelled", help="share in %% or file of scenes that count as labelled (20, as published)"
     )
@@ -174,7 +179,7 @@ def run(args: argparse.Namespace) -> int:
             "working folder; name an absolute path to keep it",
             file=sys.stderr,
         )
-    root, past_sweeps = args.root.resolve(), config.input_spec(teacher.preset.inputs).past_sweeps
+    root, past_sweeps = absolute(args.root), config.input_spec(teacher.preset.inputs).past_sweeps
     labelled = parse_labelled(args.labelled) if args.labelled else None
     opener = functools.partial(
         open_source, args.source, root, past_sweeps=past_sweeps, labelled=labelled

@@ -17,6 +17,7 @@ from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
+from datasets.remote_paths import absolute
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
 from datasets.training_sets import FrameSet, GroundTruth
@@ -82,7 +83,7 @@ def parse_training(parser: argparse.ArgumentParser, script: str) -> argparse.Nam
     args.labelled = parse_labelled(args.labelled) if args.labelled else None
     for name, value in vars(args).items():
         if isinstance(value, Path):
-            setattr(args, name, value.resolve())
+            setattr(args, name, absolute(value))
     if args.validate_every and not args.validate_split:
         raise SetupError("--validate-every needs --validate-split NAME")
     if args.num_workers > 1:  # a city is made here once, not by every worker

@@ -147,13 +147,18 @@ def earlier_frames(frames: Sequence[Frame], k: int, count: int) -> tuple[Frame, 
 
 
 class SceneSource(Protocol):
-    """A log on disk. Cheap to construct in every worker; knows its own file formats."""
+    """A log on disk or in an object store. Cheap to construct in every worker; knows its own file
+    formats."""
 
     name: str
     licence: str
 
     def scene_ids(self, split: str) -> tuple[str, ...]:
         """Scene ids of a split in a fixed order. Raises ``SetupError`` for an unknown split."""
+        ...
+
+    def n_frames(self, scene_id: str) -> int:
+        """Frames of a scene, as cheaply as they can be counted. Raises as ``scene``."""
         ...
 
     def scene(self, scene_id: str) -> Scene:

@@ -61,6 +61,9 @@ class _Remembered:
     def scene_ids(self, split: str) -> tuple[str, ...]:
         return self.source.scene_ids(split)
 
+    def n_frames(self, scene_id: str) -> int:
+        return self.source.n_frames(scene_id)
+
     def scene(self, scene_id: str) -> Scene:
         return self.source.scene(scene_id)
 

@@ -209,43 +209,43 @@ class Remote:
     url: str
 
     def __post_init__(self) -> None:
-        _bucket(self.url)
+        bucket_at(self.url)
 
     def __str__(self) -> str:
         return self.url
 
     def top(self) -> list[str] | None:
         with as_os_error():
-            found = obstore.list_with_delimiter(_bucket(self.url))
+            found = obstore.list_with_delimiter(bucket_at(self.url))
         names = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
         return sorted(name.rstrip("/") for name in names) or None
 
     def read(self, key: str) -> bytes:
         with as_os_error():
-            return bytes(obstore.get(_bucket(self.url), key).bytes())
+            return bytes(obstore.get(bucket_at(self.url), key).bytes())
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         with as_os_error():
-            found = obstore.get_range(_bucket(self.url), key, start=offset, length=length)
+            found = obstore.get_range(bucket_at(self.url), key, start=offset, length=length)
         return _whole(bytes(found), length, key)
 
     def read_tail(self, key: str, length: int) -> bytes:
         with as_os_error():
-            found = obstore.get(_bucket(self.url), key, options={"range": {"suffix": length}})
+            found = obstore.get(bucket_at(self.url), key, options={"range": {"suffix": length}})
             return _whole(bytes(found.bytes()), length, key)
 
     def write(self, key: str, data: bytes) -> None:
         with as_os_error():
-            obstore.put(_bucket(self.url), key, data)
+            obstore.put(bucket_at(self.url), key, data)
 
     def names(self, key: str) -> list[str]:
         with as_os_error():
-            found = obstore.list_with_delimiter(_bucket(self.url), f"{key}/" if key else None)
+            found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
 
     def files(self, key: str) -> list[tuple[str, int]]:
         with as_os_error():
-            batches = list(obstore.list(_bucket(self.url), f"{key}/" if key else None))
+            batches = list(obstore.list(bucket_at(self.url), f"{key}/" if key else None))
         cut = len(key) + 1 if key else 0
         return sorted((one["path"][cut:], one["size"]) for batch in batches for one in batch)
 
@@ -253,7 +253,7 @@ class Remote:
         self._delete(f"{key}/{name}" for name, _ in self.files(key))
 
     def zarr(self, key: str) -> Store:
-        return ObjectStore(_bucket(f"{self.url}/{key}"), read_only=True)
+        return ObjectStore(bucket_at(f"{self.url}/{key}"), read_only=True)
 
     def draft(self, key: str) -> Draft:
         return _RemoteDraft(self, key)
@@ -265,14 +265,14 @@ class Remote:
         """Whether there was none."""
         with as_os_error():
             try:
-                obstore.put(_bucket(self.url), key, data, mode="create")
+                obstore.put(bucket_at(self.url), key, data, mode="create")
             except AlreadyExistsError:
                 return False
         return True
 
     def _delete(self, keys: Iterable[str]) -> None:
         with as_os_error():
-            obstore.delete(_bucket(self.url), list(keys))
+            obstore.delete(bucket_at(self.url), list(keys))
 
 
 @dataclass(frozen=True, slots=True)
@@ -281,7 +281,7 @@ class _RemoteDraft:
     key: str
 
     def zarr(self, name: str) -> Store:
-        return _Unread(ObjectStore(_bucket(f"{self.at.url}/{self.key}/{name}")))
+        return _Unread(ObjectStore(bucket_at(f"{self.at.url}/{self.key}/{name}")))
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         marker, document = f"{self.key}/{GROUP}", group_document(attributes)
@@ -308,7 +308,8 @@ class _Unread(WrapperStore[ObjectStore]):  # type: ignore[type-arg]
 
 
 @functools.lru_cache(maxsize=256)
-def _bucket(url: str) -> Bucket:
+def bucket_at(url: str) -> Bucket:
+    """The object store below a URL. Raises ``SetupError``."""
     try:
         return from_url(url)
     except (BaseError, ValueError, TypeError) as error:

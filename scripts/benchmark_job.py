@@ -147,8 +147,8 @@ class Repeated:
 
     name = "repeated"
 
-    def __init__(self, source: SceneSource, scene_id: str, n_frames: int) -> None:
-        self.source, self.scene_id, self.n_frames = source, scene_id, n_frames
+    def __init__(self, source: SceneSource, scene_id: str, length: int) -> None:
+        self.source, self.scene_id, self.length = source, scene_id, length
         self.licence = source.licence
 
     def scene_ids(self, split: str) -> tuple[str, ...]:
@@ -157,7 +157,7 @@ class Repeated:
     def scene(self, scene_id: str) -> Scene:
         frames = self.source.scene(scene_id).frames
         round_us = frames[-1].timestamp_us - frames[0].timestamp_us + 500_000
-        turns = (divmod(k, len(frames)) for k in range(self.n_frames))
+        turns = (divmod(k, len(frames)) for k in range(self.length))
         return Scene(
             scene_id=scene_id, frames=tuple(_later(frames[k], n, n * round_us) for n, k in turns)
         )
@@ -168,8 +168,11 @@ class Repeated:
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
         return self.source.read_points(sweep)
 
+    def n_frames(self, scene_id: str) -> int:
+        return self.length
+
     def fingerprint(self, scene_id: str) -> str:
-        return f"{self.n_frames} of {self.source.fingerprint(scene_id)}"
+        return f"{self.length} of {self.source.fingerprint(scene_id)}"
 
 
 def _later(frame: Frame, turn: int, by_us: int) -> Frame:
@@ -260,6 +263,9 @@ class ManyScenes:
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
         raise AssertionError("there are no files")
+
+    def n_frames(self, scene_id: str) -> int:
+        return 1
 
     def fingerprint(self, scene_id: str) -> str:
         return scene_id

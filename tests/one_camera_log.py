@@ -75,6 +75,9 @@ class OneCameraLog:
         assert self.points is not None, "a camera-only set opened a LiDAR file"
         return self.points
 
+    def n_frames(self, scene_id: str) -> int:
+        return len(self.scene(scene_id).frames)
+
     def fingerprint(self, scene_id: str) -> str:
         return "made-up"
 

@@ -9,6 +9,7 @@ import time
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -46,9 +47,9 @@ def s3_bucket() -> Iterator[str]:
                 break
             assert time.monotonic() < deadline and server.poll() is None
             time.sleep(0.1)
-        places._bucket.cache_clear()
+        places.bucket_at.cache_clear()
         yield "s3://labels"
-        places._bucket.cache_clear()
+        places.bucket_at.cache_clear()
     server.kill()
     server.wait()
 
@@ -56,3 +57,11 @@ def s3_bucket() -> Iterator[str]:
 def remote_tree(url: str) -> dict[str, bytes]:
     at = as_place(url)
     return {key: at.read(key) for key, _ in at.files("")}
+
+
+def upload(folder: Path, url: str) -> None:
+    """Every file below a folder, under the same name below the URL."""
+    at = as_place(url)
+    for path in folder.rglob("*"):
+        if path.is_file():
+            at.write(path.relative_to(folder).as_posix(), path.read_bytes())

@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from s3_server import remote_tree, s3_bucket
+from s3_server import remote_tree, s3_bucket, upload
 
 from autolabel import run as entry
 from autolabel.confidence import Calibration
@@ -181,9 +181,10 @@ def test_killed_and_stopped_job_continues_to_the_bytes_of_an_undisturbed_run(
 def test_killed_job_in_an_object_store_continues_to_the_files_of_a_local_one(
     city: Path, weights: Path, undisturbed: Path, cluster: str, bucket: str
 ) -> None:
-    url = f"{bucket}/labels.zarr"
-    arguments = command(city, weights, Path("unused"))
-    arguments[arguments.index("unused")] = url
+    url, log = f"{bucket}/labels.zarr", f"{bucket}/log"
+    upload(city, log)
+    names = {"CITY": log, "STORE": url}
+    arguments = [names.get(a, a) for a in command(Path("CITY"), weights, Path("STORE"))]
     process = start(arguments, address=cluster)
     deadline = time.monotonic() + TIMEOUT_S
     while not (done := remote_scenes(url)):

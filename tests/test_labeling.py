@@ -100,6 +100,9 @@ class Ground:
         points = np.concatenate(rings, axis=1).T
         return np.concatenate([points, np.full((len(points), 1), 20.0)], 1).astype(np.float32)
 
+    def n_frames(self, scene_id: str) -> int:
+        return len(self.scene(scene_id).frames)
+
     def fingerprint(self, scene_id: str) -> str:
         return "ground"
 

@@ -421,6 +421,9 @@ class DrivingLog:
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
         raise AssertionError("a camera-only set opened a LiDAR file")
 
+    def n_frames(self, scene_id: str) -> int:
+        return len(self.scene(scene_id).frames)
+
     def fingerprint(self, scene_id: str) -> str:
         return "made-up"
 

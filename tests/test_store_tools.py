@@ -161,6 +161,9 @@ class OneScene:
     def read_points(self, sweep: object) -> None:
         raise AssertionError
 
+    def n_frames(self, scene_id: str) -> int:
+        return len(self.scene(scene_id).frames)
+
     def fingerprint(self, scene_id: str) -> str:
         return ""
 

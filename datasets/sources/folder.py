@@ -79,6 +79,7 @@ from datasets.annotations import Annotations, Box
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
+from datasets.remote_paths import remote_or_local
 from datasets.sources import point_files
 from datasets.sources.point_files import PointFormat
 from datasets.sources.scene_files import read_picture, scene_fingerprint
@@ -129,7 +130,7 @@ class FolderSource:
         future_sweeps: int = 0,
         labelled: Labelled | None = None,
     ) -> None:
-        self.root = Path(root)
+        self.root = remote_or_local(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
         if not (self.root / "log.json").is_file():
             raise SetupError(f"{self.root}: no log.json (expected a folder log)")
@@ -194,11 +195,17 @@ class FolderSource:
             "or name scenes separated by commas"
         )
 
-    def scene(self, scene_id: str) -> Scene:
+    def n_frames(self, scene_id: str) -> int:
+        return sum(1 for _ in self._record(scene_id).records("frames", at="frame"))
+
+    def _record(self, scene_id: str) -> Record:
         if scene_id not in self._scene_ids:
             raise KeyError(scene_id)
-        folder = self.root / "scenes" / scene_id
-        data = read_record(folder / "scene.json", f"scenes/{scene_id}/scene.json")
+        path = self.root / "scenes" / scene_id / "scene.json"
+        return read_record(path, f"scenes/{scene_id}/scene.json")
+
+    def scene(self, scene_id: str) -> Scene:
+        folder, data = self.root / "scenes" / scene_id, self._record(scene_id)
         cameras = {name: _camera(r) for name, r in _named(data, "cameras")}
         lidars = {name: _lidar(r) for name, r in _named(data, "lidars")}
         sweeps = _sweeps(data, folder, lidars)

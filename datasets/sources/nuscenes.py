@@ -8,6 +8,7 @@ name. Every pose chain goes through the global frame with the ego pose of its ow
 from __future__ import annotations
 
 import functools
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from datasets.annotations import Annotations, Box
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
+from datasets.remote_paths import remote_or_local, with_local_files
 from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
 from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
@@ -74,6 +76,10 @@ OCC3D_NAMES = {
 """The 32 categories of nuScenes and nuScenes-lidarseg as the classes of Occ3D-nuScenes."""
 
 
+UNREAD_TABLES = ("lidarseg.json", "panoptic.json")
+"""The devkit would count the files of these two, of which a remote log has no copies."""
+
+
 class NuScenesSource:
     """An ``AnnotatedSource`` over a nuScenes root.
 
@@ -106,7 +112,7 @@ class NuScenesSource:
         licence: str = "CC BY-NC-SA 4.0 (nuScenes terms of use): non-commercial",
     ) -> None:
         self.name, self.licence = name, licence
-        self.root = Path(root)
+        self.root = remote_or_local(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
         self.version = version or _only_version(self.root)
         self._tokens: dict[str, tuple[str, str]] = {}  # of a frame's scene and key sweep
@@ -116,7 +122,9 @@ class NuScenesSource:
     @functools.cached_property
     def _tables(self) -> Any:
         try:
-            return NuScenes(self.version, dataroot=str(self.root), verbose=False)
+            tables = with_local_files(self.root / self.version, but=UNREAD_TABLES)
+            with_local_files(self.root / "maps")  # the devkit wants to see them
+            return NuScenes(tables.name, dataroot=str(tables.parent), verbose=False)
         except (AssertionError, OSError, ValueError, KeyError) as error:
             raise SetupError(f"{self.root / self.version}: tables do not load: {error}") from error
 
@@ -152,6 +160,15 @@ class NuScenesSource:
             f"{self.root}: unknown split {split!r}; it has {', '.join(sorted(self._splits))}, "
             "or name scenes separated by commas"
         )
+
+    def n_frames(self, scene_id: str) -> int:
+        record = self._scenes[scene_id]
+        try:
+            return int(record["nbr_samples"])
+        except (KeyError, ValueError, TypeError) as error:
+            raise SceneError(
+                where=f"scene {scene_id}", rule=f"damaged row of scene.json: {error!r}"
+            ) from error
 
     def scene(self, scene_id: str) -> Scene:
         record = self._scenes[scene_id]
@@ -210,7 +227,7 @@ class NuScenesSource:
         token = key[link] if key else ""
         while token and len(sweeps) < limit:
             record = self._tables.get("sample_data", token)
-            if (self.root / record["filename"]).exists():
+            if (self.root / record["filename"]).is_file():
                 sweeps.append(self._sweep(record, T_ego_global))
             token = record[link]
         return tuple(sweeps)
@@ -325,7 +342,8 @@ class NuScenesSource:
     @functools.cached_property
     def _lidarseg(self) -> dict[str, Path]:
         """Class file of every marked sweep, by the token of its ``sample_data``."""
-        rows = getattr(self._tables, "lidarseg", ())
+        table = self.root / self.version / "lidarseg.json"
+        rows = json.loads(table.read_text()) if table.is_file() else ()
         return {row["sample_data_token"]: self.root / row["filename"] for row in rows}
 
     def _point_classes(self, key: str | None) -> NDArray[np.uint8] | None:

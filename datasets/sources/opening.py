@@ -6,6 +6,7 @@ from pathlib import Path
 
 from datasets.annotations import AnnotatedSource
 from datasets.errors import SetupError
+from datasets.remote_paths import RemotePath, remote_or_local
 from datasets.sources.folder import FolderSource
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import MARKER, CityConfig, city_splits, ensure_city
@@ -26,7 +27,8 @@ def open_source(
     future_sweeps: int = 0,
     labelled: Labelled | None = None,
 ) -> AnnotatedSource:
-    """The log at ``root``; the built-in city is generated there on first use.
+    """The log at ``root``, a folder or ``s3://BUCKET/...`` (``RemotePath``); the built-in city is
+    generated there on first use.
 
     Args:
         labelled: which training scenes ``labeled`` names (``parse_labelled``); None: as the log
@@ -49,7 +51,10 @@ def open_source(
         return WaymoSource(
             root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, labelled=labelled
         )
-    if not (root / MARKER).exists():  # any finished city will do, whatever its size
+    root = remote_or_local(root)
+    if not (root / MARKER).is_file():  # any finished city will do, whatever its size
+        if isinstance(root, RemotePath):
+            raise SetupError(f"{root}: no {MARKER} there, and a city is made on a disk only")
         ensure_city(root, DEFAULT_CITY)
     return NuScenesSource(
         root,

@@ -151,7 +151,8 @@ def _bytes(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise SceneError(where=str(path), rule=f"cannot be read: {error.strerror}") from None
+        why = error.strerror or error
+        raise SceneError(where=str(path), rule=f"cannot be read: {why}") from None
 
 
 def _read_ply(path: Path) -> NDArray[np.float32]:

@@ -107,6 +107,9 @@ class Components:
     def _times(self) -> list[int]:
         return [row[TIME] for row in self._poses]
 
+    def n_frames(self) -> int:
+        return len(self._times)
+
     def frames(self) -> tuple[RecordedFrame, ...]:
         return self._frames
 

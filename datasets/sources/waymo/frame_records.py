@@ -81,6 +81,9 @@ class FrameRecords:
     def _bad(self, number: int, rule: str) -> SceneError:
         return SceneError(where=str(self._file.path), frame=f"record {number}", rule=rule)
 
+    def n_frames(self) -> int:
+        return len(self._file)
+
     def frames(self) -> tuple[RecordedFrame, ...]:
         return self._frames
 

@@ -129,6 +129,10 @@ class LaserImage:
 class Recording(Protocol):
     """One scene in one of the formats. Every method raises ``SceneError`` for bad data."""
 
+    def n_frames(self) -> int:
+        """How many there are; reads no more than that takes."""
+        ...
+
     def frames(self) -> Sequence[RecordedFrame]:
         """All frames in time order."""
         ...

@@ -28,6 +28,7 @@ from datasets.annotations import Annotations
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
+from datasets.remote_paths import remote_or_local
 from datasets.sources.waymo.cameras import (
     RecordedView,
     capture_time_s,
@@ -94,7 +95,7 @@ class WaymoSource:
         straighten: bool = True,
         no_label_zones: bool = True,
     ) -> None:
-        self.root = Path(root)
+        self.root = remote_or_local(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
         self.straighten, self.no_label_zones = straighten, no_label_zones
         self._places: dict[str, Path] = {}  # a TFRecord file, or a folder of components
@@ -136,13 +137,16 @@ class WaymoSource:
         )
 
     def _recording(self, scene_id: str) -> Recording:
-        if self._latest is None or self._latest[0] != scene_id:
+        latest = self._latest
+        if latest is None or latest[0] != scene_id:
             place = self._places[scene_id]
-            self._latest = (
-                scene_id,
-                Components(place, scene_id) if place.is_dir() else FrameRecords(place),
-            )
-        return self._latest[1]
+            is_file = place.suffix == ".tfrecord"
+            latest = scene_id, FrameRecords(place) if is_file else Components(place, scene_id)
+            self._latest = latest
+        return latest[1]
+
+    def n_frames(self, scene_id: str) -> int:
+        return self._recording(scene_id).n_frames()
 
     def scene(self, scene_id: str) -> Scene:
         recording = self._recording(scene_id)
