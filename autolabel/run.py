@@ -97,7 +97,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="GPU share of an actor; 0: on the CPU (1 if this machine has a GPU, else 0)",
     )
     add("--batch", type=int, help="frames the network takes together (1 on a CPU, 4 on a GPU)")
-    add("--readers", type=int, help="threads of an actor that read (1; on a GPU 2)")
+    add(
+        "--readers",
+        type=int,
+        help="threads of an actor that read, and as many that finish labels\n"
+        "(1; on a GPU up to 4, as its share of this machine's cores allows)",
+    )
     add("--retries", type=int, default=2, help="further tries of a scene whose worker failed")
     add(
         "--stall-timeout",
@@ -138,12 +143,18 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--retries and --gpus-per-worker must not be negative")
     on_gpu = args.gpus_per_worker > 0
     args.batch = args.batch or (4 if on_gpu else 1)
-    args.readers = args.readers or (2 if on_gpu else 1)
+    args.readers = args.readers or (_readers_on_gpu(args.gpus_per_worker) if on_gpu else 1)
     if args.root is None:
         if args.source != "city":
             parser.error(f"--source {args.source} needs --root")
         args.root = Path("runs/city")
     return args
+
+
+def _readers_on_gpu(gpus_per_worker: float) -> int:
+    """As many as leave each worker's other threads a core, if the cluster's nodes are like this."""
+    workers = max(1, torch.cuda.device_count()) / gpus_per_worker
+    return max(1, min(4, (int((os.cpu_count() or 1) / workers) - 1) // 2))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -43,7 +43,7 @@ class Job:
         weights: the teacher's file.
         store: an existing label store.
         gpus_per_worker: 0 labels on the CPU.
-        readers: threads of a worker that read and decode.
+        readers: threads of a worker that read and decode, and as many that finish labels.
         retries: further tries of a scene whose worker died or failed unexpectedly.
         stall_s: a worker that finishes no frame for so long is taken for hung, and killed.
     """
@@ -61,8 +61,8 @@ class Job:
 
     @property
     def cpus_per_worker(self) -> int:
-        """On a GPU the readers need cores of their own; on a CPU they fill the network's pauses."""
-        return self.config.threads + (self.readers if self.gpus_per_worker > 0 else 0)
+        """On a GPU these threads need cores of their own; on a CPU they share the network's."""
+        return self.config.threads + (2 * self.readers if self.gpus_per_worker > 0 else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
