@@ -145,7 +145,8 @@ def run_job(
     """
     store = LabelStore.open(job.store)
     asked = list(dict.fromkeys(scene_ids))
-    present = set(store.scene_ids()) & set(asked)
+    wanted = set(asked)
+    present = {s: a for s, a in store.committed().items() if s in wanted}
     _check_inputs(store, source, present)
     run = _Run(job, store, source, [s for s in asked if s not in present], workers)
     run.on_progress = on_progress or run.on_progress
@@ -154,13 +155,15 @@ def run_job(
     return run.summary(asked, skipped=len(present))
 
 
-def _check_inputs(store: LabelStore, source: SceneSource, present: set[str]) -> None:
-    for scene_id in sorted(present):
+def _check_inputs(
+    store: LabelStore, source: SceneSource, present: dict[str, dict[str, Any]]
+) -> None:
+    for scene_id, attributes in present.items():
         try:
             now = source.fingerprint(scene_id)
         except SceneError as error:
             now = str(error)
-        if store.scene(scene_id).attributes["inputs"] != now:
+        if attributes["inputs"] != now:
             raise SetupError(
                 f"label store {store.place}: scene {scene_id} was labelled from other files than "
                 "the log holds now; choose another --store"
@@ -389,11 +392,13 @@ class _Run:
 
     def summary(self, asked: Sequence[str], *, skipped: int) -> JobSummary:
         seconds = time.monotonic() - self.began
-        there = set(self.store.scene_ids()) & set(asked)
-        present = (self.store.scene(s).attributes["counts"] for s in there)
+        wanted = set(asked)
         voxels = trusted = occupied = 0
         free = self.store.header.taxonomy.free_id
-        for counts in present:
+        for scene_id, attributes in self.store.committed().items():
+            if scene_id not in wanted:
+                continue
+            counts = attributes["counts"]
             by_class = counts["trusted_by_class"]
             voxels, trusted = voxels + counts["voxels"], trusted + counts["trusted"]
             occupied += sum(by_class) - by_class[free]

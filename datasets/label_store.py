@@ -248,7 +248,14 @@ class LabelStore:
 
     def scene_ids(self) -> tuple[str, ...]:
         """Committed scenes, sorted."""
-        return tuple(self._committed())
+        return tuple(self.committed())
+
+    def committed(self) -> dict[str, dict[str, Any]]:
+        """Counts, checksums and tokens of every committed scene by its id, sorted; no array is
+        opened."""
+        names = self.place.names(SCENES)
+        found = self.place.map(self._attributes, names)
+        return {name: one for name, one in zip(names, found, strict=True) if one is not None}
 
     def __contains__(self, scene_id: object) -> bool:
         return isinstance(scene_id, str) and self._attributes(scene_id) is not None
@@ -323,9 +330,6 @@ class LabelStore:
                 note = read_group(self.place, f"{QUARANTINE}/{scene_id}")
                 found[scene_id] = {"reason": str(note["reason"]), "detail": str(note["detail"])}
         return found
-
-    def _committed(self) -> Iterator[str]:
-        return (name for name in self.place.names(SCENES) if name in self)
 
     def _attributes(self, scene_id: str) -> dict[str, Any] | None:
         try:

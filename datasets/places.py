@@ -14,9 +14,10 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
@@ -43,6 +44,11 @@ Where = str | Path
 """A folder, or the URL of an object store's prefix: ``s3://bucket/prefix``, ``gs://``, ``az://``."""
 
 GROUP = "zarr.json"
+REQUESTS = 32
+"""Sent at a time to an object store for many small documents."""
+
+A = TypeVar("A")
+B = TypeVar("B")
 
 
 class Draft(Protocol):
@@ -90,6 +96,9 @@ class Place(Protocol):
 
     def remove(self, key: str) -> None:
         """All that is below a key, if there is anything."""
+
+    def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
+        """``read`` of every item, as many at a time as pays here."""
 
     def zarr(self, key: str) -> Store:
         """To read an array."""
@@ -174,6 +183,9 @@ class Folder:
     def remove(self, key: str) -> None:
         remove_folder(self.path / key)
 
+    def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
+        return [read(item) for item in items]
+
     def zarr(self, key: str) -> Store:
         return LocalStore(self.path / key, read_only=True)
 
@@ -251,6 +263,10 @@ class Remote:
 
     def remove(self, key: str) -> None:
         self._delete(f"{key}/{name}" for name, _ in self.files(key))
+
+    def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
+        with ThreadPoolExecutor(REQUESTS) as asking:
+            return list(asking.map(read, items))
 
     def zarr(self, key: str) -> Store:
         return ObjectStore(bucket_at(f"{self.url}/{key}"), read_only=True)

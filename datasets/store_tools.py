@@ -57,16 +57,16 @@ def info(store: LabelStore) -> StoreInfo:
     frames = voxels = trusted = size = 0
     by_class = np.zeros(store.header.taxonomy.n_classes, np.int64)
     inputs = hashlib.sha256()
-    for scene_id in (ids := store.scene_ids()):
-        attributes = store.scene(scene_id).attributes
+    for scene_id, attributes in (there := store.committed()).items():
         counts = attributes["counts"]
         frames, voxels = frames + counts["frames"], voxels + counts["voxels"]
         trusted += counts["trusted"]
         by_class += counts["trusted_by_class"]
-        size += sum(n for _, n in store.place.files(f"{SCENES}/{scene_id}"))
         inputs.update(f"{scene_id} {attributes['inputs']}\n".encode())
+    for key, n in store.place.files(SCENES):
+        size += n if key.split("/")[0] in there else 0
     return StoreInfo(
-        scenes=len(ids),
+        scenes=len(there),
         frames=frames,
         voxels=voxels,
         trusted=trusted,
