@@ -136,10 +136,16 @@ def label_frames(
             output is not finite.
     """
     work = _SceneWork(scene, source, teacher, calibration, config)
+    most = max(readers, config.batch)
     with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(readers) as finishing:
         prepared = ahead(reading, work.read, work.batches(), readers + 1)
         predicted = (one for batch in prepared for one in work.predict(batch))
-        yield from ahead(finishing, work.finish, predicted, config.batch + readers)
+        if teacher.device.type == "cpu":
+            finished = ahead(finishing, work.classify_and_finish, predicted, most)
+        else:  # in a thread it would wait for the next batch as well
+            classified = map(work.classify, predicted)
+            finished = ahead(finishing, work.finish, classified, most)
+        yield from finished
 
 
 def label_scene(
@@ -244,7 +250,17 @@ class _Read:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Predicted:
-    """A frame with what the network says: class and its softmax value (X, Y, Z), flow."""
+    """A frame with what the network says, on its device: (X, Y, Z, K), and flow (X, Y, Z, 2)."""
+
+    frame: Frame
+    points: NDArray[np.float32] | None
+    logits: Tensor
+    flow: Tensor | None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Classified:
+    """A frame with its classes, their softmax values (X, Y, Z), and flow."""
 
     frame: Frame
     points: NDArray[np.float32] | None
@@ -254,7 +270,7 @@ class _Predicted:
 
 
 class _SceneWork:
-    """The three steps that a scene's frames go through."""
+    """The steps that a scene's frames go through."""
 
     def __init__(
         self,
@@ -297,25 +313,31 @@ class _SceneWork:
             logits, flow = self.teacher.predict_with_flow(batch.inputs)
         else:
             logits = self.teacher.predict(batch.inputs)
-        can_move = np.isin(np.arange(256), self.teacher.preset.taxonomy.dynamic)
         for i, frame in enumerate(batch.frames):
-            semantics, raw = _most_likely(logits[i])
-            velocity = None
-            finite = bool(np.isfinite(raw).all())
-            if flow is not None:
-                with np.errstate(over="ignore"):
-                    velocity = flow[i].cpu().numpy().astype(np.float16)
-                velocity[~can_move[semantics]] = 0
-                finite &= bool(np.isfinite(velocity).all())
-            if not finite:
-                raise SceneError(
-                    where=f"scene {frame.scene_id}",
-                    frame=frame.token,
-                    rule="the teacher's output is not finite",
-                )
-            yield _Predicted(frame, batch.points[i], semantics, raw, velocity)
+            own_flow = None if flow is None else flow[i]
+            yield _Predicted(frame, batch.points[i], logits[i], own_flow)
 
-    def finish(self, one: _Predicted) -> FrameLabels:
+    def classify(self, one: _Predicted) -> _Classified:
+        semantics, raw = _most_likely(one.logits)
+        velocity = None
+        finite = bool(np.isfinite(raw).all())
+        if one.flow is not None:
+            with np.errstate(over="ignore"):
+                velocity = one.flow.cpu().numpy().astype(np.float16)
+            velocity[~np.isin(semantics, self.teacher.preset.taxonomy.dynamic)] = 0
+            finite &= bool(np.isfinite(velocity).all())
+        if not finite:
+            raise SceneError(
+                where=f"scene {one.frame.scene_id}",
+                frame=one.frame.token,
+                rule="the teacher's output is not finite",
+            )
+        return _Classified(one.frame, one.points, semantics, raw, velocity)
+
+    def classify_and_finish(self, one: _Predicted) -> FrameLabels:
+        return self.finish(self.classify(one))
+
+    def finish(self, one: _Classified) -> FrameLabels:
         taxonomy, grid = self.teacher.preset.taxonomy, self.teacher.preset.grid
         occupied = one.semantics != taxonomy.free_id
         level = self.calibration.levels_of(one.raw, one.semantics)

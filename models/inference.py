@@ -210,11 +210,13 @@ def keep_freed_memory() -> None:
     """Tell glibc to keep the memory of freed arrays for the next ones.
 
     By default it hands large blocks back to the system and fetches them again, page by page, in
-    every layer: 15 to 20 % of a full-size forward pass on a CPU. The process then holds its peak
-    memory until it ends. Does nothing with another C library.
+    every layer: 15 to 20 % of a full-size forward pass on a CPU. Threads share one heap, as one of
+    their own could not hold such blocks. The process then holds its peak memory until it ends.
+    Does nothing with another C library.
     """
     libc = ctypes.CDLL(None)
     if hasattr(libc, "mallopt") and hasattr(libc, "gnu_get_libc_version"):
-        trim_threshold, mmap_max = -1, -4  # malloc.h
+        trim_threshold, mmap_max, arena_max = -1, -4, -8  # malloc.h
+        libc.mallopt(arena_max, 1)
         libc.mallopt(mmap_max, 0)
         libc.mallopt(trim_threshold, 2**31 - 1)
