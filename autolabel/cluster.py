@@ -47,7 +47,10 @@ def connect(
     except (ConnectionError, ValueError, RuntimeError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "the one last started here"
         why = str(error).split("\n")[0]
-        raise SetupError(f"Ray cluster {where}: cannot be joined: {why}") from error
+        raise SetupError(
+            f"Ray cluster {where}: cannot be joined: {why} (RAY_AUTH_MODE must be what it was for "
+            "its nodes)"
+        ) from error
     try:
         ray.get(_probe().remote(), timeout=START_TIMEOUT_S)
     except RayError as error:

@@ -314,6 +314,7 @@ class _Run:
         """Give a worker its next scene, or let it go."""
         if not self.queue:
             self.hands.remove(hand)
+            ray.wait([hand.actor.close.remote()], timeout=LEAVE_S)
             ray.kill(hand.actor)
             return
         _, hand.scene_id = heapq.heappop(self.queue)

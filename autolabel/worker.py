@@ -22,6 +22,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
 from datasets.places import Where
+from datasets.remote_paths import forget_copies
 
 ASIDE = "aside"
 """Concurrency group of the calls that are answered while a scene is labelled."""
@@ -153,6 +154,10 @@ class Worker:
         self.frames += 1
         if self.leave.is_set():
             raise _AbandonedError
+
+    def close(self) -> None:
+        """There is nothing more to do: a killed process cleans up nothing."""
+        forget_copies()
 
     @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
     def beat(self) -> int:

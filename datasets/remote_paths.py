@@ -77,6 +77,13 @@ def with_local_files(folder: Path, *, but: Collection[str] = ()) -> Path:
     return _copies().place(folder.bucket, folder.key)
 
 
+def forget_copies() -> None:
+    """Remove this process's local copies."""
+    if _copies.cache_info().currsize:
+        _copies().remove()
+        _copies.cache_clear()
+
+
 class RemotePath(PosixPath):
     """``Path("s3://bucket/log/...")``; see the module. Reading only.
 
@@ -261,10 +268,13 @@ class _Copies:
         self.pid = os.getpid()
         _sweep()
         self.folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{self.pid}-"))
-        atexit.register(shutil.rmtree, self.folder, ignore_errors=True)
+        atexit.register(self.remove)
         self.lock = threading.Lock()
         self.sizes: OrderedDict[Path, int] = OrderedDict()  # least recently used first
         self.bytes = 0
+
+    def remove(self) -> None:
+        shutil.rmtree(self.folder, ignore_errors=True)
 
     def place(self, bucket: str, key: str) -> Path:
         return self.folder / bucket.replace("://", "-") / key

@@ -321,6 +321,9 @@ class StubWorker:
     def abandon(self) -> None:
         """Scenes are too short for that."""
 
+    def close(self) -> None:
+        """It has nothing of its own."""
+
 
 def start_stub(job: Job) -> Any:
     return ray.remote(num_cpus=1, concurrency_groups={ASIDE: 1})(StubWorker).remote(job)

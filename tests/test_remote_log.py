@@ -229,6 +229,16 @@ def test_copies_make_room_and_go_with_their_process(
     kept = sorted(p.name for p in copies.place(bucket, "room").iterdir())
     assert kept == ["0", "3", "4"] and copies.bytes == 300
     assert copies.fetched(bucket, "room/1").is_file()
+    monkeypatch.setattr(remote_paths.tempfile, "tempdir", str(tmp_path / "more"))
+    (tmp_path / "more").mkdir()
+    remote_paths._copies.cache_clear()
+    assert RemotePath(f"{bucket}/room/2").exists() and not any((tmp_path / "more").iterdir())
+    os.fspath(RemotePath(f"{bucket}/room/2"))
+    assert any((tmp_path / "more").iterdir())
+    remote_paths.forget_copies()
+    assert not any((tmp_path / "more").iterdir())
+    (tmp_path / "more").rmdir()
+    monkeypatch.setattr(remote_paths.tempfile, "tempdir", str(tmp_path))
     # a process that was killed leaves a folder; the next one removes it, and no living one's
     code = "import os, sys, tempfile; tempfile.mkdtemp(prefix=f'autolabel-log-{os.getpid()}-')"
     environment = os.environ | {"TMPDIR": str(tmp_path)}
