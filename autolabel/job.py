@@ -49,6 +49,7 @@ class Progress:
     Attributes:
         frames_done: those of scenes at work included.
         workers: those that are ready.
+        seconds: since the first of them was.
     """
 
     scenes: int
@@ -195,6 +196,7 @@ class _Run:
         self.scenes = self.frames = self.retries = self.bad_starts = 0
         self.worker_s = 0.0
         self.began = self.looked = time.monotonic()
+        self.ready_at: float | None = None
         for scene_id in todo:
             self.push(scene_id)
 
@@ -305,6 +307,7 @@ class _Run:
             return
         if hand.scene_id is None:
             hand.ready, hand.node, self.bad_starts = True, outcome.node, 0
+            self.ready_at = self.ready_at or time.monotonic()
             self.events("worker started", worker=outcome.where)
         else:
             self._settle(hand.scene_id, outcome)
@@ -388,7 +391,7 @@ class _Run:
             frames_done=min(wanted, self.frames + at_work),
             failed=len(self.failures),
             workers=sum(hand.ready for hand in self.hands),
-            seconds=time.monotonic() - self.began,
+            seconds=0.0 if self.ready_at is None else time.monotonic() - self.ready_at,
         )
 
     def summary(self, asked: Sequence[str], *, skipped: int) -> JobSummary:
