@@ -11,10 +11,11 @@ import contextlib
 import hashlib
 import itertools
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,6 +30,7 @@ from datasets.errors import SceneError
 from datasets.frames import Frame, Scene, SceneSource, earlier_frames, in_lidar_frame
 from datasets.inputs import InputSpec, ModelInputs, collate, prepare_frame
 from datasets.label_store import LabelStore, StoreHeader
+from datasets.remote_paths import fetch
 from datasets.taxonomy import Taxonomy
 from datasets.visibility import RAY_COLUMNS
 from datasets.voxel_labels import FrameLabels, MaskBit, SceneLabels
@@ -299,6 +301,7 @@ class _SceneWork:
         for k in positions:
             frame = self.scene.frames[k]
             earlier = earlier_frames(self.scene.frames, k, self.spec.past_frames)
+            fetch(self._files(frame, earlier))
             inputs = prepare_frame(self.source, frame, self.spec, earlier)
             if self.spec.frame == "lidar":  # the inputs are already
                 frame = in_lidar_frame(frame)
@@ -306,6 +309,13 @@ class _SceneWork:
             prepared.append(inputs)
             points.append(metric_points(self.source, frame, inputs, self.spec))
         return _Read(frames, collate(prepared), points)
+
+    def _files(self, frame: Frame, earlier: Sequence[Frame]) -> Iterator[Path]:
+        for view in itertools.chain(frame.cameras, *(one.cameras for one in earlier)):
+            yield view.path
+        for sweep in (frame.lidar, *frame.past_sweeps[: self.spec.past_sweeps]):
+            if sweep is not None:
+                yield sweep.path
 
     def predict(self, batch: _Read) -> Iterator[_Predicted]:
         flow: Tensor | None = None

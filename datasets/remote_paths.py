@@ -25,7 +25,8 @@ import tempfile
 import threading
 import time
 from collections import OrderedDict, deque
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path, PosixPath, PurePath
@@ -34,7 +35,7 @@ from typing import IO, Any
 import obstore
 
 from datasets.errors import SetupError
-from datasets.places import as_os_error, bucket_at
+from datasets.places import REQUESTS, as_os_error, bucket_at
 
 SCHEMES = ("s3:", "gs:", "az:")
 COPIES_BYTES = 8 << 30
@@ -77,11 +78,27 @@ def with_local_files(folder: Path, *, but: Collection[str] = ()) -> Path:
     return _copies().place(folder.bucket, folder.key)
 
 
+def fetch(paths: Iterable[Path]) -> None:
+    """Make local copies of files in object stores, many at a time. Large files, and what cannot be
+    had, are left to whoever reads them."""
+    wanted = {p for p in paths if isinstance(p, RemotePath)}
+    if wanted:
+        with ThreadPoolExecutor(REQUESTS) as asking:
+            list(asking.map(_fetch, wanted))
+
+
+def _fetch(path: RemotePath) -> None:
+    with suppress(OSError):
+        if path.stat().st_size <= STREAMED_BYTES:
+            os.fspath(path)
+
+
 def forget_copies() -> None:
     """Remove this process's local copies."""
-    if _copies.cache_info().currsize:
-        _copies().remove()
-        _copies.cache_clear()
+    with _making:
+        if _made.cache_info().currsize:
+            _made().remove()
+            _made.cache_clear()
 
 
 class RemotePath(PosixPath):
@@ -321,13 +338,27 @@ def _sweep() -> None:
             continue
 
 
-@functools.lru_cache(maxsize=1)
+_making = threading.Lock()
+"""A cached function may run twice at a time."""
+
+
 def _copies() -> _Copies:
+    with _making:
+        return _made()
+
+
+@functools.lru_cache(maxsize=1)
+def _made() -> _Copies:
     return _Copies()
 
 
-@functools.lru_cache(maxsize=16)
 def _listing(bucket: str) -> _Listing:
+    with _making:
+        return _listed(bucket)
+
+
+@functools.lru_cache(maxsize=16)
+def _listed(bucket: str) -> _Listing:
     return _Listing(bucket)
 
 

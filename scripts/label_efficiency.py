@@ -36,6 +36,7 @@ from label_study.report import write_report
 from label_study.running import run
 
 from datasets.errors import AutolabelError, SetupError
+from datasets.remote_paths import absolute
 from datasets.sources.opening import SOURCES
 from datasets.sources.synthetic.city import MARKER, ensure_city
 
@@ -89,7 +90,7 @@ def study(args: argparse.Namespace) -> int:
         ensure_city(root, profile.city)
     shop = Workshop(
         profile=profile,
-        log=Log(kind=args.source, root=root.resolve()),
+        log=Log(kind=args.source, root=absolute(root)),
         out=args.out.resolve(),
         device=args.device,
         known=read_known(args.known),

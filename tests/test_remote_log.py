@@ -7,6 +7,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ from datasets.annotations import AnnotatedSource
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame
 from datasets.places import as_place
-from datasets.remote_paths import RemotePath, StorageError, absolute, remote_or_local
+from datasets.remote_paths import RemotePath, StorageError, absolute, fetch, remote_or_local
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic.city import CityConfig, generate_city
 
@@ -55,7 +56,7 @@ def logs(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Pat
 @pytest.fixture(autouse=True)
 def _new_process() -> None:
     """What a process has learnt of a bucket is not carried from test to test."""
-    remote_paths._listing.cache_clear()
+    remote_paths._listed.cache_clear()
 
 
 def both(logs: dict[str, Path], bucket: str, kind: str) -> tuple[AnnotatedSource, AnnotatedSource]:
@@ -153,6 +154,31 @@ def test_a_store_that_does_not_answer_is_no_fault_of_the_data(
         os.fspath(RemotePath(f"{bucket}/folder/other.json"))
 
 
+def test_files_are_fetched_many_at_a_time(
+    logs: dict[str, Path], bucket: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    remote_paths.forget_copies()
+    _, remote = both(logs, bucket, "folder")
+    frame = remote.scene("a").frames[1]
+    assert frame.lidar
+    sweeps = (frame.lidar, *frame.past_sweeps)
+    together = threading.Barrier(len(sweeps), timeout=20)
+    get = remote_paths.obstore.get
+
+    def waits(*args: Any, **more: Any) -> Any:
+        together.wait()
+        return get(*args, **more)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(remote_paths.obstore, "get", waits)
+        fetch([*(s.path for s in sweeps), RemotePath(f"{bucket}/none"), Path("/no/such/file")])
+    monkeypatch.setattr(remote_paths.obstore, "get", None)
+    for sweep in sweeps:
+        assert len(remote.read_points(sweep))
+    monkeypatch.setattr(remote_paths, "STREAMED_BYTES", 10)
+    fetch([RemotePath(f"{bucket}/folder/log.json")])  # too large: asks for nothing
+
+
 def test_paths(logs: dict[str, Path], bucket: str) -> None:
     root = remote_or_local(Path(f"{bucket}/folder"))
     assert isinstance(root, RemotePath) and str(root) == f"{bucket}/folder"
@@ -231,7 +257,7 @@ def test_copies_make_room_and_go_with_their_process(
     assert copies.fetched(bucket, "room/1").is_file()
     monkeypatch.setattr(remote_paths.tempfile, "tempdir", str(tmp_path / "more"))
     (tmp_path / "more").mkdir()
-    remote_paths._copies.cache_clear()
+    remote_paths._made.cache_clear()
     assert RemotePath(f"{bucket}/room/2").exists() and not any((tmp_path / "more").iterdir())
     os.fspath(RemotePath(f"{bucket}/room/2"))
     assert any((tmp_path / "more").iterdir())
