@@ -248,7 +248,8 @@ def points_in_ego(
         else:
             points = elongated.read_points_and_elongation(sweep)
         if sweep is not frame.lidar or not key_with_vehicle:
-            points = points[(np.abs(points[:, :2]) >= VEHICLE_M).any(axis=1)]
+            x, y = np.abs(points[:, 0]), np.abs(points[:, 1])
+            points = points[(x >= VEHICLE_M) | (y >= VEHICLE_M)]
         out = np.empty((len(points), 5), np.float32)
         T = sweep.T_ego_lidar
         out[:, :3] = points[:, :3].astype(np.float64) @ T[:3, :3].T + T[:3, 3]

@@ -399,7 +399,7 @@ def _class_of(category: str) -> int:
 
 def _check_full_turn(points: NDArray[np.float32], path: Path) -> None:
     degrees = np.degrees(np.arctan2(points[:, 1], points[:, 0])).astype(np.int64) % 360
-    seen = np.unique(degrees)
+    seen = np.flatnonzero(np.bincount(degrees, minlength=360))
     gap = int(np.diff(np.append(seen, seen[0] + 360)).max())
     if gap > MAX_AZIMUTH_GAP_DEG:
         raise SceneError(
