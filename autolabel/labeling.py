@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import itertools
 import json
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
@@ -27,6 +28,7 @@ from autolabel.ahead import ahead
 from autolabel.confidence import Calibration
 from autolabel.observing import Observation, Seeing, metric_points, observe
 from datasets.errors import SceneError
+from datasets.example_inputs import ExampleLog
 from datasets.frames import Frame, Scene, SceneSource, earlier_frames, in_lidar_frame
 from datasets.inputs import InputSpec, ModelInputs, collate, prepare_frame
 from datasets.label_store import LabelStore, StoreHeader
@@ -194,6 +196,21 @@ def write_labels(
         labels = label_frames(scene, source, teacher, calibration, config, readers=readers)
         for _ in ahead(writing, writer.append, labels, 2):
             on_frame()
+
+
+def rehearse(
+    teacher: Teacher, calibration: Calibration, config: LabelingConfig, header: StoreHeader
+) -> None:
+    """Label a batch of made-up frames and forget them: what is broken or too small on a machine
+    shows before a scene is at stake, and what is loaded on first use is there.
+
+    Raises:
+        Exception: whatever stands in the way.
+    """
+    log = ExampleLog(config.input_spec(teacher.preset.inputs), frames=config.batch)
+    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SceneError):
+        store = LabelStore.create(Path(folder) / "rehearsal.zarr", header)
+        write_labels(store, log.scene("example"), log, teacher, calibration, config)
 
 
 def store_header(

@@ -17,7 +17,7 @@ from typing import Any, Literal, Protocol
 import ray
 
 from autolabel.confidence import Calibration
-from autolabel.labeling import LabelingConfig, write_labels
+from autolabel.labeling import LabelingConfig, rehearse, write_labels
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
@@ -119,6 +119,7 @@ class Worker:
             wanted = self.store.header.provenance["weights_sha256"]
             if model.weights_sha256 != wanted:
                 raise SetupError(f"{self.job.weights}: a worker's node holds other weights")
+            rehearse(self.teacher, self.job.calibration, config, self.store.header)
         except SetupError as error:
             return Outcome(kind="setup", reason=str(error), where=self.where)
         node = ray.get_runtime_context().get_node_id()

@@ -354,6 +354,28 @@ def test_a_worker_that_hangs_is_killed_and_its_scene_tried_again(
     assert [line["event"] for line in lines].count("scene done") == 2
 
 
+def on_a_broken_machine(root: Path) -> NuScenesSource:
+    from autolabel import worker
+
+    def fails(*_: Any) -> None:
+        raise MemoryError("the GPU is full")
+
+    worker.rehearse = fails  # in the worker's process
+    return NuScenesSource(root, past_sweeps=9)
+
+
+def test_no_scene_is_blamed_for_a_machine_that_cannot_label(
+    city: Path, weights: Path, cluster: str, tmp_path: Path
+) -> None:
+    broken = functools.partial(on_a_broken_machine, city)
+    job = job_for(city, weights, tmp_path / "labels.zarr", broken)
+    source = NuScenesSource(city, past_sweeps=9)
+    with pytest.raises(SetupError, match=r"a worker died while starting: .*the GPU is full"):
+        run_job(job, source.scene_ids("all"), source=source, workers=1)
+    store = LabelStore.open(job.store)
+    assert store.quarantined() == {} and store.scene_ids() == ()
+
+
 def test_a_dry_run_says_what_the_job_would_cost_and_leaves_nothing(
     city: Path, weights: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -14,7 +14,13 @@ from torch import Tensor, nn
 
 from autolabel.calibrate import calibrate
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
-from autolabel.labeling import LabelingConfig, label_frames, label_scene, store_header
+from autolabel.labeling import (
+    LabelingConfig,
+    label_frames,
+    label_scene,
+    rehearse,
+    store_header,
+)
 from autolabel.observing import visible_to_cameras
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth
@@ -450,6 +456,24 @@ def test_batches_and_readers_change_no_label() -> None:
     assert [frame.token for frame in frames] == list(alone.frame_tokens)
     for frame, mask in zip(frames, alone.mask, strict=True):
         np.testing.assert_array_equal(frame.mask, mask)
+
+
+@pytest.mark.parametrize("kind", [{}, {"lidar": False}, {"frame": "lidar"}, {"flow": True}])
+def test_any_teacher_rehearses(kind: dict[str, Any]) -> None:
+    model, calibration = teacher(**kind), Calibration.uncalibrated(18)
+    made_by = Teacher(model.module, model.preset)
+    for config in (LabelingConfig(), LabelingConfig(batch=2, visibility_split=2)):
+        header = store_header(model, calibration, config, source="none", licence="none")
+        rehearse(made_by, calibration, config, header)
+
+
+def test_a_rehearsal_shows_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, calibration, config = teacher(), Calibration.uncalibrated(18), LabelingConfig()
+    header = store_header(model, calibration, config, source="none", licence="none")
+    made_by = Teacher(model.module, model.preset)
+    monkeypatch.setattr(made_by, "predict", lambda _: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        rehearse(made_by, calibration, config, header)
 
 
 def test_no_more_frames_are_read_than_are_soon_needed() -> None:
