@@ -125,11 +125,16 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
         times = {event: [e["time"] for e in lines if e["event"] == event] for event in EVENTS}
         wall = times["job ended"][0] - times["worker started"][0]
         start = times["worker started"][0] - times["job started"][0]
-        ratio = wall * workers / model_s
-        figures[name] = {"wall_s": wall, "start_s": start, "over_model": ratio}
+        ratio = wall / model_s
+        figures[name] = {
+            "wall_s": wall,
+            "start_s": start,
+            "over_model": ratio,
+            "over_model_per_worker": ratio * workers,
+        }
         print(
             f"{name.replace('_', ' ')}: {wall:.1f} s ({start:.1f} s more to start): {ratio:.3f} "
-            "times the pure model time, per worker"
+            f"times the network's own time; {ratio * workers:.3f} times each worker's share of it"
         )
     ray.shutdown()
     gain = figures["one_core"]["wall_s"] / figures["workers_2"]["wall_s"]
