@@ -154,6 +154,11 @@ def test_a_store_that_does_not_answer_is_no_fault_of_the_data(
         os.fspath(RemotePath(f"{bucket}/folder/other.json"))
 
 
+def test_no_copy_is_written_outside_its_folder(bucket: str) -> None:
+    with pytest.raises(OSError, match="leads out of its folder"):
+        os.fspath(RemotePath(f"{bucket}/folder/../../../../x"))
+
+
 def test_files_are_fetched_many_at_a_time(
     logs: dict[str, Path], bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
