@@ -19,6 +19,7 @@ import fnmatch
 import functools
 import io
 import os
+import secrets
 import shutil
 import stat
 import tempfile
@@ -57,8 +58,16 @@ class StorageError(SetupError):
 
 
 def remote_or_local(path: Path) -> Path:
-    """A ``RemotePath`` if the path is a URL of an object store, else the path itself."""
-    return RemotePath(path) if path.parts[:1] and path.parts[0] in SCHEMES else path
+    """A ``RemotePath`` if the path is a URL of an object store, else the path itself.
+
+    Raises:
+        SetupError: a URL without a bucket.
+    """
+    if not path.parts or path.parts[0] not in SCHEMES:
+        return path
+    if len(path.parts) < 2:
+        raise SetupError(f"{path}//: names no bucket")
+    return RemotePath(path)
 
 
 def absolute(path: Path) -> Path:
@@ -305,14 +314,15 @@ class _Copies:
                 self.sizes.move_to_end(path)
                 return path
         path.parent.mkdir(parents=True, exist_ok=True)
-        with (
-            tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file,
-            _answers(RemotePath(bucket) / key),
-        ):
-            for chunk in obstore.get(bucket_at(bucket), key).stream():
-                file.write(chunk)
-            size = file.tell()
-        Path(file.name).replace(path)
+        part = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+        try:
+            with part.open("xb") as file, _answers(RemotePath(bucket) / key):
+                for chunk in obstore.get(bucket_at(bucket), key).stream():
+                    file.write(chunk)
+                size = file.tell()
+            part.replace(path)
+        finally:
+            part.unlink(missing_ok=True)
         with self.lock:
             self.bytes += size - self.sizes.pop(path, 0)
             self.sizes[path] = size

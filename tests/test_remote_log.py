@@ -157,6 +157,11 @@ def test_a_store_that_does_not_answer_is_no_fault_of_the_data(
 def test_no_copy_is_written_outside_its_folder(bucket: str) -> None:
     with pytest.raises(OSError, match="leads out of its folder"):
         os.fspath(RemotePath(f"{bucket}/folder/../../../../x"))
+    copies = remote_paths._Copies()
+    with pytest.raises(FileNotFoundError):
+        copies.fetched(bucket, "folder/none")
+    assert not [p for p in copies.folder.rglob("*") if p.is_file()]  # nor is half a one left
+    copies.remove()
 
 
 def test_files_are_fetched_many_at_a_time(
@@ -187,6 +192,8 @@ def test_files_are_fetched_many_at_a_time(
 def test_paths(logs: dict[str, Path], bucket: str) -> None:
     root = remote_or_local(Path(f"{bucket}/folder"))
     assert isinstance(root, RemotePath) and str(root) == f"{bucket}/folder"
+    with pytest.raises(SetupError, match="names no bucket"):
+        remote_or_local(Path("s3://"))
     assert remote_or_local(Path("s3/folder")) == Path("s3/folder")
     assert absolute(Path("x")) == Path.cwd() / "x" and absolute(root) == root
     assert str(root / "a" / "b.txt") == f"{bucket}/folder/a/b.txt"
