@@ -1,10 +1,11 @@
 """The labelling job over Ray: workers label scenes and write them; the driver hands out scene ids.
 
-The store is the only checkpoint. The driver keeps one scene in flight per worker, longest scenes
-first, and counts the tries of every scene: a scene whose data are bad is set aside at once, one
-that fails otherwise or whose worker dies or hangs is tried again a few times, by a fresh worker if
-need be. A scene whose node is gone is tried again without being blamed. Workers are added as the
-cluster grows.
+The store is the only checkpoint. The driver gives every worker a scene and, while there are enough
+for the others, the one after it, longest scenes first, and counts the tries of every scene: a
+scene whose data are bad is set aside at once, one that fails otherwise or whose worker dies or
+hangs is tried again a few times, by a fresh worker if need be. Of two scenes in a worker that died
+nobody knows which one it was: both are tried again without being blamed, each on its own. So is a
+scene whose node is gone. Workers are added as the cluster grows.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import ray
@@ -23,7 +24,7 @@ from ray.exceptions import RayError
 
 from autolabel.cluster import START_TIMEOUT_S, room
 from autolabel.events import Events, Metrics
-from autolabel.worker import Job, Outcome, start_worker
+from autolabel.worker import AT_ONCE, Job, Outcome, start_worker
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
@@ -80,7 +81,7 @@ class JobSummary:
         failures: scene id -> reason, for the scenes set aside.
         voxels, trusted, trusted_occupied: of all asked-for scenes that the store now has.
         retries: tries beyond the first.
-        worker_s: seconds that workers spent on scenes they finished, all of them together.
+        worker_s: seconds from each scene's being given to a worker to its being written, summed.
     """
 
     scenes: int
@@ -104,22 +105,26 @@ class _Hand:
     """A worker as the driver sees it.
 
     Attributes:
-        awaited: its answer, of its start or of its scene.
+        starting: its answer of its start, until it is there.
+        at_work: its answers of scenes, in the order given, and their ids.
         node: Ray's id of the machine it runs on, once it is ready.
         beat: its answer to how far it is, if it was asked.
-        frames: its own count when it was last heard; at_start: when it began its scene.
+        frames: its own count when it was last heard; settled: of scenes no longer at work.
         moved: when that count last changed.
     """
 
     actor: Any
-    awaited: Any
-    ready: bool = False
+    starting: Any
+    at_work: dict[Any, str] = field(default_factory=dict)
     node: str = ""
-    scene_id: str | None = None
     beat: Any = None
     frames: int = 0
-    at_start: int = 0
+    settled: int = 0
     moved: float = field(default_factory=time.monotonic)
+
+    @property
+    def ready(self) -> bool:
+        return self.starting is None
 
 
 def run_job(
@@ -192,6 +197,7 @@ class _Run:
         self.hands: list[_Hand] = []
         self.tries: dict[str, int] = {}
         self.lost: dict[str, int] = {}
+        self.alone: set[str] = set()  # scenes that may have killed a worker
         self.failures: dict[str, str] = {}
         self.scenes = self.frames = self.retries = self.bad_starts = 0
         self.worker_s = 0.0
@@ -216,7 +222,7 @@ class _Run:
         try:
             self.on_progress(self.progress())
             self._hire()
-            while self.queue or any(hand.scene_id for hand in self.hands):
+            while self.queue or any(hand.at_work for hand in self.hands):
                 self._turn()
                 self.on_progress(self.progress())
         except KeyboardInterrupt:
@@ -232,7 +238,8 @@ class _Run:
 
     def _turn(self) -> None:
         """Wait for a moment and see to whatever was heard."""
-        waited = {hand.awaited: hand for hand in self.hands}
+        waited = {answer: hand for hand in self.hands for answer in hand.at_work}
+        waited |= {hand.starting: hand for hand in self.hands if not hand.ready}
         beats = {hand.beat: hand for hand in self.hands if hand.beat is not None}
         if waited:
             done, _ = ray.wait([*waited, *beats], num_returns=1, timeout=1.0)
@@ -242,8 +249,8 @@ class _Run:
         for answer in done:
             if answer in beats:
                 self._heard(beats[answer])
-            else:
-                self._answered(waited[answer])
+            elif waited[answer] in self.hands:
+                self._answered(waited[answer], answer)
         now = time.monotonic()
         if now - self.looked < BEAT_S:
             return
@@ -272,7 +279,7 @@ class _Run:
                     f"{ray.available_resources().get('CPU', 0):.0f} free CPUs"
                 )
         for hand in list(self.hands):
-            if hand.scene_id is None:
+            if not hand.at_work:
                 continue
             if now - hand.moved > self.job.stall_s:
                 reason = f"no frame finished within {self.job.stall_s:g} s"
@@ -291,9 +298,9 @@ class _Run:
             hand.frames, hand.moved = frames, time.monotonic()
         hand.beat = None
 
-    def _answered(self, hand: _Hand) -> None:
+    def _answered(self, hand: _Hand, answer: Any) -> None:
         try:
-            outcome: Outcome = ray.get(hand.awaited)
+            outcome: Outcome = ray.get(answer)
         except RayError as error:
             # the actor died, or its answer is lost; either way it is not used again
             why = str(error).strip()
@@ -305,37 +312,50 @@ class _Run:
             if not any(other.ready for other in self.hands):
                 raise SetupError(outcome.reason)
             return
-        if hand.scene_id is None:
-            hand.ready, hand.node, self.bad_starts = True, outcome.node, 0
+        if not hand.ready:
+            hand.starting, hand.node, self.bad_starts = None, outcome.node, 0
             self.ready_at = self.ready_at or time.monotonic()
             self.events("worker started", worker=outcome.where)
         else:
-            self._settle(hand.scene_id, outcome)
+            self._settle(hand.at_work.pop(answer), outcome)
+            hand.settled = hand.settled + outcome.frames if outcome.frames else hand.frames
         self._next(hand)
 
     def _next(self, hand: _Hand) -> None:
-        """Give a worker its next scene, or let it go."""
-        if not self.queue:
+        """Give a worker its next scenes, or let it go."""
+        while self.queue and self._may_add(hand, self.queue[0][1]):
+            _, scene_id = heapq.heappop(self.queue)
+            hand.at_work[hand.actor.label.remote(scene_id)] = scene_id
+            hand.moved = time.monotonic()
+        if not hand.at_work:
             self.hands.remove(hand)
             ray.wait([hand.actor.close.remote()], timeout=LEAVE_S)
             ray.kill(hand.actor)
-            return
-        _, hand.scene_id = heapq.heappop(self.queue)
-        hand.awaited = hand.actor.label.remote(hand.scene_id)
-        hand.at_start, hand.moved = hand.frames, time.monotonic()
+
+    def _may_add(self, hand: _Hand, scene_id: str) -> bool:
+        """Whether a worker may have this scene beside those that it has."""
+        if not hand.at_work:
+            return True
+        enough = len(self.queue) >= len(self.hands)  # for the others, who take one each meanwhile
+        apart = self.alone.intersection([scene_id, *hand.at_work.values()])
+        return len(hand.at_work) < AT_ONCE and enough and not apart
 
     def _dismiss(self, hand: _Hand, outcome: Outcome) -> None:
-        """A worker that is not used again; its scene is settled.
+        """A worker that is not used again; its scenes are settled.
 
         Raises:
             SetupError: too many in a row were never ready.
         """
         self.hands.remove(hand)
         ray.kill(hand.actor)
-        self.events("worker gone", reason=outcome.reason, scene=hand.scene_id, kind=outcome.kind)
-        if hand.scene_id is not None:
-            self._settle(hand.scene_id, outcome)
-        elif outcome.kind == "failed":
+        scene_ids = list(hand.at_work.values())
+        self.events("worker gone", reason=outcome.reason, scenes=scene_ids, kind=outcome.kind)
+        if len(scene_ids) > 1 and outcome.kind == "failed":
+            self.alone.update(scene_ids)
+            outcome = replace(outcome, kind="lost")
+        for scene_id in scene_ids:
+            self._settle(scene_id, outcome)
+        if not hand.ready and outcome.kind == "failed":
             self.bad_starts += 1
             if self.bad_starts >= BAD_STARTS:
                 why = outcome.detail.splitlines()[-1] if outcome.detail else outcome.reason
@@ -375,14 +395,14 @@ class _Run:
 
     def _abandon(self) -> None:
         """Let the workers leave their scenes, so that nothing half-written stays."""
-        busy = [hand for hand in self.hands if hand.scene_id is not None]
-        for hand in busy:
+        awaited = [answer for hand in self.hands for answer in hand.at_work]
+        for hand in self.hands:
             hand.actor.abandon.remote()
-        if busy:
-            ray.wait([h.awaited for h in busy], num_returns=len(busy), timeout=LEAVE_S)
+        if awaited:
+            ray.wait(awaited, num_returns=len(awaited), timeout=LEAVE_S)
 
     def progress(self) -> Progress:
-        at_work = sum(max(0, h.frames - h.at_start) for h in self.hands if h.scene_id)
+        at_work = sum(max(0, h.frames - h.settled) for h in self.hands if h.at_work)
         wanted = sum(n for s, n in self.lengths.items() if s not in self.failures)
         return Progress(
             scenes=len(self.lengths),

@@ -7,13 +7,13 @@ Legend: T frames, P LiDAR returns, X Y Z voxels, K classes.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import itertools
 import json
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -118,7 +118,8 @@ def label_frames(
     config: LabelingConfig,
     *,
     readers: int = 1,
-) -> Iterator[FrameLabels]:
+    turn: AbstractContextManager[None] | None = None,
+) -> Generator[FrameLabels, None, None]:
     """Label the frames of a scene one after the other, in memory that does not grow with it.
 
     A voxel is ``LIDAR_OBSERVED`` where a ray of any sweep used ended or passed, and
@@ -134,6 +135,8 @@ def label_frames(
 
     Args:
         readers: threads that read and decode, and as many that finish.
+        turn: held while the network is needed: entered once the first batch is read, left when the
+            last is predicted.
 
     Raises:
         SceneError: a file, pose or picture is bad, a frame has no LiDAR to lie in, or the teacher's
@@ -141,9 +144,13 @@ def label_frames(
     """
     work = _SceneWork(scene, source, teacher, calibration, config)
     most = max(readers, config.batch)
-    with ThreadPoolExecutor(readers) as reading, ThreadPoolExecutor(readers) as finishing:
+    with (
+        ThreadPoolExecutor(readers) as reading,
+        ThreadPoolExecutor(readers) as finishing,
+        ExitStack() as stack,
+    ):
         prepared = ahead(reading, work.read, work.batches(), readers + 1)
-        predicted = (one for batch in prepared for one in work.predict(batch))
+        predicted = stack.enter_context(closing(work.predict_all(prepared, turn or nullcontext())))
         if teacher.device.type == "cpu":
             finished = ahead(finishing, work.classify_and_finish, predicted, most)
         else:  # in a thread it would wait for the next batch as well
@@ -177,11 +184,13 @@ def write_labels(
     config: LabelingConfig,
     *,
     readers: int = 1,
+    turn: AbstractContextManager[None] | None = None,
     on_frame: Callable[[], None] = lambda: None,
 ) -> None:
     """Label a scene into a store, which shows it once it is whole.
 
     Args:
+        turn: as in ``label_frames``.
         on_frame: called after each frame.
 
     Raises:
@@ -192,8 +201,10 @@ def write_labels(
     with (
         store.writer(scene.scene_id, len(scene.frames), inputs=inputs) as writer,
         ThreadPoolExecutor(1) as writing,
+        closing(
+            label_frames(scene, source, teacher, calibration, config, readers=readers, turn=turn)
+        ) as labels,
     ):
-        labels = label_frames(scene, source, teacher, calibration, config, readers=readers)
         for _ in ahead(writing, writer.append, labels, 2):
             on_frame()
 
@@ -208,7 +219,7 @@ def rehearse(
         Exception: whatever stands in the way.
     """
     log = ExampleLog(config.input_spec(teacher.preset.inputs), frames=config.batch)
-    with tempfile.TemporaryDirectory() as folder, contextlib.suppress(SceneError):
+    with tempfile.TemporaryDirectory() as folder, suppress(SceneError):
         store = LabelStore.create(Path(folder) / "rehearsal.zarr", header)
         write_labels(store, log.scene("example"), log, teacher, calibration, config)
 
@@ -253,7 +264,7 @@ def software() -> dict[str, str]:
     that an update does not keep a job from being continued."""
     found = {}
     for name in ("effocc-autolabel", "torch", "numpy", "spconv-cu126", "zarr", "numcodecs"):
-        with contextlib.suppress(metadata.PackageNotFoundError):
+        with suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     return found
 
@@ -333,6 +344,14 @@ class _SceneWork:
         for sweep in (frame.lidar, *frame.past_sweeps[: self.spec.past_sweeps]):
             if sweep is not None:
                 yield sweep.path
+
+    def predict_all(
+        self, prepared: Iterator[_Read], turn: AbstractContextManager[None]
+    ) -> Generator[_Predicted, None, None]:
+        first = list(itertools.islice(prepared, 1))
+        with turn:
+            for batch in itertools.chain(first, prepared):
+                yield from self.predict(batch)
 
     def predict(self, batch: _Read) -> Iterator[_Predicted]:
         flow: Tensor | None = None

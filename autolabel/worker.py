@@ -6,10 +6,12 @@ No picture and no voxel passes through Ray.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import threading
 import time
 import traceback
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -26,6 +28,8 @@ from datasets.remote_paths import forget_copies
 
 ASIDE = "aside"
 """Concurrency group of the calls that are answered while a scene is labelled."""
+AT_ONCE = 2
+"""Scenes that a worker may have at work."""
 
 
 class OpenSource(Protocol):
@@ -74,6 +78,7 @@ class Outcome:
     is gone; ``setup``: no scene can work here; ``abandoned``: as asked.
 
     Attributes:
+        seconds: from the scene's being given to its being written; two of a worker may overlap.
         where: address and process of the worker; node: Ray's id of its machine.
     """
 
@@ -91,12 +96,17 @@ class _AbandonedError(Exception):
 
 
 class Worker:
-    """Lives in an actor, one at a time. ``beat`` and ``abandon`` are answered meanwhile."""
+    """Lives in an actor. ``beat`` and ``abandon`` are answered while scenes are labelled.
+
+    Two scenes may be at work: while the last frames of one are finished and written, the network
+    is at the next.
+    """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.frames = 0
         self.leave = threading.Event()
+        self.network = threading.Lock()
         self.where = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     def start(self) -> Outcome:
@@ -126,7 +136,10 @@ class Worker:
         return Outcome(kind="ready", where=self.where, node=node)
 
     def label(self, scene_id: str) -> Outcome:
+        import torch
+
         began = time.monotonic()
+        torch.set_num_threads(self.job.config.threads)  # a setting of each thread
         try:
             scene = self.source.scene(scene_id)
             write_labels(
@@ -137,6 +150,7 @@ class Worker:
                 self.job.calibration,
                 self.job.config,
                 readers=self.job.readers,
+                turn=self._turn(),
                 on_frame=self._count,
             )
             seconds = time.monotonic() - began
@@ -150,6 +164,13 @@ class Worker:
 
     def _sorry(self, kind: Literal["bad", "failed"], reason: str) -> Outcome:
         return Outcome(kind=kind, reason=reason, detail=traceback.format_exc(), where=self.where)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self.network:
+            if self.leave.is_set():
+                raise _AbandonedError
+            yield
 
     def _count(self) -> None:
         self.frames += 1
@@ -178,6 +199,7 @@ def start_worker(job: Job) -> Any:
         num_gpus=job.gpus_per_worker,
         max_restarts=0,
         max_task_retries=0,
+        max_concurrency=AT_ONCE,
         concurrency_groups={ASIDE: 1},
     )(Worker)
     return remote.remote(job)

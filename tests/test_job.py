@@ -328,7 +328,8 @@ def test_dead_workers_are_replaced_and_a_scene_that_always_kills_is_set_aside(
     deadly = functools.partial(DeadlySource, city, tmp_path / "died", once=once, always=always)
     job = job_for(city, weights, tmp_path / "labels.zarr", deadly)
     summary = run_job(job, ids, source=source, workers=1)
-    assert (summary.scenes, summary.retries) == (SCENES - 1, 3)
+    assert summary.scenes == SCENES - 1
+    assert summary.retries >= 3  # a scene that was beside a deadly one is tried again as well
     assert summary.failures == {always: "worker died"}
     store = LabelStore.open(job.store)
     assert store.quarantined()[always]["reason"] == "worker died"
@@ -350,7 +351,7 @@ def test_a_worker_that_hangs_is_killed_and_its_scene_tried_again(
     assert (summary.scenes, summary.retries, summary.failures) == (2, 1, {})
     lines = [json.loads(line) for line in (tmp_path / "events.jsonl").read_text().splitlines()]
     gone = next(line for line in lines if line["event"] == "worker gone")
-    assert gone["scene"] == ids[0] and "no frame finished within 15 s" in gone["reason"]
+    assert gone["scenes"] == [ids[0]] and "no frame finished within 15 s" in gone["reason"]
     assert [line["event"] for line in lines].count("scene done") == 2
 
 
