@@ -2,20 +2,61 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, NoReturn
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from tqdm import tqdm
 
-from autolabel.confidence import Calibration, CalibrationHistogram
-from autolabel.labeling import LabelingConfig
-from autolabel.observing import FreePasses, metric_points, observe
-from datasets.frames import SceneSource, earlier_frames, in_lidar_frame
-from datasets.inputs import collate, prepare_frame
+from autolabel.confidence import RINGS, Calibration, CalibrationHistogram, choose
+from autolabel.labeling import LabelingConfig, guess_frames, observed_voxels, sights_of
+from autolabel.observing import FREE_PASSES, FreePasses
+from autolabel.risk import Evidence
+from autolabel.temporal import Refiner, RefinerFit, Sight, windows
+from datasets.benchmarks.truth import Truth
+from datasets.frames import Scene, SceneSource, earlier_frames
+from datasets.inputs import InputSpec, collate, prepare_frame
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.training_sets import GroundTruth
 from models.inference import Teacher
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class SceneCounts:
+    """Of one scene: voxels and right ones among those whose truth is known.
+
+    Attributes:
+        observed: those that a sensor saw.
+        free: of the observed ones predicted free and not hit, by how many of ``FREE_PASSES`` their
+            passing rays reach (the class ids are these numbers).
+    """
+
+    scene_id: str
+    observed: CalibrationHistogram
+    free: CalibrationHistogram
+
+    def trustable(self, free_passes: int) -> CalibrationHistogram:
+        """Of the observed voxels those that may be trusted if they are sure enough."""
+        out = CalibrationHistogram(self.observed.n_classes, free_id=self.observed.free_id)
+        out.merge(self.observed)
+        short = [i for i, least in enumerate(FREE_PASSES) if least <= free_passes][:-1]
+        for total, part in ((out.seen, self.free.seen), (out.right, self.free.right)):
+            by_ring = part.reshape(len(RINGS.names), len(FREE_PASSES), -1)
+            target = total.reshape(len(RINGS.names), out.n_classes, -1)
+            target[:, out.free_id] -= by_ring[:, short].sum(1)
+        return out
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Measured:
+    """What ``measure`` found: counts per scene, the passes of a trusted free voxel, scores."""
+
+    scenes: tuple[SceneCounts, ...]
+    passes: FreePasses
+    table: ScoreTable
 
 
 def calibrate(
@@ -23,49 +64,157 @@ def calibrate(
     source: SceneSource,
     truth: GroundTruth,
     scene_ids: Sequence[str],
-    *,
-    config: LabelingConfig | None = None,
-) -> tuple[Calibration, ScoreTable]:
-    """Calibration table and scores of a teacher on labelled scenes it was not trained on.
+    config: LabelingConfig,
+) -> tuple[Calibration, Evidence, ScoreTable]:
+    """Calibration of a teacher on labelled scenes it was not trained on, evidence for promises
+    about it, and its scores.
 
-    Confidence is fitted on the voxels that a sensor observed.
-
-    Args:
-        config: how labels will be made; with it ``Calibration.free_passes`` is fitted as well.
+    With ``config.refinement`` the refiner is learnt first, and what it gives is calibrated.
 
     Raises:
         SetupError: the benchmark has another grid, other classes or another frame than the preset.
         SceneError: a file of a scene or of its truth is bad.
     """
-    spec, taxonomy = teacher.preset.inputs, teacher.preset.taxonomy
-    if config is not None:
-        spec = config.input_spec(spec)
-    truth.benchmark.require(
-        f"preset {teacher.preset.name}", teacher.preset.grid, taxonomy, spec.frame
+    refiner = None
+    if config.refinement is not None:
+        refiner = fit_refiner(teacher, source, truth, scene_ids, config)
+    measured = measure(teacher, source, truth, scene_ids, config, refiner)
+    calibration, evidence = fit(measured.scenes, measured.passes.best())
+    return replace(calibration, refiner=refiner), evidence, measured.table
+
+
+def fit(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Calibration, Evidence]:
+    """Calibration from counts, and what its confidence was worth on scenes left out of its fit."""
+    calibration, seen, right = choose([s.trustable(free_passes) for s in scenes])
+    evidence = Evidence(
+        scene_ids=tuple(s.scene_id for s in scenes),
+        seen=seen,
+        right=right,
+        free_id=scenes[0].observed.free_id,
     )
-    histogram = CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id)
+    return replace(calibration, free_passes=free_passes), evidence
+
+
+def measure(
+    teacher: Teacher,
+    source: SceneSource,
+    truth: GroundTruth,
+    scene_ids: Sequence[str],
+    config: LabelingConfig,
+    refiner: Refiner | None = None,
+) -> Measured:
+    """Label scenes and count. Raises as ``calibrate``."""
+    preset = teacher.preset
+    grid, taxonomy = preset.grid, preset.taxonomy
+    _require(teacher, truth, config.input_spec(teacher.preset.inputs))
+    ring = RINGS.of(grid)
     passes = FreePasses()
+    table = _empty_table(teacher, truth)
+    scenes = []
+    for scene, bar in _with_bar(source, scene_ids, "calibrate"):
+        counts = SceneCounts(
+            scene_id=scene.scene_id,
+            observed=CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id),
+            free=CalibrationHistogram(len(FREE_PASSES)),
+        )
+        originals = {frame.token: frame for frame in scene.frames}
+        for guess in guess_frames(scene, source, teacher, config, refiner):
+            expected = truth.labels(originals[guess.frame.token])
+            occupied = guess.semantics != taxonomy.free_id
+            seen = observed_voxels(guess, grid, taxonomy, config)
+            passes.update(seen, occupied, expected.scored())
+            known = expected.observed() & (expected.semantics < taxonomy.n_classes)
+            correct = guess.semantics == expected.semantics
+
+            def count(
+                histogram: CalibrationHistogram,
+                voxels: NDArray[np.bool_],
+                classes: NDArray[Any],
+                raw: NDArray[np.float32] = guess.raw,
+                correct: NDArray[np.bool_] = correct,
+            ) -> None:
+                histogram.update(raw[voxels], classes[voxels], correct[voxels], ring[voxels])
+
+            known &= (seen.hits > 0) | (seen.passes > 0) | seen.visible
+            count(counts.observed, known, guess.semantics)
+            reached = np.searchsorted(FREE_PASSES, seen.passes, side="right") - 1
+            count(counts.free, known & ~occupied & (seen.hits == 0), reached)
+            _add(table, expected, guess.semantics)
+            bar.update()
+        scenes.append(counts)
+    return Measured(scenes=tuple(scenes), passes=passes, table=table)
+
+
+def score(
+    teacher: Teacher,
+    source: SceneSource,
+    truth: GroundTruth,
+    scene_ids: Sequence[str],
+) -> ScoreTable:
+    """Scores of a teacher or student, every frame on its own; reads only what the network does.
+    Raises as ``calibrate``."""
+    spec = teacher.preset.inputs
+    _require(teacher, truth, spec)
+    table = _empty_table(teacher, truth)
+    for scene, bar in _with_bar(source, scene_ids, "score"):
+        for k, frame in enumerate(scene.frames):
+            earlier = earlier_frames(scene.frames, k, spec.past_frames)
+            inputs = collate([prepare_frame(source, frame, spec, earlier)])
+            semantics = teacher.predict(inputs)[0].argmax(-1).to(torch.uint8)
+            _add(table, truth.labels(frame), semantics.cpu().numpy())
+            bar.update()
+    return table
+
+
+def fit_refiner(
+    teacher: Teacher,
+    source: SceneSource,
+    truth: GroundTruth,
+    scene_ids: Sequence[str],
+    config: LabelingConfig,
+) -> Refiner:
+    """What other frames count for, learnt on labelled scenes. Raises as ``calibrate``, and
+    ``ValueError`` if the configuration has no refinement."""
+    how = config.refinement
+    if how is None:
+        raise ValueError("the configuration has no refinement")
+    _require(teacher, truth, config.input_spec(teacher.preset.inputs))
+    learning = RefinerFit(teacher.preset.taxonomy, how)
+    for scene, bar in _with_bar(source, scene_ids, "learn to refine"):
+        originals = {frame.token: frame for frame in scene.frames}
+        sights = sights_of(scene, source, teacher, config)
+        for around, k in windows(sights, how.reach):
+            frame, _ = around[k]
+            expected = truth.labels(originals[frame.token])
+            near: list[Sight] = [sight for _, sight in around]
+            learning.update(near, k, teacher.preset.grid, expected.semantics, expected.observed())
+            bar.update()
+    return learning.fit()
+
+
+def _require(teacher: Teacher, truth: GroundTruth, spec: InputSpec) -> None:
+    preset = teacher.preset
+    what = f"preset {preset.name}"
+    truth.benchmark.require(what, preset.grid, preset.taxonomy, spec.frame)
+
+
+def _with_bar(
+    source: SceneSource, scene_ids: Sequence[str], what: str
+) -> Iterator[tuple[Scene, tqdm[NoReturn]]]:
+    scenes = [source.scene(scene_id) for scene_id in scene_ids]
+    with tqdm(total=sum(len(s.frames) for s in scenes), desc=what, unit="frame") as bar:
+        for scene in scenes:
+            yield scene, bar
+
+
+def _empty_table(teacher: Teacher, truth: GroundTruth) -> ScoreTable:
+    taxonomy = teacher.preset.taxonomy
     masks = [mask for mask in (truth.benchmark.mask, "all") if mask]
     matrices = {mask: ConfusionMatrix(taxonomy.n_classes) for mask in masks}
-    scenes = [source.scene(scene_id).frames for scene_id in scene_ids]
-    moments = [(frames, k) for frames in scenes for k in range(len(frames))]
-    for frames, k in tqdm(moments, desc="calibrate", unit="frame"):
-        earlier = earlier_frames(frames, k, spec.past_frames)
-        inputs = prepare_frame(source, frames[k], spec, earlier)
-        raw, labels = teacher.predict(collate([inputs]))[0].softmax(-1).max(-1)
-        predicted = labels.to(torch.uint8).cpu().numpy()
-        expected = truth.labels(frames[k])
-        known = expected.observed()
-        correct = predicted[known] == expected.semantics[known]
-        histogram.update(raw.cpu().numpy()[known], predicted[known], correct)
-        if config is not None:
-            frame = in_lidar_frame(frames[k]) if spec.frame == "lidar" else frames[k]
-            occupied = predicted != taxonomy.free_id
-            points = metric_points(source, frame, inputs, spec)
-            seen = observe(frame, points, teacher.preset.grid, occupied, config.seeing)
-            passes.update(seen, occupied, expected.scored())
-        for mask, matrix in matrices.items():
-            voxels = None if mask == "all" else expected.scored()
-            matrix.update(expected.semantics, predicted, voxels)
-    calibration = replace(histogram.fit(), free_passes=passes.best())
-    return calibration, ScoreTable(taxonomy=taxonomy, matrices=matrices)
+    return ScoreTable(taxonomy=taxonomy, matrices=matrices)
+
+
+def _add(table: ScoreTable, expected: Truth, semantics: NDArray[np.uint8]) -> None:
+    for mask, matrix in table.matrices.items():
+        voxels = None if mask == "all" else expected.scored()
+        matrix.update(expected.semantics, semantics, voxels)

@@ -7,13 +7,14 @@ Legend: T frames, P LiDAR returns, X Y Z voxels, K classes.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import itertools
 import json
 import tempfile
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from importlib import metadata
 from pathlib import Path
@@ -25,16 +26,19 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autolabel.ahead import ahead
-from autolabel.confidence import Calibration
-from autolabel.observing import Observation, Seeing, metric_points, observe
+from autolabel.confidence import RINGS, Calibration
+from autolabel.observing import Observation, Seeing, metric_points, visible_to_cameras
+from autolabel.risk import Promise
+from autolabel.temporal import Refinement, Refiner, Sight, pool, refine, sight_of, windows
 from datasets.errors import SceneError
 from datasets.example_inputs import ExampleLog
 from datasets.frames import Frame, Scene, SceneSource, earlier_frames, in_lidar_frame
+from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import InputSpec, ModelInputs, collate, prepare_frame
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.remote_paths import fetch
 from datasets.taxonomy import Taxonomy
-from datasets.visibility import RAY_COLUMNS
+from datasets.visibility import RAY_COLUMNS, sweep_evidence
 from datasets.voxel_labels import FrameLabels, MaskBit, SceneLabels
 from models.checkpoint import LoadedModel
 from models.inference import Teacher
@@ -69,6 +73,9 @@ class LabelingConfig:
         flips: average over mirrored inputs (see ``Teacher``): four times the work.
         batch: frames that the network takes together; the bytes of a label may depend on it.
         threads: threads of one worker's network; the bytes of a label may depend on it.
+        refinement: put the frames of a scene together, if the calibration has a refiner; None:
+            every frame is labelled on its own.
+        promise: its thresholds say what is trusted, instead of ``min_confidence``.
 
     Raises:
         ValueError: a value is out of range.
@@ -84,6 +91,8 @@ class LabelingConfig:
     flips: bool = False
     batch: int = 1
     threads: int = 1
+    refinement: Refinement | None = None
+    promise: Promise | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
@@ -106,8 +115,11 @@ class LabelingConfig:
         return replace(teacher, past_sweeps=self.past_sweeps)
 
     def resolved(self, teacher: InputSpec) -> dict[str, Any]:
-        """JSON values with nothing left to default."""
-        return asdict(self) | {"past_sweeps": self.input_spec(teacher).past_sweeps}
+        """JSON values with nothing left to default; what is off is left out."""
+        values = asdict(self) | {"past_sweeps": self.input_spec(teacher).past_sweeps}
+        values["refinement"] = None if self.refinement is None else asdict(self.refinement)
+        values["promise"] = None if self.promise is None else self.promise.to_json()
+        return {k: v for k, v in values.items() if v is not None or k == "free_passes"}
 
 
 def label_frames(
@@ -130,6 +142,9 @@ def label_frames(
     nothing may use those labels. Labels lie in the frame that the teacher's inputs are in. Flow is
     there if the teacher predicts it, and 0 where the predicted class cannot move.
 
+    With a refinement, what other frames of the scene say is put together with a frame's own
+    prediction (``temporal``); its masks stay those of its own sensors.
+
     While the network works on a batch, the next ones are read and the last one is finished, in
     threads of their own. Finishing a frame takes some 0.2 s of a core, however fast the network is.
 
@@ -142,21 +157,44 @@ def label_frames(
         SceneError: a file, pose or picture is bad, a frame has no LiDAR to lie in, or the teacher's
             output is not finite.
     """
-    work = _SceneWork(scene, source, teacher, calibration, config)
-    most = max(readers, config.batch)
-    with (
-        ThreadPoolExecutor(readers) as reading,
-        ThreadPoolExecutor(readers) as finishing,
-        ExitStack() as stack,
-    ):
-        prepared = ahead(reading, work.read, work.batches(), readers + 1)
-        predicted = stack.enter_context(closing(work.predict_all(prepared, turn or nullcontext())))
-        if teacher.device.type == "cpu":
-            finished = ahead(finishing, work.classify_and_finish, predicted, most)
-        else:  # in a thread it would wait for the next batch as well
-            classified = map(work.classify, predicted)
-            finished = ahead(finishing, work.finish, classified, most)
-        yield from finished
+    refiner = calibration.refiner if config.refinement is not None else None
+    if config.refinement is not None and refiner is None:
+        raise ValueError("the calibration has no refiner: fit one with scripts/calibrate.py")
+    work = _SceneWork(scene, source, teacher, config, refiner)
+    finish = functools.partial(_finish, calibration, config, teacher)
+    with ThreadPoolExecutor(readers) as finishing, closing(work.guesses(readers, turn)) as guesses:
+        yield from ahead(finishing, lambda guess: finish(guess()), guesses, work.most(readers))
+
+
+def guess_frames(
+    scene: Scene,
+    source: SceneSource,
+    teacher: Teacher,
+    config: LabelingConfig,
+    refiner: Refiner | None = None,
+) -> Generator[Guess, None, None]:
+    """What ``label_frames`` takes frames for, before it decides what to trust.
+
+    Args:
+        refiner: for ``config.refinement``; None: every frame on its own.
+
+    Raises:
+        SceneError: as ``label_frames``.
+    """
+    work = _SceneWork(scene, source, teacher, config, refiner)
+    with closing(work.guesses(1, None)) as guesses:
+        for guess in guesses:
+            yield guess()
+
+
+def sights_of(
+    scene: Scene, source: SceneSource, teacher: Teacher, config: LabelingConfig
+) -> Generator[tuple[Frame, Sight], None, None]:
+    """What each frame says by itself, for ``temporal.RefinerFit``. Raises as ``label_frames``."""
+    work = _SceneWork(scene, source, teacher, config, None)
+    with closing(work.predictions(1, None)) as predictions:
+        for one in predictions:
+            yield one.frame, work.see(one)[1]
 
 
 def label_scene(
@@ -289,11 +327,20 @@ class _Predicted:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class _Classified:
-    """A frame with its classes, their softmax values (X, Y, Z), and flow."""
+class Guess:
+    """What a frame is taken for.
+
+    Attributes:
+        points: (P, 5 or more) returns of the sweeps used, metres.
+        hits, passes: (X, Y, Z) uint8, their evidence.
+        semantics: (X, Y, Z) class ids; raw: their softmax values, float32.
+        flow: (X, Y, Z, 2).
+    """
 
     frame: Frame
     points: NDArray[np.float32] | None
+    hits: Voxels
+    passes: Voxels
     semantics: Voxels
     raw: NDArray[np.float32]
     flow: NDArray[np.float16] | None
@@ -307,15 +354,50 @@ class _SceneWork:
         scene: Scene,
         source: SceneSource,
         teacher: Teacher,
-        calibration: Calibration,
         config: LabelingConfig,
+        refiner: Refiner | None,
     ) -> None:
         self.scene, self.source, self.teacher = scene, source, teacher
-        self.calibration, self.config = calibration, config
+        self.config, self.refiner = config, refiner
         self.spec = config.input_spec(teacher.preset.inputs)
-        self.reaches = np.asarray(calibration.levels) >= config.min_confidence
-        asked = config.free_passes
-        self.free_passes = calibration.free_passes if asked is None else asked
+        self.grid, self.taxonomy = teacher.preset.grid, teacher.preset.taxonomy
+
+    def most(self, readers: int) -> int:
+        return max(readers, self.config.batch)
+
+    def predictions(
+        self, readers: int, turn: AbstractContextManager[None] | None
+    ) -> Generator[_Predicted, None, None]:
+        """Of the network, frame by frame; the next batches are read meanwhile."""
+        with ThreadPoolExecutor(readers) as reading:
+            prepared = ahead(reading, self.read, self.batches(), readers + 1)
+            first = list(itertools.islice(prepared, 1))
+            with turn or nullcontext():
+                for batch in itertools.chain(first, prepared):
+                    yield from self.predict(batch)
+
+    def guesses(
+        self, readers: int, turn: AbstractContextManager[None] | None
+    ) -> Generator[Callable[[], Guess], None, None]:
+        """Work that makes the guess of each frame; any thread may do it."""
+        on_cpu = self.teacher.device.type == "cpu"
+        with (
+            ThreadPoolExecutor(readers) as seeing,
+            closing(self.predictions(readers, turn)) as predictions,
+        ):
+            if self.config.refinement is None or self.refiner is None:
+                for one in predictions:
+                    guess = functools.partial(self.guess, one)
+                    # on a GPU another thread would wait for the next batch as well
+                    yield guess if on_cpu else functools.partial(_same, guess())
+                return
+            if on_cpu:
+                seen: Iterator[tuple[_Predicted, Sight]]
+                seen = ahead(seeing, self.see, predictions, self.most(readers))
+            else:
+                seen = map(self.see, predictions)
+            for around, k in windows(seen, self.config.refinement.reach):
+                yield functools.partial(self.refined, around, k)
 
     def batches(self) -> Iterator[list[int]]:
         """Positions of frames that the network can take together."""
@@ -345,14 +427,6 @@ class _SceneWork:
             if sweep is not None:
                 yield sweep.path
 
-    def predict_all(
-        self, prepared: Iterator[_Read], turn: AbstractContextManager[None]
-    ) -> Generator[_Predicted, None, None]:
-        first = list(itertools.islice(prepared, 1))
-        with turn:
-            for batch in itertools.chain(first, prepared):
-                yield from self.predict(batch)
-
     def predict(self, batch: _Read) -> Iterator[_Predicted]:
         flow: Tensor | None = None
         if self.teacher.has_flow:
@@ -363,46 +437,105 @@ class _SceneWork:
             own_flow = None if flow is None else flow[i]
             yield _Predicted(frame, batch.points[i], logits[i], own_flow)
 
-    def classify(self, one: _Predicted) -> _Classified:
+    def guess(self, one: _Predicted) -> Guess:
+        """From the frame alone."""
         semantics, raw = _most_likely(one.logits)
+        return self._guess(one, semantics, raw, *sweep_evidence(one.frame, one.points, self.grid))
+
+    def see(self, one: _Predicted) -> tuple[_Predicted, Sight]:
+        hits, passes = sweep_evidence(one.frame, one.points, self.grid)
+        self._require_finite(one, bool(one.logits.isfinite().all()))
+        sight = sight_of(one.frame, one.points, one.logits, hits, passes, self.grid, self.taxonomy)
+        return replace(one, logits=one.logits[:0]), sight
+
+    def refined(self, around: Sequence[tuple[_Predicted, Sight]], k: int) -> Guess:
+        """From the frame and those around it."""
+        how, refiner = self.config.refinement, self.refiner
+        assert how is not None and refiner is not None
+        one, sight = around[k]
+        pooled = pool([s for _, s in around], k, self.grid, self.taxonomy, how)
+        logits = torch.from_numpy(refine(pooled, refiner, how)).view(*self.grid.shape, -1)
+        semantics, raw = _most_likely(logits)
+        return self._guess(one, semantics, raw, sight.hits, sight.passes)
+
+    def _guess(
+        self,
+        one: _Predicted,
+        semantics: Voxels,
+        raw: NDArray[np.float32],
+        hits: Voxels,
+        passes: Voxels,
+    ) -> Guess:
         velocity = None
         finite = bool(np.isfinite(raw).all())
         if one.flow is not None:
             with np.errstate(over="ignore"):
                 velocity = one.flow.cpu().numpy().astype(np.float16)
-            velocity[~np.isin(semantics, self.teacher.preset.taxonomy.dynamic)] = 0
+            velocity[~np.isin(semantics, self.taxonomy.dynamic)] = 0
             finite &= bool(np.isfinite(velocity).all())
+        self._require_finite(one, finite)
+        return Guess(
+            frame=one.frame,
+            points=one.points,
+            hits=hits,
+            passes=passes,
+            semantics=semantics,
+            raw=raw,
+            flow=velocity,
+        )
+
+    def _require_finite(self, one: _Predicted, finite: bool) -> None:
         if not finite:
             raise SceneError(
                 where=f"scene {one.frame.scene_id}",
                 frame=one.frame.token,
                 rule="the teacher's output is not finite",
             )
-        return _Classified(one.frame, one.points, semantics, raw, velocity)
 
-    def classify_and_finish(self, one: _Predicted) -> FrameLabels:
-        return self.finish(self.classify(one))
 
-    def finish(self, one: _Classified) -> FrameLabels:
-        taxonomy, grid = self.teacher.preset.taxonomy, self.teacher.preset.grid
-        occupied = one.semantics != taxonomy.free_id
-        level = self.calibration.levels_of(one.raw, one.semantics)
-        seen = observe(one.frame, one.points, grid, occupied, self.config.seeing)
-        mask = _observation_mask(one.semantics, seen, taxonomy)
-        observed = mask & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
-        founded = occupied | (seen.hits > 0) | (seen.passes >= self.free_passes)
-        mask[observed & founded & self.reaches[level]] |= np.uint8(MaskBit.TRUSTED)
-        return FrameLabels(
-            token=one.frame.token,
-            timestamp_us=one.frame.timestamp_us,
-            T_global_grid=one.frame.T_global_ego,
-            semantics=one.semantics,
-            confidence=np.where(observed, level, np.uint8(0)),
-            mask=mask,
-            hits=seen.hits if self.config.store_evidence else None,
-            passes=seen.passes if self.config.store_evidence else None,
-            flow=one.flow,
-        )
+def _same(guess: Guess) -> Guess:
+    return guess
+
+
+def observed_voxels(
+    guess: Guess, grid: VoxelGrid, taxonomy: Taxonomy, config: LabelingConfig
+) -> Observation:
+    """What LiDAR and cameras saw of a guess's voxels."""
+    occupied = guess.semantics != taxonomy.free_id
+    visible = visible_to_cameras(
+        occupied, guess.hits, guess.points, guess.frame, grid, config.seeing
+    )
+    return Observation(hits=guess.hits, passes=guess.passes, visible=visible)
+
+
+def _finish(
+    calibration: Calibration, config: LabelingConfig, teacher: Teacher, guess: Guess
+) -> FrameLabels:
+    """Decide what to trust."""
+    taxonomy, grid = teacher.preset.taxonomy, teacher.preset.grid
+    seen = observed_voxels(guess, grid, taxonomy, config)
+    level = calibration.levels_of(guess.raw, guess.semantics, RINGS.of(grid))
+    mask = _observation_mask(guess.semantics, seen, taxonomy)
+    observed = mask & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
+    asked = config.free_passes
+    free_passes = calibration.free_passes if asked is None else asked
+    founded = seen.founded(guess.semantics != taxonomy.free_id, free_passes)
+    if config.promise is not None:
+        sure = level >= np.asarray(config.promise.thresholds, np.uint8)[guess.semantics]
+    else:
+        sure = (np.asarray(calibration.levels) >= config.min_confidence)[level]
+    mask[observed & founded & sure] |= np.uint8(MaskBit.TRUSTED)
+    return FrameLabels(
+        token=guess.frame.token,
+        timestamp_us=guess.frame.timestamp_us,
+        T_global_grid=guess.frame.T_global_ego,
+        semantics=guess.semantics,
+        confidence=np.where(observed, level, np.uint8(0)),
+        mask=mask,
+        hits=seen.hits if config.store_evidence else None,
+        passes=seen.passes if config.store_evidence else None,
+        flow=guess.flow,
+    )
 
 
 def _most_likely(logits: Tensor) -> tuple[Voxels, NDArray[np.float32]]:

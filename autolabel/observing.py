@@ -44,6 +44,11 @@ class Observation:
     passes: NDArray[np.uint8]
     visible: NDArray[np.bool_]
 
+    def founded(self, occupied: NDArray[np.bool_], free_passes: int) -> NDArray[np.bool_]:
+        """(X, Y, Z): taken for occupied, or with evidence for being free; see
+        ``LabelingConfig.free_passes``."""
+        return occupied | (self.hits > 0) | (self.passes >= free_passes)
+
 
 def metric_points(
     source: SceneSource, frame: Frame, inputs: FrameInputs, spec: InputSpec
@@ -61,19 +66,6 @@ def metric_points(
     if frame.lidar is None or (inputs.points is not None and plain):
         return inputs.points
     return points_in_ego(source, frame, past=spec.past_sweeps)
-
-
-def observe(
-    frame: Frame,
-    points: NDArray[np.float32] | None,  # (P, 5 or more)
-    grid: VoxelGrid,
-    occupied: NDArray[np.bool_],  # (X, Y, Z)
-    seeing: Seeing,
-) -> Observation:
-    """LiDAR evidence of the points, and visibility through ``occupied``; all in one frame."""
-    hits, passes = sweep_evidence(frame, points, grid)
-    visible = visible_to_cameras(occupied, hits, points, frame, grid, seeing)
-    return Observation(hits=hits, passes=passes, visible=visible)
 
 
 @dataclass(slots=True)

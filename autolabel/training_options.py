@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from autolabel.calibrate import calibrate
+from autolabel.calibrate import score
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
@@ -155,7 +155,7 @@ def validation(args: argparse.Namespace, network: Preset, source: SceneSource) -
 
     def validate(module: nn.Module) -> dict[str, float]:
         teacher = Teacher(cast(OccupancyNet, module), network)
-        _, table = calibrate(teacher, source, labels, scenes)
+        table = score(teacher, source, labels, scenes)
         semantic = table.taxonomy.semantic_ids
         return {
             f"mIoU[{mask}]": round(100 * matrix.miou(semantic), 2)

@@ -25,6 +25,8 @@ from models.presets import OccupancyNet, Preset, build_network, preset
 FORMAT = "effocc-autolabel-weights"
 FORMAT_VERSION = "1"
 CALIBRATION_KEY = "calibration"
+EVIDENCE_KEY = "calibration_evidence"
+"""What promises about the labels rest on."""
 REFERENCE_PARITY_KEY = "reference_parity"
 _RESERVED = ("format", "format_version", "preset")
 

@@ -17,11 +17,12 @@ import torch
 
 from autolabel.calibrate import calibrate
 from autolabel.labeling import LabelingConfig
+from autolabel.temporal import Refinement
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import GroundTruth
-from models.checkpoint import CALIBRATION_KEY, load_checkpoint, save_checkpoint
+from models.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, load_checkpoint, save_checkpoint
 from models.inference import Teacher
 
 
@@ -36,6 +37,11 @@ def main() -> int:
     parser.add_argument("--truth", type=Path, help="folder of the ground truth; default: the log's")
     parser.add_argument("--fast", action="store_true", help="for labels made with --fast")
     parser.add_argument("--flips", action="store_true", help="for labels made with --flips")
+    parser.add_argument(
+        "--refine",
+        action="store_true",
+        help="learn what other frames of a drive say about each, for labels made with them",
+    )
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     args = parser.parse_args()
 
@@ -45,11 +51,17 @@ def main() -> int:
     teacher = Teacher(model.module, model.preset, fast=args.fast, flips=args.flips)
     of = benchmark(args.benchmark)
     truth = GroundTruth(of, args.truth or args.root / of.folder, source, scenes)
-    config = LabelingConfig(fast=args.fast, flips=args.flips)
-    calibration, table = calibrate(teacher, source, truth, scenes, config=config)
+    refinement = Refinement() if args.refine else None
+    config = LabelingConfig(fast=args.fast, flips=args.flips, refinement=refinement)
+    calibration, evidence, table = calibrate(teacher, source, truth, scenes, config)
     print(table)
     print(calibration.summary())
-    metadata = model.metadata | {CALIBRATION_KEY: json.dumps(calibration.to_json())}
+    for choice in calibration.choices:
+        print(f"  {choice.method:<18} log loss {choice.log_loss:.4f}  Brier {choice.brier:.4f}")
+    metadata = model.metadata | {
+        CALIBRATION_KEY: json.dumps(calibration.to_json()),
+        EVIDENCE_KEY: json.dumps(evidence.to_json()),
+    }
     save_checkpoint(args.out, model.module, model.preset.name, metadata)
     print(f"weights: {args.out}")
     return 0

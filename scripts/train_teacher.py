@@ -35,7 +35,7 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth
-from models.checkpoint import CALIBRATION_KEY
+from models.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY
 from models.inference import Teacher
 from models.training import Team, fit
 
@@ -88,8 +88,8 @@ def train(args: argparse.Namespace, team: Team) -> int:
     # held-out labelled scenes: what does a confidence mean, and how good are the labels?
     teacher = Teacher(trained.network, network)
     held_out_truth = GroundTruth(truth, folder, source, held_out)
-    calibration, table = calibrate(
-        teacher, source, held_out_truth, held_out, config=LabelingConfig()
+    calibration, evidence, table = calibrate(
+        teacher, source, held_out_truth, held_out, LabelingConfig()
     )
     print(table)
     print(calibration.summary())
@@ -102,7 +102,10 @@ def train(args: argparse.Namespace, team: Team) -> int:
         "minutes": round(trained.report.seconds / 60, 1),
         "scores": table.to_json(),
     }
-    calibrated = {CALIBRATION_KEY: json.dumps(calibration.to_json())}
+    calibrated = {
+        CALIBRATION_KEY: json.dumps(calibration.to_json()),
+        EVIDENCE_KEY: json.dumps(evidence.to_json()),
+    }
     weights = args.out / f"{network.name}_teacher.safetensors"
     save_trained(weights, trained, network, notes, **calibrated)
     (args.out / "scores.json").write_text(json.dumps(notes, indent=1) + "\n")

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from one_camera_log import SPEC, OneCameraLog
 from torch import Tensor, nn
 
-from autolabel.calibrate import calibrate
+from autolabel.calibrate import calibrate, score
+from autolabel.labeling import LabelingConfig
 from datasets.benchmarks import occ3d_waymo, openocc_flow
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.truth import Truth
@@ -119,7 +120,8 @@ def test_a_waymo_teacher_is_calibrated_under_waymos_mask(tmp_path: Path) -> None
     source, root, truths = waymo_log_and_truth(tmp_path)
     truth = GroundTruth(benchmark("occ3d_waymo"), root, source, ["a"])
     guess = truths[0].semantics
-    calibration, table = calibrate(teacher(guess, OCC3D_WAYMO, WAYMO), source, truth, ["a"])
+    labeller = teacher(guess, OCC3D_WAYMO, WAYMO)
+    calibration, _, table = calibrate(labeller, source, truth, ["a"], LabelingConfig())
     assert list(table.matrices) == ["in view and camera-visible", "all"]
     both = [t.scored() for t in truths]
     counts = table.matrices["in view and camera-visible"].counts
@@ -146,7 +148,7 @@ def test_a_benchmark_without_a_mask_is_calibrated_on_all_labelled_voxels(tmp_pat
     for frame in log.scene(scenes[0]).frames:
         openocc_flow.write_labels(known.path(tmp_path, log, frame), labels)
     truth = GroundTruth(known, tmp_path, log, scenes[:1])
-    _, table = calibrate(teacher(semantics, OPENOCC_FLOW, SPEC), log, truth, scenes[:1])
+    table = score(teacher(semantics, OPENOCC_FLOW, SPEC), log, truth, scenes[:1])
     assert list(table.matrices) == ["all"]
     assert table.to_json()["mIoU[all]"] == 100.0
 
@@ -156,4 +158,4 @@ def test_a_teacher_of_other_classes_is_not_calibrated(tmp_path: Path) -> None:
     semantics = np.zeros(openocc_flow.GRID.shape, np.uint8)
     truth = GroundTruth(benchmark("openocc_flow"), tmp_path, log, ["a"])
     with pytest.raises(SetupError, match=r"preset city_tiny has .*occ3d-waymo.*openocc-flow"):
-        calibrate(teacher(semantics, OCC3D_WAYMO, SPEC), log, truth, ["a"])
+        score(teacher(semantics, OCC3D_WAYMO, SPEC), log, truth, ["a"])

@@ -36,7 +36,7 @@ def histogram(*samples: tuple[Any, Any, Any], k: int = 3) -> CalibrationHistogra
 
 def test_an_overconfident_network_is_corrected_on_unseen_samples() -> None:
     calibration = histogram(overconfident(200_000, 0)).fit()
-    report = calibration.reliability(histogram(overconfident(200_000, 1)))
+    report = calibration.errors_on(histogram(overconfident(200_000, 1)))
     assert report.samples == 200_000
     assert report.ece_before > 0.12
     assert report.ece_after < 0.04  # most of it is the rounding down

@@ -21,7 +21,7 @@ from label_study.quality import StoreQuality
 from label_study.replay import ReplayedTeacher, keep_features
 from torch import nn
 
-from autolabel.calibrate import calibrate
+from autolabel.calibrate import calibrate, score
 from autolabel.labeling import LabelingConfig, store_header, write_labels
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
@@ -120,7 +120,7 @@ class Workshop:
         """On the validation scenes."""
         scenes = source.scene_ids("val")
         teacher = Teacher(network, chosen)
-        _, table = calibrate(teacher, source, self._truth(source, scenes), scenes)
+        table = score(teacher, source, self._truth(source, scenes), scenes)
         return table.to_json()
 
     def _train(
@@ -210,11 +210,9 @@ class Workshop:
         network, training = self._train(
             part, folder, chosen, schooling, source, [self._truth(source, used)], start=start
         )
-        calibration, _ = calibrate(
-            Teacher(network, chosen, flips=self.profile.flips),
-            source,
-            self._truth(source, kept),
-            kept,
+        labeller = Teacher(network, chosen, flips=self.profile.flips)
+        calibration, _, _ = calibrate(
+            labeller, source, self._truth(source, kept), kept, LabelingConfig()
         )
         metadata = {CALIBRATION_KEY: json.dumps(calibration.to_json())}
         save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
@@ -235,7 +233,7 @@ class Workshop:
         )
         labeller = Teacher(model.module, model.preset, flips=config.flips)
         _, kept = held_out(teacher, self.profile)
-        calibration, _ = calibrate(labeller, source, self._truth(source, kept), kept, config=config)
+        calibration, _, _ = calibrate(labeller, source, self._truth(source, kept), kept, config)
         header = store_header(
             model,
             calibration,

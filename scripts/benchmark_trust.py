@@ -1,0 +1,468 @@
+"""How right are refined labels, what is their confidence worth, and are promises about them kept?
+
+    python scripts/make_city.py --root C --seed 101 --val 40 --frames 6
+    python scripts/make_city.py --root T --seed 202 --val 30 --frames 12
+    python scripts/benchmark_trust.py TEACHER --calibration C --test T --out OUT
+
+All that is learnt or chosen is learnt on C; every figure is of T. Four parts, each kept in OUT, so
+that a run that was stopped goes on:
+
+*Refinement*: mIoU of the labels with no refinement, each of its parts and all of them, in the
+camera mask and over all voxels that a sensor observed; how much of the gap to the truth is closed;
+trails, the share of voxels predicted as a moving class that are none but are one in another frame
+of the drive; seconds a frame.
+*Calibration*: expected calibration error and Brier score of the softmax and of the chosen map.
+*Risk*: calibration scenes are drawn 20 times (30 of C's each); how often a promise broke on T.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from autolabel.calibrate import SceneCounts, fit, fit_refiner, measure
+from autolabel.confidence import BIN_CENTRES, Calibration, CalibrationHistogram
+from autolabel.labeling import LabelingConfig, sights_of
+from autolabel.observing import FREE_PASSES
+from autolabel.risk import promise
+from autolabel.temporal import (
+    Refinement,
+    RefinerFit,
+    pool,
+    refine,
+)
+from datasets.benchmarks.catalogue import NAMES, benchmark
+from datasets.errors import AutolabelError, SetupError
+from datasets.frames import SceneSource
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import apply, inverse
+from datasets.metrics.calibration import calibration_error
+from datasets.metrics.confusion import ConfusionMatrix
+from datasets.sources.opening import open_source
+from datasets.taxonomy import Taxonomy
+from datasets.training_sets import GroundTruth
+from models.checkpoint import load_checkpoint
+from models.inference import Teacher, keep_freed_memory
+
+PARTS: dict[str, Refinement] = {
+    "own prediction and its LiDAR": Refinement(near=(), far=()),
+    "other frames' predictions": Refinement(evidence=False),
+    "all, past frames only": Refinement(past_only=True),
+    "all": Refinement(),
+}
+DRAWS, DRAWN = 20, 30
+ERRORS = (0.01, 0.02, 0.05)
+CONFIDENCE = 0.9
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", type=Path, metavar="TEACHER")
+    parser.add_argument("--calibration", type=Path, required=True, metavar="C", help="a city")
+    parser.add_argument("--test", type=Path, required=True, metavar="T", help="another one")
+    parser.add_argument("--benchmark", choices=NAMES, default="occ3d_coarse")
+    parser.add_argument("--scenes", type=int, help="at most so many of each")
+    parser.add_argument("--visibility-split", type=int, default=2)
+    parser.add_argument("--flips", action="store_true", help="refinement with test-time flips too")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    args.out.mkdir(parents=True, exist_ok=True)
+    model = load_checkpoint(args.weights)
+    bench = Bench(args, Teacher(model.module, model.preset))
+    figures = {
+        "date": time.strftime("%Y-%m-%d"),
+        "teacher": model.preset.name,
+        "refinement": bench.kept("refinement", bench.refinement),
+    }
+    if args.flips:
+        mirrored = Bench(args, Teacher(model.module, model.preset, flips=True))
+        figures["refinement_with_flips"] = bench.kept("flips", mirrored.refinement)
+    for name, how in (("as predicted", None), ("refined", Refinement())):
+        counts = [bench.counts(which, how) for which in ("calibration", "test")]
+        (learnt, passes), (tested, _) = counts
+        figures[f"calibration, {name}"] = calibration_figures(
+            learnt, tested, passes, bench.taxonomy, args.out / f"reliability-{name.split()[-1]}.png"
+        )
+        figures[f"risk, {name}"] = risk_figures(learnt, tested, passes, bench.taxonomy)
+    (args.out / "trust.json").write_text(json.dumps(figures, indent=1) + "\n")
+    text = markdown(figures)
+    (args.out / "trust.md").write_text(text)
+    print(text)
+    return 0
+
+
+class Bench:
+    """The two cities and a teacher."""
+
+    def __init__(self, args: argparse.Namespace, teacher: Teacher) -> None:
+        self.args, self.teacher = args, teacher
+        self.taxonomy: Taxonomy = teacher.preset.taxonomy
+        self.grid: VoxelGrid = teacher.preset.grid
+        self.config = LabelingConfig(visibility_split=args.visibility_split, flips=teacher.flips)
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        path = self.args.out / f"{name}.json"
+        if not path.is_file():
+            path.write_text(json.dumps(make(), indent=1) + "\n")
+        return json.loads(path.read_text())
+
+    def city(self, which: str) -> tuple[SceneSource, GroundTruth]:
+        root = getattr(self.args, which)
+        past = self.teacher.preset.inputs.past_sweeps
+        source = open_source("city", root, past_sweeps=past, labelled=None)
+        known = benchmark(self.args.benchmark)
+        scenes = source.scene_ids("val")[: self.args.scenes]
+        return source, GroundTruth(known, root / known.folder, source, scenes)
+
+    def counts(self, which: str, how: Refinement | None) -> tuple[list[SceneCounts], int]:
+        """Counts per scene of a city and the passes of a trusted free voxel, kept in OUT."""
+        path = self.args.out / f"counts-{which}-{'refined' if how else 'plain'}.npz"
+        taxonomy = self.taxonomy
+        if not path.is_file():
+            config = replace(self.config, refinement=how)
+            refiner = None
+            if how is not None:
+                source, truth = self.city("calibration")
+                refiner = fit_refiner(self.teacher, source, truth, truth.scenes, config)
+            source, truth = self.city(which)
+            found = measure(self.teacher, source, truth, truth.scenes, config, refiner)
+            np.savez_compressed(
+                path,
+                scenes=[s.scene_id for s in found.scenes],
+                observed=[(s.observed.seen, s.observed.right) for s in found.scenes],
+                free=[(s.free.seen, s.free.right) for s in found.scenes],
+                passes=found.passes.best(),
+            )
+        with np.load(path, allow_pickle=False) as data:
+            scenes = []
+            for name, observed, free in zip(
+                data["scenes"], data["observed"], data["free"], strict=True
+            ):
+                one = SceneCounts(
+                    scene_id=str(name),
+                    observed=CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id),
+                    free=CalibrationHistogram(len(FREE_PASSES)),
+                )
+                for histogram, (seen, right) in ((one.observed, observed), (one.free, free)):
+                    histogram.seen, histogram.right = seen, right
+                scenes.append(one)
+            return scenes, int(data["passes"])
+
+    def refinement(self) -> dict[str, Any]:
+        """Scores of each part."""
+        source, truth = self.city("calibration")
+        learning = {name: RefinerFit(self.taxonomy, how) for name, how in PARTS.items()}
+        for scene_id in tqdm(truth.scenes, desc="learn to refine", unit="scene"):
+            scene = source.scene(scene_id)
+            sights = [s for _, s in sights_of(scene, source, self.teacher, self.config)]
+            for k, frame in enumerate(scene.frames):
+                expected = truth.labels(frame)
+                for one in learning.values():
+                    one.update(sights, k, self.grid, expected.semantics, expected.observed())
+        refiners = {name: one.fit() for name, one in learning.items()}
+        del learning
+        source, truth = self.city("test")
+        scores = {name: Scores(self.taxonomy, self.grid) for name in ("none", *PARTS)}
+        for scene_id in tqdm(truth.scenes, desc="refine", unit="scene"):
+            scene = source.scene(scene_id)
+            began = time.perf_counter()
+            sights = [s for _, s in sights_of(scene, source, self.teacher, self.config)]
+            teacher_s = time.perf_counter() - began
+            expected = [truth.labels(frame) for frame in scene.frames]
+            moving = [np.isin(e.semantics, self.taxonomy.dynamic) for e in expected]
+            poses = [s.T_global_grid for s in sights]
+            for k, e in enumerate(expected):
+                was = moved_through(moving, poses, k, self.grid)
+                for name, score in scores.items():
+                    began = time.perf_counter()
+                    if name == "none":
+                        semantics = sights[k].surprise.argmin(-1)
+                        score.seconds += teacher_s / len(sights)
+                    else:
+                        how = PARTS[name]
+                        pooled = pool(sights, k, self.grid, self.taxonomy, how)
+                        logits = refine(pooled, refiners[name], how)
+                        semantics = logits.argmax(-1).reshape(self.grid.shape)
+                    score.seconds += time.perf_counter() - began
+                    score.add(semantics.astype(np.uint8), e, was & ~moving[k])
+        base = scores["none"]
+        out = {name: score.to_json(base) for name, score in scores.items()}
+        weights = refiners["all"].to_json()
+        out["weights of all"] = {k: weights[k] for k in ("own", "near", "far", "alone", "voxels")}
+        return out
+
+
+class Scores:
+    """Of one way to refine."""
+
+    def __init__(self, taxonomy: Taxonomy, grid: VoxelGrid) -> None:
+        self.taxonomy = taxonomy
+        self.visible = ConfusionMatrix(taxonomy.n_classes)
+        self.observed = ConfusionMatrix(taxonomy.n_classes)
+        self.lidar = ConfusionMatrix(taxonomy.n_classes)
+        self.moving = self.trails = 0
+        self.seconds = 0.0
+
+    def add(self, semantics: NDArray[np.uint8], expected: Any, was: NDArray[np.bool_]) -> None:
+        truth = expected.semantics
+        self.visible.update(truth, semantics, expected.scored())
+        self.observed.update(truth, semantics, expected.observed())
+        if expected.mask_lidar is not None:
+            self.lidar.update(truth, semantics, expected.mask_lidar)
+        moving = np.isin(semantics, self.taxonomy.dynamic) & expected.observed()
+        self.moving += int(moving.sum())
+        self.trails += int((moving & was).sum())
+
+    def to_json(self, base: Scores) -> dict[str, Any]:
+        moving = self.taxonomy.dynamic
+        static = tuple(i for i in self.taxonomy.semantic_ids if i not in moving)
+        names = self.taxonomy.names
+        out: dict[str, Any] = {}
+        for mask in ("visible", "observed", "lidar"):
+            matrix, before = getattr(self, mask), getattr(base, mask)
+            if not matrix.frames:
+                continue
+            gap = (matrix.miou(static) - before.miou(static)) / (1 - before.miou(static))
+            iou = matrix.iou()
+            out[mask] = {
+                "mIoU": round(100 * matrix.miou(self.taxonomy.semantic_ids), 2),
+                "static": round(100 * matrix.miou(static), 2),
+                "moving": round(100 * matrix.miou(moving), 2),
+                "static gap closed %": round(100 * gap, 1),
+                "IoU": {names[i]: round(100 * float(iou[i]), 2) for i in range(len(names))},
+            }
+        frames = self.visible.frames
+        return out | {
+            "trails %": round(100 * self.trails / max(1, self.moving), 3),
+            "moving voxels a frame": round(self.moving / frames, 1),
+            "seconds a frame": round(self.seconds / frames, 3),
+            "frames": frames,
+        }
+
+
+def moved_through(
+    moving: Sequence[NDArray[np.bool_]],
+    poses: Sequence[NDArray[np.float64]],
+    k: int,
+    grid: VoxelGrid,
+) -> NDArray[np.bool_]:
+    """(X, Y, Z): a moving class is there in another frame, at the same place of the world."""
+    out = np.zeros(grid.shape, bool)
+    for j, there in enumerate(moving):
+        if j == k:
+            continue
+        at = np.argwhere(there)
+        points = apply(inverse(poses[k]) @ poses[j], grid.centers(at))
+        out[tuple(grid.indices(points[grid.contains(points)]).T)] = True
+    return out
+
+
+def calibration_figures(
+    learnt: Sequence[SceneCounts],
+    tested: Sequence[SceneCounts],
+    free_passes: int,
+    taxonomy: Taxonomy,
+    picture: Path,
+) -> dict[str, Any]:
+    """Of the softmax and of the chosen map, on the voxels that may be trusted."""
+    calibration, _ = fit(learnt, free_passes)
+    seen, right = sum_of(tested, free_passes)
+    maps = {
+        "softmax": np.broadcast_to(BIN_CENTRES, seen.shape),
+        "calibrated": np.broadcast_to(
+            np.asarray(calibration.levels)[calibration.table], seen.shape
+        ),
+    }
+    free = np.arange(taxonomy.n_classes) == taxonomy.free_id
+    parts = {"all": free | ~free, "occupied": ~free, "free": free}
+    parts |= {name: np.arange(len(free)) == k for k, name in enumerate(taxonomy.names)}
+    out: dict[str, Any] = {
+        "method": calibration.method,
+        "free passes": free_passes,
+        "choices": [
+            {"method": c.method, "log loss": round(c.log_loss, 5), "Brier": round(c.brier, 5)}
+            for c in calibration.choices
+        ],
+        "of": {},
+    }
+    for name, ids in parts.items():
+        n, good = seen[:, ids], right[:, ids]
+        row: dict[str, Any] = {"voxels": int(n.sum())}
+        for which, p in maps.items():
+            q = p[:, ids]
+            brier = (good * (1 - q) ** 2 + (n - good) * q**2).sum() / max(1, n.sum())
+            row[which] = {
+                "ECE %": round(100 * calibration_error(q, n, good), 2),
+                "Brier": round(float(brier), 4),
+            }
+        out["of"][name] = row
+    draw_reliability(maps, seen, right, parts, picture)
+    return out
+
+
+def sum_of(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Any, Any]:
+    """(R, K, B) voxels that may be trusted, and right ones."""
+    parts = [s.trustable(free_passes).by_ring() for s in scenes]
+    return sum(p[0] for p in parts), sum(p[1] for p in parts)
+
+
+def draw_reliability(
+    maps: dict[str, Any], seen: Any, right: Any, parts: dict[str, Any], path: Path
+) -> None:
+    matplotlib.use("Agg")
+    from matplotlib import pyplot as plt
+
+    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
+    for ax, group in zip(axes, ("occupied", "free"), strict=True):
+        ids = parts[group]
+        n, good = seen[:, ids], right[:, ids]
+        ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
+        for name, p in maps.items():
+            q = p[:, ids].ravel()
+            edges = np.linspace(0, 1, 11)
+            of = np.digitize(q, edges[1:-1])
+            count = np.bincount(of, n.ravel(), 10)
+            keep = count > 100
+            claimed = np.bincount(of, n.ravel() * q, 10)[keep] / count[keep]
+            share = np.bincount(of, good.ravel(), 10)[keep] / count[keep]
+            ax.plot(claimed, share, marker="o", label=name)
+        ax.set(title=f"{group} voxels", xlabel="confidence", ylabel="share that is right")
+        ax.set(xlim=(0, 1), ylim=(0, 1))
+        ax.legend(loc="upper left", frameon=False)
+    figure.savefig(path, dpi=110)
+    plt.close(figure)
+
+
+def risk_figures(
+    learnt: Sequence[SceneCounts],
+    tested: Sequence[SceneCounts],
+    free_passes: int,
+    taxonomy: Taxonomy,
+) -> dict[str, Any]:
+    """Promises from drawn calibration scenes, and what became of them on the test scenes."""
+    rng = np.random.default_rng(0)
+    size = min(DRAWN, len(learnt) - 1)
+    draws = [rng.choice(len(learnt), size, replace=False) for _ in range(DRAWS)]
+    seen, right = sum_of(tested, free_passes)
+    out: dict[str, Any] = {"draws": DRAWS, "scenes of each": size, "confidence": CONFIDENCE}
+    fits = [fit([learnt[s] for s in draw], free_passes) for draw in draws]
+    for max_error in ERRORS:
+        rows: dict[str, list[tuple[float, float]]] = {"occupied": [], "free": []}
+        refused: list[str] = []
+        for calibration, evidence in fits:
+            try:
+                made = promise(
+                    evidence, calibration.levels, max_error=max_error, confidence=CONFIDENCE
+                )
+            except SetupError as error:
+                refused.append(str(error))
+                continue
+            kept = trusted(calibration, made.thresholds, seen)
+            for group, ids in evidence.groups().items():
+                n, good = (seen * kept)[:, ids].sum(), (right * kept)[:, ids].sum()
+                rows[group].append((1 - good / max(1, n), n / max(1, seen[:, ids].sum())))
+        row: dict[str, Any] = {"refused": len(refused)}
+        if refused:
+            row["why"] = refused[0]
+        for group, found in rows.items():
+            if found:
+                errors, coverage = np.array(found).T
+                row[group] = {
+                    "error % mean": round(100 * float(errors.mean()), 3),
+                    "error % worst": round(100 * float(errors.max()), 3),
+                    "broke": int((errors > max_error).sum()),
+                    "of": len(found),
+                    "coverage %": round(100 * float(coverage.mean()), 1),
+                }
+        out[f"{100 * max_error:g} %"] = row
+    return out
+
+
+def trusted(calibration: Calibration, thresholds: Sequence[int], seen: Any) -> Any:
+    """(R, K, B): bins that are trusted."""
+    levels = np.broadcast_to(calibration.table, seen.shape)
+    return levels >= np.asarray(thresholds)[None, :, None]
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    lines = [f"Labels one can trust, {figures['date']}, {figures['teacher']}.", ""]
+    for key in ("refinement", "refinement_with_flips"):
+        if key not in figures:
+            continue
+        lines += [
+            f"## {key.replace('_', ' ').capitalize()}",
+            "",
+            "| labels | mIoU[camera-visible] | static | moving | gap closed, static | "
+            "mIoU[observed] | static | moving | trails | s a frame |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for name, row in figures[key].items():
+            if "visible" in row:
+                v, o = row["visible"], row["observed"]
+                lines.append(
+                    f"| {name} | {v['mIoU']} | {v['static']} | {v['moving']} | "
+                    f"{v['static gap closed %']} % | {o['mIoU']} | {o['static']} | {o['moving']} | "
+                    f"{row['trails %']} % | {row['seconds a frame']} |"
+                )
+        lines.append("")
+    for key, found in figures.items():
+        if key.startswith("calibration"):
+            lines += [
+                f"## {key.capitalize()} (chosen: {found['method']})",
+                "",
+                "| voxels predicted | ECE softmax | calibrated | Brier softmax | calibrated |",
+                "|---|---|---|---|---|",
+            ]
+            for name, row in found["of"].items():
+                a, b = row["softmax"], row["calibrated"]
+                lines.append(
+                    f"| {name} | {a['ECE %']} % | {b['ECE %']} % | {a['Brier']} | {b['Brier']} |"
+                )
+            lines.append("")
+        if key.startswith("risk"):
+            lines += [
+                f"## {key.capitalize()}: {found['draws']} draws of {found['scenes of each']} "
+                f"scenes, confidence {100 * found['confidence']:g} %",
+                "",
+                "| at most | voxels | error, mean | worst | broke | kept | refused |",
+                "|---|---|---|---|---|---|---|",
+            ]
+            for name, row in found.items():
+                if not isinstance(row, dict):
+                    continue
+                for group in ("occupied", "free"):
+                    if group in row:
+                        g = row[group]
+                        lines.append(
+                            f"| {name} | {group} | {g['error % mean']} % | {g['error % worst']} % "
+                            f"| {g['broke']} of {g['of']} | {g['coverage %']} % | "
+                            f"{row['refused']} |"
+                        )
+                if row["refused"]:
+                    lines.append(f"| {name} | | | | | | {row['refused']}: {row['why']} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main())
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
