@@ -12,7 +12,13 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autolabel.confidence import RINGS, Calibration, CalibrationHistogram, choose
-from autolabel.labeling import LabelingConfig, guess_frames, observed_voxels, sights_of
+from autolabel.labeling import (
+    LabelingConfig,
+    guess_frames,
+    made_with,
+    observed_voxels,
+    sights_of,
+)
 from autolabel.observing import FREE_PASSES, FreePasses
 from autolabel.risk import Evidence
 from autolabel.temporal import Refiner, RefinerFit, Sight, windows
@@ -80,6 +86,7 @@ def calibrate(
         refiner = fit_refiner(teacher, source, truth, scene_ids, config)
     measured = measure(teacher, source, truth, scene_ids, config, refiner)
     calibration, evidence = fit(measured.scenes, measured.passes.best())
+    evidence = replace(evidence, made_with=made_with(config))
     return replace(calibration, refiner=refiner), evidence, measured.table
 
 

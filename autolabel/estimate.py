@@ -104,6 +104,7 @@ def estimate(
     with tempfile.TemporaryDirectory() as folder:
         store = LabelStore.create(Path(folder) / "trial.zarr", header)
         try:
+            start = time.monotonic()
             with store.writer(first.scene_id, len(first.frames)) as writer:
                 labels = label_frames(first, source, teacher, calibration, config, readers=readers)
                 for frame in labels:
@@ -115,6 +116,8 @@ def estimate(
             raise SetupError(f"scene {first.scene_id} cannot be timed: {error}") from error
         size = sum(n for _, n in Folder(Path(folder)).files(f"trial.zarr/scenes/{first.scene_id}"))
     steps = [b - a for a, b in itertools.pairwise(stamps)] or [0.0]
+    if config.refinement is not None:  # labels come when the frames after them have been seen
+        steps = [(stamps[-1] - start) / len(stamps)] * len(steps)
     return Estimate(
         scenes=len(lengths),
         frames=frames,

@@ -122,6 +122,20 @@ class LabelingConfig:
         return {k: v for k, v in values.items() if v is not None or k == "free_passes"}
 
 
+def made_with(config: LabelingConfig) -> dict[str, Any]:
+    """What of a configuration changes classes and confidence: a calibration holds for it only."""
+    how = config.refinement
+    refined = None if how is None else json.loads(json.dumps(asdict(how)))
+    return {
+        "past_sweeps": config.past_sweeps,
+        "ray_columns": config.ray_columns,
+        "visibility_split": config.visibility_split,
+        "fast": config.fast,
+        "flips": config.flips,
+        "refinement": refined,
+    }
+
+
 def label_frames(
     scene: Scene,
     source: SceneSource,

@@ -9,7 +9,7 @@ Voxels of a scene are far from independent, so scenes are what is counted. Free 
 ten and easy: the promise is kept for them and for occupied voxels separately.
 
 Two tests: ``t``, Student's t over scenes of wrong minus allowed voxels, corrected for skewness
-(Johnson, JASA 1978), which takes sums over some scenes to be near normal; and ``exact``, valid for
+(Hall, JRSS B 1992), which takes sums over some scenes to be near normal; and ``exact``, valid for
 any distribution of the scenes' shares of wrong voxels (betting, Waudby-Smith and Ramdas, JRSS B
 2024), which can never hold with fewer than ln(1 - confidence) / ln(1 - max_error) scenes.
 
@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 import numpy as np
@@ -47,6 +47,7 @@ class Evidence:
         scene_ids: (S,).
         seen, right: (S, R, K, L) voxels and right ones.
         free_id: the class of free space.
+        made_with: JSON values of the configuration of these labels.
 
     Raises:
         ValueError: the shapes do not fit, or more voxels are right than there are.
@@ -56,6 +57,7 @@ class Evidence:
     seen: Counts
     right: Counts
     free_id: int
+    made_with: dict[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.seen.ndim != 4 or len(self.seen) != len(self.scene_ids):
@@ -67,9 +69,7 @@ class Evidence:
         """Of some of the scenes; one may occur several times."""
         take = list(scenes)
         ids = tuple(self.scene_ids[s] for s in take)
-        return Evidence(
-            scene_ids=ids, seen=self.seen[take], right=self.right[take], free_id=self.free_id
-        )
+        return replace(self, scene_ids=ids, seen=self.seen[take], right=self.right[take])
 
     def groups(self) -> dict[str, NDArray[np.bool_]]:
         """(K,) which classes are occupied and which is free."""
@@ -83,6 +83,7 @@ class Evidence:
             "scenes": list(self.scene_ids),
             "shape": list(self.seen.shape),
             "free": self.free_id,
+            "made_with": self.made_with,
             "at": np.diff(at, prepend=0).tolist(),
             "voxels": self.seen.ravel()[at].tolist(),
             "right": self.right.ravel()[at].tolist(),
@@ -101,7 +102,13 @@ class Evidence:
             flat[at] = np.asarray(data[name], np.int64)
             counts.append(flat.reshape(shape))
         ids = tuple(str(s) for s in data["scenes"])
-        return cls(scene_ids=ids, seen=counts[0], right=counts[1], free_id=int(data["free"]))
+        return cls(
+            scene_ids=ids,
+            seen=counts[0],
+            right=counts[1],
+            free_id=int(data["free"]),
+            made_with=dict(data["made_with"]),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -283,9 +290,10 @@ def _p_value(wrong: Counts, taken: Counts, max_error: float, test: Test) -> floa
     mean, sd = float(excess.mean()), float(excess.std(ddof=1))
     if sd == 0:
         return 0.0 if mean < 0 else 1.0
-    skew = float(((excess - mean) ** 3).mean())
-    corrected = mean + skew / (6 * sd**2 * n) + skew * mean**2 / (3 * sd**4)
-    return float(stats.t.cdf(corrected / (sd / math.sqrt(n)), n - 1))
+    skew = float(((excess - mean) ** 3).mean()) / sd**3
+    s = mean / sd
+    s += skew * s**2 / 3 + skew**2 * s**3 / 27 + skew / (6 * n)
+    return float(stats.t.cdf(math.sqrt(n) * s, n - 1))
 
 
 def _betting(shares: NDArray[np.float64], max_error: float) -> float:

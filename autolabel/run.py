@@ -34,7 +34,8 @@ import json
 import os
 import signal
 from collections.abc import Sequence
-from typing import NoReturn
+from dataclasses import replace
+from typing import NoReturn, get_args
 
 import ray
 import torch
@@ -45,8 +46,9 @@ from autolabel.confidence import Calibration
 from autolabel.estimate import estimate
 from autolabel.events import Events
 from autolabel.job import run_job
-from autolabel.labeling import LabelingConfig, store_header
+from autolabel.labeling import LabelingConfig, made_with, store_header
 from autolabel.reporting import Reporter, describe
+from autolabel.risk import Evidence, Promise, Test, promise
 from autolabel.worker import Job
 from datasets.errors import SetupError
 from datasets.frames import elongation_source
@@ -55,7 +57,7 @@ from datasets.places import Where, parse_where
 from datasets.remote_paths import absolute
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
-from models.checkpoint import CALIBRATION_KEY, LoadedModel, load_checkpoint
+from models.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, LoadedModel, load_checkpoint
 
 DEFAULT_WEIGHTS = Path(models.__file__).parent / "weights" / "city_tiny_teacher.safetensors"
 
@@ -118,7 +120,22 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="append what happens as JSON lines (beside a local store: STORE.events.jsonl)",
     )
     add("--address", help="Ray cluster to join: HOST:PORT, auto, or local")
-    add("--min-confidence", type=float, default=0.5, help="trust labels from this P(right) on")
+    add("--min-confidence", type=float, help="trust labels from this P(right) on (0.5)")
+    add(
+        "--max-error",
+        type=float,
+        metavar="SHARE",
+        help="trust as many labels as a promise allows: at most this share of the trusted\n"
+        "occupied and of the trusted free voxels is wrong (0.02 is 2 %%)",
+    )
+    add("--promise-confidence", type=float, help="that the promise of --max-error holds (0.9)")
+    add(
+        "--promise-test",
+        choices=get_args(Test),
+        default="t",
+        help="t: Student's over calibration scenes; exact: whatever their distribution,\n"
+        "which takes far more of them",
+    )
     add(
         "--free-passes",
         type=int,
@@ -131,6 +148,11 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         action="store_true",
         help="average over mirrored inputs: better, four times slower",
     )
+    add(
+        "--no-refine",
+        action="store_true",
+        help="label every frame on its own (the weights may know how to use the whole drive)",
+    )
     add("--evidence", action="store_true", help="store LiDAR hits and passes of every voxel")
     args = parser.parse_args(argv)
     for name in ("workers", "batch", "readers", "stall_timeout"):
@@ -141,6 +163,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         args.gpus_per_worker = 1.0 if torch.cuda.is_available() else 0.0
     if args.retries < 0 or args.gpus_per_worker < 0:
         parser.error("--retries and --gpus-per-worker must not be negative")
+    if args.max_error is None:
+        if args.promise_confidence is not None:
+            parser.error("--promise-confidence is of the promise that --max-error asks for")
+    elif args.min_confidence is not None or args.free_passes is not None:
+        parser.error("--max-error decides what is trusted: leave out what else does")
+    elif not 0 < args.max_error < 1 or not 0 < (args.promise_confidence or 0.9) < 1:
+        parser.error("--max-error and --promise-confidence must lie between 0 and 1")
     on_gpu = args.gpus_per_worker > 0
     args.batch = args.batch or (4 if on_gpu else 1)
     args.readers = args.readers or (_readers_on_gpu(args.gpus_per_worker) if on_gpu else 1)
@@ -165,7 +194,7 @@ def run(args: argparse.Namespace) -> int:
     """
     try:
         config = LabelingConfig(
-            min_confidence=args.min_confidence,
+            min_confidence=0.5 if args.min_confidence is None else args.min_confidence,
             past_sweeps=args.past_sweeps,
             free_passes=args.free_passes,
             store_evidence=args.evidence,
@@ -183,6 +212,12 @@ def run(args: argparse.Namespace) -> int:
             f"the same, add --preset {name}"
         )
     calibration = calibration_of(teacher, args.weights)
+    if calibration.refiner is not None and not args.no_refine:
+        config = replace(config, refinement=calibration.refiner.how)
+    if args.max_error is not None:
+        made = promise_of(teacher, calibration, config, args)
+        print(made.describe(teacher.preset.taxonomy.names))
+        config = replace(config, promise=made)
     local = isinstance(args.store, Path)
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and local and not args.store.is_absolute():
         print(
@@ -277,6 +312,36 @@ def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
     if len(calibration.counts) != teacher.preset.taxonomy.n_classes:
         raise SetupError(f"{weights}: the calibration table is of another class list")
     return calibration
+
+
+def promise_of(
+    teacher: LoadedModel, calibration: Calibration, config: LabelingConfig, args: argparse.Namespace
+) -> Promise:
+    """What --max-error asks for, from the evidence inside the weights file.
+
+    Raises:
+        SetupError: it has none, or of labels made otherwise, or it does not suffice.
+    """
+    if EVIDENCE_KEY not in teacher.metadata:
+        raise SetupError(
+            f"{args.weights}: holds no evidence for --max-error; scripts/calibrate.py gathers it"
+        )
+    try:
+        evidence = Evidence.from_json(json.loads(teacher.metadata[EVIDENCE_KEY]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SetupError(f"{args.weights}: damaged calibration evidence: {error}") from error
+    if evidence.made_with != made_with(config):
+        raise SetupError(
+            f"{args.weights}: calibrated on labels made with {evidence.made_with}, these are made "
+            f"with {made_with(config)}; calibrate with the same options"
+        )
+    return promise(
+        evidence,
+        calibration.levels,
+        max_error=args.max_error,
+        confidence=args.promise_confidence or 0.9,
+        test=args.promise_test,
+    )
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -71,6 +71,7 @@ class Refiner:
     """The weights of the pool.
 
     Attributes:
+        how: what it was learnt for.
         own, near, far: exponents of the frame's own probabilities and of the means of near and far
             frames; alone: of its own where it predicts a moving class.
         own_evidence, other_evidence: (K, ``EVIDENCE_BINS``) log likelihood ratios of each class
@@ -82,6 +83,7 @@ class Refiner:
         ValueError: a table has another shape, or a value is not finite.
     """
 
+    how: Refinement
     own: float
     near: float
     far: float
@@ -107,7 +109,14 @@ class Refiner:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Refiner:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        how = data["how"]
         return cls(
+            how=Refinement(
+                near=tuple(int(n) for n in how["near"]),
+                far=tuple(int(n) for n in how["far"]),
+                evidence=bool(how["evidence"]),
+                past_only=bool(how["past_only"]),
+            ),
             own=float(data["own"]),
             near=float(data["near"]),
             far=float(data["far"]),
@@ -356,6 +365,7 @@ class RefinerFit:
         own, other = evidence().detach().numpy()
         values = (w[:3] * pooling).tolist()
         return Refiner(
+            how=self.how,
             own=values[0],
             near=values[1],
             far=values[2],

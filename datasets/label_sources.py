@@ -19,6 +19,8 @@ from datasets.places import Where
 from datasets.samples import Target
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 
+BALANCE = 10.0
+
 
 class LabelSource(Protocol):
     """Where targets come from. Picklable; opens files only when asked for a target."""
@@ -70,7 +72,9 @@ class PseudoLabels:
         only_visible: keep the voxels that a camera sees, the ones a camera student can learn.
         expect_grid, expect_taxonomy, expect_frame: of the network that shall learn them.
         balance: weigh classes up, or down, against the share of their voxels that trust and
-            confidence keep (``class_balance``), up to this factor; 1: no class is weighed.
+            confidence keep (``class_balance``), up to this factor; 1: no class is weighed. None:
+            10 in a store made with a promise about errors, which drops more of what is hard, and
+            else 1.
 
     Raises:
         SetupError: the store cannot be read, is not as expected, or holds no finished scene.
@@ -85,7 +89,7 @@ class PseudoLabels:
         expect_grid: VoxelGrid | None = None,
         expect_taxonomy: Taxonomy | None = None,
         expect_frame: GridFrame = "ego",
-        balance: float = 1.0,
+        balance: float | None = None,
     ) -> None:
         self.path = store
         seen = MaskBit.CAMERA_VISIBLE if only_visible else MaskBit(0)
@@ -102,6 +106,9 @@ class PseudoLabels:
         self.levels = np.asarray(opened.header.levels, np.float32)
         self.run_id = opened.header.run_id
         self.class_weights = np.ones(256, np.float32)
+        if balance is None:
+            promised = "promise" in opened.header.provenance.get("config", {})
+            balance = BALANCE if promised else 1.0
         if balance != 1:
             kept, there = trusted_by_class(opened, seen)
             self.class_weights = class_balance(kept, there, at_most=balance)

@@ -48,8 +48,8 @@ def options() -> argparse.Namespace:
     parser.add_argument(
         "--balance",
         type=float,
-        default=1.0,
-        help="weigh classes that trust drops or trusts little, up to so much",
+        help="weigh classes that trust drops or trusts little, up to so much (10 where the store "
+        "was made with --max-error, else 1: not at all)",
     )
     parser.add_argument("--labelled-split", help="scenes whose ground truth is used as well")
     parser.add_argument(
@@ -65,7 +65,7 @@ def label_sources(
     args: argparse.Namespace, how: Recipe, network: Preset, source: SceneSource
 ) -> list[LabelSource]:
     labels: list[LabelSource] = []
-    if args.balance < 1 or (args.balance > 1 and not args.labels):
+    if args.balance is not None and (args.balance < 1 or not args.labels):
         raise SetupError("--balance is at least 1, and for --labels")
     if args.labels:
         pseudo = PseudoLabels(

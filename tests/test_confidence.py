@@ -74,10 +74,10 @@ def test_a_rare_class_leans_on_its_group_and_not_on_free_space() -> None:
         (occupied[0], np.zeros(n, int), occupied[2]), (free[0], np.full(n, FREE), free[2]), lucky
     ).fit()
     np.testing.assert_allclose(  # three lucky voxels move it by a level at most
-        calibration.table[1].astype(int), calibration.table[0].astype(int), atol=1
+        calibration.table[0, 1].astype(int), calibration.table[0, 0].astype(int), atol=1
     )
     sure = bin_of(np.array([0.99]))[0]
-    assert LEVELS[calibration.table[FREE, sure]] >= 0.96 > LEVELS[calibration.table[1, sure]]
+    assert LEVELS[calibration.table[0, FREE, sure]] >= 0.96 > LEVELS[calibration.table[0, 1, sure]]
 
 
 def test_many_samples_of_a_rare_class_overrule_its_group() -> None:
@@ -116,7 +116,7 @@ def test_merged_parts_equal_the_whole() -> None:
 @given(st.integers(0, 2**32 - 1), st.integers(0, 3_000), st.floats(0.2, 50.0))
 def test_maps_rise_and_survive_json(seed: int, n: int, temperature: float) -> None:
     calibration = histogram(overconfident(n, seed, temperature=temperature)).fit()
-    assert (np.diff(calibration.table.astype(int), axis=1) >= 0).all()
+    assert (np.diff(calibration.table.astype(int), axis=-1) >= 0).all()
     again = Calibration.from_json(json.loads(json.dumps(calibration.to_json())))
     np.testing.assert_array_equal(again.table, calibration.table)
     assert again.counts == calibration.counts

@@ -1,0 +1,118 @@
+"""Promises about wrong labels: kept as often as stated, refused where the evidence is too thin."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from autolabel.risk import NEVER, Evidence, Test, promise
+from datasets.errors import SetupError
+
+LEVELS = (0.0, 0.5, 0.8, 0.9, 0.96, 0.99)
+P = np.array([0.3, 0.6, 0.85, 0.93, 0.975, 0.995])
+FREE = 2
+
+
+def drawn(n_scenes: int, seed: int, *, scatter: float = 1.0) -> Evidence:
+    """Scenes whose odds of being wrong differ: what a level claims holds for their mean only."""
+    rng = np.random.default_rng(seed)
+    harder = rng.gamma(1 / scatter, scatter, (n_scenes, 1, 1, 1))  # mean 1
+    seen = rng.poisson(2000, (n_scenes, 2, 3, len(LEVELS)))
+    wrong = rng.binomial(seen, np.minimum((1 - P) * harder, 1))
+    ids = tuple(f"s{k}" for k in range(n_scenes))
+    return Evidence(scene_ids=ids, seen=seen, right=seen - wrong, free_id=FREE)
+
+
+def true_error(level: int) -> float:
+    return float(1 - P[level:].mean())
+
+
+@pytest.mark.parametrize("max_error", [0.02, 0.05])
+def test_a_promise_breaks_no_more_often_than_stated(max_error: float) -> None:
+    broke = {"occupied": 0, "free": 0}
+    n = 200
+    for seed in range(n):
+        try:
+            made = promise(drawn(30, seed), LEVELS, max_error=max_error, confidence=0.9)
+        except SetupError:
+            continue
+        for group, k in (("occupied", 0), ("free", FREE)):
+            broke[group] += true_error(made.thresholds[k]) > max_error
+    # 10 % are allowed; 3.4 standard deviations of a count above it
+    assert max(broke.values()) <= 0.1 * n + 3.4 * np.sqrt(0.09 * n)
+
+
+def test_a_promise_keeps_what_it_can() -> None:
+    made = promise(drawn(200, 0, scatter=0.1), LEVELS, max_error=0.06, confidence=0.9)
+    best = min(k for k in range(len(LEVELS)) if true_error(k) <= 0.06)
+    assert made.thresholds == (best, best, best)
+    group = made.groups["occupied"]
+    assert group.threshold == LEVELS[best]
+    assert group.coverage == pytest.approx((len(LEVELS) - best) / len(LEVELS), abs=0.02)
+    assert len(group.coverage_by_ring) == 2
+    text = made.describe(("car", "road", "free"))
+    assert "at most 6 %" in text and "road" in text and "kept" in text
+    json.dumps(made.to_json())
+
+
+def test_occupied_voxels_are_not_drowned_by_easy_free_ones() -> None:
+    evidence = drawn(40, 3, scatter=0.1)
+    seen, right = evidence.seen.copy(), evidence.right.copy()
+    seen[:, :, FREE] *= 100
+    right[:, :, FREE] = seen[:, :, FREE]  # free is never wrong, and nine in ten
+    mixed = Evidence(scene_ids=evidence.scene_ids, seen=seen, right=right, free_id=FREE)
+    made = promise(mixed, LEVELS, max_error=0.06, confidence=0.9)
+    assert made.thresholds[FREE] == 0
+    assert made.groups["occupied"].error <= 0.06
+    assert made.thresholds[0] > 0
+
+
+@pytest.mark.parametrize(
+    ("test", "n_scenes", "needed"),
+    [("t", 3, "at least 8"), ("exact", 40, "at least 114")],
+)
+def test_too_few_scenes_are_refused_with_the_number_needed(
+    test: Test, n_scenes: int, needed: str
+) -> None:
+    with pytest.raises(SetupError, match=f"{n_scenes} calibration scenes are too few, {needed}"):
+        promise(drawn(n_scenes, 0), LEVELS, max_error=0.02, confidence=0.9, test=test)
+
+
+def test_noisy_evidence_is_refused_with_about_the_number_needed() -> None:
+    with pytest.raises(SetupError, match=r"about \d+ calibration scenes are needed"):
+        promise(drawn(9, 4, scatter=3.0), LEVELS, max_error=0.02, confidence=0.99)
+
+
+def test_a_teacher_that_is_never_sure_enough_is_told_so() -> None:
+    evidence = drawn(30, 0)
+    hopeless = Evidence(
+        scene_ids=evidence.scene_ids, seen=evidence.seen, right=evidence.seen // 2, free_id=FREE
+    )
+    with pytest.raises(SetupError, match="a better teacher is needed"):
+        promise(hopeless, LEVELS, max_error=0.05)
+
+
+def test_the_exact_test_holds_with_many_scenes() -> None:
+    made = promise(drawn(300, 1, scatter=0.1), LEVELS, max_error=0.05, confidence=0.9, test="exact")
+    assert true_error(made.thresholds[0]) <= 0.05
+
+
+def test_evidence_survives_json_and_is_taken_apart_by_scene() -> None:
+    evidence = drawn(5, 0)
+    again = Evidence.from_json(json.loads(json.dumps(evidence.to_json())))
+    np.testing.assert_array_equal(again.seen, evidence.seen)
+    np.testing.assert_array_equal(again.right, evidence.right)
+    part = evidence.part([3, 3])
+    assert part.scene_ids == ("s3", "s3")
+    np.testing.assert_array_equal(part.seen[1], evidence.seen[3])
+
+
+def test_evidence_with_more_right_than_there_are_is_refused() -> None:
+    evidence = drawn(2, 0)
+    with pytest.raises(ValueError, match="more voxels are right"):
+        Evidence(
+            scene_ids=evidence.scene_ids, seen=evidence.right, right=evidence.seen, free_id=FREE
+        )
+    assert len(LEVELS) < NEVER

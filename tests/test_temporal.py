@@ -1,0 +1,188 @@
+"""Frames of a drive put together: the static world agrees, what moves is left alone."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from autolabel.temporal import (
+    EVIDENCE_BINS,
+    LOG_STEP,
+    Refinement,
+    Refiner,
+    RefinerFit,
+    Sight,
+    pool,
+    refine,
+    sight_of,
+    windows,
+)
+from datasets.frames import Frame, LidarSweep
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import from_yaw
+from datasets.taxonomy import OCC3D_NUSCENES
+
+GRID = VoxelGrid(min_m=(-8.0, -8.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(32, 32, 6))
+FREE, CAR, ROAD = OCC3D_NUSCENES.free_id, OCC3D_NUSCENES.id_of("car"), 11
+K = OCC3D_NUSCENES.n_classes
+NO_LIDAR = np.zeros(GRID.shape, np.uint8)
+
+
+def refiner(how: Refinement, **values: Any) -> Refiner:
+    table = np.zeros((K, EVIDENCE_BINS), np.float32)
+    given = {"own": 0.2, "near": 0.4, "far": 0.4, "alone": 1.0} | values
+    return Refiner(how=how, own_evidence=table, other_evidence=table.copy(), **given)
+
+
+def sight(
+    classes: NDArray[np.integer[Any]], x_m: float = 0.0, margin: float = 3.0, k: int = 0
+) -> Sight:
+    logits = torch.zeros(*GRID.shape, K)
+    logits.scatter_(-1, torch.from_numpy(classes.astype(np.int64))[..., None], margin)
+    frame = Frame(
+        scene_id="s",
+        token=str(k),
+        timestamp_us=k,
+        T_global_ego=from_yaw(0.0, (x_m, 0.0, 0.0)),
+        cameras=(),
+        lidar=None,
+    )
+    return sight_of(frame, None, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)
+
+
+def empty() -> NDArray[np.int64]:
+    return np.full(GRID.shape, FREE)
+
+
+@pytest.mark.parametrize("reach", [0, 1, 3])
+@pytest.mark.parametrize("n", [0, 1, 5])
+def test_windows_hold_each_frame_with_those_around_it(n: int, reach: int) -> None:
+    found = [(around[k], list(around)) for around, k in windows(range(n), reach)]
+    want = [(k, list(range(max(0, k - reach), min(n, k + reach + 1)))) for k in range(n)]
+    assert [one for one, _ in found] == list(range(n))
+    for (_, around), (_, least) in zip(found, want, strict=True):
+        assert set(least) <= set(around) and len(around) <= 2 * reach + 2
+
+
+def test_windows_take_no_more_frames_than_they_need() -> None:
+    drawn = []
+
+    def frames() -> Any:
+        for k in range(100):
+            drawn.append(k)
+            yield k
+
+    next(windows(frames(), 2))
+    assert drawn == [0, 1, 2]
+
+
+def test_other_frames_outvote_a_wrong_one_at_the_same_place_of_the_world() -> None:
+    wall = empty()
+    wall[20, 10:20, 2] = ROAD
+    seen_from_1m_ahead = empty()
+    seen_from_1m_ahead[18, 10:20, 2] = ROAD  # 1 m is two voxels
+    around = [sight(empty()), sight(seen_from_1m_ahead, 1.0), sight(wall)]
+    how = Refinement(near=(1, 2), far=(), evidence=False)
+    found = refine(pool(around, 0, GRID, OCC3D_NUSCENES, how), refiner(how), how)
+    np.testing.assert_array_equal(found.argmax(-1).reshape(GRID.shape), wall)
+
+
+def test_what_moved_leaves_no_trail_and_is_left_where_it_is() -> None:
+    here, there = empty(), empty()
+    here[10:13, 10:13, 2] = CAR
+    there[20:23, 10:13, 2] = CAR
+    around = [sight(there), sight(here), sight(there)]
+    how = Refinement(near=(1,), far=(2,), evidence=False)
+    found = refine(pool(around, 1, GRID, OCC3D_NUSCENES, how), refiner(how, own=0.01), how)
+    np.testing.assert_array_equal(found.argmax(-1).reshape(GRID.shape), here)
+
+
+def test_past_only_looks_at_no_later_frame() -> None:
+    around = [sight(empty()), sight(empty()), sight(np.full(GRID.shape, ROAD))]
+    how = Refinement(near=(1,), far=(), evidence=False)
+    both = pool(around, 1, GRID, OCC3D_NUSCENES, how)
+    past = Refinement(near=(1,), far=(), evidence=False, past_only=True)
+    only = pool(around, 1, GRID, OCC3D_NUSCENES, past)
+    np.testing.assert_array_equal(only.near, pool(around[:2], 1, GRID, OCC3D_NUSCENES, past).near)
+    assert not np.array_equal(both.near, only.near)
+
+
+def test_without_neighbours_a_frame_stands_for_them() -> None:
+    how = Refinement(evidence=False)
+    pooled = pool([sight(empty())], 0, GRID, OCC3D_NUSCENES, how)
+    np.testing.assert_array_equal(pooled.near, pooled.own)
+    np.testing.assert_array_equal(pooled.far, pooled.own)
+
+
+def test_returns_of_other_frames_count_at_their_place_unless_they_lie_on_what_moves() -> None:
+    classes = empty()
+    classes[24, 16, 2] = CAR
+    lidar = LidarSweep(path=Path("x.bin"), timestamp_us=1, T_ego_lidar=np.eye(4))
+    frame = Frame(
+        scene_id="s",
+        token="1",
+        timestamp_us=1,
+        T_global_ego=from_yaw(0.0, (1.0, 0.0, 0.0)),
+        cameras=(),
+        lidar=lidar,
+    )
+    points = np.array([[2.2, -3.0, 0.2, 0, 0], [4.2, 0.2, 0.2, 0, 0]], np.float32)
+    logits = torch.zeros(*GRID.shape, K)
+    logits.scatter_(-1, torch.from_numpy(classes)[..., None], 3.0)
+    other = sight_of(frame, points, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)
+    assert len(other.ends) == 1  # the second lies on the car
+    how = Refinement(near=(1,), far=())
+    pooled = pool([sight(empty()), other], 0, GRID, OCC3D_NUSCENES, how)
+    hit = np.unravel_index(np.flatnonzero(pooled.other_bin >= 5), GRID.shape)
+    np.testing.assert_array_equal(np.stack(hit, -1), GRID.indices(np.array([[3.2, -3.0, 0.2]])))
+
+
+def test_log_probabilities_are_kept_to_half_a_step() -> None:
+    logits = torch.randn(*GRID.shape, K, generator=torch.Generator().manual_seed(0)) * 3
+    frame = Frame(
+        scene_id="s", token="0", timestamp_us=0, T_global_ego=np.eye(4), cameras=(), lidar=None
+    )
+    kept = sight_of(frame, None, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES).surprise
+    exact = -logits.log_softmax(-1).numpy()
+    shown = exact < 255 * LOG_STEP
+    off = np.abs(kept * LOG_STEP - exact)[shown]
+    assert off.max() <= LOG_STEP / 2 + 1e-5
+
+
+def test_a_fit_learns_whom_to_believe() -> None:
+    rng = np.random.default_rng(0)
+    how = Refinement(near=(1,), far=(), evidence=False)
+    learning = RefinerFit(OCC3D_NUSCENES, how, per_frame=2000)
+
+    def noisy(truth: NDArray[np.int64], wrong: float) -> NDArray[np.int64]:
+        other = np.where(rng.random(truth.shape) < 0.5, FREE, ROAD)
+        return np.where(rng.random(truth.shape) < wrong, other, truth)
+
+    scenes = []
+    for _ in range(4):
+        truth = np.where(rng.random(GRID.shape) < 0.5, FREE, ROAD)
+        scenes.append((truth, [sight(noisy(truth, 0.8)), sight(noisy(truth, 0.1))]))
+    for truth, around in scenes[:3]:
+        known = np.ones(GRID.shape, bool)
+        learning.update(around, 0, GRID, truth.astype(np.uint8), known)
+    learnt = learning.fit()
+    assert learnt.near > 2 * learnt.own > 0 and learnt.far == 0
+    truth, around = scenes[3]
+    found = refine(pool(around, 0, GRID, OCC3D_NUSCENES, how), learnt, how).argmax(-1)
+    right = (found.reshape(GRID.shape) == truth).mean()
+    assert right > 0.93 > 0.7 > (around[0].surprise.argmin(-1) == truth).mean()
+    again = Refiner.from_json(json.loads(json.dumps(learnt.to_json())))
+    assert again.how == how and again.near == learnt.near
+    np.testing.assert_allclose(again.own_evidence, learnt.own_evidence, atol=1e-5)
+
+
+def test_a_refiner_with_a_table_of_another_shape_is_refused() -> None:
+    good = refiner(Refinement())
+    with pytest.raises(ValueError, match="own_evidence must be finite values of shape"):
+        Refiner.from_json(good.to_json() | {"own_evidence": [[0.0]]})
