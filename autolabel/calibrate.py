@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
 import numpy as np
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autolabel.confidence import RINGS, Calibration, CalibrationHistogram, choose
+from autolabel.drift import Statistics, mean_of, reference_to_json
 from autolabel.labeling import (
     LabelingConfig,
     guess_frames,
@@ -27,6 +29,7 @@ from datasets.frames import Scene, SceneSource, earlier_frames
 from datasets.inputs import InputSpec, collate, prepare_frame
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.training_sets import GroundTruth
+from models.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, REFERENCE_KEY
 from models.inference import Teacher
 
 
@@ -38,11 +41,13 @@ class SceneCounts:
         observed: those that a sensor saw.
         free: of the observed ones predicted free and not hit, by how many of ``FREE_PASSES`` their
             passing rays reach (the class ids are these numbers).
+        statistics: see ``drift``.
     """
 
     scene_id: str
     observed: CalibrationHistogram
     free: CalibrationHistogram
+    statistics: dict[str, float] = field(default_factory=dict)
 
     def trustable(self, free_passes: int) -> CalibrationHistogram:
         """Of the observed voxels those that may be trusted if they are sure enough."""
@@ -65,15 +70,33 @@ class Measured:
     table: ScoreTable
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibrated:
+    """A calibration, evidence for promises about labels made with it, the teacher's scores, and
+    what the scenes are like (``drift``)."""
+
+    calibration: Calibration
+    evidence: Evidence
+    table: ScoreTable
+    reference: tuple[Statistics, ...]
+
+    def metadata(self) -> dict[str, str]:
+        """For a weights file."""
+        return {
+            CALIBRATION_KEY: json.dumps(self.calibration.to_json()),
+            EVIDENCE_KEY: json.dumps(self.evidence.to_json()),
+            REFERENCE_KEY: json.dumps(reference_to_json(self.reference)),
+        }
+
+
 def calibrate(
     teacher: Teacher,
     source: SceneSource,
     truth: GroundTruth,
     scene_ids: Sequence[str],
     config: LabelingConfig,
-) -> tuple[Calibration, Evidence, ScoreTable]:
-    """Calibration of a teacher on labelled scenes it was not trained on, evidence for promises
-    about it, and its scores.
+) -> Calibrated:
+    """Calibrate a teacher on labelled scenes it was not trained on.
 
     With ``config.refinement`` the refiner is learnt first, and what it gives is calibrated.
 
@@ -86,8 +109,12 @@ def calibrate(
         refiner = fit_refiner(teacher, source, truth, scene_ids, config)
     measured = measure(teacher, source, truth, scene_ids, config, refiner)
     calibration, evidence = fit(measured.scenes, measured.passes.best())
-    evidence = replace(evidence, made_with=made_with(config))
-    return replace(calibration, refiner=refiner), evidence, measured.table
+    return Calibrated(
+        calibration=replace(calibration, refiner=refiner),
+        evidence=replace(evidence, made_with=made_with(config)),
+        table=measured.table,
+        reference=tuple(s.statistics for s in measured.scenes),
+    )
 
 
 def fit(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Calibration, Evidence]:
@@ -125,7 +152,9 @@ def measure(
             free=CalibrationHistogram(len(FREE_PASSES)),
         )
         originals = {frame.token: frame for frame in scene.frames}
+        statistics = []
         for guess in guess_frames(scene, source, teacher, config, refiner):
+            statistics.append(guess.statistics)
             expected = truth.labels(originals[guess.frame.token])
             occupied = guess.semantics != taxonomy.free_id
             seen = observed_voxels(guess, grid, taxonomy, config)
@@ -148,7 +177,7 @@ def measure(
             count(counts.free, known & ~occupied & (seen.hits == 0), reached)
             _add(table, expected, guess.semantics)
             bar.update()
-        scenes.append(counts)
+        scenes.append(replace(counts, statistics=mean_of(statistics)))
     return Measured(scenes=tuple(scenes), passes=passes, table=table)
 
 

@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autolabel import drift
 from autolabel.ahead import ahead
 from autolabel.confidence import RINGS, Calibration
 from autolabel.observing import Observation, Seeing, metric_points, visible_to_cameras
@@ -328,6 +329,7 @@ class _Read:
     frames: list[Frame]
     inputs: ModelInputs
     points: list[NDArray[np.float32] | None]
+    statistics: list[dict[str, float]]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -338,6 +340,7 @@ class _Predicted:
     points: NDArray[np.float32] | None
     logits: Tensor
     flow: Tensor | None
+    statistics: dict[str, float]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -349,6 +352,7 @@ class Guess:
         hits, passes: (X, Y, Z) uint8, their evidence.
         semantics: (X, Y, Z) class ids; raw: their softmax values, float32.
         flow: (X, Y, Z, 2).
+        statistics: see ``drift``.
     """
 
     frame: Frame
@@ -358,6 +362,7 @@ class Guess:
     semantics: Voxels
     raw: NDArray[np.float32]
     flow: NDArray[np.float16] | None
+    statistics: dict[str, float]
 
 
 class _SceneWork:
@@ -421,7 +426,7 @@ class _SceneWork:
             yield from (positions[i : i + size] for i in range(0, len(positions), size))
 
     def read(self, positions: list[int]) -> _Read:
-        frames, prepared, points = [], [], []
+        frames, prepared, points, statistics = [], [], [], []
         for k in positions:
             frame = self.scene.frames[k]
             earlier = earlier_frames(self.scene.frames, k, self.spec.past_frames)
@@ -432,7 +437,8 @@ class _SceneWork:
             frames.append(frame)
             prepared.append(inputs)
             points.append(metric_points(self.source, frame, inputs, self.spec))
-        return _Read(frames, collate(prepared), points)
+            statistics.append(drift.of_inputs(inputs, frame, points[-1]))
+        return _Read(frames, collate(prepared), points, statistics)
 
     def _files(self, frame: Frame, earlier: Sequence[Frame]) -> Iterator[Path]:
         for view in itertools.chain(frame.cameras, *(one.cameras for one in earlier)):
@@ -449,7 +455,7 @@ class _SceneWork:
             logits = self.teacher.predict(batch.inputs)
         for i, frame in enumerate(batch.frames):
             own_flow = None if flow is None else flow[i]
-            yield _Predicted(frame, batch.points[i], logits[i], own_flow)
+            yield _Predicted(frame, batch.points[i], logits[i], own_flow, batch.statistics[i])
 
     def guess(self, one: _Predicted) -> Guess:
         """From the frame alone."""
@@ -496,6 +502,8 @@ class _SceneWork:
             semantics=semantics,
             raw=raw,
             flow=velocity,
+            statistics=one.statistics
+            | drift.of_labels(semantics, raw, hits, passes, self.grid, self.taxonomy),
         )
 
     def _require_finite(self, one: _Predicted, finite: bool) -> None:
@@ -549,6 +557,7 @@ def _finish(
         hits=seen.hits if config.store_evidence else None,
         passes=seen.passes if config.store_evidence else None,
         flow=guess.flow,
+        statistics=guess.statistics,
     )
 
 

@@ -43,6 +43,8 @@ import torch
 import models
 from autolabel.cluster import connect
 from autolabel.confidence import Calibration
+from autolabel.drift import MIN_SCENES, drift, reference_from_json
+from autolabel.drift import describe as describe_drift
 from autolabel.estimate import estimate
 from autolabel.events import Events
 from autolabel.job import run_job
@@ -57,7 +59,13 @@ from datasets.places import Where, parse_where
 from datasets.remote_paths import absolute
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
-from models.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, LoadedModel, load_checkpoint
+from models.checkpoint import (
+    CALIBRATION_KEY,
+    EVIDENCE_KEY,
+    REFERENCE_KEY,
+    LoadedModel,
+    load_checkpoint,
+)
 
 DEFAULT_WEIGHTS = Path(models.__file__).parent / "weights" / "city_tiny_teacher.safetensors"
 
@@ -284,6 +292,8 @@ def run(args: argparse.Namespace) -> int:
             events=events,
         )
     print(describe(summary, args.store))
+    if warning := drift_of(where, scene_ids, teacher, args):
+        print(warning, file=sys.stderr)
     return 1 if summary.failures else 0
 
 
@@ -312,6 +322,24 @@ def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
     if len(calibration.counts) != teacher.preset.taxonomy.n_classes:
         raise SetupError(f"{weights}: the calibration table is of another class list")
     return calibration
+
+
+def drift_of(
+    where: Where, scene_ids: Sequence[str], teacher: LoadedModel, args: argparse.Namespace
+) -> str:
+    """What sets the labelled scenes apart from those that the calibration is of; empty if nothing
+    does, or if that cannot be told."""
+    if REFERENCE_KEY not in teacher.metadata:
+        return ""
+    try:
+        reference = reference_from_json(json.loads(teacher.metadata[REFERENCE_KEY]))
+    except (KeyError, TypeError, ValueError) as error:
+        raise SetupError(f"{args.weights}: damaged calibration reference: {error}") from error
+    committed = LabelStore.open(where).committed()
+    scenes = [committed[s]["statistics"] for s in scene_ids if "statistics" in committed.get(s, {})]
+    if min(len(scenes), len(reference)) < MIN_SCENES:
+        return ""
+    return describe_drift(drift(scenes, reference), promised=args.max_error is not None)
 
 
 def promise_of(

@@ -44,6 +44,7 @@ class SceneWriter:
         self._timestamps_us: list[int] = []
         self._poses: list[NDArray[np.float64]] = []
         self._bits = dict.fromkeys(MaskBit, 0)
+        self._statistics: dict[str, list[float]] = {}
         self._trusted = np.zeros(header.taxonomy.n_classes, np.int64)
 
     def __len__(self) -> int:
@@ -63,6 +64,8 @@ class SceneWriter:
         self._tokens.append(labels.token)
         self._timestamps_us.append(labels.timestamp_us)
         self._poses.append(np.asarray(labels.T_global_grid, np.float64))
+        for name, value in labels.statistics.items():
+            self._statistics.setdefault(name, []).append(value)
         for bit in MaskBit:
             self._bits[bit] += int(np.count_nonzero(labels.mask & bit))
         trusted = labels.semantics[labels.mask & MaskBit.TRUSTED > 0]
@@ -105,9 +108,13 @@ class SceneWriter:
             "frame_tokens": self._tokens,
             "inputs": inputs,
             "counts": counts,
+            **({"statistics": self._means()} if self._statistics else {}),
             "sha256": sha256,
             "committed": True,
         }
+
+    def _means(self) -> dict[str, float]:
+        return {k: round(float(np.mean(v)), 6) for k, v in self._statistics.items()}
 
     def _checked(self, labels: FrameLabels) -> dict[str, NDArray[Any]]:
         """The frame's arrays, absent ones left out."""

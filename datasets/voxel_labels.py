@@ -9,7 +9,7 @@ from __future__ import annotations
 import enum
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -56,6 +56,8 @@ class FrameLabels:
         hits, passes: (X, Y, Z) uint8 LiDAR rays that ended in, or went through, the voxel.
         flow: (X, Y, Z, 2) float16, velocity over ground of what is in the voxel, m/s along x and
             y of the grid; 0 where its class cannot move.
+        statistics: of what the sensors delivered and the teacher made of it; a scene keeps their
+            means.
     """
 
     token: str
@@ -67,6 +69,7 @@ class FrameLabels:
     hits: Voxels | None = None
     passes: Voxels | None = None
     flow: NDArray[np.float16] | None = None
+    statistics: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

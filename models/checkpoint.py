@@ -27,6 +27,8 @@ FORMAT_VERSION = "1"
 CALIBRATION_KEY = "calibration"
 EVIDENCE_KEY = "calibration_evidence"
 """What promises about the labels rest on."""
+REFERENCE_KEY = "calibration_reference"
+"""What the calibration scenes are like."""
 REFERENCE_PARITY_KEY = "reference_parity"
 _RESERVED = ("format", "format_version", "preset")
 

@@ -9,7 +9,6 @@ not trained on. ``scripts/train_teacher.py`` does this itself, on scenes it hold
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import GroundTruth
-from models.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, load_checkpoint, save_checkpoint
+from models.checkpoint import load_checkpoint, save_checkpoint
 from models.inference import Teacher
 
 
@@ -53,15 +52,13 @@ def main() -> int:
     truth = GroundTruth(of, args.truth or args.root / of.folder, source, scenes)
     refinement = Refinement() if args.refine else None
     config = LabelingConfig(fast=args.fast, flips=args.flips, refinement=refinement)
-    calibration, evidence, table = calibrate(teacher, source, truth, scenes, config)
-    print(table)
+    found = calibrate(teacher, source, truth, scenes, config)
+    calibration = found.calibration
+    print(found.table)
     print(calibration.summary())
     for choice in calibration.choices:
         print(f"  {choice.method:<18} log loss {choice.log_loss:.4f}  Brier {choice.brier:.4f}")
-    metadata = model.metadata | {
-        CALIBRATION_KEY: json.dumps(calibration.to_json()),
-        EVIDENCE_KEY: json.dumps(evidence.to_json()),
-    }
+    metadata = model.metadata | found.metadata()
     save_checkpoint(args.out, model.module, model.preset.name, metadata)
     print(f"weights: {args.out}")
     return 0

@@ -35,7 +35,6 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth
-from models.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY
 from models.inference import Teacher
 from models.training import Team, fit
 
@@ -88,11 +87,9 @@ def train(args: argparse.Namespace, team: Team) -> int:
     # held-out labelled scenes: what does a confidence mean, and how good are the labels?
     teacher = Teacher(trained.network, network)
     held_out_truth = GroundTruth(truth, folder, source, held_out)
-    calibration, evidence, table = calibrate(
-        teacher, source, held_out_truth, held_out, LabelingConfig()
-    )
-    print(table)
-    print(calibration.summary())
+    found = calibrate(teacher, source, held_out_truth, held_out, LabelingConfig())
+    print(found.table)
+    print(found.calibration.summary())
 
     notes = {
         "command": args.command,
@@ -100,14 +97,10 @@ def train(args: argparse.Namespace, team: Team) -> int:
         "held_out": list(held_out),
         "steps": trained.report.steps,
         "minutes": round(trained.report.seconds / 60, 1),
-        "scores": table.to_json(),
-    }
-    calibrated = {
-        CALIBRATION_KEY: json.dumps(calibration.to_json()),
-        EVIDENCE_KEY: json.dumps(evidence.to_json()),
+        "scores": found.table.to_json(),
     }
     weights = args.out / f"{network.name}_teacher.safetensors"
-    save_trained(weights, trained, network, notes, **calibrated)
+    save_trained(weights, trained, network, notes, **found.metadata())
     (args.out / "scores.json").write_text(json.dumps(notes, indent=1) + "\n")
     return 1 if trained.report.bad_frames else 0
 

@@ -248,7 +248,7 @@ def test_calibration_finds_the_rays_from_which_a_benchmark_scores_free_space(
     )
     truth = GroundTruth(where_rays_pass, tmp_path, log, ["s1"])
     made_by = Teacher(model.module, model.preset)
-    asked = calibrate(made_by, log, truth, ["s1"], LabelingConfig())[0]
+    asked = calibrate(made_by, log, truth, ["s1"], LabelingConfig()).calibration
     np.testing.assert_array_equal(kept(asked.free_passes), scored)
     assert Calibration.from_json(asked.to_json()).free_passes == asked.free_passes
 
@@ -433,7 +433,7 @@ def test_calibration_keeps_free_space_apart_wherever_its_id_stands(tmp_path: Pat
     preset = replace(model.preset, taxonomy=OPENOCCUPANCY)
     truth = GroundTruth(nothing_there, tmp_path, Ground(), ["s1"])
     labeller = Teacher(model.module, preset)
-    calibration, _, _ = calibrate(labeller, Ground(), truth, ["s1"], LabelingConfig())
+    calibration = calibrate(labeller, Ground(), truth, ["s1"], LabelingConfig()).calibration
     n = OPENOCCUPANCY.n_classes
     sure = np.full(n, 0.77)  # as sure as the stub is of free space and of the road
     confidence = np.asarray(calibration.levels)[calibration.levels_of(sure, np.arange(n))]

@@ -211,10 +211,8 @@ class Workshop:
             part, folder, chosen, schooling, source, [self._truth(source, used)], start=start
         )
         labeller = Teacher(network, chosen, flips=self.profile.flips)
-        calibration, _, _ = calibrate(
-            labeller, source, self._truth(source, kept), kept, LabelingConfig()
-        )
-        metadata = {CALIBRATION_KEY: json.dumps(calibration.to_json())}
+        found = calibrate(labeller, source, self._truth(source, kept), kept, LabelingConfig())
+        metadata = {CALIBRATION_KEY: json.dumps(found.calibration.to_json())}
         save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
         (folder / "state.pt").unlink(missing_ok=True)
         return training | {"held_out": list(kept), "scores": self._scores(network, chosen, source)}
@@ -233,7 +231,8 @@ class Workshop:
         )
         labeller = Teacher(model.module, model.preset, flips=config.flips)
         _, kept = held_out(teacher, self.profile)
-        calibration, _, _ = calibrate(labeller, source, self._truth(source, kept), kept, config)
+        truth = self._truth(source, kept)
+        calibration = calibrate(labeller, source, truth, kept, config).calibration
         header = store_header(
             model,
             calibration,
