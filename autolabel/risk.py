@@ -169,6 +169,30 @@ class Promise:
             "class_coverage": [None if c is None else round(c, 6) for c in self.class_coverage],
         }
 
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Promise:
+        """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        if data["test"] not in get_args(Test):
+            raise ValueError(f"unknown test {data['test']!r}")
+        return cls(
+            max_error=float(data["max_error"]),
+            confidence=float(data["confidence"]),
+            test=data["test"],
+            scenes=int(data["scenes"]),
+            thresholds=tuple(int(t) for t in data["thresholds"]),
+            groups={
+                str(name): GroupPromise(
+                    threshold=float(g["threshold"]),
+                    error=float(g["error"]),
+                    coverage=float(g["coverage"]),
+                    coverage_by_ring=tuple(float(c) for c in g["coverage_by_ring"]),
+                )
+                for name, g in data["groups"].items()
+            },
+            class_error=tuple(data["class_error"]),
+            class_coverage=tuple(data["class_coverage"]),
+        )
+
     def describe(self, names: Sequence[str]) -> str:
         """Lines for people."""
         lines = [

@@ -25,10 +25,12 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from autolabel.confidence import Calibration
+from autolabel.risk import Promise
 from datasets import store_tools
 from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
 from datasets.errors import AutolabelError
-from datasets.label_store import LabelStore
+from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import parse_where
 from datasets.sources.opening import SOURCES, open_source
 from datasets.store_tools import RINGS_M, Difference
@@ -96,9 +98,30 @@ def show_info(args: argparse.Namespace) -> int:
     print(f"  {store_tools.sharing(header.licence)}")
     print(f"  run {header.run_id}, inputs {found.inputs_sha256}")
     for name, value in header.provenance.items():
+        if name == "config" and "promise" in value:
+            made = Promise.from_json(value["promise"])
+            print("  " + made.describe(header.taxonomy.names).replace("\n", "\n  "))
+            value = {k: v for k, v in value.items() if k != "promise"}
         if name != "calibration":
             print(f"  {name}: {value}")
+    if "calibration" in header.provenance:
+        print_reliability(Calibration.from_json(header.provenance["calibration"]), header)
     return 0
+
+
+def print_reliability(calibration: Calibration, header: StoreHeader) -> None:
+    """What its confidence was worth on calibration scenes left out of the fit."""
+    print(f"  {calibration.summary()}")
+    if calibration.reliability is None:
+        return
+    free = np.arange(header.taxonomy.n_classes) == header.taxonomy.free_id
+    print(f"  {'P claimed':>9}  {'right of occupied':>30}  {'right of free':>30}")
+    for level, p in enumerate(calibration.levels):
+        cells = []
+        for group in (~free, free):
+            seen, right = (int(of[group, level].sum()) for of in calibration.reliability)
+            cells.append(f"{100 * right / seen:.2f} % of {seen:,}" if seen else "-")
+        print(f"  {p:9g}  {cells[0]:>30}  {cells[1]:>30}")
 
 
 def check(args: argparse.Namespace) -> int:

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from autolabel.risk import NEVER, Evidence, Test, promise
+from autolabel.risk import NEVER, Evidence, Promise, Test, promise
 from datasets.errors import SetupError
 
 LEVELS = (0.0, 0.5, 0.8, 0.9, 0.96, 0.99)
@@ -54,7 +54,8 @@ def test_a_promise_keeps_what_it_can() -> None:
     assert len(group.coverage_by_ring) == 2
     text = made.describe(("car", "road", "free"))
     assert "at most 6 %" in text and "road" in text and "kept" in text
-    json.dumps(made.to_json())
+    again = Promise.from_json(json.loads(json.dumps(made.to_json())))
+    assert again.thresholds == made.thresholds and again.to_json() == made.to_json()
 
 
 def test_occupied_voxels_are_not_drowned_by_easy_free_ones() -> None:
