@@ -21,7 +21,7 @@ import json
 import signal
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from autolabel.calibrate import calibrate
 from autolabel.labeling import LabelingConfig, store_header, write_labels
-from autolabel.selection import Candidate, Choice, Strategy, candidates, choose, count_scene, score
+from autolabel.selection import Candidate, Strategy, candidates, choose, count_scene, score
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.label_store import LabelStore
@@ -138,7 +138,7 @@ def count(
     return those, time.perf_counter() - began
 
 
-def arms_of(shop: Workshop, teacher: Part, args: argparse.Namespace) -> Iterator[Arm]:
+def arms_of(shop: Workshop, teacher: Part, args: argparse.Namespace) -> list[Arm]:
     """What every strategy chooses from the labels of one teacher."""
     store = label_all(shop, teacher)
     second = label_all(shop, teacher.needs[0])
@@ -147,30 +147,33 @@ def arms_of(shop: Workshop, teacher: Part, args: argparse.Namespace) -> Iterator
         for with_second in (True, False)
     }
 
-    def arm(name: str, those: list[Candidate], choices: list[Choice], seconds: float) -> Arm:
+    def arm(name: str, strategy: Strategy, with_second: bool, draw: int = 0) -> Arm:
+        those, reading = counted[with_second]
+        began = time.perf_counter()
+        choices = choose(
+            those,
+            score(those),
+            budget=args.budget,
+            strategy=strategy,
+            seed=1000 * teacher.seed + draw,
+        )
         chosen = tuple(those[choice.index].scene_id for choice in choices)
+        seconds = time.perf_counter() - began + (0.0 if strategy == "random" else reading)
+        part = tuned(teacher, chosen, args.steps, args.learning_rate)
         return Arm(
             name=name,
             seed=teacher.seed,
-            draw=0,
+            draw=draw,
             chosen=chosen,
             seconds=seconds / len(those),
-            part=tuned(teacher, chosen, args.steps, args.learning_rate),
+            part=part,
         )
 
-    for draw in range(args.draws):
-        those, _ = counted[False]
-        began = time.perf_counter()
-        seed = 1000 * teacher.seed + draw
-        choices = choose(those, score(those), budget=args.budget, strategy="random", seed=seed)
-        seconds = time.perf_counter() - began
-        yield replace(arm("random", those, choices, seconds), draw=draw)
-    for name, (strategy, with_second) in ARMS.items():
-        those, reading = counted[with_second]
-        began = time.perf_counter()
-        choices = choose(those, score(those), budget=args.budget, strategy=strategy)
-        yield arm(name, those, choices, reading + time.perf_counter() - began)
-    yield arm("none", those, [], 0.0)
+    drawn = [arm("random", "random", False, draw) for draw in range(args.draws)]
+    by_strategy = [arm(name, *how) for name, how in ARMS.items()]
+    without = tuned(teacher, (), args.steps, args.learning_rate)
+    none = replace(drawn[0], name="none", chosen=(), seconds=0.0, part=without)
+    return [drawn[0], *by_strategy, *drawn[1:], none]
 
 
 def tuned(teacher: Part, chosen: Sequence[str], steps: int, learning_rate: float) -> Tuned:
@@ -222,18 +225,20 @@ def measure(args: argparse.Namespace) -> int:
     # one scene calibrates, whatever was chosen
     tuning = replace(shop, profile=replace(profile, fusing=again, held_out=0.0, flips=False))
     arms: list[Arm] = []
-    for teacher in teachers:
-        if teacher.what == "fusion" and teacher.name not in failed:
-            arms += arms_of(shop, teacher, args)
-    for arm in arms:
-        told = f"seed {arm.seed}, {arm.name} {arm.draw + 1}: {', '.join(arm.chosen)}"
-        print(f"{told}: {arm.part.name}", file=sys.stderr, flush=True)
-    parts = list({arm.part.key: arm.part for arm in arms}.values())
 
     def on_done(_: Part) -> None:
         report(tuning, args, teachers, arms)
 
-    failed |= run(tuning, parts, workers=1, on_done=on_done)
+    for teacher in teachers:  # a seed after the other, so that an early end shows most
+        if teacher.what != "fusion" or teacher.name in failed:
+            continue
+        mine = arms_of(shop, teacher, args)
+        for arm in mine:
+            told = f"seed {arm.seed}, {arm.name} {arm.draw + 1}: {', '.join(arm.chosen)}"
+            print(f"{told}: {arm.part.name}", file=sys.stderr, flush=True)
+        arms.extend(mine)
+        parts = list({arm.part.key: arm.part for arm in mine}.values())
+        failed |= run(tuning, parts, workers=1, on_done=on_done)
     report(tuning, args, teachers, arms)
     print(args.report.with_suffix(".md").read_text())
     for name, reason in failed.items():
@@ -400,7 +405,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--root", type=Path, help="the city (OUT/city, made on first use)")
     add("--percent", type=int, default=10, help="labelled scenes of the first teachers")
     add("--budget", type=int, default=4, help="scenes to choose")
-    add("--steps", type=int, default=200, help="of every fine-tuning")
+    add("--steps", type=int, default=150, help="of every fine-tuning")
     add("--learning-rate", type=float, default=1e-3)
     add("--seeds", type=int, default=3)
     add("--draws", type=int, default=3, help="of random, for each seed")
