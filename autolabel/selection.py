@@ -303,6 +303,8 @@ def choose(
     pool = free & (_ranks(-mean_rank, free) <= POOL * budget)
     drawn = np.random.default_rng(seed).permutation(len(those)).astype(np.float64)
     typical = -np.linalg.norm(described, axis=1)
+    scene = np.asarray([one.scene_id for one in those])
+    frame = np.asarray([-1 if one.frame is None else one.frame for one in those])
 
     chosen: list[Choice] = []
     while len(chosen) < budget and free.any():
@@ -326,7 +328,7 @@ def choose(
             )
         )
         nearest = np.minimum(nearest, _distances(described, k))
-        free &= ~_too_near(those, k, gap)
+        free &= (scene != scene[k]) | (np.abs(frame - frame[k]) >= gap)
     return chosen
 
 
@@ -340,22 +342,14 @@ def _distances(described: Floats, k: int) -> Floats:
 def _ranks(
     values: Floats, among: NDArray[np.bool_], tied: Literal["least", "mean"] = "least"
 ) -> Floats:
-    """1 for the highest; of equal ones the same."""
-    above = (values[among][None] > values[:, None]).sum(1)
-    equal = (values[among][None] == values[:, None]).sum(1)
-    return np.asarray(above + (1 if tied == "least" else (equal + 1) / 2), np.float64)
-
-
-def _too_near(those: Sequence[Candidate], k: int, gap: int) -> NDArray[np.bool_]:
-    """Itself, and frames of its scene less than the gap away."""
-    mine = those[k]
-    near = np.zeros(len(those), bool)
-    near[k] = True
-    if mine.frame is not None:
-        for i, one in enumerate(those):
-            if one.scene_id == mine.scene_id and one.frame is not None:
-                near[i] |= abs(one.frame - mine.frame) < gap
-    return near
+    """1 for the highest; of equal ones the same, the least or the mean of theirs."""
+    ordered = np.sort(values[among])
+    above = len(ordered) - np.searchsorted(ordered, values, side="right")
+    least = above + 1.0
+    if tied == "least":
+        return np.asarray(least, np.float64)
+    equal = len(ordered) - above - np.searchsorted(ordered, values, side="left")
+    return np.asarray(least + (equal - 1) / 2, np.float64)
 
 
 def choose_voxels(

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 import time
@@ -31,7 +32,7 @@ from label_study.making import WEIGHTS, Workshop
 from label_study.parts import Log, Part, held_out, plan, require_benchmark
 from label_study.profiles import PROFILES, Schooling
 from label_study.running import run
-from label_study.seeds import Scores, mean, paired, rounded, spread
+from label_study.seeds import Difference, Scores, mean, paired, rounded, spread
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from tqdm import tqdm
@@ -279,6 +280,16 @@ class Results:
         freedom = sum(len(g) - 1 for g in groups)
         return float((squares / freedom) ** 0.5) if freedom else float("nan")
 
+    def gain(self, name: str) -> Difference | None:
+        """Over random, by pairs of a seed. The error is at least what two trainings on equally
+        many other scenes would give: few pairs can agree by chance."""
+        found = paired(self.scores(name), self.scores("random"))
+        if found is None or name == "random":
+            return None
+        seeds, draws = len(self.scores(name)), max(len(v) for v in self.draws().values())
+        least = self.between_draws() * math.sqrt((1 + 1 / draws) / seeds)
+        return replace(found, error=max(found.error, least))
+
     def rows(self) -> list[str]:
         there = {arm.name for arm, _ in self.arms}
         return [name for name in TITLES if name in there]
@@ -287,13 +298,13 @@ class Results:
         rows = {}
         for name in self.rows():
             seconds = [arm.seconds for arm, _ in self.arms if arm.name == name]
-            gain = paired(self.scores(name), self.scores("random"))
+            gain = self.gain(name)
             rows[name] = {
                 "mean": rounded(mean(self.scores(name))),
                 "deviation": rounded(spread(self.scores(name))),
                 "by seed": {seed: round(v, 2) for seed, v in self.scores(name).items()},
                 "mIoU[all]": rounded(mean(self.scores(name, "mIoU[all]"))),
-                "gain over random": gain.to_json() if gain and name != "random" else None,
+                "gain over random": gain.to_json() if gain else None,
                 "seconds a scene": round(sum(seconds) / len(seconds), 4),
             }
         return {
@@ -333,19 +344,20 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
         f"Teachers of {args.percent} % of the labels, fine-tuned in {args.steps} steps on their "
         f"scenes and {args.budget} more, chosen from their own labels of the other training "
         f"scenes. mIoU[{results.mask}] on the validation scenes, mean over seeds +- standard "
-        "deviation; gain: over the mean of the random draws of the same seed, +- standard error.",
+        "deviation. Gain: over the mean of the random draws of the same seed, +- standard error, "
+        "which is at least what the spread between random draws gives; clear from two on.",
         "",
-        f"Before: {_text(results.before)}. Random draws of one seed differ by a standard deviation "
-        f"of {results.between_draws():.2f}.",
+        f"Before: {_text(results.before)}. {args.draws} random draws of one seed differ by a "
+        f"standard deviation of {results.between_draws():.2f}.",
         "",
         f"| chosen by | seeds | mIoU[{results.mask}] | gain over random | mIoU[all] | s a scene |",
         "|---|---|---|---|---|---|",
     ]
     for name in results.rows():
         scores, row = results.scores(name), table[name]
-        gain = paired(scores, results.scores("random"))
-        verdict = "" if gain is None or name in ("random", "none") or gain.clear else " (not clear)"
-        gained = "" if gain is None or name == "random" else f"{gain}{verdict}"
+        gain = results.gain(name)
+        clear = gain is None or gain.clear or replace(gain, value=-gain.value).clear
+        gained = "" if gain is None else f"{gain}{'' if clear else ' (not clear)'}"
         lines.append(
             f"| {TITLES[name]} | {len(scores)} | {_text(scores)} | {gained} | "
             f"{row['mIoU[all]']:.2f} | {row['seconds a scene']:.3f} |"

@@ -26,8 +26,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +55,9 @@ from datasets.errors import AutolabelError, SceneError, SetupError
 from datasets.label_store import LabelStore
 from datasets.places import parse_where
 
+SCENES_A_WORKER = 16
+"""Fewer are read before another process has started."""
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -69,6 +77,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add("--gap", type=int, default=4, help="frames between frames that are chosen in a scene")
     add("--voxels", default="", metavar="SHARE", help="of a frame's voxels, such as 1%%")
     add("--seed", type=int, default=0, help="of random, and of voxels that are equally unsure")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    add("--workers", type=int, default=cores, help="processes that read large stores (all cores)")
     add("--out", type=Path, default=Path("runs/selection"), metavar="DIR")
     add("--json", type=Path, metavar="FILE", help="the choice with its scores, for programs")
     return parser.parse_args(argv)
@@ -88,11 +98,11 @@ def select(args: argparse.Namespace) -> int:
     share, excluded = parse_share(args.voxels), parse_scenes(args.exclude)
     store = LabelStore.open(args.store)
     audit = None if args.audit is None else read_audit(args.audit)
-    counted, bad = read(store, open_second(args.second, store), audit)
+    if audit is not None:  # what it says of scenes that are not chosen anyway does not matter
+        audit = dict.fromkeys(excluded, 0.0) | audit
+    counted, bad = read(store, open_second(args.second, store), audit, excluded, args.workers)
     if not set(counted) - set(excluded):
         raise SetupError(f"label store {store.place}: has no scene to choose")
-    if audit is not None:  # labelled scenes are not chosen, so what the audit says does not matter
-        audit = audit | {scene: 0.0 for scene in excluded if scene not in audit}
     those = candidates(counted, by_frame=by_frame, labelled=excluded)
     scores = score(those, audit)
     chosen = choose(
@@ -165,23 +175,49 @@ def open_second(where: Any, store: LabelStore) -> LabelStore | None:
 
 
 def read(
-    store: LabelStore, second: LabelStore | None, audit: dict[str, float] | None
+    store: LabelStore,
+    second: LabelStore | None,
+    audit: dict[str, float] | None,
+    excluded: Sequence[str],
+    workers: int,
 ) -> tuple[dict[str, list[tuple[str, Counts]]], dict[str, str]]:
     """Tokens and counts of every scene, and the scenes that cannot be judged, with the reason."""
     counted: dict[str, list[tuple[str, Counts]]] = {}
     bad: dict[str, str] = {}
-    for scene_id in tqdm(store.scene_ids(), desc="read", unit="scene"):
-        try:
-            if audit is not None and scene_id not in audit:
-                raise SceneError(where=f"scene {scene_id}", rule="the audit has no score of it")
-            scene = store.scene(scene_id)
-            other = None if second is None else second.scene(scene_id)
-            counts = count_scene(scene, store.header, other)
-        except (SceneError, KeyError) as error:
-            bad[scene_id] = str(error.args[0] if isinstance(error, KeyError) else error)
-            continue
-        counted[scene_id] = list(zip(scene.frame_tokens, counts, strict=True))
+    scenes = store.scene_ids()
+    if audit is not None:
+        bad = {scene: "the audit has no score of it" for scene in scenes if scene not in audit}
+        scenes = tuple(scene for scene in scenes if scene in audit)
+    work = partial(read_scene, store, second, excluded)
+    workers = min(workers, len(scenes) // SCENES_A_WORKER)
+    with ExitStack() as stack:
+        found = map(work, scenes)
+        if workers > 1:
+            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+            found = stack.enter_context(pool).map(work, scenes)
+        bar = tqdm(zip(scenes, found, strict=True), "read", len(scenes), unit="scene")
+        for scene_id, one in bar:
+            if isinstance(one, str):
+                bad[scene_id] = one
+            else:
+                counted[scene_id] = one
     return counted, bad
+
+
+def read_scene(
+    store: LabelStore, second: LabelStore | None, excluded: Sequence[str], scene_id: str
+) -> list[tuple[str, Counts]] | str:
+    """Tokens and counts of a scene, or why it cannot be judged."""
+    compared = None if scene_id in excluded else second
+    if compared is not None and scene_id not in compared:
+        return "the second store has no such scene"
+    try:
+        scene = store.scene(scene_id)
+        other = None if compared is None else compared.scene(scene_id)
+        counts = count_scene(scene, store.header, other)
+    except (SceneError, KeyError) as error:
+        return str(error)
+    return list(zip(scene.frame_tokens, counts, strict=True))
 
 
 def table(those: Sequence[Candidate], chosen: Sequence[Choice]) -> list[str]:
@@ -211,8 +247,16 @@ def write(
     excluded: Sequence[str],
     share: float | None,
 ) -> dict[str, str]:
-    """The lists and, with a share, the masks; gives the scenes that cannot be read any more."""
+    """The lists and, with a share, the masks; gives the scenes that cannot be read any more.
+
+    Those of an earlier choice do not stay.
+    """
     args.out.mkdir(parents=True, exist_ok=True)
+    for path in [args.out / "frames.txt", *(args.out / "voxels").glob("*/*.npz")]:
+        path.unlink(missing_ok=True)
+    for folder in (args.out / "voxels").glob("*/"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
     scenes = list(dict.fromkeys(one.scene_id for one in picked))
     lists = {"chosen.txt": scenes, "labelled.txt": [*excluded, *scenes]}
     frames = [(one.scene_id, one.token) for one in picked if one.frame is not None]
@@ -275,7 +319,7 @@ def as_json(
 def main(argv: list[str] | None = None) -> int:
     try:
         return select(parse(argv))
-    except AutolabelError as error:
+    except (AutolabelError, OSError) as error:  # a folder or a file that cannot be written
         print(f"error: {error}", file=sys.stderr)
         return 2
 
