@@ -16,9 +16,9 @@ diversity, so label them too.
 
 In ``--out``: ``chosen.txt``, one scene a line; ``labelled.txt``, these and the excluded ones, for
 ``--labelled FILE`` of ``autolabel/run.py`` and of the trainings; ``frames.txt``, scene and frame
-token; ``voxels/SCENE/TOKEN.npz`` with ``mask``, (X, Y, Z) bool in the store's own voxels. Exit
-codes: 0 chosen; 1 chosen, but scenes are left out that cannot be judged (they are named); 2 the
-command could not be carried out.
+token; ``voxels/SCENE/0007.npz`` for the frame of that index with its ``token`` and ``mask``,
+(X, Y, Z) bool in the store's own voxels. Exit codes: 0 chosen; 1 chosen, but scenes are left out
+that cannot be judged (they are named); 2 the command could not be carried out.
 """
 
 from __future__ import annotations
@@ -276,9 +276,9 @@ def write(
             for k in range(len(scene)) if one.frame is None else (one.frame,):
                 labels = scene.frame(k)
                 mask = choose_voxels(labels, levels, share, seed=args.seed)
-                path = args.out / "voxels" / one.scene_id / f"{labels.token}.npz"
+                path = args.out / "voxels" / one.scene_id / f"{k:04d}.npz"
                 path.parent.mkdir(parents=True, exist_ok=True)
-                np.savez_compressed(path, mask=mask)
+                np.savez_compressed(path, mask=mask, token=np.str_(labels.token))
                 count, n_frames = count + int(mask.sum()), n_frames + 1
         except (SceneError, KeyError) as error:
             bad[one.scene_id] = str(error)

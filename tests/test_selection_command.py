@@ -82,14 +82,16 @@ def test_frames_and_their_voxels_lie_in_the_stores_own_voxels(
     picked = [line.split() for line in lines(tmp_path, "frames.txt")]
     assert len(picked) == 4
     written = sorted((tmp_path / "out" / "voxels").rglob("*.npz"))
-    assert sorted(f"{p.parent.name} {p.stem}" for p in written) == sorted(map(" ".join, picked))
+    tokens = []
     for path in written:
         with np.load(path, allow_pickle=False) as found:
-            mask = found["mask"]
-        stored = store.scene(path.parent.name)
-        labels = stored.frame(stored.index_of(path.stem))
+            mask, token = found["mask"], str(found["token"])
+        tokens.append(f"{path.parent.name} {token}")
+        labels = store.scene(path.parent.name).frame(int(path.stem))
+        assert labels.token == token
         assert mask.dtype == bool and mask.sum() == round(0.05 * mask.size)
         assert ((labels.mask[mask] & OBSERVED) > 0).all()
+    assert sorted(tokens) == sorted(map(" ".join, picked))
 
 
 def test_voxels_of_chosen_scenes_are_given_for_every_frame(
