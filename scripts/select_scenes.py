@@ -14,9 +14,9 @@ these scores the most diverse; ``random``. Classes count alike, whatever their v
 ``--exclude`` names scenes that are labelled already. Those that are in the store count for
 diversity, so label them too.
 
-In ``--out``: ``chosen.txt``, one scene a line; ``labelled.txt``, these and the excluded ones, for
-``--labelled FILE`` of ``autolabel/run.py`` and of the trainings; ``frames.txt``, scene and frame
-token; ``voxels/SCENE/0007.npz`` for the frame of that index with its ``token`` and ``mask``,
+In ``--out``: ``chosen.txt``, one scene a line; with ``--budget`` ``labelled.txt``, these and the
+excluded ones, for ``--labelled FILE`` of ``autolabel/run.py`` and of the trainings; with
+``--frames`` ``frames.txt``, scene and frame token; ``voxels/SCENE/0007.npz`` for the frame of that index with its ``token`` and ``mask``,
 (X, Y, Z) bool in the store's own voxels. Exit codes: 0 chosen; 1 chosen, but scenes are left out
 that cannot be judged (they are named); 2 the command could not be carried out.
 """
@@ -252,17 +252,16 @@ def write(
     Those of an earlier choice do not stay.
     """
     args.out.mkdir(parents=True, exist_ok=True)
-    for path in [args.out / "frames.txt", *(args.out / "voxels").glob("*/*.npz")]:
+    lists = [args.out / name for name in ("labelled.txt", "frames.txt")]
+    for path in [*lists, *(args.out / "voxels").glob("*/*.npz")]:
         path.unlink(missing_ok=True)
     for folder in (args.out / "voxels").glob("*/"):
         if not any(folder.iterdir()):
             folder.rmdir()
     scenes = list(dict.fromkeys(one.scene_id for one in picked))
-    lists = {"chosen.txt": scenes, "labelled.txt": [*excluded, *scenes]}
-    frames = [(one.scene_id, one.token) for one in picked if one.frame is not None]
-    if frames:
-        lists["frames.txt"] = [" ".join(frame) for frame in frames]
-    for name, lines in lists.items():
+    frames = [f"{one.scene_id} {one.token}" for one in picked if one.frame is not None]
+    more = {"frames.txt": frames} if frames else {"labelled.txt": [*excluded, *scenes]}
+    for name, lines in ({"chosen.txt": scenes} | more).items():
         (args.out / name).write_text("".join(f"{line}\n" for line in lines))
         print(f"{args.out / name}: {len(lines)} lines")
     if share is None:

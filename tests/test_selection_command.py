@@ -81,6 +81,7 @@ def test_frames_and_their_voxels_lie_in_the_stores_own_voxels(
     assert command(tmp_path, "--frames", 4, "--gap", 3, "--voxels", "5%") == 0
     picked = [line.split() for line in lines(tmp_path, "frames.txt")]
     assert len(picked) == 4
+    assert not (tmp_path / "out" / "labelled.txt").exists()  # no scene is labelled whole
     written = sorted((tmp_path / "out" / "voxels").rglob("*.npz"))
     tokens = []
     for path in written:
