@@ -16,9 +16,10 @@ diversity, so label them too.
 
 In ``--out``: ``chosen.txt``, one scene a line; with ``--budget`` ``labelled.txt``, these and the
 excluded ones, for ``--labelled FILE`` of ``autolabel/run.py`` and of the trainings; with
-``--frames`` ``frames.txt``, scene and frame token; ``voxels/SCENE/0007.npz`` for the frame of that index with its ``token`` and ``mask``,
-(X, Y, Z) bool in the store's own voxels. Exit codes: 0 chosen; 1 chosen, but scenes are left out
-that cannot be judged (they are named); 2 the command could not be carried out.
+``--frames`` ``frames.txt``, scene and frame token; ``voxels/SCENE/0007.npz`` for the frame of that
+index with its ``token`` and ``mask``, (X, Y, Z) bool in the store's own voxels. Exit codes: 0
+chosen; 1 chosen, but scenes are left out that cannot be judged (they are named); 2 the command
+could not be carried out.
 """
 
 from __future__ import annotations
