@@ -362,7 +362,14 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
             f"| {TITLES[name]} | {len(scores)} | {_text(scores)} | {gained} | "
             f"{row['mIoU[all]']:.2f} | {row['seconds a scene']:.3f} |"
         )
-    lines += ["", "Chosen scenes:", ""]
+    lines += [
+        "",
+        f"{sum(name in ARMS for name in results.rows())} strategies are compared without a "
+        "correction for that: one of them may look clear by chance.",
+        "",
+        "Chosen scenes:",
+        "",
+    ]
     for arm, found in results.arms:
         if arm.chosen:
             value = found["scores"][f"mIoU[{results.mask}]"]
