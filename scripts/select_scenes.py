@@ -1,0 +1,328 @@
+"""What to label next: scenes, frames, and in them the voxels, told from a store of pseudo-labels.
+
+    python scripts/select_scenes.py STORE --budget 10                       # scenes
+    python scripts/select_scenes.py STORE --frames 40 --gap 5               # frames, apart in time
+    python scripts/select_scenes.py STORE --budget 10 --voxels 1%           # 1 % of their voxels
+    python scripts/select_scenes.py STORE --budget 10 --exclude labelled.txt \\
+        --strategy disagreement --second OTHER_STORE
+
+``entropy``: where the calibrated confidence is low; ``disagreement``: where a second teacher's
+store, or else the frame before, says something else; ``audit``: the scores of an audit's report;
+``diversity``: what differs most from all that is labelled or chosen; ``mix``: of the best by all
+these scores the most diverse; ``random``. Classes count alike, whatever their voxels.
+
+``--exclude`` names scenes that are labelled already. Those that are in the store count for
+diversity, so label them too.
+
+In ``--out``: ``chosen.txt``, one scene a line; with ``--budget`` ``labelled.txt``, these and the
+excluded ones, for ``--labelled FILE`` of ``autolabel/run.py`` and of the trainings; with
+``--frames`` ``frames.txt``, scene and frame token; ``voxels/SCENE/0007.npz`` for the frame of that
+index with its ``token`` and ``mask``, (X, Y, Z) bool in the store's own voxels. Exit codes: 0
+chosen; 1 chosen, but scenes are left out that cannot be judged (they are named); 2 the command
+could not be carried out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import os
+import sys
+from collections.abc import Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack
+from functools import partial
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from autolabel.selection import (
+    STRATEGIES,
+    Candidate,
+    Choice,
+    Counts,
+    candidates,
+    choose,
+    choose_voxels,
+    count_scene,
+    read_audit,
+    score,
+)
+from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.label_store import LabelStore
+from datasets.places import parse_where
+
+SCENES_A_WORKER = 16
+"""Fewer are read before another process has started."""
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    add = parser.add_argument
+    add("store", type=parse_where, metavar="STORE")
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument("--budget", type=int, metavar="N", help="scenes to choose")
+    what.add_argument("--frames", type=int, metavar="N", help="frames to choose instead")
+    add("--strategy", choices=STRATEGIES, default="mix")
+    add("--second", type=parse_where, metavar="STORE", help="the same scenes by another teacher")
+    add("--audit", type=Path, metavar="FILE", help="JSON with a score of each scene")
+    add("--exclude", default="", metavar="FILE", help="scenes labelled already, or a comma list")
+    add("--gap", type=int, default=4, help="frames between frames that are chosen in a scene")
+    add("--voxels", default="", metavar="SHARE", help="of a frame's voxels, such as 1%%")
+    add("--seed", type=int, default=0, help="of random, and of voxels that are equally unsure")
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+    add("--workers", type=int, default=cores, help="processes that read large stores (all cores)")
+    add("--out", type=Path, default=Path("runs/selection"), metavar="DIR")
+    add("--json", type=Path, metavar="FILE", help="the choice with its scores, for programs")
+    return parser.parse_args(argv)
+
+
+def select(args: argparse.Namespace) -> int:
+    """Run it; gives the exit code.
+
+    Raises:
+        SetupError: an option is out of range, or a store or file cannot be used.
+    """
+    budget, by_frame = args.budget or args.frames, args.frames is not None
+    if budget is None or budget < 1 or args.gap < 1 or args.seed < 0:
+        raise SetupError("--budget, --frames and --gap must be positive, --seed not negative")
+    if args.strategy == "audit" and args.audit is None:
+        raise SetupError("--strategy audit needs --audit FILE")
+    share, excluded = parse_share(args.voxels), parse_scenes(args.exclude)
+    store = LabelStore.open(args.store)
+    audit = None if args.audit is None else read_audit(args.audit)
+    if audit is not None:  # what it says of scenes that are not chosen anyway does not matter
+        audit = dict.fromkeys(excluded, 0.0) | audit
+    counted, bad = read(store, open_second(args.second, store), audit, excluded, args.workers)
+    if not set(counted) - set(excluded):
+        raise SetupError(f"label store {store.place}: has no scene to choose")
+    those = candidates(counted, by_frame=by_frame, labelled=excluded)
+    scores = score(those, audit)
+    chosen = choose(
+        those, scores, budget=budget, strategy=args.strategy, seed=args.seed, gap=args.gap
+    )
+    print("\n".join(table(those, chosen)))
+    if len(chosen) < budget:
+        unit = "frames that far apart" if by_frame else "scenes"
+        print(f"note: there are no more {unit}: {len(chosen)} of {budget} chosen")
+    picked = [those[choice.index] for choice in chosen]
+    bad |= write(args, store, picked, excluded, share)
+    if args.json is not None:
+        args.json.parent.mkdir(parents=True, exist_ok=True)
+        told = as_json(args, store, those, chosen, bad)
+        args.json.write_text(json.dumps(told, indent=1) + "\n")
+    for scene_id, why in bad.items():
+        print(f"left out: {scene_id}: {why}", file=sys.stderr)
+    return 1 if bad else 0
+
+
+def parse_share(text: str) -> float | None:
+    """``1%`` or ``0.01`` as 0.01; None for nothing.
+
+    Raises:
+        SetupError: neither, or not within 0..1.
+    """
+    if not text:
+        return None
+    try:
+        share = float(text.removesuffix("%")) / (100 if text.endswith("%") else 1)
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise SetupError(f"--voxels {text}: a share such as 1% or 0.01")
+    return share
+
+
+def parse_scenes(text: str) -> tuple[str, ...]:
+    """The words of a file, or names separated by commas.
+
+    Raises:
+        SetupError: the file cannot be read.
+    """
+    path = Path(text)
+    if text and path.is_file():
+        try:
+            return tuple(path.read_text().split())
+        except (OSError, UnicodeDecodeError) as error:
+            raise SetupError(f"--exclude {text}: cannot be read: {error}") from error
+    if "/" in text or path.suffix == ".txt":
+        raise SetupError(f"--exclude {text}: there is no such file")
+    return tuple(name for name in text.split(",") if name)
+
+
+def open_second(where: Any, store: LabelStore) -> LabelStore | None:
+    """The other teacher's store.
+
+    Raises:
+        SetupError: it cannot be opened, or has other voxels or classes.
+    """
+    if where is None:
+        return None
+    header = store.header
+    return LabelStore.open(
+        where,
+        expect_grid=header.grid,
+        expect_taxonomy=header.taxonomy,
+        expect_frame=header.frame,
+    )
+
+
+def read(
+    store: LabelStore,
+    second: LabelStore | None,
+    audit: dict[str, float] | None,
+    excluded: Sequence[str],
+    workers: int,
+) -> tuple[dict[str, list[tuple[str, Counts]]], dict[str, str]]:
+    """Tokens and counts of every scene, and the scenes that cannot be judged, with the reason."""
+    counted: dict[str, list[tuple[str, Counts]]] = {}
+    bad: dict[str, str] = {}
+    scenes = store.scene_ids()
+    if audit is not None:
+        bad = {scene: "the audit has no score of it" for scene in scenes if scene not in audit}
+        scenes = tuple(scene for scene in scenes if scene in audit)
+    work = partial(read_scene, store, second, excluded)
+    workers = min(workers, len(scenes) // SCENES_A_WORKER)
+    with ExitStack() as stack:
+        found = map(work, scenes)
+        if workers > 1:
+            pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+            found = stack.enter_context(pool).map(work, scenes)
+        bar = tqdm(zip(scenes, found, strict=True), "read", len(scenes), unit="scene")
+        for scene_id, one in bar:
+            if isinstance(one, str):
+                bad[scene_id] = one
+            else:
+                counted[scene_id] = one
+    return counted, bad
+
+
+def read_scene(
+    store: LabelStore, second: LabelStore | None, excluded: Sequence[str], scene_id: str
+) -> list[tuple[str, Counts]] | str:
+    """Tokens and counts of a scene, or why it cannot be judged."""
+    compared = None if scene_id in excluded else second
+    if compared is not None and scene_id not in compared:
+        return "the second store has no such scene"
+    try:
+        scene = store.scene(scene_id)
+        other = None if compared is None else compared.scene(scene_id)
+        counts = count_scene(scene, store.header, other)
+    except (SceneError, KeyError) as error:
+        return str(error)
+    return list(zip(scene.frame_tokens, counts, strict=True))
+
+
+def table(those: Sequence[Candidate], chosen: Sequence[Choice]) -> list[str]:
+    """Name and scores of the chosen, each score with its rank among all."""
+    n = sum(not one.labelled for one in those)
+    names = [those[choice.index] for choice in chosen]
+    width = max(len(f"{one.scene_id} {one.token}") for one in names)
+    lines = []
+    for choice, one in zip(chosen, names, strict=True):
+        if not lines:
+            heads = "".join(f"{name + ' (rank)':>22s}" for name in choice.scores)
+            lines.append(f"{'of ' + str(n):{width}s} {'frames':>6s}{heads}{'distance':>10s}")
+        cells = "".join(
+            f"{value:14.4f} {'(' + str(choice.ranks[name]) + ')':>7s}"
+            for name, value in choice.scores.items()
+        )
+        away = f"{choice.distance:10.2f}" if math.isfinite(choice.distance) else f"{'-':>10s}"
+        name = f"{one.scene_id} {one.token}"
+        lines.append(f"{name:{width}s} {one.counts.frames:6d}{cells}{away}")
+    return lines
+
+
+def write(
+    args: argparse.Namespace,
+    store: LabelStore,
+    picked: Sequence[Candidate],
+    excluded: Sequence[str],
+    share: float | None,
+) -> dict[str, str]:
+    """The lists and, with a share, the masks; gives the scenes that cannot be read any more.
+
+    Those of an earlier choice do not stay.
+    """
+    args.out.mkdir(parents=True, exist_ok=True)
+    lists = [args.out / name for name in ("labelled.txt", "frames.txt")]
+    for path in [*lists, *(args.out / "voxels").glob("*/*.npz")]:
+        path.unlink(missing_ok=True)
+    for folder in (args.out / "voxels").glob("*/"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    scenes = list(dict.fromkeys(one.scene_id for one in picked))
+    frames = [f"{one.scene_id} {one.token}" for one in picked if one.frame is not None]
+    more = {"frames.txt": frames} if frames else {"labelled.txt": [*excluded, *scenes]}
+    for name, lines in ({"chosen.txt": scenes} | more).items():
+        (args.out / name).write_text("".join(f"{line}\n" for line in lines))
+        print(f"{args.out / name}: {len(lines)} lines")
+    if share is None:
+        return {}
+    bad: dict[str, str] = {}
+    count = n_frames = 0
+    levels = store.header.levels
+    for one in tqdm(picked, desc="voxels", unit="frame" if frames else "scene"):
+        try:
+            scene = store.scene(one.scene_id)
+            for k in range(len(scene)) if one.frame is None else (one.frame,):
+                labels = scene.frame(k)
+                mask = choose_voxels(labels, levels, share, seed=args.seed)
+                path = args.out / "voxels" / one.scene_id / f"{k:04d}.npz"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                np.savez_compressed(path, mask=mask, token=np.str_(labels.token))
+                count, n_frames = count + int(mask.sum()), n_frames + 1
+        except (SceneError, KeyError) as error:
+            bad[one.scene_id] = str(error)
+    print(
+        f"{args.out / 'voxels'}: {count:,} voxels of {n_frames} frames, "
+        f"{100 * count / max(1, n_frames * store.header.grid.n_voxels):.3f} % of theirs"
+    )
+    return bad
+
+
+def as_json(
+    args: argparse.Namespace,
+    store: LabelStore,
+    those: Sequence[Candidate],
+    chosen: Sequence[Choice],
+    bad: dict[str, str],
+) -> dict[str, Any]:
+    rows = []
+    for choice in chosen:
+        one = those[choice.index]
+        row: dict[str, Any] = {"scene_id": one.scene_id}
+        if one.frame is not None:
+            row |= {"frame": one.frame, "token": one.token}
+        distance = choice.distance if math.isfinite(choice.distance) else None
+        rows.append(row | {"scores": choice.scores, "ranks": choice.ranks, "distance": distance})
+    return {
+        "store": str(store.place),
+        "run_id": store.header.run_id,
+        "strategy": args.strategy,
+        "seed": args.seed,
+        "candidates": sum(not one.labelled for one in those),
+        "labelled in the store": sorted({one.scene_id for one in those if one.labelled}),
+        "chosen": rows,
+        "left out": bad,
+    }
+
+
+def main(argv: list[str] | None = None) -> int:
+    try:
+        return select(parse(argv))
+    except (AutolabelError, OSError) as error:  # a folder or a file that cannot be written
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
