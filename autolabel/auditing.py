@@ -1,0 +1,76 @@
+"""Audit all scenes of a store or of a ground truth, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from autolabel.audit_report import AuditReport, report
+from autolabel.audited_labels import AuditedLabels
+from autolabel.faults import EVERYWHERE, Fault, find_faults, record_faults
+from autolabel.scene_audit import Auditor, Predict, SceneAudit
+from autolabel.votes import held_out
+from datasets.errors import SceneError
+from datasets.frames import SceneSource
+
+Progress = Callable[[Sequence[str]], Iterable[str]]
+
+
+def audit_labels(
+    labels: AuditedLabels,
+    source: SceneSource,
+    *,
+    fingerprint: Callable[[str], str] | None = None,
+    predict: Predict | None = None,
+    scene_ids: Sequence[str] | None = None,
+    progress: Progress = iter,
+) -> AuditReport:
+    """Votes, ranking and faults.
+
+    Args:
+        source: the log, opened with ``votes.HELD_OUT_SWEEPS`` future sweeps.
+        fingerprint: of a scene as the labels' maker saw it; None: not compared.
+        predict: see ``Auditor``.
+        progress: goes round the scene ids, e.g. a progress bar.
+    """
+    audits, set_aside, records = list[SceneAudit](), dict[str, str](), list[Fault]()
+    auditor = Auditor(labels.header, source, predict)
+    unknown = voting = 0
+    for scene_id in progress(labels.scene_ids() if scene_ids is None else scene_ids):
+        try:
+            labelled, scene = labels.scene(scene_id), source.scene(scene_id)
+            now = fingerprint(scene_id) if fingerprint else ""
+            inputs = labels.inputs(scene_id)
+            unknown += not inputs
+            records += record_faults(labelled, scene, inputs, now, labels.header.frame)
+            voting += max(map(held_out, scene.frames))
+            audits.append(auditor.audit(labelled, scene))
+        except SceneError as error:
+            set_aside[scene_id] = str(error)
+        except KeyError:
+            text = "the log has no such scene"
+            records.append(Fault(name="stale labels", scene_id=scene_id, evidence=text))
+    notes = []
+    if unknown:
+        notes.append(f"{unknown} scenes do not tell from what inputs they were labelled")
+    if not voting:
+        notes.append("no held-out sweeps: no misses, and violations by key sweeps alone")
+    if not any(audit.motion for audit in audits):
+        notes.append("poses and LiDAR heading not tested: no two frames a second apart that fit")
+    if not any(audit.cameras for audit in audits):
+        notes.append("cameras not tested: there is no picture")
+    faults = [*_together(records, len(audits)), *find_faults(audits)]
+    return report(labels.header, audits, faults, set_aside, notes)
+
+
+def _together(records: Sequence[Fault], scenes: int) -> list[Fault]:
+    """A fault that every scene has, once."""
+    out = []
+    for name in dict.fromkeys(fault.name for fault in records):
+        same = [fault for fault in records if fault.name == name]
+        where = list(dict.fromkeys(fault.scene_id for fault in same))
+        if scenes > 1 and len(where) >= scenes:
+            text = f"{where[0]}: {same[0].evidence}"
+            out.append(Fault(name=name, scene_id=EVERYWHERE, evidence=text))
+        else:
+            out += same
+    return out
