@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autolabel.audited_labels import AuditedLabels, Header, StoredLabels, TrueLabels
-from autolabel.auditing import audit_labels
+from autolabel.auditing import audit_labels, gather
 from autolabel.scene_audit import Predict
 from autolabel.votes import HELD_OUT_SWEEPS
 from datasets.benchmarks.catalogue import NAMES, benchmark
@@ -106,14 +106,14 @@ def run(args: argparse.Namespace) -> int:
         raise SetupError(f"{header.what}: it has no scene {', '.join(lacking)}")
     if not scene_ids:
         raise SetupError(f"{header.what}: no scene is committed yet")
-    found = audit_labels(
+    gathered = gather(
         labels,
         source,
+        tqdm(scene_ids, desc="audit", unit="scene"),
         fingerprint=fingerprint,
         predict=predict,
-        scene_ids=scene_ids,
-        progress=lambda ids: tqdm(ids, desc="audit", unit="scene"),
     )
+    found = audit_labels(labels, gathered)
     print(found)
     if args.json:
         write_json(args.json, found.to_json())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from autolabel.audit_report import AuditReport, report
 from autolabel.audited_labels import AuditedLabels
@@ -12,30 +13,48 @@ from autolabel.votes import held_out
 from datasets.errors import SceneError
 from datasets.frames import SceneSource
 
-Progress = Callable[[Sequence[str]], Iterable[str]]
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """What was found scene by scene.
+
+    Attributes:
+        records: labels that are not of the log as it is now.
+        set_aside: scenes that could not be read, and why.
+        notes: what could not be tested, and why.
+    """
+
+    audits: list[SceneAudit]
+    records: list[Fault]
+    set_aside: dict[str, str]
+    notes: list[str]
 
 
-def audit_labels(
+def audit_labels(labels: AuditedLabels, found: Gathered) -> AuditReport:
+    """Ranking, figures and faults of what was gathered."""
+    faults = [*_together(found.records, len(found.audits)), *find_faults(found.audits)]
+    return report(labels.header, found.audits, faults, found.set_aside, found.notes)
+
+
+def gather(
     labels: AuditedLabels,
     source: SceneSource,
+    scene_ids: Iterable[str],
     *,
     fingerprint: Callable[[str], str] | None = None,
     predict: Predict | None = None,
-    scene_ids: Sequence[str] | None = None,
-    progress: Progress = iter,
-) -> AuditReport:
-    """Votes, ranking and faults.
+) -> Gathered:
+    """Go through scenes; one that cannot be read is set aside.
 
     Args:
         source: the log, opened with ``votes.HELD_OUT_SWEEPS`` future sweeps.
         fingerprint: of a scene as the labels' maker saw it; None: not compared.
         predict: see ``Auditor``.
-        progress: goes round the scene ids, e.g. a progress bar.
     """
     audits, set_aside, records = list[SceneAudit](), dict[str, str](), list[Fault]()
     auditor = Auditor(labels.header, source, predict)
     unknown = voting = 0
-    for scene_id in progress(labels.scene_ids() if scene_ids is None else scene_ids):
+    for scene_id in scene_ids:
         try:
             labelled, scene = labels.scene(scene_id), source.scene(scene_id)
             now = fingerprint(scene_id) if fingerprint else ""
@@ -58,8 +77,7 @@ def audit_labels(
         notes.append("poses and LiDAR heading not tested: no two frames a second apart that fit")
     if not any(audit.cameras for audit in audits):
         notes.append("cameras not tested: there is no picture")
-    faults = [*_together(records, len(audits)), *find_faults(audits)]
-    return report(labels.header, audits, faults, set_aside, notes)
+    return Gathered(audits=audits, records=records, set_aside=set_aside, notes=notes)
 
 
 def _together(records: Sequence[Fault], scenes: int) -> list[Fault]:

@@ -39,6 +39,13 @@ FaultName = Literal[
     "camera does not fit",
 ]
 EVERYWHERE = "all scenes"
+TURNED: tuple[FaultName, ...] = ("camera turned", "camera does not fit", "labels shifted")
+FOLLOWS: dict[FaultName, tuple[FaultName, ...]] = {
+    "LiDAR turned": TURNED,
+    "LiDAR tilted": TURNED,
+    "labels of other frames": ("labels shifted",),
+}
+"""To a wrong LiDAR all cameras and labels look turned; labels of elsewhere fit best anywhere."""
 
 SIGMAS = 5.0
 MIN_DELAY_S, MIN_YAW_RAD, MIN_STRETCH, MIN_NOISE_M = 0.04, np.radians(0.5), 0.02, 0.1
@@ -69,22 +76,20 @@ class Fault:
 
 def find_faults(audits: Sequence[SceneAudit]) -> list[Fault]:
     """What all scenes show together, and what single ones show that not all do."""
-    everywhere = [fault for test in TESTS for fault in test(audits, EVERYWHERE)]
+    everywhere = _explained([fault for test in TESTS for fault in test(audits, EVERYWHERE)], set())
     known = {fault.name for fault in everywhere}
-    if {"LiDAR turned", "LiDAR tilted"} & known:  # to a turned LiDAR all cameras look turned
-        everywhere = [f for f in everywhere if f.name not in ("camera turned",)]
     alone = []
-    if len(audits) > 1:
-        for audit in audits:
-            found = [fault for test in TESTS for fault in test([audit], audit.scene_id)]
-            names = {fault.name for fault in found}
-            lidar = {"LiDAR turned", "LiDAR tilted"} & (names | known)
-            alone += [
-                f
-                for f in found
-                if f.name not in known and not (lidar and f.name == "camera turned")
-            ]
+    for audit in audits if len(audits) > 1 else ():
+        found = [fault for test in TESTS for fault in test([audit], audit.scene_id)]
+        alone += [fault for fault in _explained(found, known) if fault.name not in known]
     return everywhere + alone
+
+
+def _explained(faults: list[Fault], known: set[FaultName]) -> list[Fault]:
+    """Without what only follows from another fault."""
+    known = known | {fault.name for fault in faults}
+    follows = {name for cause, names in FOLLOWS.items() if cause in known for name in names}
+    return [fault for fault in faults if fault.name not in follows]
 
 
 def motion_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
@@ -137,19 +142,12 @@ def tilt_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
 
 def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
     exchanged = swapped(one for audit in audits for one in audit.crossings)
-    for view, picture in exchanged:
-        text = f"the depth edges of {view} lie on the picture of {picture}, not on its own"
+    for a, b in exchanged:
+        text = f"the depth edges of each of {a} and {b} lie on the other's picture"
         yield Fault(name="cameras swapped", scene_id=where, evidence=text)
-    odd = {view for view, _ in exchanged}
+    odd = {name for pair in exchanged for name in pair}
     for name in sorted({name for audit in audits for name in audit.cameras} - odd):
-        of_scenes = [
-            sum(audit.cameras[name], CameraAgreement()) for audit in audits if name in audit.cameras
-        ]
-        votes = (
-            of_scenes
-            if len(of_scenes) >= 8
-            else [one for audit in audits for one in audit.cameras.get(name, ())]
-        )
+        votes = [one for audit in audits for one in audit.cameras.get(name, ())]
         total = sum(votes, CameraAgreement())
         if (turn := best_turn(votes)) is not None:
             text = (

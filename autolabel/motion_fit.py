@@ -60,6 +60,11 @@ class Trajectory:
             seconds = (self._us - self._us[0]) * 1e-6
             self._turns = Slerp(seconds, Rotation.from_matrix(self._poses[:, :3, :3]))
 
+    @property
+    def start_us(self) -> int:
+        """The first moment. Raises ``IndexError`` where there is none."""
+        return int(self._us[0])
+
     def at(self, us: float) -> Transform | None:
         """The pose (global from ego); None before the first or after the last moment."""
         if len(self._us) < 2 or not self._us[0] <= us <= self._us[-1]:

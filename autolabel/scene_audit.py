@@ -36,7 +36,7 @@ from datasets.log_checks import (
 )
 from datasets.voxel_labels import FrameLabels, MaskBit
 
-CAMERA_FRAMES = 4
+CAMERA_FRAMES = 8
 MAX_FRAMES = 40
 FREE_DOUBT = 0.25
 """Most doubtful free voxels lie high and far, where no benchmark scores: with this weight the error

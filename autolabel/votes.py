@@ -8,7 +8,8 @@ classes have no such vote; of voxels so voted down 61 % were free in the city's 
 which a return ends 3 %. A vote against a free voxel asks for three returns; of those 80 % were
 occupied in the truth beside what is labelled occupied, 11 % elsewhere: in mid-air it is rain.
 
-- a *miss*: returns end in a voxel labelled free beside an occupied one;
+- a *miss*: returns end in a voxel labelled free beside an occupied one, to whose class it is put
+  down;
 - a *violation*: an upright voxel of a static class that is seen through;
 - a *trail*: a voxel of a class that can move that the key sweep itself sees through;
 - *flicker*: a static occupied voxel that is of another class a frame later.
@@ -44,7 +45,7 @@ RINGS = RangeBins(edges_m=(10.0, 20.0, 30.0, 40.0))
 HELD_OUT_S, HELD_OUT_MAX_S = 0.3, 1.1
 HELD_OUT_SWEEPS = 5
 MIN_RETURNS = 3
-SEEN_THROUGH, SEEN_THROUGH_NOW = 8, 4
+SEEN_THROUGH, SEEN_THROUGH_NOW = 8, 6
 """Of a voxel's eight parts: so many crossed by all sweeps, or by the key sweep alone."""
 FLAT = frozenset(
     ("driveable_surface", "other_flat", "sidewalk", "terrain", "road", "walkable", "parking")
@@ -180,7 +181,9 @@ def frame_votes(
     flat = [i for i, name in enumerate(taxonomy.names) if name in FLAT]
     upright = occupied & ~moving & ~np.isin(semantics, flat)
     return {
-        "misses": Ballot.of(~occupied, judged & seen.hit & beside_occupied, semantics, ring, n),
+        "misses": Ballot.of(
+            ~occupied, judged & seen.hit & beside_occupied, _nearest(semantics, occupied), ring, n
+        ),
         "violations": Ballot.of(
             seen.through, judged & upright & (seen.touched | seen.through), semantics, ring, n
         ),
@@ -188,6 +191,14 @@ def frame_votes(
             seen.through_now, known & moving & (seen.touched | seen.through_now), semantics, ring, n
         ),
     }
+
+
+def _nearest(semantics: NDArray[np.uint8], occupied: Mask) -> NDArray[np.uint8]:
+    """(X, Y, Z) class of the nearest occupied voxel, to which a miss is put down."""
+    if not occupied.any():
+        return semantics
+    at = ndimage.distance_transform_edt(~occupied, return_distances=False, return_indices=True)
+    return np.asarray(semantics[tuple(at)])
 
 
 def near(where: Mask, grid: VoxelGrid, reach_m: float) -> Mask:
