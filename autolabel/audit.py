@@ -1,7 +1,7 @@
 """Audit labels without ground truth: which scenes to doubt, and what is wrong with the log.
 
     python autolabel/audit.py STORE --source nuscenes --root DIR
-    python autolabel/audit.py STORE --weights FILE --json audit.json
+    python autolabel/audit.py STORE --weights FILE --json audit.json --picture audit.png
     python autolabel/audit.py --truth DIR --benchmark occ3d_nuscenes --source nuscenes --root DIR
 
 LiDAR sweeps that the teacher did not read vote on the labels: returns that end in free voxels
@@ -34,6 +34,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
+from autolabel.audit_picture import draw_ranking
 from autolabel.audited_labels import AuditedLabels, Header, StoredLabels, TrueLabels
 from autolabel.auditing import audit_labels, gather
 from autolabel.scene_audit import Predict
@@ -43,6 +44,7 @@ from datasets.errors import AutolabelError, SetupError
 from datasets.frames import Scene, SceneSource, earlier_frames
 from datasets.inputs import collate, prepare_frame
 from datasets.places import parse_where
+from datasets.remote_paths import remote_or_local
 from datasets.sources.opening import SOURCES, open_source
 from models.checkpoint import load_checkpoint
 from models.inference import Teacher
@@ -68,6 +70,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--root", type=Path, default=Path("runs/city"), help="the log that was labelled")
     add("--scenes", metavar="IDS", help="only these, separated by commas")
     add("--weights", type=Path, metavar="FILE", help="compare with this teacher's mirrored labels")
+    add("--picture", type=Path, metavar="PNG", help="draw the ranking")
     add("--json", type=Path, metavar="FILE", help="write the report here as well")
     args = parser.parse_args(argv)
     if (args.store is None) == (args.truth is None):
@@ -79,8 +82,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
 
 def run(args: argparse.Namespace) -> int:
     """Audit and print; gives the exit code. Raises ``SetupError`` before a scene is audited."""
-    # no log is made by looking for one
-    if not args.root.is_dir():
+    if not remote_or_local(args.root).is_dir():  # no city is made only to be audited
         raise SetupError(f"{args.root}: no such folder; name the labelled log with --root")
     opener = functools.partial(open_source, args.source, args.root)
     labels: AuditedLabels
@@ -115,6 +117,9 @@ def run(args: argparse.Namespace) -> int:
     )
     found = audit_labels(labels, gathered)
     print(found)
+    if args.picture:
+        draw_ranking(found, args.picture)
+        print(f"picture: {args.picture}")
     if args.json:
         write_json(args.json, found.to_json())
         print(f"report: {args.json}")

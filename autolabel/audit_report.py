@@ -51,6 +51,11 @@ class SceneReport:
     pose_noise_m: float | None
     problems: tuple[str, ...]
 
+    @property
+    def shares(self) -> dict[str, float | None]:
+        """What ``WEIGHTS`` weigh, by name, and the other votes."""
+        return {"expected": self.expected_error, "untrusted": self.untrusted, **self.votes}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AuditReport:

@@ -5,13 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from autolabel.audit_report import AuditReport, report
 from autolabel.audited_labels import AuditedLabels
 from autolabel.faults import EVERYWHERE, Fault, find_faults, record_faults
 from autolabel.scene_audit import Auditor, Predict, SceneAudit
 from autolabel.votes import held_out
 from datasets.errors import SceneError
-from datasets.frames import SceneSource
+from datasets.frames import Scene, SceneSource
+
+LEVEL_DRIVE_M = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,7 +57,7 @@ def gather(
     """
     audits, set_aside, records = list[SceneAudit](), dict[str, str](), list[Fault]()
     auditor = Auditor(labels.header, source, predict)
-    unknown = voting = 0
+    unknown = voting = level = 0
     for scene_id in scene_ids:
         try:
             labelled, scene = labels.scene(scene_id), source.scene(scene_id)
@@ -62,6 +66,7 @@ def gather(
             unknown += not inputs
             records += record_faults(labelled, scene, inputs, now, labels.header.frame)
             voting += max(map(held_out, scene.frames))
+            level += one_height(scene)
             audits.append(auditor.audit(labelled, scene))
         except SceneError as error:
             set_aside[scene_id] = str(error)
@@ -71,6 +76,11 @@ def gather(
     notes = []
     if unknown:
         notes.append(f"{unknown} scenes do not tell from what inputs they were labelled")
+    if level:
+        notes.append(
+            f"the poses of {level} scenes have no height: on a slope held-out sweeps lie too low "
+            "or high, and the ground is missed"
+        )
     if not voting:
         notes.append("no held-out sweeps: no misses, and violations by key sweeps alone")
     if not any(audit.motion for audit in audits):
@@ -78,6 +88,13 @@ def gather(
     if not any(audit.cameras for audit in audits):
         notes.append("cameras not tested: there is no picture")
     return Gathered(audits=audits, records=records, set_aside=set_aside, notes=notes)
+
+
+def one_height(scene: Scene) -> bool:
+    """Whether a drive of some length has all its poses at the same height, as in nuScenes."""
+    places = np.array([frame.T_global_ego[:3, 3] for frame in scene.frames])
+    far = np.linalg.norm(places - places[0], axis=1).max() > LEVEL_DRIVE_M
+    return bool(far and np.ptp(places[:, 2]) == 0)
 
 
 def _together(records: Sequence[Fault], scenes: int) -> list[Fault]:

@@ -51,6 +51,9 @@ SIGMAS = 5.0
 MIN_DELAY_S, MIN_YAW_RAD, MIN_STRETCH, MIN_NOISE_M = 0.04, np.radians(0.5), 0.02, 0.1
 MIN_PAIRS = 4
 MIN_TILT_RAD, MIN_TILT_FRAMES = np.radians(1.5), 4
+MIN_CROSSFALL_RAD, MANY_SCENES = np.radians(3.5), 8
+"""A street may fall to one side by 2 degrees all along a drive; few scenes cannot tell that from a
+tilted LiDAR."""
 MIN_FIT_GAIN, MIN_FIT_FRAMES, FIT_AGREE = 0.005, 3, 0.75
 MIN_OVER_OTHER = 0.05
 MIN_STRENGTH = 1.15
@@ -129,7 +132,9 @@ def tilt_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
         scenes = [np.median(a.slopes, axis=0) for a in audits if a.slopes]
         spread = np.std(scenes, axis=0) / np.sqrt(len(scenes)) if len(scenes) > 1 else np.zeros(2)
         for axis, slope, error in zip(("X", "Y"), middle, spread, strict=True):
-            if abs(np.arctan(slope)) > max(MIN_TILT_RAD, 3 * error):
+            few = axis == "Y" and len(scenes) < MANY_SCENES
+            least = MIN_CROSSFALL_RAD if few else MIN_TILT_RAD
+            if abs(np.arctan(slope)) > max(least, 3 * error):
                 text = (
                     f"the ground rises by {np.degrees(np.arctan(slope)):+.1f} degrees along "
                     f"{axis} of the vehicle (median of {len(slopes)} frames; should be level)"
@@ -152,7 +157,7 @@ def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
         if (turn := best_turn(votes)) is not None:
             text = (
                 f"{name}: depth edges fit {100 * turn.gain:.0f} % better (at {turn.sigmas:.0f} "
-                f"sigma) with the camera turned by {turn.degrees:+.1f} degrees about its axis "
+                f"sigma) with the camera turned by about {turn.degrees:+.0f} degrees about its axis "
                 f"{turn.axis}"
             )
             yield Fault(name="camera turned", scene_id=where, evidence=text)

@@ -74,6 +74,16 @@ def test_a_fault_of_one_scene_is_named_there() -> None:
     assert named(*scenes) == [("LiDAR tilted", "c")]
 
 
+def test_streets_that_fall_to_a_side_need_many_scenes_to_be_a_tilt() -> None:
+    def aside(scene_id: str) -> SceneAudit:
+        one = audit(scene_id)
+        one.slopes = [np.array([0.0, np.tan(np.radians(2))])] * 6
+        return one
+
+    assert named(*map(aside, "abc")) == []
+    assert named(*map(aside, "abcdefgh")) == [("LiDAR tilted", EVERYWHERE)]
+
+
 def test_shifted_labels_are_named_with_the_way_they_lie_off() -> None:
     (fault,) = find_faults([audit(best=fits(own=0.5, shifted={(-1, 0, 0): 0.7}))])
     assert fault.name == "labels shifted"
