@@ -157,7 +157,7 @@ def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
         if (turn := best_turn(votes)) is not None:
             text = (
                 f"{name}: depth edges fit {100 * turn.gain:.0f} % better (at {turn.sigmas:.0f} "
-                f"sigma) with the camera turned by about {turn.degrees:+.0f} degrees about its axis "
+                f"sigma) with the camera turned by some {turn.degrees:+.0f} degrees about its "
                 f"{turn.axis}"
             )
             yield Fault(name="camera turned", scene_id=where, evidence=text)
