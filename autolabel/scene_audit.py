@@ -167,6 +167,10 @@ class Auditor:
         grid, taxonomy = self.header.grid, self.header.taxonomy
         frame, labels = frames[i], read(i)
         assert labels is not None
+        seen = None
+        if frame.lidar is not None:
+            placed = in_lidar_frame(frame) if self.header.frame == "lidar" else frame
+            seen = evidence(self.source, placed, grid)
         judged = (labels.mask & np.uint8(MaskBit.CAMERA_VISIBLE)) > 0
         judged = judged if judged.any() else observed(labels)
         if len(self.header.levels) > 1:
@@ -174,10 +178,8 @@ class Auditor:
             out.judged += int(judged.sum())
             out.untrusted += int((judged & ((labels.mask & np.uint8(MaskBit.TRUSTED)) == 0)).sum())
         out.frames += 1
-        if frame.lidar is None:
+        if seen is None:
             return
-        placed = in_lidar_frame(frame) if self.header.frame == "lidar" else frame
-        seen = evidence(self.source, placed, grid)
         for name, ballot in frame_votes(labels, seen, grid, taxonomy).items():
             out.votes[name] = out.votes[name] + ballot
         free = taxonomy.free_id
