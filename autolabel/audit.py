@@ -1,89 +1,163 @@
-"""What a frame's own LiDAR says about its labels; needs no ground truth.
+"""Audit labels without ground truth: which scenes to doubt, and what is wrong with the log.
 
-A return says that its voxel is occupied, a ray that the voxels before its return are free. The
-teacher read the same sweep, so agreement shows that labels and log fit together (frames, poses,
-shape), not how good the labels are where no ray went.
+    python autolabel/audit.py STORE --source nuscenes --root DIR
+    python autolabel/audit.py STORE --weights FILE --json audit.json --picture audit.png
+    python autolabel/audit.py --truth DIR --benchmark occ3d_nuscenes --source nuscenes --root DIR
+
+LiDAR sweeps that the teacher did not read vote on the labels: returns that end in free voxels
+(misses), upright voxels that rays see through (violations), trails behind what moves, static voxels
+that flicker from frame to frame (autolabel/votes.py). Scenes are ranked by these votes and by the
+store's own confidence. Faults of poses, calibration and labelling are named by what would fit
+better (autolabel/faults.py). --weights predicts a few frames of each scene from mirrored inputs
+and compares. --truth audits the files of a benchmark, such as Occ3D's, instead of a store.
+
+Exit codes: 0 nothing alarming, 1 faults named or scenes that could not be read, 2 cannot start.
 """
 
-from __future__ import annotations
+import sys
+from pathlib import Path
 
-from dataclasses import asdict, dataclass
+if __name__ == "__main__":
+    # This folder must not shadow other modules.
+    _here = Path(__file__).resolve().parent
+    sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
+    sys.path.insert(0, str(_here.parent))
+
+import argparse
+import functools
+import json
+from collections.abc import Sequence
+from typing import Any, NoReturn
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from tqdm import tqdm
 
-from datasets.frames import VEHICLE_M
-from datasets.geometry.grid import VoxelGrid
-from datasets.geometry.raycast import lidar_evidence
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LidarAgreement:
-    """Counts of one frame.
-
-    Attributes:
-        on_vehicle: returns inside the grid from the vehicle itself; they do not count below.
-        returns: the other returns inside the grid.
-        returns_occupied: those that end in occupied voxels.
-        returns_near: those that end in or next to (26 neighbours) an occupied voxel.
-        occupied: occupied voxels; observed: those that a ray hits or passes.
-        crossed: those that some ray passes through; crossed_only: that rays pass but none hits.
-    """
-
-    on_vehicle: int
-    returns: int
-    returns_occupied: int
-    returns_near: int
-    occupied: int
-    observed: int
-    crossed: int
-    crossed_only: int
-
-    def __add__(self, other: LidarAgreement) -> LidarAgreement:
-        """Counts of both together."""
-        mine, theirs = asdict(self), asdict(other)
-        return LidarAgreement(**{name: mine[name] + theirs[name] for name in mine})
-
-    def __str__(self) -> str:
-        def share(part: int, whole: int) -> str:
-            return f"{part} of {whole} ({100 * part / max(whole, 1):.1f} %)"
-
-        return (
-            f"returns in occupied voxels {share(self.returns_occupied, self.returns)}, "
-            f"in or next to one {share(self.returns_near, self.returns)}, "
-            f"not counting {self.on_vehicle} from the vehicle itself; "
-            f"occupied voxels that rays pass through {share(self.crossed, self.occupied)}, "
-            f"pass and never hit {share(self.crossed_only, self.occupied)}; "
-            f"occupied voxels observed {share(self.observed, self.occupied)}"
-        )
+from autolabel.audit_picture import draw_ranking
+from autolabel.audited_labels import AuditedLabels, Header, StoredLabels, TrueLabels
+from autolabel.auditing import audit_labels, gather
+from autolabel.scene_audit import Predict
+from autolabel.votes import HELD_OUT_SWEEPS
+from datasets.benchmarks.catalogue import NAMES, benchmark
+from datasets.errors import AutolabelError, SetupError
+from datasets.frames import Scene, SceneSource, earlier_frames
+from datasets.inputs import collate, prepare_frame
+from datasets.places import parse_where
+from datasets.remote_paths import remote_or_local
+from datasets.sources.opening import SOURCES, open_source
+from models.checkpoint import load_checkpoint
+from models.inference import Teacher
 
 
-def lidar_agreement(
-    occupied: NDArray[np.bool_],  # (X, Y, Z)
-    points_m: NDArray[np.float32],  # (P, 3) ego frame
-    origin_m: NDArray[np.float64],  # (3,) the sensor, ego frame
-    grid: VoxelGrid,
-) -> LidarAgreement:
-    """Compare one frame's labels with one sweep."""
-    own = (np.abs(points_m[:, :2] - origin_m[:2]) < VEHICLE_M).all(axis=1)
-    on_vehicle = int(grid.contains(points_m[own]).sum())
-    points_m = points_m[~own]
-    hits, passes = lidar_evidence(origin_m, points_m, grid)
-    inside = points_m[grid.contains(points_m)]
-    i, j, k = grid.indices(inside).T
-    near = np.zeros(tuple(n + 2 for n in grid.shape), bool)
-    for dx in range(3):
-        for dy in range(3):
-            for dz in range(3):
-                x, y, z = grid.shape
-                near[dx : dx + x, dy : dy + y, dz : dz + z] |= occupied
-    return LidarAgreement(
-        on_vehicle=on_vehicle,
-        returns=len(inside),
-        returns_occupied=int(occupied[i, j, k].sum()),
-        returns_near=int(near[i + 1, j + 1, k + 1].sum()),
-        occupied=int(occupied.sum()),
-        observed=int((occupied & ((hits > 0) | (passes > 0))).sum()),
-        crossed=int((occupied & (passes > 0)).sum()),
-        crossed_only=int((occupied & (passes > 0) & (hits == 0)).sum()),
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise SetupError(f"{message}; see --help")
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises ``SetupError`` for an unknown or bad option."""
+    parser = _Parser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
+    add = parser.add_argument
+    add("store", type=parse_where, nargs="?", metavar="STORE", help="label store")
+    add("--truth", type=Path, metavar="DIR", help="audit ground truth in this folder instead")
+    add("--benchmark", choices=NAMES, help=f"of the ground truth's files ({NAMES[0]})")
+    add("--source", choices=SOURCES, default="city", help="kind of the log")
+    add("--root", type=Path, default=Path("runs/city"), help="the log that was labelled")
+    add("--scenes", metavar="IDS", help="only these, separated by commas")
+    add("--weights", type=Path, metavar="FILE", help="compare with this teacher's mirrored labels")
+    add("--picture", type=Path, metavar="PNG", help="draw the ranking")
+    add("--json", type=Path, metavar="FILE", help="write the report here as well")
+    args = parser.parse_args(argv)
+    if (args.store is None) == (args.truth is None):
+        parser.error("name a STORE, or a folder with --truth")
+    if args.benchmark and args.truth is None:
+        parser.error("--benchmark needs --truth")
+    return args
+
+
+def run(args: argparse.Namespace) -> int:
+    """Audit and print; gives the exit code. Raises ``SetupError`` before a scene is audited."""
+    if not remote_or_local(args.root).is_dir():  # no city is made only to be audited
+        raise SetupError(f"{args.root}: no such folder; name the labelled log with --root")
+    opener = functools.partial(open_source, args.source, args.root)
+    labels: AuditedLabels
+    past_sweeps = 0
+    teacher = None
+    if args.weights:
+        model = load_checkpoint(args.weights)
+        teacher = Teacher(model.module, model.preset, flips=True)
+        past_sweeps = model.preset.inputs.past_sweeps
+    source = opener(past_sweeps=past_sweeps, future_sweeps=HELD_OUT_SWEEPS)
+    if args.store is not None:
+        labels = StoredLabels(args.store)
+    else:
+        labels = TrueLabels(benchmark(args.benchmark or NAMES[0]), args.truth, source)
+    header, fingerprint, predict = labels.header, None, None
+    if header.past_sweeps is not None:  # a fingerprint covers the sweeps that were read
+        fingerprint = opener(past_sweeps=header.past_sweeps).fingerprint
+    if teacher is not None:
+        predict = mirrored_labels(teacher, header)
+    there = labels.scene_ids()
+    scene_ids = args.scenes.split(",") if args.scenes else there
+    if lacking := [s for s in scene_ids if s not in there]:
+        raise SetupError(f"{header.what}: it has no scene {', '.join(lacking)}")
+    if not scene_ids:
+        raise SetupError(f"{header.what}: no scene is committed yet")
+    gathered = gather(
+        labels,
+        source,
+        tqdm(scene_ids, desc="audit", unit="scene"),
+        fingerprint=fingerprint,
+        predict=predict,
+    )
+    found = audit_labels(labels, gathered)
+    print(found)
+    if args.picture:
+        draw_ranking(found, args.picture)
+        print(f"picture: {args.picture}")
+    if args.json:
+        write_json(args.json, found.to_json())
+        print(f"report: {args.json}")
+    return 1 if found.alarming else 0
+
+
+def mirrored_labels(teacher: Teacher, header: Header) -> Predict:
+    """A teacher's labels averaged over mirrored inputs.
+
+    Raises:
+        SetupError: it predicts other voxels or classes than are audited.
+    """
+    preset = teacher.preset
+    theirs = preset.grid, preset.taxonomy, preset.inputs.frame
+    if theirs != (header.grid, header.taxonomy, header.frame):
+        raise SetupError(f"--weights: {preset.name} predicts other voxels than {header.what} has")
+
+    def predict(source: SceneSource, scene: Scene, k: int) -> NDArray[np.uint8]:
+        spec = preset.inputs
+        earlier = earlier_frames(scene.frames, k, spec.past_frames)
+        logits = teacher.predict(collate([prepare_frame(source, scene.frames[k], spec, earlier)]))
+        return np.asarray(logits[0].argmax(-1).to(torch.uint8).cpu().numpy())
+
+    return predict
+
+
+def write_json(path: Path, data: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(data, indent=1) + "\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    try:
+        return run(parse(argv))
+    except AutolabelError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

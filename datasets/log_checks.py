@@ -168,6 +168,34 @@ def ground_height_m(points_ego: NDArray[Any]) -> float | None:
     return float(np.median(found)) if len(found) >= 20 else None
 
 
+def ground_slopes(points_ego: NDArray[Any]) -> NDArray[np.float64] | None:
+    """(2,) how the ground around the vehicle rises along x and along y; None with too few returns.
+
+    A plane through the lowest return of every square metre, robust against what stands on it. On
+    the whole of a drive it is level, the vehicle standing on it: else the LiDAR is tilted.
+
+    Args:
+        points_ego: (N, 3) or wider.
+    """
+    near = points_ego[np.abs(np.linalg.norm(points_ego[:, :2], axis=1) - 8) < 5]
+    cell = np.floor(near[:, :2]).astype(np.int64)
+    order = np.lexsort((near[:, 2], cell[:, 1], cell[:, 0]))
+    first = np.ones(len(order), np.bool_)
+    first[1:] = (np.diff(cell[order], axis=0) != 0).any(axis=1)
+    lows = np.asarray(near[order[first], :3], np.float64)
+    if len(lows) < 40:
+        return None
+    A = np.c_[lows[:, :2], np.ones(len(lows))]
+    weight = np.ones(len(lows))
+    for _ in range(10):
+        plane = np.linalg.lstsq(A * weight[:, None], lows[:, 2] * weight, rcond=None)[0]
+        left = lows[:, 2] - A @ plane
+        scale = max(1.48 * float(np.median(np.abs(left))), 0.02)
+        weight = np.sqrt(1 / (1 + (left / scale) ** 2))
+    slopes: NDArray[np.float64] = plane[:2]
+    return slopes
+
+
 def columns(points_ego: NDArray[Any]) -> NDArray[np.float64]:
     """(C, 3) middles of upright structure in metres, from (N, 3) points of one sweep."""
     away = np.linalg.norm(points_ego[:, :2], axis=1)
@@ -320,7 +348,8 @@ class CameraAgreement:
         points: LiDAR points; ``inside``: of these in the picture.
         edges: near edges in the depth.
         stated: picture gradient under them relative to the whole picture's, summed over edges;
-            ``yawed``, ``pitched``: with the camera turned by each of ``TURNS_DEG``.
+            ``yawed``, ``pitched``, ``rolled``: with the camera turned by each of ``TURNS_DEG``
+            about its y, x and z axis.
     """
 
     frames: int = 0
@@ -330,6 +359,7 @@ class CameraAgreement:
     stated: float = 0.0
     yawed: tuple[float, ...] = (0.0,) * len(TURNS_DEG)
     pitched: tuple[float, ...] = (0.0,) * len(TURNS_DEG)
+    rolled: tuple[float, ...] = (0.0,) * len(TURNS_DEG)
 
     def __add__(self, other: CameraAgreement) -> CameraAgreement:
         return CameraAgreement(
@@ -340,6 +370,7 @@ class CameraAgreement:
             stated=self.stated + other.stated,
             yawed=tuple(a + b for a, b in zip(self.yawed, other.yawed, strict=True)),
             pitched=tuple(a + b for a, b in zip(self.pitched, other.pitched, strict=True)),
+            rolled=tuple(a + b for a, b in zip(self.rolled, other.rolled, strict=True)),
         )
 
     def __str__(self) -> str:
@@ -380,17 +411,11 @@ def camera_agreement(
 ) -> CameraAgreement:
     """Compare one picture (H, W, 3) with the points (N, 3) of its frame."""
     p = apply(inverse(view.T_ego_camera), points_ego[:, :3])
-    uv, depth, inside = _to_pixels(p, view)
-    scale = EDGE_WIDTH_PX / view.width
-    edges = p[_near_edges(uv * scale, depth, inside & (depth < EDGE_FAR_M))]
-    gradient = _gradient(rgb)
+    _, _, inside = _to_pixels(p, view)
+    edges, gradient = depth_edges(points_ego, view), picture_gradient(rgb)
 
     def under(turn: Transform | None) -> float:
-        pixels, _, seen = _to_pixels(edges if turn is None else apply(turn, edges), view)
-        at = np.floor(pixels[seen] * scale).astype(np.int64)
-        at = np.minimum(at, [gradient.shape[1] - 1, gradient.shape[0] - 1])
-        # edges that leave the picture count as average ones
-        return float(gradient[at[:, 1], at[:, 0]].sum() + (~seen).sum())
+        return gradient_under(edges if turn is None else apply(turn, edges), view, gradient)
 
     return CameraAgreement(
         frames=1,
@@ -400,7 +425,29 @@ def camera_agreement(
         stated=under(None),
         yawed=tuple(under(_turn(1, -degrees)) for degrees in TURNS_DEG),
         pitched=tuple(under(_turn(0, -degrees)) for degrees in TURNS_DEG),
+        rolled=tuple(under(_turn(2, -degrees)) for degrees in TURNS_DEG),
     )
+
+
+def depth_edges(points_ego: NDArray[Any], view: CameraView) -> NDArray[np.float64]:
+    """(E, 3) in the camera's frame: points (N, 3) beside which it is much farther."""
+    p = apply(inverse(view.T_ego_camera), points_ego[:, :3])
+    uv, depth, inside = _to_pixels(p, view)
+    scale = EDGE_WIDTH_PX / view.width
+    edges: NDArray[np.float64] = p[_near_edges(uv * scale, depth, inside & (depth < EDGE_FAR_M))]
+    return edges
+
+
+def gradient_under(
+    edges: NDArray[np.float64], view: CameraView, gradient: NDArray[np.float64]
+) -> float:
+    """Sum of a picture's gradient (``picture_gradient``) under ``depth_edges`` of the view; edges
+    that leave the picture count as average ones."""
+    scale = EDGE_WIDTH_PX / view.width
+    pixels, _, seen = _to_pixels(edges, view)
+    at = np.floor(pixels[seen] * scale).astype(np.int64)
+    at = np.minimum(at, [gradient.shape[1] - 1, gradient.shape[0] - 1])
+    return float(gradient[at[:, 1], at[:, 0]].sum() + (~seen).sum())
 
 
 def _to_pixels(
@@ -433,7 +480,7 @@ def _near_edges(
     return edges
 
 
-def _gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+def picture_gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Horizontal gradient at ``EDGE_WIDTH_PX``, blurred, strong edges cut, of mean 1."""
     height = max(1, round(rgb.shape[0] * EDGE_WIDTH_PX / rgb.shape[1]))
     grey = Image.fromarray(rgb).convert("L").resize((EDGE_WIDTH_PX, height))
@@ -445,11 +492,13 @@ def _gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 
 def _turn(axis: int, degrees: float) -> Transform:
-    """A turn about the camera's x (0, pitch) or y (1, yaw) axis."""
+    """A turn about the camera's x (0, pitch), y (1, yaw) or z (2, roll) axis."""
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     T = np.eye(4)
     if axis == 0:
         T[1:3, 1:3] = [[c, -s], [s, c]]
+    elif axis == 2:
+        T[:2, :2] = [[c, -s], [s, c]]
     else:
         T[0, 0], T[0, 2], T[2, 0], T[2, 2] = c, s, -s, c
     return T

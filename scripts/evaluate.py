@@ -28,7 +28,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from autolabel.audit import LidarAgreement, lidar_agreement
+from autolabel.lidar_agreement import LidarAgreement, lidar_agreement
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import NAMES
 from datasets.benchmarks.catalogue import benchmark as benchmark_named

@@ -1,0 +1,89 @@
+"""What a frame's own LiDAR says about its labels; needs no ground truth.
+
+A return says that its voxel is occupied, a ray that the voxels before its return are free. The
+teacher read the same sweep, so agreement shows that labels and log fit together (frames, poses,
+shape), not how good the labels are where no ray went.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.frames import VEHICLE_M
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.raycast import lidar_evidence
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LidarAgreement:
+    """Counts of one frame.
+
+    Attributes:
+        on_vehicle: returns inside the grid from the vehicle itself; they do not count below.
+        returns: the other returns inside the grid.
+        returns_occupied: those that end in occupied voxels.
+        returns_near: those that end in or next to (26 neighbours) an occupied voxel.
+        occupied: occupied voxels; observed: those that a ray hits or passes.
+        crossed: those that some ray passes through; crossed_only: that rays pass but none hits.
+    """
+
+    on_vehicle: int
+    returns: int
+    returns_occupied: int
+    returns_near: int
+    occupied: int
+    observed: int
+    crossed: int
+    crossed_only: int
+
+    def __add__(self, other: LidarAgreement) -> LidarAgreement:
+        """Counts of both together."""
+        mine, theirs = asdict(self), asdict(other)
+        return LidarAgreement(**{name: mine[name] + theirs[name] for name in mine})
+
+    def __str__(self) -> str:
+        def share(part: int, whole: int) -> str:
+            return f"{part} of {whole} ({100 * part / max(whole, 1):.1f} %)"
+
+        return (
+            f"returns in occupied voxels {share(self.returns_occupied, self.returns)}, "
+            f"in or next to one {share(self.returns_near, self.returns)}, "
+            f"not counting {self.on_vehicle} from the vehicle itself; "
+            f"occupied voxels that rays pass through {share(self.crossed, self.occupied)}, "
+            f"pass and never hit {share(self.crossed_only, self.occupied)}; "
+            f"occupied voxels observed {share(self.observed, self.occupied)}"
+        )
+
+
+def lidar_agreement(
+    occupied: NDArray[np.bool_],  # (X, Y, Z)
+    points_m: NDArray[np.float32],  # (P, 3) ego frame
+    origin_m: NDArray[np.float64],  # (3,) the sensor, ego frame
+    grid: VoxelGrid,
+) -> LidarAgreement:
+    """Compare one frame's labels with one sweep."""
+    own = (np.abs(points_m[:, :2] - origin_m[:2]) < VEHICLE_M).all(axis=1)
+    on_vehicle = int(grid.contains(points_m[own]).sum())
+    points_m = points_m[~own]
+    hits, passes = lidar_evidence(origin_m, points_m, grid)
+    inside = points_m[grid.contains(points_m)]
+    i, j, k = grid.indices(inside).T
+    near = np.zeros(tuple(n + 2 for n in grid.shape), bool)
+    for dx in range(3):
+        for dy in range(3):
+            for dz in range(3):
+                x, y, z = grid.shape
+                near[dx : dx + x, dy : dy + y, dz : dz + z] |= occupied
+    return LidarAgreement(
+        on_vehicle=on_vehicle,
+        returns=len(inside),
+        returns_occupied=int(occupied[i, j, k].sum()),
+        returns_near=int(near[i + 1, j + 1, k + 1].sum()),
+        occupied=int(occupied.sum()),
+        observed=int((occupied & ((hits > 0) | (passes > 0))).sum()),
+        crossed=int((occupied & (passes > 0)).sum()),
+        crossed_only=int((occupied & (passes > 0) & (hits == 0)).sum()),
+    )
