@@ -522,12 +522,16 @@ def rounded(value: float) -> float:
 def real(kind: str, root: str, where: str) -> dict[str, Any]:
     """A real log as it is and with noisy poses."""
     past_sweeps = 9
-    out: dict[str, Any] = {"log": Path(root).name, "labels": Path(where).name, "source": kind}
     source = open_log(kind, Path(root), past_sweeps=past_sweeps)
+    stored = (Path(where) / "zarr.json").exists()
+    out: dict[str, Any] = {
+        "log": source.name,
+        "labels": Path(where).name if stored else "ground truth",
+    }
     noisy = ChangedLog(source, poses_noisy(NOISE_M, NOISE_DEG))
     for what, log in (("as it is", source), ("poses with noise", noisy)):
         labels: AuditedLabels
-        if (Path(where) / "zarr.json").exists():
+        if stored:
             labels = StoredLabels(Path(where))
         else:
             labels = TrueLabels(benchmark(NAMES[0]), Path(where), source)
