@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.audited_labels import LabelledScene
-from autolabel.camera_fit import best_turn, swapped
+from autolabel.camera_fit import swapped, turned_cameras
 from autolabel.motion_fit import explain
 from autolabel.scene_audit import SceneAudit
 from autolabel.votes import SHIFTS
@@ -50,6 +50,8 @@ FOLLOWS: dict[FaultName, tuple[FaultName, ...]] = {
 SIGMAS = 5.0
 MIN_DELAY_S, MIN_YAW_RAD, MIN_STRETCH, MIN_NOISE_M = 0.04, np.radians(0.5), 0.02, 0.1
 MIN_PAIRS = 4
+FEW_PAIRS, FEW_NOISE_M = 2, 0.25
+"""Fewer pairs name no cause, but that two frames lie far apart needs no more."""
 MIN_TILT_RAD, MIN_TILT_FRAMES = np.radians(1.5), 4
 MIN_CROSSFALL_RAD, MANY_SCENES = np.radians(3.5), 8
 """A street may fall to one side by 2 degrees all along a drive; few scenes cannot tell that from a
@@ -97,9 +99,13 @@ def _explained(faults: list[Fault], known: set[FaultName]) -> list[Fault]:
 
 def motion_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
     found = explain([pair for audit in audits for pair in audit.motion])
-    if found.pairs < MIN_PAIRS:
-        return
     of = f"({found.pairs} pairs of frames)"
+    few = found.pairs < MIN_PAIRS
+    if found.pairs >= FEW_PAIRS and found.noise_m > (FEW_NOISE_M if few else MIN_NOISE_M):
+        text = f"frames a second apart fit with a median error of {found.noise_m:.2f} m {of}"
+        yield Fault(name="poses noisy", scene_id=where, evidence=text)
+    if few:
+        return
     delay, yaw, stretch = found.errors
     if abs(found.delay_s) > max(MIN_DELAY_S, SIGMAS * delay):
         text = (
@@ -119,9 +125,6 @@ def motion_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
             f"than stated {of}"
         )
         yield Fault(name="motion scaled", scene_id=where, evidence=text)
-    if found.noise_m > MIN_NOISE_M:
-        text = f"frames a second apart fit with a median error of {found.noise_m:.2f} m {of}"
-        yield Fault(name="poses noisy", scene_id=where, evidence=text)
 
 
 def tilt_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
@@ -151,14 +154,18 @@ def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
         text = f"the depth edges of each of {a} and {b} lie on the other's picture"
         yield Fault(name="cameras swapped", scene_id=where, evidence=text)
     odd = {name for pair in exchanged for name in pair}
-    for name in sorted({name for audit in audits for name in audit.cameras} - odd):
-        votes = [one for audit in audits for one in audit.cameras.get(name, ())]
+    cameras = {
+        name: [one for audit in audits for one in audit.cameras.get(name, ())]
+        for name in sorted({name for audit in audits for name in audit.cameras} - odd)
+    }
+    turned = turned_cameras(cameras)
+    for name, votes in cameras.items():
         total = sum(votes, CameraAgreement())
-        if (turn := best_turn(votes)) is not None:
+        if (turn := turned.get(name)) is not None:
             text = (
-                f"{name}: depth edges fit {100 * turn.gain:.0f} % better (at {turn.sigmas:.0f} "
-                f"sigma) with the camera turned by some {turn.degrees:+.0f} degrees about its "
-                f"{turn.axis}"
+                f"{name}: its depth edges fit better with it turned by some {turn.degrees:+.0f} "
+                f"degrees about its axis {turn.axis}, unlike those of the other cameras "
+                f"(by {100 * abs(turn.lean):.0f} %, {turn.sigmas:.0f} sigma)"
             )
             yield Fault(name="camera turned", scene_id=where, evidence=text)
         elif total.edges >= 2 * MIN_EDGES and total.stated < MIN_STRENGTH * total.edges:

@@ -10,7 +10,8 @@ faults are put into the log after labelling, the labels are moved or exchanged, 
 scenes, labels are made from the faulty log as well. ``--real`` audits labels of a real log: a
 store, or a folder of Occ3D's files, as they are and with noise added to the poses.
 
-OUT/audit.json, OUT/audit.md and OUT/audit.png hold the figures.
+OUT/audit.json, OUT/audit.md and OUT/audit.png hold the figures. What is in OUT already is not
+measured again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -260,6 +260,11 @@ CASES = (
     Case(what="nothing", name=""),
     Case(what="CAM_BACK 2 degrees up", name="camera turned", log=camera_turned("CAM_BACK", 0, 2)),
     Case(
+        what="CAM_BACK_LEFT 2 degrees down",
+        name="camera turned",
+        log=camera_turned("CAM_BACK_LEFT", 0, -2),
+    ),
+    Case(
         what="CAM_FRONT 2 degrees aside",
         name="camera turned",
         log=camera_turned("CAM_FRONT", 1, 2),
@@ -336,7 +341,6 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.out.mkdir(parents=True, exist_ok=True)
-    started = time.monotonic()
 
     log = open_log("city", args.root, past_sweeps=9)
     scene_ids = log.scene_ids(args.split)
@@ -347,27 +351,14 @@ def main() -> int:
         scene_ids,
         args.out / "labels.zarr",
     )
-    cases = {}
-    clean: list[SceneAudit] = []
-    for case in CASES:
-        chosen = scene_ids[: case.scenes or len(scene_ids)]
-        faulty = log if case.log is None else ChangedLog(log, case.log)
-        where = store
-        if case.relabel:
-            own = args.out / f"{slug(case.what)}.zarr"
-            where = label(args.weights, original(args.root, case, past_sweeps), chosen, own)
-        labels: AuditedLabels = StoredLabels(where)
-        labels = case.labels(labels) if case.labels else labels
-        found = gather(
-            labels,
-            faulty,
-            tqdm(chosen, desc=case.what, unit="scene"),
-            fingerprint=original(args.root, case, past_sweeps).fingerprint,
+    clean = gather(StoredLabels(store), log, tqdm(scene_ids, desc="audit", unit="scene")).audits
+    cases = {
+        case.what: kept(
+            args.out / "parts" / f"{slug(case.what)}.json",
+            lambda case=case: try_case(case, args, log, scene_ids, past_sweeps),  # type: ignore[misc]
         )
-        cases[case.what] = judged(case, labels, found)
-        if not case.name:
-            clean = found.audits
-        print(f"{case.what}: {json.dumps(cases[case.what])}", flush=True)
+        for case in CASES
+    }
     errors = true_errors(args.benchmark, args.root, log, store, scene_ids)
     figures: dict[str, Any] = {
         "weights": str(args.weights.parent.name),
@@ -375,14 +366,47 @@ def main() -> int:
         "frames": sum(audit.frames for audit in clean),
         "ranking": ranking(clean, errors),
         "cases": cases,
-        "real": [real(*one) for one in args.real],
-        "seconds": round(time.monotonic() - started),
+        "real": [
+            kept(
+                args.out / "parts" / f"real-{slug(' '.join(Path(p).name for p in one))}.json",
+                lambda one=one: real(*one),  # type: ignore[misc]
+            )
+            for one in args.real
+        ],
     }
     (args.out / "audit.json").write_text(json.dumps(figures, indent=1) + "\n")
     (args.out / "audit.md").write_text(markdown(figures))
     draw(args.out / "audit.png", clean, errors, figures["ranking"])
     print(markdown(figures))
     return 0
+
+
+def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+    """What was measured before, or is now."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps(make(), indent=1) + "\n")
+    out: dict[str, Any] = json.loads(path.read_text())
+    return out
+
+
+def try_case(
+    case: Case,
+    args: argparse.Namespace,
+    log: SceneSource,
+    scene_ids: Sequence[str],
+    past_sweeps: int,
+) -> dict[str, Any]:
+    chosen = scene_ids[: case.scenes or len(scene_ids)]
+    faulty = log if case.log is None else ChangedLog(log, case.log)
+    now = original(args.root, case, past_sweeps)
+    where = args.out / (f"{slug(case.what)}.zarr" if case.relabel else "labels.zarr")
+    if case.relabel:
+        label(args.weights, now, chosen, where)
+    labels: AuditedLabels = StoredLabels(where)
+    labels = case.labels(labels) if case.labels else labels
+    bar = tqdm(chosen, desc=case.what, unit="scene")
+    return judged(case, labels, gather(labels, faulty, bar, fingerprint=now.fingerprint))
 
 
 def open_log(kind: str, root: Path, *, past_sweeps: int) -> SceneSource:
@@ -498,12 +522,16 @@ def rounded(value: float) -> float:
 def real(kind: str, root: str, where: str) -> dict[str, Any]:
     """A real log as it is and with noisy poses."""
     past_sweeps = 9
-    out: dict[str, Any] = {"log": Path(root).name, "labels": Path(where).name, "source": kind}
     source = open_log(kind, Path(root), past_sweeps=past_sweeps)
+    stored = (Path(where) / "zarr.json").exists()
+    out: dict[str, Any] = {
+        "log": source.name,
+        "labels": Path(where).name if stored else "ground truth",
+    }
     noisy = ChangedLog(source, poses_noisy(NOISE_M, NOISE_DEG))
     for what, log in (("as it is", source), ("poses with noise", noisy)):
         labels: AuditedLabels
-        if (Path(where) / "zarr.json").exists():
+        if stored:
             labels = StoredLabels(Path(where))
         else:
             labels = TrueLabels(benchmark(NAMES[0]), Path(where), source)
@@ -524,7 +552,6 @@ def real(kind: str, root: str, where: str) -> dict[str, Any]:
             "named": [str(fault) for fault in find_faults(found.audits)],
             "set aside": found.set_aside,
         }
-    print(json.dumps(out, indent=1), flush=True)
     return out
 
 

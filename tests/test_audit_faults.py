@@ -10,7 +10,7 @@ from label_scenes import scene as labelled_scene
 
 from autolabel.audit_report import report, score
 from autolabel.audited_labels import Header
-from autolabel.camera_fit import Crossing, best_turn, swapped
+from autolabel.camera_fit import Crossing, swapped, turned_cameras
 from autolabel.faults import EVERYWHERE, find_faults, record_faults
 from autolabel.scene_audit import LabelFit, SceneAudit
 from autolabel.votes import RINGS, SHIFTS, VOTES, Ballot
@@ -99,40 +99,60 @@ def test_labels_of_a_neighbour_or_of_another_scene() -> None:
     assert named(audit(best=alone)) == [], "with nothing to compare, nothing is said"
 
 
-def frames_of_edges(best: float, *, stated: float = 150.0, n: int = 20) -> list[CameraAgreement]:
-    """Twenty frames of 100 edges that fit best with the camera turned by so much."""
-    rng = np.random.default_rng(0)
-    out = []
-    for _ in range(n):
-        yawed = tuple(stated * (1.3 if d == best else 0.9) + rng.normal(0, 5) for d in TURNS_DEG)
-        flat = (0.9 * stated,) * len(TURNS_DEG)
-        out.append(
-            CameraAgreement(
-                frames=1,
-                points=1000,
-                inside=500,
-                edges=100,
-                stated=stated,
-                yawed=yawed,
-                pitched=flat,
-                rolled=flat,
-            )
+def frames_of_edges(
+    best: float, *, n: int = 20, bias: float = 0.0, seed: int = 0
+) -> list[CameraAgreement]:
+    """Frames of 100 edges that fit best with the camera turned aside by so much, and ``bias`` of
+    every camera up and down."""
+    rng = np.random.default_rng(seed)
+
+    def strengths(at: float) -> tuple[float, ...]:
+        return tuple(150 - 4 * (d - at) ** 2 + rng.normal(0, 5) for d in TURNS_DEG)
+
+    return [
+        CameraAgreement(
+            frames=1,
+            points=1000,
+            inside=500,
+            edges=100,
+            stated=150 - 4 * best**2,
+            yawed=strengths(best),
+            pitched=strengths(bias),
+            rolled=strengths(0),
         )
-    return out
+        for _ in range(n)
+    ]
 
 
-def test_a_turned_camera_is_named_and_a_straight_one_is_not() -> None:
-    turn = best_turn(frames_of_edges(2.0))
-    assert turn is not None and turn.degrees == pytest.approx(2, abs=0.7)
-    assert "y" in turn.axis
-    assert best_turn(frames_of_edges(99.0)) is None
-    assert best_turn(frames_of_edges(2.0, n=3)) is None, "three frames prove nothing"
-    assert best_turn([]) is None
+def ring_of_cameras(
+    best: float, n: int = 20, bias: float = 0.0
+) -> dict[str, list[CameraAgreement]]:
+    turns = {"FRONT": best, "LEFT": 0.0, "RIGHT": 0.0, "BACK": 0.0}
+    return {
+        name: frames_of_edges(turn, n=n, bias=bias, seed=i)
+        for i, (name, turn) in enumerate(turns.items())
+    }
+
+
+@pytest.mark.parametrize("degrees", [2.0, -2.0])
+def test_a_turned_camera_is_named_and_straight_ones_are_not(degrees: float) -> None:
+    found = turned_cameras(ring_of_cameras(degrees, bias=-1.0))
+    assert list(found) == ["FRONT"]
+    assert found["FRONT"].degrees == pytest.approx(degrees, abs=0.7)
+    assert "y" in found["FRONT"].axis
+    assert turned_cameras(ring_of_cameras(0.0, bias=-1.0)) == {}
+    assert turned_cameras(ring_of_cameras(degrees, n=3)) == {}, "three frames prove nothing"
+    assert turned_cameras({}) == {}
+
+
+def test_a_camera_alone_is_judged_to_the_side_only() -> None:
+    assert turned_cameras({"FRONT": frames_of_edges(0.0, bias=-1.0)}) == {}
+    assert list(turned_cameras({"FRONT": frames_of_edges(2.0)})) == ["FRONT"]
 
 
 def test_a_tilted_lidar_is_no_fault_of_the_cameras() -> None:
     one = audit(slope=np.tan(np.radians(2)))
-    one.cameras = {"FRONT": frames_of_edges(2.0)}
+    one.cameras = ring_of_cameras(2.0)
     assert named(one) == [("LiDAR tilted", EVERYWHERE)]
     one.slopes = []
     assert named(one) == [("camera turned", EVERYWHERE)]
