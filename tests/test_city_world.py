@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from datasets.benchmarks.occ3d_nuscenes import TAXONOMY
@@ -145,6 +145,7 @@ def test_flow_follows_the_object_through_time() -> None:
     s=st.floats(0, 100),
     d=st.floats(-3, 3),
 )
+@example(pieces=[(2.0, 0.017578125), (1.0, 0.03125)], s=2.0, d=0.017578125)  # where arcs meet
 def test_point_placed_on_a_street_is_found_there_again(
     pieces: list[tuple[float, float]], s: float, d: float
 ) -> None:

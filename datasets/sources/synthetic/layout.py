@@ -107,6 +107,9 @@ class Ground:
     cross_m: Floats
 
 
+_JOINT_M = 1e-6  # a point abreast of where two arcs meet belongs to one of them, whatever rounding
+
+
 @numba.njit(cache=True)  # type: ignore[untyped-decorator]
 def _nearest(x: float, y: float, rows: Any, ends: bool) -> tuple[float, float, float]:
     """Distance from a curve, and s and d of the nearest point on it.
@@ -131,7 +134,7 @@ def _nearest(x: float, y: float, rows: Any, ends: bool) -> tuple[float, float, f
             if abs(away - abs(r)) >= best:
                 continue
             t = np.arctan2(u, (r - v) * np.sign(r)) / abs(bend)
-            if t < 0.0 or t > length:
+            if t < -_JOINT_M or t > length + _JOINT_M:
                 continue
             left = (abs(r) - away) * np.sign(r)
             gap = abs(left)
