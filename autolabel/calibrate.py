@@ -14,13 +14,8 @@ from tqdm import tqdm
 
 from autolabel.confidence import RINGS, Calibration, CalibrationHistogram, choose
 from autolabel.drift import Statistics, mean_of, reference_to_json
-from autolabel.labeling import (
-    LabelingConfig,
-    guess_frames,
-    made_with,
-    observed_voxels,
-    sights_of,
-)
+from autolabel.guessing import guess_frames, observed_voxels, sights_of
+from autolabel.labeling_config import LabelingConfig, made_with
 from autolabel.observing import FREE_PASSES, FreePasses
 from autolabel.risk import Evidence
 from autolabel.temporal import Refiner, RefinerFit, Sight, windows

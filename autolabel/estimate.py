@@ -14,7 +14,8 @@ import torch
 from tqdm import tqdm
 
 from autolabel.confidence import Calibration
-from autolabel.labeling import LabelingConfig, label_frames
+from autolabel.labeling import label_frames
+from autolabel.labeling_config import LabelingConfig
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore, StoreHeader

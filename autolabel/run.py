@@ -48,7 +48,8 @@ from autolabel.drift import describe as describe_drift
 from autolabel.estimate import estimate
 from autolabel.events import Events
 from autolabel.job import run_job
-from autolabel.labeling import LabelingConfig, made_with, store_header
+from autolabel.labeling import store_header
+from autolabel.labeling_config import LabelingConfig, made_with
 from autolabel.reporting import Reporter, describe
 from autolabel.risk import Evidence, Promise, Test, promise
 from autolabel.worker import Job
@@ -140,8 +141,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--promise-test",
         choices=get_args(Test),
-        default="t",
-        help="t: Student's over calibration scenes; exact: whatever their distribution,\n"
+        help="t (default): Student's over calibration scenes; exact: whatever their distribution,\n"
         "which takes far more of them",
     )
     add(
@@ -172,8 +172,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     if args.retries < 0 or args.gpus_per_worker < 0:
         parser.error("--retries and --gpus-per-worker must not be negative")
     if args.max_error is None:
-        if args.promise_confidence is not None:
-            parser.error("--promise-confidence is of the promise that --max-error asks for")
+        if args.promise_confidence is not None or args.promise_test is not None:
+            parser.error("--promise-... are of the promise that --max-error asks for")
     elif args.min_confidence is not None or args.free_passes is not None:
         parser.error("--max-error decides what is trusted: leave out what else does")
     elif not 0 < args.max_error < 1 or not 0 < (args.promise_confidence or 0.9) < 1:
@@ -222,6 +222,8 @@ def run(args: argparse.Namespace) -> int:
     calibration = calibration_of(teacher, args.weights)
     if calibration.refiner is not None and not args.no_refine:
         config = replace(config, refinement=calibration.refiner.how)
+    elif calibration.refiner is not None:
+        print("warning: --no-refine: confidence was calibrated on refined labels", file=sys.stderr)
     if args.max_error is not None:
         made = promise_of(teacher, calibration, config, args)
         print(made.describe(teacher.preset.taxonomy.names))
@@ -368,7 +370,7 @@ def promise_of(
         calibration.levels,
         max_error=args.max_error,
         confidence=args.promise_confidence or 0.9,
-        test=args.promise_test,
+        test=args.promise_test or "t",
     )
 
 

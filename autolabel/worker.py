@@ -19,7 +19,8 @@ from typing import Any, Literal, Protocol
 import ray
 
 from autolabel.confidence import Calibration
-from autolabel.labeling import LabelingConfig, rehearse, write_labels
+from autolabel.labeling import rehearse, write_labels
+from autolabel.labeling_config import LabelingConfig
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore

@@ -36,7 +36,8 @@ from autolabel.audited_labels import AuditedLabels, LabelledScene, StoredLabels,
 from autolabel.auditing import Gathered, audit_labels, gather
 from autolabel.confidence import Calibration
 from autolabel.faults import Fault, find_faults
-from autolabel.labeling import LabelingConfig, store_header, write_labels
+from autolabel.labeling import store_header, write_labels
+from autolabel.labeling_config import LabelingConfig
 from autolabel.motion_fit import Trajectory, explain
 from autolabel.scene_audit import SceneAudit
 from autolabel.votes import HELD_OUT_SWEEPS, VOTES, Ballot

@@ -24,7 +24,8 @@ import torch
 from tqdm import tqdm
 
 from autolabel.drift import Statistics, drift, mean_of
-from autolabel.labeling import LabelingConfig, guess_frames
+from autolabel.guessing import guess_frames
+from autolabel.labeling_config import LabelingConfig
 from datasets.errors import AutolabelError
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic import nuscenes_writer

@@ -39,7 +39,8 @@ from autolabel.cluster import connect
 from autolabel.confidence import LEVELS, Calibration
 from autolabel.events import Events
 from autolabel.job import run_job
-from autolabel.labeling import LabelingConfig, store_header, write_labels
+from autolabel.labeling import store_header, write_labels
+from autolabel.labeling_config import LabelingConfig
 from autolabel.run import DEFAULT_WEIGHTS
 from autolabel.worker import ASIDE, Job, Outcome
 from datasets.errors import AutolabelError

@@ -28,26 +28,20 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from label_study.making import WEIGHTS, Workshop
-from label_study.parts import Log, Part, held_out, plan, require_benchmark
+from label_study.making import Workshop
+from label_study.parts import Log, Part, plan, require_benchmark
 from label_study.profiles import PROFILES, Schooling
 from label_study.running import run
 from label_study.seeds import Difference, Scores, mean, paired, rounded, spread
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from tqdm import tqdm
 
-from autolabel.calibrate import calibrate
-from autolabel.labeling import LabelingConfig, store_header, write_labels
 from autolabel.selection import Candidate, Strategy, candidates, choose, count_scene, score
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.label_store import LabelStore
 from datasets.remote_paths import absolute
 from datasets.sources.synthetic.city import MARKER, ensure_city
-from datasets.training_sets import GroundTruth
-from models.checkpoint import load_checkpoint
-from models.inference import Teacher
 
 ROOT = Path(__file__).resolve().parents[1]
 ARMS: dict[str, tuple[Strategy, bool]] = {
@@ -98,29 +92,8 @@ class Arm:
 
 def label_all(shop: Workshop, teacher: Part) -> LabelStore:
     """The teacher's labels of every training scene."""
-    model = load_checkpoint(teacher.folder(shop.out) / WEIGHTS, device=shop.device)
-    source = shop.log.open(past_sweeps=model.preset.inputs.past_sweeps)
-    config = LabelingConfig(
-        min_confidence=shop.profile.min_confidence, visibility_split=shop.profile.visibility_split
-    )
-    labeller = Teacher(model.module, model.preset)
-    of = benchmark(shop.profile.benchmark)
-    _, kept = held_out(teacher, shop.profile)
-    truth = GroundTruth(of, shop.log.root / of.folder, source, kept)
-    calibration, _ = calibrate(labeller, source, truth, kept, config=config)
-    header = store_header(
-        model,
-        calibration,
-        config,
-        source=shop.log.kind,
-        licence=source.licence,
-        device=shop.device,
-    )
     place = shop.out / "selection" / f"{teacher.name}-{teacher.key[:10]}.zarr"
-    store = LabelStore.open_or_create(place, header)
-    for scene_id in tqdm(source.scene_ids("train"), desc=f"label {teacher.name}", unit="scene"):
-        if scene_id not in store:
-            write_labels(store, source.scene(scene_id), source, labeller, calibration, config)
+    store, _ = shop.label_with(teacher, place, lambda log: log.scene_ids("train"), flips=False)
     return store
 
 

@@ -34,7 +34,8 @@ from tqdm import tqdm
 
 from autolabel.calibrate import SceneCounts, fit, fit_refiner, measure
 from autolabel.confidence import BIN_CENTRES, Calibration, CalibrationHistogram
-from autolabel.labeling import LabelingConfig, sights_of
+from autolabel.guessing import sights_of
+from autolabel.labeling_config import LabelingConfig
 from autolabel.observing import FREE_PASSES
 from autolabel.risk import promise
 from autolabel.temporal import (
@@ -184,10 +185,10 @@ class Bench:
             began = time.perf_counter()
             sights = [s for _, s in sights_of(scene, source, self.teacher, self.config)]
             teacher_s = time.perf_counter() - began
-            expected = [truth.labels(frame) for frame in scene.frames]
-            moving = [np.isin(e.semantics, self.taxonomy.dynamic) for e in expected]
+            truths = [truth.labels(frame) for frame in scene.frames]
+            moving = [np.isin(e.semantics, self.taxonomy.dynamic) for e in truths]
             poses = [s.T_global_grid for s in sights]
-            for k, e in enumerate(expected):
+            for k, e in enumerate(truths):
                 was = moved_through(moving, poses, k, self.grid)
                 for name, score in scores.items():
                     began = time.perf_counter()

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from autolabel.calibrate import calibrate
-from autolabel.labeling import LabelingConfig
+from autolabel.labeling_config import LabelingConfig
 from autolabel.temporal import Refinement
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError

@@ -18,7 +18,7 @@ import json
 import sys
 
 from autolabel.calibrate import calibrate
-from autolabel.labeling import LabelingConfig
+from autolabel.labeling_config import LabelingConfig
 from autolabel.training_options import (
     chosen,
     config_of,

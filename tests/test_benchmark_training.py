@@ -14,7 +14,7 @@ from one_camera_log import SPEC, OneCameraLog
 from torch import Tensor, nn
 
 from autolabel.calibrate import calibrate, score
-from autolabel.labeling import LabelingConfig
+from autolabel.labeling_config import LabelingConfig
 from datasets.benchmarks import occ3d_waymo, openocc_flow
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.truth import Truth

@@ -24,7 +24,8 @@ from autolabel import run as entry
 from autolabel.confidence import Calibration
 from autolabel.events import Events
 from autolabel.job import run_job
-from autolabel.labeling import LabelingConfig, store_header
+from autolabel.labeling import store_header
+from autolabel.labeling_config import LabelingConfig
 from autolabel.worker import Job
 from datasets.errors import SetupError
 from datasets.frames import Scene

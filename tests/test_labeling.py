@@ -14,13 +14,8 @@ from torch import Tensor, nn
 
 from autolabel.calibrate import calibrate
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
-from autolabel.labeling import (
-    LabelingConfig,
-    label_frames,
-    label_scene,
-    rehearse,
-    store_header,
-)
+from autolabel.labeling import label_frames, label_scene, rehearse, store_header
+from autolabel.labeling_config import LabelingConfig
 from autolabel.observing import visible_to_cameras
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth

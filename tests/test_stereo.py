@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autolabel.confidence import Calibration
-from autolabel.labeling import LabelingConfig, label_scene
+from autolabel.labeling import label_scene
+from autolabel.labeling_config import LabelingConfig
 from datasets.errors import SceneError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, earlier_frames
 from datasets.geometry.grid import VoxelGrid

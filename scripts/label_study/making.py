@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, cast
@@ -20,13 +20,16 @@ from label_study.profiles import Modality, Profile, Schooling
 from label_study.quality import StoreQuality
 from label_study.replay import ReplayedTeacher, keep_features
 from torch import nn
+from tqdm import tqdm
 
 from autolabel.calibrate import calibrate, score
-from autolabel.labeling import LabelingConfig, store_header, write_labels
+from autolabel.confidence import Calibration
+from autolabel.labeling import store_header, write_labels
+from autolabel.labeling_config import LabelingConfig
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
-from datasets.frames import Scene
+from datasets.frames import Scene, SceneSource
 from datasets.label_store import LabelStore
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
 from models.checkpoint import (
@@ -220,16 +223,28 @@ class Workshop:
     def _load_teacher(self, part: Part) -> LoadedModel:
         return load_checkpoint(part.folder(self.out) / WEIGHTS, device=self.device)
 
-    def _store(self, part: Part, folder: Path) -> dict[str, Any]:
-        (teacher,) = part.needs
+    def label_with(
+        self,
+        teacher: Part,
+        place: Path,
+        scenes: Callable[[SceneSource], Sequence[str]],
+        *,
+        flips: bool,
+    ) -> tuple[LabelStore, Calibration]:
+        """Calibrate a teacher on the scenes held out of it and label others into a store, which is
+        continued if it is there.
+
+        Args:
+            scenes: the ids to label, of the log.
+        """
         model = self._load_teacher(teacher)
         source = self.log.open(past_sweeps=model.preset.inputs.past_sweeps)
         config = LabelingConfig(
             min_confidence=self.profile.min_confidence,
             visibility_split=self.profile.visibility_split,
-            flips=self.profile.flips,
+            flips=flips,
         )
-        labeller = Teacher(model.module, model.preset, flips=config.flips)
+        labeller = Teacher(model.module, model.preset, flips=flips)
         _, kept = held_out(teacher, self.profile)
         truth = self._truth(source, kept)
         calibration = calibrate(labeller, source, truth, kept, config).calibration
@@ -241,14 +256,26 @@ class Workshop:
             licence=source.licence,
             device=self.device,
         )
-        store = LabelStore.open_or_create(folder / STORE, header)
-        scenes = [s for s in source.scene_ids("train") if s not in part.labelled]
-        for scene_id in scenes:
+        store = LabelStore.open_or_create(place, header)
+        for scene_id in tqdm(scenes(source), desc=f"label with {teacher.name}", unit="scene"):
             if scene_id not in store:
                 scene = source.scene(scene_id)
                 write_labels(store, scene, source, labeller, calibration, config)
+        return store, calibration
+
+    def _store(self, part: Part, folder: Path) -> dict[str, Any]:
+        (teacher,) = part.needs
+
+        def unlabelled(source: SceneSource) -> list[str]:
+            return [s for s in source.scene_ids("train") if s not in part.labelled]
+
+        store, calibration = self.label_with(
+            teacher, folder / STORE, unlabelled, flips=self.profile.flips
+        )
+        source = self.log.open(past_sweeps=0)
+        scenes = unlabelled(source)
         truth = self._truth(source, scenes)
-        quality = StoreQuality(model.preset.taxonomy)
+        quality = StoreQuality(store.header.taxonomy)
         for scene_id in scenes:
             _judge(quality, store, source.scene(scene_id), truth)
         return {"quality": quality.to_json(), "free_passes": calibration.free_passes}
