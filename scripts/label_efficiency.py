@@ -11,7 +11,9 @@ distillation, with both, and from all labels; each in equally many steps. Scored
 scenes. The first of ``--teachers`` makes the labels, the others are scored only.
 
 ``--arms`` makes some of the students only, or also ``true-classes`` and ``true-mask``, which
-have pseudo-labels put right in one respect and so tell what limits them.
+have pseudo-labels put right in one respect and so tell what limits them, ``raw`` (every voxel
+counts, no mask, no confidence) and ``refined`` (labels put together over the drive), which tell
+what these parts are worth.
 
 In ``--out``: ``study.md``, ``study.json``, ``study.png``, renewed after every part, and the parts.
 Started again it goes on; a part that is there with the same settings is not made again. The report
@@ -30,7 +32,7 @@ from pathlib import Path
 
 import torch
 from label_study.making import Workshop, read_known
-from label_study.parts import ARMS, ORACLES, Log, Part, in_order, plan, require_benchmark
+from label_study.parts import ARMS, ORACLES, WORTH, Log, Part, in_order, plan, require_benchmark
 from label_study.profiles import MODALITIES, PROFILES
 from label_study.report import write_report
 from label_study.running import run
@@ -55,7 +57,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         "--arms",
         nargs="*",
-        choices=(*ARMS, *ORACLES),
+        choices=(*ARMS, *ORACLES, *WORTH),
         default=list(ARMS),
         help="only these students",
     )

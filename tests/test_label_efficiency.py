@@ -23,8 +23,8 @@ sys.path.insert(0, str(ROOT / "scripts"))
 # ruff: noqa: E402
 import label_efficiency
 from label_study import making, parts, report, running, seeds
+from label_study.altered import TrueClasses, TrueMask, Unmasked
 from label_study.making import Workshop
-from label_study.oracle import TrueClasses, TrueMask
 from label_study.parts import Log, Part
 from label_study.profiles import PROFILES, smoke
 from label_study.quality import KEPT, StoreQuality
@@ -429,6 +429,8 @@ def test_oracles_put_right_either_the_classes_or_the_mask() -> None:
         target = labels.target(None)  # type: ignore[arg-type]
         assert (target.semantics.item(), target.weight.item()) == (semantics, weight)
         assert not target.human and labels.scene_ids() == ("a",)
+    raw = Unmasked(Source(3, 0.0, False)).target(None)  # type: ignore[arg-type]
+    assert (raw.semantics.item(), raw.weight.item(), raw.human) == (3, 1.0, False)
 
 
 def test_a_replayed_teacher_gives_each_frame_its_own_features(tmp_path: Path) -> None:

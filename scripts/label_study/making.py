@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from label_study.oracle import TrueClasses, TrueMask
+from label_study.altered import TrueClasses, TrueMask, Unmasked
 from label_study.parts import FROM_FEATURES, FROM_STORE, Log, Part, held_out
 from label_study.profiles import Modality, Profile, Schooling
 from label_study.quality import StoreQuality
@@ -26,6 +26,7 @@ from autolabel.calibrate import calibrate, score
 from autolabel.confidence import Calibration
 from autolabel.labeling import store_header, write_labels
 from autolabel.labeling_config import LabelingConfig
+from autolabel.temporal import Refinement
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
@@ -230,11 +231,13 @@ class Workshop:
         scenes: Callable[[SceneSource], Sequence[str]],
         *,
         flips: bool,
+        refinement: Refinement | None = None,
     ) -> tuple[LabelStore, Calibration]:
         """Calibrate a teacher on the scenes held out of it and label others into a store, which is
         continued if it is there.
 
         Args:
+            refinement: of the labels over the drive, learnt on the scenes held out as well.
             scenes: the ids to label, of the log.
         """
         model = self._load_teacher(teacher)
@@ -243,6 +246,7 @@ class Workshop:
             min_confidence=self.profile.min_confidence,
             visibility_split=self.profile.visibility_split,
             flips=flips,
+            refinement=refinement,
         )
         labeller = Teacher(model.module, model.preset, flips=flips)
         _, kept = held_out(teacher, self.profile)
@@ -270,7 +274,11 @@ class Workshop:
             return [s for s in source.scene_ids("train") if s not in part.labelled]
 
         store, calibration = self.label_with(
-            teacher, folder / STORE, unlabelled, flips=self.profile.flips
+            teacher,
+            folder / STORE,
+            unlabelled,
+            flips=self.profile.flips,
+            refinement=Refinement() if part.what == "refined" else None,
         )
         source = self.log.open(past_sweeps=0)
         scenes = unlabelled(source)
@@ -304,13 +312,12 @@ class Workshop:
                 balance=self.profile.balance,
             )
             truth = self._truth(source, others)
-            labels.append(
-                TrueClasses(pseudo, truth)
-                if part.what == "true-classes"
-                else TrueMask(pseudo, truth)
-                if part.what == "true-mask"
-                else pseudo
-            )
+            other = {
+                "true-classes": lambda: TrueClasses(pseudo, truth),
+                "true-mask": lambda: TrueMask(pseudo, truth),
+                "raw": lambda: Unmasked(pseudo),
+            }
+            labels.append(other[part.what]() if part.what in other else pseudo)
         elif part.what in FROM_FEATURES:
             labels.append(Unlabelled(others, chosen.grid))
         network, training = self._train(

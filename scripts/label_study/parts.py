@@ -10,7 +10,7 @@ import hashlib
 import json
 import random
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -18,6 +18,7 @@ from typing import Any, Literal
 from label_study.profiles import Modality, Profile
 
 from autolabel.labeling import LABELING_VERSION
+from autolabel.temporal import Refinement
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
@@ -28,15 +29,23 @@ from models.presets import preset
 STUDY_VERSION = 2
 """Raised whenever the same settings would give other results."""
 
+_REFINEMENT = {"refinement": asdict(Refinement())}
+
 Kind = Literal["teacher", "store", "features", "student"]
-Arm = Literal["full", "labels", "pseudo", "distilled", "both", "true-classes", "true-mask"]
+Arm = Literal[
+    "full", "labels", "pseudo", "distilled", "both", "true-classes", "true-mask", "raw", "refined"
+]
 ARMS: tuple[Arm, ...] = ("full", "labels", "pseudo", "distilled", "both")
 """Students: all labels; the labelled share alone; that and the store; that and distillation from
 the teacher; that and both."""
 ORACLES: tuple[Arm, ...] = ("true-classes", "true-mask")
 """As ``pseudo``, but for the store's classes, or its mask and weights, which are the truth's: what
 limits the pseudo-labels?"""
-FROM_STORE, FROM_FEATURES = ("pseudo", "both", *ORACLES), ("distilled", "both")
+WORTH: tuple[Arm, ...] = ("raw", "refined")
+"""As ``pseudo``, but for taking every voxel for what the teacher says, all alike; and for labels
+put together over the drive: what are mask, confidence and refinement worth?"""
+FROM_STORE: tuple[Arm, ...] = ("pseudo", "both", *ORACLES, *WORTH)
+FROM_FEATURES: tuple[Arm, ...] = ("distilled", "both")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +64,8 @@ class Part:
     """One thing to make.
 
     Attributes:
-        what: modality of a teacher, arm of a student; empty otherwise.
+        what: modality of a teacher, arm of a student, ``refined`` of a store put together over
+            the drive; empty otherwise.
         percent: share of labelled scenes.
         labelled: these scenes.
         settings: JSON values that determine the result beside the rest.
@@ -137,12 +147,15 @@ def plan(
             rest = len(everything) - len(labelled)
             frames = profile.city.frames_per_scene
             store = _from_teacher(profile, common, "store", made[0], 2.0 * rest * frames)
+            refined = replace(store, what="refined", settings=store.settings | _REFINEMENT)
             features = _from_teacher(
                 profile, common, "features", made[0], 0.5 * len(everything) * frames
             )
             parts += made
-            for arm in (*ARMS[1:], *ORACLES):
+            for arm in (*ARMS[1:], *ORACLES, *WORTH):
                 needs: tuple[Part, ...] = (store,) if arm in FROM_STORE else ()
+                if arm == "refined":
+                    needs = (refined,)
                 if arm in FROM_FEATURES:
                     needs += (features if profile.replay else made[0],)
                 parts.append(_student(profile, common, arm, share, seed, labelled, needs))

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from label_study.making import Workshop
-from label_study.parts import ARMS, ORACLES, Part
+from label_study.parts import ARMS, ORACLES, WORTH, Part
 from label_study.seeds import (
     CLEAR,
     Difference,
@@ -37,9 +37,11 @@ TITLES = {
     "both": "+ both",
     "true-classes": "+ pseudo-labels with the true classes",
     "true-mask": "+ pseudo-labels in the true mask",
+    "raw": "+ what the teacher says of every voxel",
+    "refined": "+ pseudo-labels put together over the drive",
 }
 COMPARED = ARMS[1:]
-"""Arms with few labels that are compared; the oracles are not."""
+"""Arms with few labels that are compared; what is altered for a question is not."""
 
 
 class Study:
@@ -81,7 +83,7 @@ class Study:
 
     def rows(self) -> list[tuple[int, str]]:
         """(percent, arm) of every student planned."""
-        few = (*COMPARED, *ORACLES)
+        few = (*COMPARED, *ORACLES, *WORTH)
         low = [(percent, arm) for percent in self.percents() for arm in few]
         return [*low, (100, "full")]
 
@@ -263,19 +265,25 @@ def _store_tables(study: Study) -> list[str]:
     plain = [name for name, value in stores[0]["quality"].items() if isinstance(value, float)]
     lines = ["## Pseudo-labels of the unlabelled training scenes", ""]
     rows = [
-        [f"{r['percent']} %", str(r["seed"]), *(f"{r['quality'][name]:.2f}" for name in plain)]
+        [
+            f"{r['percent']} %",
+            str(r["seed"]),
+            r["what"] or "frame by frame",
+            *(f"{r['quality'][name]:.2f}" for name in plain),
+        ]
         for r in stores
     ]
-    lines += _table(["labels", "seed", *plain], rows)
+    lines += _table(["labels", "seed", "made", *plain], rows)
     lines += [
-        "By class, mean over the stores, percent. Mask keeps: of the scored voxels of the class; "
-        "recall: of these with the right label; precision: of what is kept and labelled so.",
+        "By class, mean over the stores made frame by frame, percent. Mask keeps: of the scored "
+        "voxels of the class; recall: of these with the right label; precision: of what is kept "
+        "and labelled so.",
         "",
     ]
     columns = list(next(iter(stores[0]["quality"]["by class"].values())))
     rows = []
     for name in study.taxonomy.names:
-        found = [r["quality"]["by class"][name] for r in stores]
+        found = [r["quality"]["by class"][name] for r in stores if not r["what"]]
         rows.append([name, *(_mean_of(f[column] for f in found) for column in columns)])
     return [*lines, *_table(["class", *columns], rows)]
 

@@ -1,8 +1,10 @@
-"""Pseudo-labels put right in one respect, to tell what limits them: their classes or their mask."""
+"""Pseudo-labels changed in one respect, to tell what limits them, and what their mask is worth."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+
+import numpy as np
 
 from datasets.frames import Frame
 from datasets.training_sets import GroundTruth, PseudoLabels, Target
@@ -32,3 +34,17 @@ class TrueMask:
 
     def target(self, frame: Frame) -> Target:
         return replace(self.pseudo.target(frame), weight=self.truth.target(frame).weight)
+
+
+class Unmasked:
+    """Every voxel is what the teacher says, with weight 1: no mask, no confidence."""
+
+    def __init__(self, pseudo: PseudoLabels) -> None:
+        self.pseudo = pseudo
+
+    def scene_ids(self) -> tuple[str, ...]:
+        return self.pseudo.scene_ids()
+
+    def target(self, frame: Frame) -> Target:
+        target = self.pseudo.target(frame)
+        return replace(target, weight=np.ones_like(target.weight))
