@@ -20,223 +20,48 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import matplotlib
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from scipy.stats import spearmanr
 from tqdm import tqdm
+from trust_bench.faulty import (
+    Change,
+    ChangedLabels,
+    ChangedLog,
+    camera_turned,
+    cameras_swapped,
+    lidar_turned,
+    poses_delayed,
+    poses_noisy,
+)
 
 from autolabel.audit_report import score
-from autolabel.audited_labels import AuditedLabels, LabelledScene, StoredLabels, TrueLabels
+from autolabel.audited_labels import AuditedLabels, StoredLabels, TrueLabels
 from autolabel.auditing import Gathered, audit_labels, gather
 from autolabel.confidence import Calibration
 from autolabel.faults import Fault, find_faults
 from autolabel.labeling import store_header, write_labels
 from autolabel.labeling_config import LabelingConfig
-from autolabel.motion_fit import Trajectory, explain
+from autolabel.motion_fit import explain
 from autolabel.scene_audit import SceneAudit
 from autolabel.votes import HELD_OUT_SWEEPS, VOTES, Ballot
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
-from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource
-from datasets.geometry.transforms import Transform, from_yaw, inverse
+from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
 from datasets.metrics.confusion import ConfusionMatrix
 from datasets.sources.opening import SOURCES, open_source
-from datasets.sources.scene_files import scene_fingerprint
-from datasets.voxel_labels import FrameLabels
 from models.checkpoint import CALIBRATION_KEY, load_checkpoint
 from models.inference import Teacher
 
-Frames = tuple[Frame, ...]
-Change = Callable[[Frames], Frames]
 RELABELLED = 10
 """Scenes that are labelled from the faulty log as well."""
 NOISE_M, NOISE_DEG = 0.2, 0.5
-WINDOW_US = 100_000
-
-
-class ChangedLog:
-    """A log with a fault in what it states; files and times stay."""
-
-    def __init__(self, log: SceneSource, change: Change) -> None:
-        self.log, self.change = log, change
-        self.name, self.licence = log.name, log.licence
-
-    def scene_ids(self, split: str) -> tuple[str, ...]:
-        return self.log.scene_ids(split)
-
-    def n_frames(self, scene_id: str) -> int:
-        return self.log.n_frames(scene_id)
-
-    def scene(self, scene_id: str) -> Scene:
-        scene = self.log.scene(scene_id)
-        return replace(scene, frames=self.change(scene.frames))
-
-    def read_image(self, view: CameraView) -> NDArray[np.uint8]:
-        return self.log.read_image(view)
-
-    def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        return self.log.read_points(sweep)
-
-    def fingerprint(self, scene_id: str) -> str:
-        return scene_fingerprint(self.scene(scene_id))
-
-
-def turn(axis: int, degrees: float) -> Transform:
-    T = np.eye(4)
-    i, j = [(1, 2), (2, 0), (0, 1)][axis]
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    T[i, i], T[i, j], T[j, i], T[j, j] = c, -s, s, c
-    return T
-
-
-def each_sweep(frame: Frame, change: Callable[[LidarSweep], LidarSweep]) -> Frame:
-    return replace(
-        frame,
-        lidar=change(frame.lidar) if frame.lidar else None,
-        past_sweeps=tuple(map(change, frame.past_sweeps)),
-        future_sweeps=tuple(map(change, frame.future_sweeps)),
-    )
-
-
-def lidar_turned(axis: int, degrees: float) -> Change:
-    def moved(sweep: LidarSweep) -> LidarSweep:
-        return replace(sweep, T_ego_lidar=sweep.T_ego_lidar @ turn(axis, degrees))
-
-    return lambda frames: tuple(each_sweep(frame, moved) for frame in frames)
-
-
-def camera_turned(name: str, axis: int, degrees: float) -> Change:
-    def moved(view: CameraView) -> CameraView:
-        T = view.T_ego_camera @ turn(axis, degrees)
-        return replace(view, T_ego_camera=T) if view.name == name else view
-
-    return lambda frames: tuple(replace(f, cameras=tuple(map(moved, f.cameras))) for f in frames)
-
-
-def cameras_swapped(a: str, b: str) -> Change:
-    def changed(frame: Frame) -> Frame:
-        paths = {view.name: view.path for view in frame.cameras}
-        other = {a: b, b: a}
-        views = (replace(v, path=paths[other.get(v.name, v.name)]) for v in frame.cameras)
-        return replace(frame, cameras=tuple(views))
-
-    return lambda frames: tuple(map(changed, frames))
-
-
-def poses_delayed(seconds: float) -> Change:
-    def changed(frames: Frames) -> Frames:
-        trajectory = Trajectory(frames)
-
-        def pose(us: int) -> Transform:
-            then = us - seconds * 1e6
-            if (T := trajectory.at(then)) is not None:
-                return T
-            # before the first sweep: as the vehicle went after it
-            first = trajectory.start_us
-            a, b = trajectory.at(first), trajectory.at(first + WINDOW_US)
-            assert a is not None and b is not None
-            T = a.copy()
-            T[:3, 3] += (b[:3, 3] - a[:3, 3]) * (then - first) / WINDOW_US
-            return T
-
-        out = []
-        for frame in frames:
-            assert frame.lidar is not None
-            T_key, T_vehicle_lidar = pose(frame.timestamp_us), frame.lidar.T_ego_lidar
-            T_ego_global = inverse(T_key)
-
-            def swept(
-                sweep: LidarSweep, T: Transform = T_ego_global, of: Transform = T_vehicle_lidar
-            ) -> LidarSweep:
-                return replace(sweep, T_ego_lidar=T @ pose(sweep.timestamp_us) @ of)
-
-            views = []
-            for view in frame.cameras:
-                T_vehicle_camera = inverse(view.T_ego_vehicle) @ view.T_ego_camera
-                T_ego_vehicle = T_ego_global @ pose(view.timestamp_us)
-                T = T_ego_vehicle @ T_vehicle_camera
-                views.append(replace(view, T_ego_vehicle=T_ego_vehicle, T_ego_camera=T))
-            moved = each_sweep(frame, swept)
-            out.append(replace(moved, T_global_ego=T_key, cameras=tuple(views)))
-        return tuple(out)
-
-    return changed
-
-
-def poses_noisy(metres: float, degrees: float) -> Change:
-    def changed(frames: Frames) -> Frames:
-        rng = np.random.default_rng(abs(hash(frames[0].timestamp_us)) % 2**32)
-        at: dict[int, Transform] = {}
-
-        def error(us: int) -> Transform:
-            if us not in at:
-                x, y = rng.normal(0, metres, 2)
-                at[us] = from_yaw(np.radians(rng.normal(0, degrees)), [x, y, 0])
-            return at[us]
-
-        out = []
-        for frame in frames:
-            T_own = error(frame.timestamp_us)
-
-            def swept(sweep: LidarSweep, T: Transform = T_own) -> LidarSweep:
-                T_now = inverse(T) @ error(sweep.timestamp_us)
-                return replace(sweep, T_ego_lidar=T_now @ sweep.T_ego_lidar)
-
-            moved = each_sweep(frame, swept)
-            out.append(replace(moved, T_global_ego=frame.T_global_ego @ T_own))
-        return tuple(out)
-
-    return changed
-
-
-class ChangedLabels:
-    """Labels with a fault in them."""
-
-    def __init__(
-        self,
-        labels: AuditedLabels,
-        *,
-        shift: tuple[int, int, int] = (0, 0, 0),
-        frames_late: int = 0,
-        scenes_late: int = 0,
-    ) -> None:
-        self.labels, self.header = labels, labels.header
-        self.shift, self.frames_late, self.scenes_late = shift, frames_late, scenes_late
-
-    def scene_ids(self) -> tuple[str, ...]:
-        return self.labels.scene_ids()
-
-    def inputs(self, scene_id: str) -> str:
-        return self.labels.inputs(scene_id)
-
-    def scene(self, scene_id: str) -> LabelledScene:
-        ids = self.labels.scene_ids()
-        other = ids[(ids.index(scene_id) + self.scenes_late) % len(ids)]
-        return _ChangedScene(self, self.labels.scene(scene_id), self.labels.scene(other))
-
-
-class _ChangedScene:
-    def __init__(self, how: ChangedLabels, own: LabelledScene, content: LabelledScene) -> None:
-        self._how, self._own, self._content = how, own, content
-        self.frame_tokens, self.timestamps_us = own.frame_tokens, own.timestamps_us
-        self.T_global_grid = own.T_global_grid
-
-    def frame(self, k: int) -> FrameLabels:
-        own = self._own.frame(k)
-        last = len(self._content.frame_tokens) - 1
-        other = self._content.frame(min(k + self._how.frames_late, last))
-        voxels: dict[str, Any] = {
-            name: np.roll(getattr(other, name), self._how.shift, axis=(0, 1, 2))
-            for name in ("semantics", "confidence", "mask")
-        }
-        return replace(own, **voxels)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -29,8 +29,8 @@ from typing import Any
 import matplotlib
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tqdm import tqdm
+from trust_bench.refined_scores import Scores, score_scene
 
 from autolabel.calibrate import SceneCounts, fit, fit_refiner, measure
 from autolabel.confidence import BIN_CENTRES, Calibration, CalibrationHistogram
@@ -41,16 +41,12 @@ from autolabel.risk import promise
 from autolabel.temporal import (
     Refinement,
     RefinerFit,
-    pool,
-    refine,
 )
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
-from datasets.geometry.transforms import apply, inverse
 from datasets.metrics.calibration import calibration_error
-from datasets.metrics.confusion import ConfusionMatrix
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from datasets.training_sets import GroundTruth
@@ -176,102 +172,22 @@ class Bench:
                 expected = truth.labels(frame)
                 for one in learning.values():
                     one.update(sights, k, self.grid, expected.semantics, expected.observed())
-        refiners = {name: one.fit() for name, one in learning.items()}
+        refiners = {name: (PARTS[name], one.fit()) for name, one in learning.items()}
         del learning
         source, truth = self.city("test")
-        scores = {name: Scores(self.taxonomy, self.grid) for name in ("none", *PARTS)}
+        scores = {name: Scores(self.taxonomy) for name in ("none", *PARTS)}
         for scene_id in tqdm(truth.scenes, desc="refine", unit="scene"):
             scene = source.scene(scene_id)
             began = time.perf_counter()
             sights = [s for _, s in sights_of(scene, source, self.teacher, self.config)]
-            teacher_s = time.perf_counter() - began
+            scores["none"].seconds += time.perf_counter() - began
             truths = [truth.labels(frame) for frame in scene.frames]
-            moving = [np.isin(e.semantics, self.taxonomy.dynamic) for e in truths]
-            poses = [s.T_global_grid for s in sights]
-            for k, e in enumerate(truths):
-                was = moved_through(moving, poses, k, self.grid)
-                for name, score in scores.items():
-                    began = time.perf_counter()
-                    if name == "none":
-                        semantics = sights[k].surprise.argmin(-1)
-                        score.seconds += teacher_s / len(sights)
-                    else:
-                        how = PARTS[name]
-                        pooled = pool(sights, k, self.grid, self.taxonomy, how)
-                        logits = refine(pooled, refiners[name], how)
-                        semantics = logits.argmax(-1).reshape(self.grid.shape)
-                    score.seconds += time.perf_counter() - began
-                    score.add(semantics.astype(np.uint8), e, was & ~moving[k])
+            score_scene(scores, refiners, sights, truths, self.taxonomy, self.grid)
         base = scores["none"]
         out = {name: score.to_json(base) for name, score in scores.items()}
-        weights = refiners["all"].to_json()
+        weights = refiners["all"][1].to_json()
         out["weights of all"] = {k: weights[k] for k in ("own", "near", "far", "alone", "voxels")}
         return out
-
-
-class Scores:
-    """Of one way to refine."""
-
-    def __init__(self, taxonomy: Taxonomy, grid: VoxelGrid) -> None:
-        self.taxonomy = taxonomy
-        self.visible = ConfusionMatrix(taxonomy.n_classes)
-        self.observed = ConfusionMatrix(taxonomy.n_classes)
-        self.lidar = ConfusionMatrix(taxonomy.n_classes)
-        self.moving = self.trails = 0
-        self.seconds = 0.0
-
-    def add(self, semantics: NDArray[np.uint8], expected: Any, was: NDArray[np.bool_]) -> None:
-        truth = expected.semantics
-        self.visible.update(truth, semantics, expected.scored())
-        self.observed.update(truth, semantics, expected.observed())
-        if expected.mask_lidar is not None:
-            self.lidar.update(truth, semantics, expected.mask_lidar)
-        moving = np.isin(semantics, self.taxonomy.dynamic) & expected.observed()
-        self.moving += int(moving.sum())
-        self.trails += int((moving & was).sum())
-
-    def to_json(self, base: Scores) -> dict[str, Any]:
-        moving = self.taxonomy.dynamic
-        static = tuple(i for i in self.taxonomy.semantic_ids if i not in moving)
-        names = self.taxonomy.names
-        out: dict[str, Any] = {}
-        for mask in ("visible", "observed", "lidar"):
-            matrix, before = getattr(self, mask), getattr(base, mask)
-            if not matrix.frames:
-                continue
-            gap = (matrix.miou(static) - before.miou(static)) / (1 - before.miou(static))
-            iou = matrix.iou()
-            out[mask] = {
-                "mIoU": round(100 * matrix.miou(self.taxonomy.semantic_ids), 2),
-                "static": round(100 * matrix.miou(static), 2),
-                "moving": round(100 * matrix.miou(moving), 2),
-                "static gap closed %": round(100 * gap, 1),
-                "IoU": {names[i]: round(100 * float(iou[i]), 2) for i in range(len(names))},
-            }
-        frames = self.visible.frames
-        return out | {
-            "trails %": round(100 * self.trails / max(1, self.moving), 3),
-            "moving voxels a frame": round(self.moving / frames, 1),
-            "seconds a frame": round(self.seconds / frames, 3),
-            "frames": frames,
-        }
-
-
-def moved_through(
-    moving: Sequence[NDArray[np.bool_]],
-    poses: Sequence[NDArray[np.float64]],
-    k: int,
-    grid: VoxelGrid,
-) -> NDArray[np.bool_]:
-    """(X, Y, Z): a moving class is there in another frame, at the same place of the world."""
-    out = np.zeros(grid.shape, bool)
-    for j, there in enumerate(moving):
-        if j == k:
-            continue
-        at = np.argwhere(there)
-        points = apply(inverse(poses[k]) @ poses[j], grid.centers(at))
-        out[tuple(grid.indices(points[grid.contains(points)]).T)] = True
-    return out
 
 
 def calibration_figures(
