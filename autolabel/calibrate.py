@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NoReturn
 
@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from autolabel.confidence import RINGS, Calibration, CalibrationHistogram, choose
+from autolabel.confidence import FOLDS, RINGS, Calibration, CalibrationHistogram, choose
 from autolabel.drift import Statistics, mean_of, reference_to_json
 from autolabel.guessing import guess_frames, observed_voxels, sights_of
 from autolabel.labeling_config import LabelingConfig, made_with
@@ -93,19 +93,21 @@ def calibrate(
 ) -> Calibrated:
     """Calibrate a teacher on labelled scenes it was not trained on.
 
-    With ``config.refinement`` the refiner is learnt first, and what it gives is calibrated.
+    With ``config.refinement`` refiners are learnt first; what is calibrated, and is evidence, is
+    what each scene is given by one learnt without it.
 
     Raises:
         SetupError: the benchmark has another grid, other classes or another frame than the preset.
         SceneError: a file of a scene or of its truth is bad.
     """
-    refiner = None
+    refiners = None
     if config.refinement is not None:
-        refiner = fit_refiner(teacher, source, truth, scene_ids, config)
-    measured = measure(teacher, source, truth, scene_ids, config, refiner)
+        refiners = fit_refiners(teacher, source, truth, scene_ids, config)
+    without = refiners.without if refiners else None
+    measured = measure(teacher, source, truth, scene_ids, config, without)
     calibration, evidence = fit(measured.scenes, measured.passes.best())
     return Calibrated(
-        calibration=replace(calibration, refiner=refiner),
+        calibration=replace(calibration, refiner=refiners.whole if refiners else None),
         evidence=replace(evidence, made_with=made_with(config)),
         table=measured.table,
         reference=tuple(s.statistics for s in measured.scenes),
@@ -130,9 +132,13 @@ def measure(
     truth: GroundTruth,
     scene_ids: Sequence[str],
     config: LabelingConfig,
-    refiner: Refiner | None = None,
+    refiners: Mapping[str, Refiner] | None = None,
 ) -> Measured:
-    """Label scenes and count. Raises as ``calibrate``."""
+    """Label scenes and count. Raises as ``calibrate``.
+
+    Args:
+        refiners: of each scene, for ``config.refinement``.
+    """
     preset = teacher.preset
     grid, taxonomy = preset.grid, preset.taxonomy
     _require(teacher, truth, config.input_spec(teacher.preset.inputs))
@@ -148,6 +154,7 @@ def measure(
         )
         originals = {frame.token: frame for frame in scene.frames}
         statistics = []
+        refiner = refiners[scene.scene_id] if refiners else None
         for guess in guess_frames(scene, source, teacher, config, refiner):
             statistics.append(guess.statistics)
             expected = truth.labels(originals[guess.frame.token])
@@ -197,21 +204,31 @@ def score(
     return table
 
 
-def fit_refiner(
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refiners:
+    """The refiner learnt on all scenes, and per scene one learnt on others (with one scene: on
+    it)."""
+
+    whole: Refiner
+    without: dict[str, Refiner]
+
+
+def fit_refiners(
     teacher: Teacher,
     source: SceneSource,
     truth: GroundTruth,
     scene_ids: Sequence[str],
     config: LabelingConfig,
-) -> Refiner:
-    """What other frames count for, learnt on labelled scenes. Raises as ``calibrate``, and
-    ``ValueError`` if the configuration has no refinement."""
+) -> Refiners:
+    """What other frames count for, learnt on labelled scenes; in ``FOLDS`` folds, as maps are.
+    Raises as ``calibrate``, and ``ValueError`` if the configuration has no refinement."""
     how = config.refinement
     if how is None:
         raise ValueError("the configuration has no refinement")
     _require(teacher, truth, config.input_spec(teacher.preset.inputs))
     learning = RefinerFit(teacher.preset.taxonomy, how)
-    for scene, bar in _with_bar(source, scene_ids, "learn to refine"):
+    scene_of: list[int] = []
+    for s, (scene, bar) in enumerate(_with_bar(source, scene_ids, "learn to refine")):
         originals = {frame.token: frame for frame in scene.frames}
         sights = sights_of(scene, source, teacher, config)
         for around, k in windows(sights, how.reach):
@@ -219,8 +236,17 @@ def fit_refiner(
             expected = truth.labels(originals[frame.token])
             near: list[Sight] = [sight for _, sight in around]
             learning.update(near, k, teacher.preset.grid, expected.semantics, expected.observed())
+            scene_of.append(s)
             bar.update()
-    return learning.fit()
+    whole = learning.fit()
+    folds = min(FOLDS, len(scene_ids))
+    if folds < 2:
+        return Refiners(whole=whole, without=dict.fromkeys(scene_ids, whole))
+    rest = [
+        learning.fit([i for i, s in enumerate(scene_of) if s % folds != f]) for f in range(folds)
+    ]
+    without = {scene_id: rest[s % folds] for s, scene_id in enumerate(scene_ids)}
+    return Refiners(whole=whole, without=without)
 
 
 def _require(teacher: Teacher, truth: GroundTruth, spec: InputSpec) -> None:

@@ -15,7 +15,8 @@ Legend: X Y Z voxels, K classes, V voxels looked at.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Sequence
+import contextlib
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
@@ -322,13 +323,21 @@ class RefinerFit:
         self.pooled.append(pool(around, k, grid, self.taxonomy, self.how, drawn))
         self.truth.append(truth.ravel()[drawn])
 
-    def fit(self, *, steps: int = 60, penalty: float = 1e-3) -> Refiner:
-        """Maximum likelihood with small tables: weights and ratios are drawn to a frame alone."""
+    def fit(
+        self, frames: Sequence[int] | None = None, *, steps: int = 60, penalty: float = 1e-3
+    ) -> Refiner:
+        """Maximum likelihood with small tables: weights and ratios are drawn to a frame alone.
+
+        Args:
+            frames: positions, in the order of ``update``, of those to learn from; None: all.
+        """
+        used = range(len(self.truth)) if frames is None else frames
         names = ("own", "near", "far", "alone", "own_bin", "other_bin")
         data = {
-            n: torch.from_numpy(np.concatenate([getattr(p, n) for p in self.pooled])) for n in names
+            n: torch.from_numpy(np.concatenate([getattr(self.pooled[i], n) for i in used]))
+            for n in names
         }
-        y = torch.from_numpy(np.concatenate(self.truth)).long()
+        y = torch.from_numpy(np.concatenate([self.truth[i] for i in used])).long()
         K, free = self.taxonomy.n_classes, self.taxonomy.free_id
         w = torch.tensor([0.4, 0.3, 0.3, 1.0], requires_grad=True)
         tables = torch.zeros(2, K, EVIDENCE_BINS, requires_grad=True)
@@ -361,7 +370,8 @@ class RefinerFit:
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        optimizer.step(closure)  # type: ignore[no-untyped-call]
+        with _one_thread():
+            optimizer.step(closure)  # type: ignore[no-untyped-call]
         own, other = evidence().detach().numpy()
         values = (w[:3] * pooling).tolist()
         return Refiner(
@@ -374,6 +384,17 @@ class RefinerFit:
             other_evidence=other.copy(),
             voxels=len(y),
         )
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Gradients of looked-up values are summed in an order that depends on nothing else."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _bin(hits: NDArray[Any], passes: NDArray[Any]) -> NDArray[np.intp]:

@@ -18,6 +18,7 @@ of the drive; seconds a frame.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import sys
 import time
@@ -32,7 +33,7 @@ import torch
 from tqdm import tqdm
 from trust_bench.refined_scores import Scores, score_scene
 
-from autolabel.calibrate import SceneCounts, fit, fit_refiner, measure
+from autolabel.calibrate import Refiners, SceneCounts, fit, fit_refiners, measure
 from autolabel.confidence import BIN_CENTRES, Calibration, CalibrationHistogram
 from autolabel.guessing import sights_of
 from autolabel.labeling_config import LabelingConfig
@@ -133,12 +134,13 @@ class Bench:
         taxonomy = self.taxonomy
         if not path.is_file():
             config = replace(self.config, refinement=how)
-            refiner = None
-            if how is not None:
-                source, truth = self.city("calibration")
-                refiner = fit_refiner(self.teacher, source, truth, truth.scenes, config)
             source, truth = self.city(which)
-            found = measure(self.teacher, source, truth, truth.scenes, config, refiner)
+            learnt = None
+            if how is not None:
+                learnt = self.refiners(config).without
+                if which == "test":
+                    learnt = dict.fromkeys(truth.scenes, self.refiners(config).whole)
+            found = measure(self.teacher, source, truth, truth.scenes, config, learnt)
             np.savez_compressed(
                 path,
                 scenes=[s.scene_id for s in found.scenes],
@@ -160,6 +162,12 @@ class Bench:
                     histogram.seen, histogram.right = seen, right
                 scenes.append(one)
             return scenes, int(data["passes"])
+
+    @functools.cache  # noqa: B019
+    def refiners(self, config: LabelingConfig) -> Refiners:
+        """Learnt on the calibration city."""
+        source, truth = self.city("calibration")
+        return fit_refiners(self.teacher, source, truth, truth.scenes, config)
 
     def refinement(self) -> dict[str, Any]:
         """Scores of each part."""

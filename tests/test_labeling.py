@@ -12,11 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autolabel.calibrate import calibrate
+from autolabel.calibrate import Refiners, calibrate, fit_refiners
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
 from autolabel.labeling import label_frames, label_scene, rehearse, store_header
 from autolabel.labeling_config import LabelingConfig
 from autolabel.observing import visible_to_cameras
+from autolabel.temporal import Refinement
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError
@@ -436,6 +437,36 @@ def test_calibration_keeps_free_space_apart_wherever_its_id_stands(tmp_path: Pat
     # never predicted, so they lean on what is occupied: the road, which was never right
     assert confidence[OPENOCCUPANCY.id_of("car")] < 0.05
     assert confidence[OPENOCCUPANCY.id_of("vegetation")] < 0.05
+
+
+def test_what_a_scene_is_calibrated_on_was_learnt_without_it(tmp_path: Path) -> None:
+    scenes = ["s1", "s2"]
+    log, model = Ground(frames=1), teacher()
+    by = Teacher(model.module, model.preset)
+
+    def learnt(odd: int) -> Refiners:
+        """With a truth of the scene ``s2`` that may be another."""
+        benchmark = Benchmark(
+            name="roads",
+            grid=GRID,
+            taxonomy=OCC3D_NUSCENES,
+            frame="ego",
+            mask=None,
+            path=lambda root, source, frame: root / frame.scene_id,
+            read=lambda path: Truth(
+                grid=GRID,
+                taxonomy=OCC3D_NUSCENES,
+                semantics=np.full(GRID.shape, odd if path.name == "s2" else ROAD, np.uint8),
+            ),
+        )
+        truth = GroundTruth(benchmark, tmp_path, log, scenes)
+        config = LabelingConfig(refinement=Refinement())
+        return fit_refiners(by, log, truth, scenes, config)
+
+    usual, other = learnt(ROAD), learnt(CAR)
+    assert other.whole.to_json() != usual.whole.to_json()
+    assert other.without["s2"].to_json() == usual.without["s2"].to_json()
+    assert other.without["s1"].to_json() != usual.without["s1"].to_json()
 
 
 def test_batches_and_readers_change_no_label() -> None:

@@ -71,7 +71,7 @@ class Scores:
         out: dict[str, Any] = {}
         for mask in ("visible", "observed", "lidar"):
             matrix, before = getattr(self, mask), getattr(base, mask)
-            if not matrix.frames:
+            if not matrix.counts.any():
                 continue
             gap = (matrix.miou(static) - before.miou(static)) / (1 - before.miou(static))
             iou = matrix.iou()
