@@ -64,11 +64,12 @@ class Rest:
     known_right: int
 
     def bounds(self) -> tuple[int, int]:
-        """Of the number of wrong frames."""
+        """Of the number of wrong frames. Where sample and knowledge exclude each other, those that
+        are known."""
         low = fewest_wrong(self.frames, self.drawn, self.wrong)
         high = most_wrong(self.frames, self.drawn, self.wrong + self.unsure)
-        low = max(low, self.known_wrong)
-        return low, max(low, min(high, self.frames - self.known_right))
+        sure, able = self.known_wrong, self.frames - self.known_right
+        return (sure, able) if high < sure or low > able else (max(low, sure), min(high, able))
 
     def with_more(self, n: int) -> Rest:
         """As if n more were drawn and as many of them wrong as of those before."""
