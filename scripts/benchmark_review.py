@@ -11,7 +11,8 @@ covers the truth. Wrong frames come in clusters, as in a scene that failed. The 
     two         two at once, who look at frames for different times and meet each other's gaps
     neighbours  whoever finds a wrong frame judges the frames around it as well, and now and then
                 passes over one
-    enough      stops as soon as the interval is +-2 points: what it covers is no promise
+    enough      stops as soon as the interval is +-2 points: what it covers is no promise (a tenth
+                of the runs)
 
 Then: half of the interval after n frames; entries written per second, by one process and by two at
 once; milliseconds to open an overlay. Disk and machine decide these: compare on one machine only.
@@ -293,7 +294,7 @@ def main() -> int:
     for share in SHARES:
         for suspicion in SUSPICIONS:
             for way in WAYS:
-                runs = args.runs if way != "enough" else max(1, args.runs // 5)
+                runs = args.runs if way != "enough" else max(1, args.runs // 10)
                 found = coverage(runs, share, suspicion, way)
                 figures["coverage"][f"{share} {suspicion} {way}"] = found
                 half, bias = found["half width, points (median)"], found["bias, points (mean)"]

@@ -82,7 +82,10 @@ def test_earlier_frames_of_those_that_stay_are_the_same(log: Path) -> None:
     reviewed(log, ("a", 1))
     after = FrameSet(source, [PseudoLabels(log / "labels.zarr")], spec)
     pairs = [
-        {frame.token: earlier for (_, frame), earlier in zip(one.items, one.earlier, strict=True)}
+        {
+            frame.token: [past.token for past in earlier]
+            for (_, frame), earlier in zip(one.items, one.earlier, strict=True)
+        }
         for one in (before, after)
     ]
     assert len(pairs[1]) == 5 and pairs[1].items() <= pairs[0].items()
@@ -114,10 +117,10 @@ def test_the_balance_counts_what_reviewers_left(log: Path) -> None:
     reviews = reviewed(log, ("a", 0), ("a", 1))
     _, there = trusted_by_class(store, MaskBit.CAMERA_VISIBLE, reviews)
     assert (whole.sum(), there.sum()) == (6 * n, 4 * n)
+    kept, _ = trusted_by_class(store, MaskBit.CAMERA_VISIBLE, reviews)
     paint(reviews, "b", tokens(log, "b")[2], IGNORE_ID)
-    kept, _ = trusted_by_class(store, MaskBit.CAMERA_VISIBLE)
     less, _ = trusted_by_class(store, MaskBit.CAMERA_VISIBLE, reviews)
-    assert less.sum() < kept.sum() * 4 / 6
+    assert 3 * 0.5 - 1e-6 < kept.sum() - less.sum() < 3 * 0.9 + 1e-6
 
 
 def test_a_velocity_that_nobody_knows_is_no_target() -> None:
