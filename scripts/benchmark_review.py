@@ -38,7 +38,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import LabelStore, SceneLabels, StoreHeader
 from datasets.reviews import Judgement, Reviews, Stroke, Verdict
 from datasets.taxonomy import OCC3D_NUSCENES
-from viz.quality_estimate import Estimate, estimate
+from viz.quality_estimate import Estimate, Estimator
 from viz.review_queue import QueueItem, as_suspicion, review_queue
 
 SHARES = (0.005, 0.05, 0.3)
@@ -70,7 +70,10 @@ class World:
         return review_queue(self.scenes, self.suspicion, set(), seed=self.seed)
 
     def estimate(self, verdicts: Scored) -> Estimate:
-        return estimate(self.scenes, as_suspicion(self.suspicion), verdicts, seed=self.seed)
+        return self.estimator().of_verdicts(verdicts)
+
+    def estimator(self) -> Estimator:
+        return Estimator(self.scenes, as_suspicion(self.suspicion), seed=self.seed)
 
 
 def make_world(rng: np.random.Generator, share: float, suspicion: str) -> World:
@@ -123,11 +126,11 @@ def simulate(rng: np.random.Generator, world: World, way: str) -> Scored:
                 for token in tokens[max(0, item.k - CLUSTER) : item.k + CLUSTER + 1]:
                     verdicts[item.scene_id, token] = world.verdict((item.scene_id, token))
         return verdicts
-    verdicts = {}
+    verdicts, estimator = {}, world.estimator()
     for at, frame in enumerate(frames, 1):
         verdicts[frame] = world.verdict(frame)
         if at % 8 == 0:
-            found = world.estimate(verdicts)
+            found = estimator.of_verdicts(verdicts)
             if found.high - found.low <= 0.04:
                 break
     return verdicts

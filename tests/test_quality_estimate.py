@@ -15,7 +15,7 @@ from label_scenes import header, scene
 
 from datasets.label_store import LabelStore
 from datasets.reviews import Judgement, Reviews, Verdict
-from viz.quality_estimate import Rest, estimate, estimate_of, fewest_wrong, most_wrong
+from viz.quality_estimate import Estimator, Rest, estimate, fewest_wrong, most_wrong
 from viz.review_queue import drawn_order, frames_of, suspect_order
 from viz.suspicion import Suspicion
 
@@ -155,8 +155,8 @@ def test_an_estimate_of_a_store(tmp_path: Path) -> None:
     for scene_id, k in drawn_order(scenes)[:6]:
         what = Judgement(scene_id=scene_id, tokens=(scenes[scene_id][k],), verdict=R, sampled=True)
         reviews.add(what, reviewer="ann")
-    found = estimate_of(store, reviews, Suspicion())
+    found = Estimator.of_store(store, Suspicion()).of_reviews(reviews)
     assert (found.n_frames, found.n_reviewed, found.n_sampled) == (12, 6, 6)
     assert found.wrong_share == 1 and found.high == 1 and 0.5 < found.low < 1
     reviews.undo("ann")
-    assert estimate_of(store, reviews, Suspicion()).n_sampled == 5
+    assert Estimator.of_store(store, Suspicion()).of_reviews(reviews).n_sampled == 5
