@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
@@ -48,6 +48,7 @@ from datasets.voxel_labels import (
     GridFrame,
     MaskBit,
     SceneLabels,
+    Voxels,
     check_scene_id,
     pose_array,
 )
@@ -108,6 +109,13 @@ class StoredScene:
             T_global_grid=self.T_global_grid[k],
             **voxels,
         )
+
+    def voxels(self, name: Literal["semantics", "confidence", "mask"], k: int) -> Voxels:
+        """One array of frame k, (X, Y, Z), where the whole frame is not needed. Raises as
+        ``frame``."""
+        if not 0 <= k < len(self):
+            raise IndexError(f"scene {self.scene_id} has {len(self)} frames, asked for {k}")
+        return cast(Voxels, self._read(name, k))
 
     def index_of(self, token: str) -> int:
         """Position of a frame. Raises ``KeyError`` for an unknown token."""
@@ -254,11 +262,11 @@ class LabelStore:
         """Counts, checksums and tokens of every committed scene by its id, sorted; no array is
         opened."""
         names = self.place.names(SCENES)
-        found = self.place.map(self._attributes, names)
+        found = self.place.map(self.attributes, names)
         return {name: one for name, one in zip(names, found, strict=True) if one is not None}
 
     def __contains__(self, scene_id: object) -> bool:
-        return isinstance(scene_id, str) and self._attributes(scene_id) is not None
+        return isinstance(scene_id, str) and self.attributes(scene_id) is not None
 
     def scene(self, scene_id: str) -> StoredScene:
         """A committed scene.
@@ -267,7 +275,7 @@ class LabelStore:
             KeyError: there is none of that id.
             SceneError: its arrays cannot be read.
         """
-        attributes = self._attributes(scene_id)
+        attributes = self.attributes(scene_id)
         if attributes is None:
             raise KeyError(f"label store {self.place} has no scene {scene_id}")
         return StoredScene(self.place, scene_id, attributes, self.header.frame)
@@ -331,7 +339,8 @@ class LabelStore:
                 found[scene_id] = {"reason": str(note["reason"]), "detail": str(note["detail"])}
         return found
 
-    def _attributes(self, scene_id: str) -> dict[str, Any] | None:
+    def attributes(self, scene_id: str) -> dict[str, Any] | None:
+        """Counts, checksums and tokens of a committed scene; None if there is none of that id."""
         try:
             attributes = read_group(self.place, f"{SCENES}/{scene_id}")
         except (OSError, ValueError, KeyError, TypeError):

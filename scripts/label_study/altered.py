@@ -22,6 +22,9 @@ class TrueClasses:
     def target(self, frame: Frame) -> Target:
         return replace(self.pseudo.target(frame), semantics=self.truth.target(frame).semantics)
 
+    def left_out(self, scene_id: str) -> frozenset[str]:
+        return self.pseudo.left_out(scene_id)
+
 
 class TrueMask:
     """The classes of a store wherever the benchmark scores, all with weight 1."""
@@ -35,6 +38,8 @@ class TrueMask:
     def target(self, frame: Frame) -> Target:
         return replace(self.pseudo.target(frame), weight=self.truth.target(frame).weight)
 
+    def left_out(self, scene_id: str) -> frozenset[str]:
+        return self.pseudo.left_out(scene_id)
 
 class Unmasked:
     """Every voxel is what the teacher says, with weight 1: no mask, no confidence."""
@@ -48,3 +53,6 @@ class Unmasked:
     def target(self, frame: Frame) -> Target:
         target = self.pseudo.target(frame)
         return replace(target, weight=np.ones_like(target.weight))
+
+    def left_out(self, scene_id: str) -> frozenset[str]:
+        return self.pseudo.left_out(scene_id)
