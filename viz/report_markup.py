@@ -18,7 +18,7 @@ Child = str | int | None
 """Text to be escaped, or ``Html``; None is nothing."""
 
 
-def tag(name: str, *children: Child, **attributes: str | float | None) -> Html:
+def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Html:
     """An element. ``class_="a"`` gives ``class="a"``, ``text_anchor`` gives ``text-anchor``;
     attributes that are None are left out."""
     given = "".join(

@@ -83,7 +83,9 @@ def reliability_plot(series: Sequence[Series], title: str) -> Html:
         marks.append(_path(places, f"curve {one.style}"))
         voxels = one.voxels or (1,) * len(one.points)
         for (a, b), place, n in zip(one.points, places, voxels, strict=True):
-            told = tag("title", f"{one.name}: claimed {100 * a:g} %, right {100 * b:.2f} % of {n:,}")
+            told = tag(
+                "title", f"{one.name}: claimed {100 * a:g} %, right {100 * b:.2f} % of {n:,}"
+            )
             radius = 1.6 + 0.55 * math.log10(max(n, 1))
             marks.append(_dot(place, radius, one.style, told))
     return _framed(x, y, marks, title)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -100,7 +101,8 @@ class StoreNumbers:
     @property
     def occupied(self) -> NDArray[np.bool_]:
         """(K,) every class but free space."""
-        return np.arange(self.header.taxonomy.n_classes) != self.header.taxonomy.free_id
+        taxonomy = self.header.taxonomy
+        return np.asarray(np.arange(taxonomy.n_classes) != taxonomy.free_id)
 
     @property
     def levels(self) -> Shares:
@@ -114,7 +116,7 @@ def expected_wrong(labels: Counts, levels: Shares) -> float:
     return share((per_level * (1 - levels)).sum(), per_level.sum())
 
 
-def share(part: float | np.integer, whole: float | np.integer) -> float:
+def share(part: float | np.integer[Any], whole: float | np.integer[Any]) -> float:
     """NaN of nothing."""
     return float(part) / float(whole) if whole else float("nan")
 
@@ -221,9 +223,7 @@ def _scene_numbers(
     return numbers, bad
 
 
-def _cells(
-    labels: FrameLabels, rings: NDArray[np.uint8], header: StoreHeader
-) -> NDArray[np.int32]:
+def _cells(labels: FrameLabels, rings: NDArray[np.uint8], header: StoreHeader) -> NDArray[np.int32]:
     """(X, Y, Z) place of each voxel in a flat (K, R, L, 2) histogram; meaningless where ignored.
 
     Raises:
