@@ -162,17 +162,16 @@ def _serve(folder: Path) -> None:
 
 def _draw(renderer: Any, scene: Scene3D, rendering: Any) -> None:
     renderer.scene.clear_geometry()
-    for shader, things in (
-        ("defaultUnlit", [open3d_mesh(mesh) for mesh in scene.meshes]),
-        ("defaultUnlit", [open3d_points(scene.in_front(points)) for points in scene.points]),
-        ("unlitLine", [open3d_lines(scene.in_front(lines)) for lines in scene.lines]),
-    ):
+    things = [
+        *(("defaultUnlit", open3d_mesh(mesh)) for mesh in scene.meshes),
+        *(("unlitLine", open3d_lines(scene.in_front(lines))) for lines in scene.lines),
+        *(("defaultUnlit", open3d_points(scene.in_front(points))) for points in scene.points),
+    ]
+    for i, (shader, thing) in enumerate(things):
         material = rendering.MaterialRecord()
         material.shader = shader
         material.point_size, material.line_width = 1.5, 1.5
-        for thing in things:
-            name = f"{len(renderer.scene.scene.get_geometry_names())}"
-            renderer.scene.add_geometry(name, thing, material)
+        renderer.scene.add_geometry(str(i), thing, material)
     renderer.setup_camera(VERTICAL_FOV_DEG, scene.target_m, scene.eye_m, [0.0, 0.0, 1.0])
 
 
