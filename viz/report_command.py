@@ -19,19 +19,20 @@ from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import parse_where
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES
-from viz.label_sets import StoredLabels
+from viz.label_sets import StoredLabels, TrueLabels
 from viz.report_audit import read_audit
 from viz.report_calibration import stored_calibration, stored_promise
 from viz.report_confidence import confidence
 from viz.report_content import Content, ranked, set_aside
 from viz.report_findings import aside, audit, scenes, worst
 from viz.report_page import page
-from viz.report_pictures import Renderer, frame_pictures
+from viz.report_pictures import frame_pictures
 from viz.report_provenance import provenance
 from viz.report_reviews import ReviewNumbers, review_numbers, reviews_section
 from viz.report_sections import classes, distances, summary
 from viz.report_statistics import StoreNumbers, TruthFolder, store_numbers
 from viz.review import ReviewSession, open_log
+from viz.view3d import ViewPainter
 
 DEFAULT_ROOT = Path("runs/city")
 
@@ -106,7 +107,6 @@ def gather(options: argparse.Namespace) -> Content:
     """
     store = LabelStore.open(options.store)
     found_audit = None if options.audit is None else read_audit(options.audit)
-    renderer = Renderer(options.renderer)
     log = _log(options, store.header)
     truth = None if options.truth is None else _truth(options, store.header, log)
     notes: list[str] = []
@@ -116,10 +116,14 @@ def gather(options: argparse.Namespace) -> Content:
     if truth is not None and not numbers.scored.any():
         notes.append(f"{truth.root} holds no ground truth of a frame of the store")
     order, _ = ranked(numbers, found_audit)
-    session = ReviewSession(StoredLabels(options.store), log)
+    true_labels = None if truth is None else TrueLabels(truth.benchmark, truth.root, truth.source)
+    session = ReviewSession(StoredLabels(options.store), log, truth=true_labels)
     drawn = order[: options.pictures]
-    with tqdm(total=len(drawn), desc="draw", unit="scene", disable=not drawn) as bar:
-        pictures, undrawn = frame_pictures(session, drawn, renderer, on_scene=bar.update)
+    with (
+        tqdm(total=len(drawn), desc="draw", unit="scene", disable=not drawn) as bar,
+        ViewPainter(options.renderer) as painter,
+    ):
+        pictures, undrawn = frame_pictures(session, drawn, painter, on_scene=bar.update)
     if isinstance(log, str):
         notes.append(f"no camera pictures: {log}")
     n_bytes, inputs = _size(store, notes)
@@ -137,8 +141,8 @@ def gather(options: argparse.Namespace) -> Content:
         pictures=pictures,
         undrawn=undrawn,
         asked_pictures=options.pictures > 0,
-        drawn_by=renderer.drawn_by,
-        renderer_note=renderer.note,
+        drawn_by=painter.drawn_by,
+        renderer_note=painter.note,
         notes=tuple(notes),
     )
 

@@ -33,7 +33,7 @@ class Content:
     truth: what the labels were compared with, in words; empty without.
     pictures: of the worst scenes, worst first; undrawn: scene id -> why it has none.
     asked_pictures: whether there were to be any.
-    drawn_by, renderer_note: see ``Renderer``.
+    drawn_by, renderer_note: who drew the 3D views, and why that is not Open3D; see ``ViewPainter``.
     notes: what could not be read or shown, one line each.
     """
 

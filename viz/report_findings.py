@@ -7,8 +7,8 @@ import shlex
 import numpy as np
 
 from datasets.geometry.grid import VoxelGrid
+from viz.lines import RING_STEP_M
 from viz.maps import heat
-from viz.page import RING_STEP_M
 from viz.report_audit import Audit, Votes
 from viz.report_content import Content, doubt, known_wrong, ranked
 from viz.report_markup import Html, join, tag
@@ -86,9 +86,10 @@ def scenes(content: Content) -> Section:
 def worst(content: Content) -> Section:
     """Pictures of the worst frame of each of the worst scenes."""
     taxonomy = content.numbers.header.taxonomy
-    drawn = f" 3D views are drawn by {content.drawn_by}." if content.drawn_by else ""
-    if content.renderer_note:
-        drawn += f" ({content.renderer_note}.)"
+    drawn = ""
+    if content.pictures:
+        why = f": {content.renderer_note}" if content.renderer_note else ""
+        drawn = f" 3D views are drawn by {content.drawn_by}{why}."
     if content.pictures:
         names = [
             tag("span", swatch(taxonomy.colours[i]), taxonomy.names[i].replace("_", " "))
@@ -121,10 +122,11 @@ def _scene(content: Content, found: FramePictures) -> Html:
     command = ["python", "viz/inspect.py", content.where]
     command += ["--scene", found.scene_id, "--frame", str(found.k)]
     maps = [_picture(one, found.grid) for one in found.maps]
+    look = "pictures four" if len(maps) > 2 else "pictures"
     parts = [
         tag("h3", f"{found.scene_id}, frame {found.k} of 0..{found.n_frames - 1}"),
         tag("p", "; ".join(facts), ".", tag("br"), tag("code", shlex.join(command)), class_="lead"),
-        tag("div", _picture(found.view), tag("div", *maps, class_="maps"), class_="pictures"),
+        tag("div", _picture(found.view), tag("div", *maps, class_="maps"), class_=look),
     ]
     if found.cameras:
         parts.append(tag("div", *(_picture(one) for one in found.cameras), class_="cameras"))

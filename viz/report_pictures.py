@@ -11,15 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.errors import SceneError, SetupError
+from datasets.errors import SceneError
 from datasets.geometry.grid import VoxelGrid
 from viz.camera_overlay import draw_overlay
+from viz.layers import Drawn, Show, draw
 from viz.maps import class_map, confidence_map, level_colours
-from viz.mesh import SurfaceMesh, surface_meshes
-from viz.offscreen import draw_open3d
 from viz.report_statistics import OBSERVED, SceneNumbers
 from viz.review import ReviewFrame, ReviewSession, shown_voxels
-from viz.scene3d import Scene3D, coloured, default_camera, draw_plain, ego_marker
+from viz.view3d import ViewPainter, scene_of
 
 VIEW_PX = (880, 500)
 CAMERA_PX = 480
@@ -57,119 +56,86 @@ class FramePictures:
     notes: tuple[str, ...]
 
 
-class Renderer:
-    """Draws 3D views with Open3D while that works, and plainly from its first failure on.
-
-    Attributes:
-        drawn_by: what draws; empty before the first view.
-        note: why that is not Open3D; empty if it is, or was not asked for.
-    """
-
-    def __init__(self, choice: str) -> None:
-        self._plain = choice == "plain"
-        self._must = choice == "open3d"
-        self.drawn_by = self.note = ""
-
-    def draw(self, scene: Scene3D, size_px: tuple[int, int]) -> Image.Image:
-        """Raises ``SetupError``: Open3D was asked for and cannot draw on this machine."""
-        width, height = size_px
-        if not self._plain:
-            drawn = draw_open3d(scene, width=width, height=height)
-            if isinstance(drawn, Image.Image):
-                self.drawn_by = "Open3D"
-                return drawn
-            if self._must:
-                raise SetupError(f"--renderer open3d: Open3D cannot draw here: {drawn}")
-            self.note, self._plain = f"Open3D cannot draw here: {drawn}", True
-        self.drawn_by = "plain rasteriser"
-        return draw_plain(scene, width=width, height=height)
-
-
 def frame_pictures(
     session: ReviewSession,
     scenes: Sequence[SceneNumbers],
-    renderer: Renderer,
+    painter: ViewPainter,
     *,
     on_scene: Callable[[], object] = lambda: None,
 ) -> tuple[tuple[FramePictures, ...], dict[str, str]]:
-    """The worst frame of each scene; and scene id -> why it could not be drawn."""
-    drawn, bad = [], {}
+    """The worst frame of each scene; and scene id -> why it could not be drawn.
+
+    Raises:
+        SetupError: Open3D was asked for and cannot draw on this machine.
+    """
+    found, bad = [], {}
     for scene in scenes:
         try:
-            drawn.append(_pictures(session.frame(scene.scene_id, scene.worst_frame), renderer))
+            found.append(_pictures(session.frame(scene.scene_id, scene.worst_frame), painter))
         except SceneError as error:
             bad[scene.scene_id] = str(error)
         on_scene()
-    return tuple(drawn), bad
+    return tuple(found), bad
 
 
-def _pictures(frame: ReviewFrame, renderer: Renderer) -> FramePictures:
-    labels, grid, taxonomy = frame.labels, frame.grid, frame.taxonomy
-    table = taxonomy.colour_table()
-    trusted = shown_voxels(labels, taxonomy, "trusted")
-    observed = shown_voxels(labels, taxonomy, "all") & ((labels.mask & OBSERVED) > 0)
-    meshes = surface_meshes(labels.semantics, trusted, grid)
+def _pictures(frame: ReviewFrame, painter: ViewPainter) -> FramePictures:
+    drawn = draw(frame, Show(mask="trusted"))
     where = f"scene {frame.scene_id}, frame {frame.k}"
-    maps = [
-        _map(
-            class_map(labels.semantics, trusted, table),
-            f"{where}: classes of the trusted voxels from above",
-            "trusted classes",
-        ),
-        _map(
-            confidence_map(labels.confidence, observed, level_colours(frame.levels)),
-            f"{where}: confidence of the observed voxels from above",
-            "confidence of all observed",
-        ),
-    ]
+    width, height = VIEW_PX
+    view = painter.draw(scene_of(frame, drawn), width=width, height=height)
+    caption = f"trusted {drawn.caption}, drawn by {painter.drawn_by}"
     return FramePictures(
         scene_id=frame.scene_id,
-        token=labels.token,
+        token=frame.labels.token,
         k=frame.k,
         n_frames=frame.n_frames,
-        view=_view(frame, meshes, renderer, where),
-        maps=tuple(maps),
-        cameras=tuple(_cameras(frame, meshes, table, where)),
-        grid=grid,
+        view=embedded(view, f"{where}: trusted labels in 3D", caption),
+        maps=tuple(_maps(frame, drawn, where)),
+        cameras=tuple(_cameras(frame, drawn, where)),
+        grid=frame.grid,
         notes=frame.notes,
     )
 
 
-def _view(
-    frame: ReviewFrame, meshes: tuple[SurfaceMesh, ...], renderer: Renderer, where: str
-) -> Embedded:
-    grid, taxonomy = frame.grid, frame.taxonomy
-    eye, target = default_camera(grid)
-    points = np.empty((0, 3), np.float32)
-    if frame.points_m is not None:
-        points = frame.points_m[grid.contains(frame.points_m)]
-    scene = Scene3D(
-        meshes=(*coloured(meshes, taxonomy.names, taxonomy.colour_table()), ego_marker(grid)),
-        points_m=points,
-        eye_m=eye,
-        target_m=target,
-    )
-    what = "trusted labels" + (" and LiDAR points (white)" if len(points) else "")
-    image = renderer.draw(scene, VIEW_PX)
-    return embedded(image, f"{where}: {what} in 3D", f"{what}, drawn by {renderer.drawn_by}")
+def _maps(frame: ReviewFrame, drawn: Drawn, where: str) -> list[Embedded]:
+    labels = frame.labels
+    observed = shown_voxels(labels, frame.taxonomy, "all") & ((labels.mask & OBSERVED) > 0)
+    sure = confidence_map(labels.confidence, observed, level_colours(frame.levels))
+    maps = [
+        _map(_from_above(drawn), where, "trusted classes"),
+        _map(sure, where, "confidence of all observed"),
+    ]
+    if frame.truth is not None:
+        truth = draw(frame, Show(voxels="truth", mask="all", points="off"))
+        apart = draw(frame, Show(voxels="difference", mask="trusted", points="off"))
+        told = "trusted against truth: yellow other class, red truly free, blue truly occupied"
+        maps += [
+            _map(_from_above(truth), where, "ground truth"),
+            _map(_from_above(apart), where, told),
+        ]
+    return maps
 
 
-def _cameras(
-    frame: ReviewFrame, meshes: tuple[SurfaceMesh, ...], table: NDArray[np.uint8], where: str
-) -> list[Embedded]:
+def _from_above(drawn: Drawn) -> NDArray[np.uint8]:
+    return class_map(drawn.ids, drawn.shown, drawn.colour_table)
+
+
+def _cameras(frame: ReviewFrame, drawn: Drawn, where: str) -> list[Embedded]:
     found = []
     for picture in frame.pictures:
         view = picture.view
         width = min(CAMERA_PX, view.width)
         height = max(1, round(view.height * width / view.width))
-        overlay = draw_overlay(picture, meshes, table, width=width, height=height)
+        overlay = draw_overlay(
+            picture, drawn.surface, drawn.colour_table, width=width, height=height
+        )
         alt = f"{where}: {view.name} with the trusted labels drawn over it"
         found.append(embedded(overlay, alt, view.name))
     return found
 
 
-def _map(pixels: NDArray[np.uint8], alt: str, caption: str) -> Embedded:
-    return embedded(Image.fromarray(pixels), alt, caption, lossless=True)
+def _map(pixels: NDArray[np.uint8], where: str, what: str) -> Embedded:
+    return embedded(Image.fromarray(pixels), f"{where} from above: {what}", what, lossless=True)
 
 
 def embedded(image: Image.Image, alt: str, caption: str, *, lossless: bool = False) -> Embedded:
