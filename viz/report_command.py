@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TypeVar
@@ -20,6 +21,7 @@ from datasets.places import parse_where
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES
 from viz.label_sets import StoredLabels, TrueLabels
+from viz.quality_estimate import estimate
 from viz.report_audit import read_audit
 from viz.report_calibration import stored_calibration, stored_promise
 from viz.report_confidence import confidence
@@ -32,6 +34,7 @@ from viz.report_reviews import ReviewNumbers, review_numbers, reviews_section
 from viz.report_sections import classes, distances, summary
 from viz.report_statistics import StoreNumbers, TruthFolder, store_numbers
 from viz.review import ReviewSession, open_log
+from viz.review_queue import suspicion_for
 from viz.view3d import ViewPainter
 
 DEFAULT_ROOT = Path("runs/city")
@@ -137,11 +140,10 @@ def gather(options: argparse.Namespace) -> Content:
         audit=found_audit,
         truth=truth.benchmark.name if truth is not None and numbers.scored.any() else "",
         set_aside=set_aside(store),
-        reviews=_reviews(store, numbers, notes),
+        reviews=_reviews(store, numbers, options.audit, notes),
         pictures=pictures,
         undrawn=undrawn,
         asked_pictures=options.pictures > 0,
-        drawn_by=painter.drawn_by,
         renderer_note=painter.note,
         notes=tuple(notes),
     )
@@ -228,13 +230,19 @@ def _told(read: Callable[[], A], notes: list[str]) -> A | None:
         return None
 
 
-def _reviews(store: LabelStore, numbers: StoreNumbers, notes: list[str]) -> ReviewNumbers:
+def _reviews(
+    store: LabelStore, numbers: StoreNumbers, audit: Path | None, notes: list[str]
+) -> ReviewNumbers:
     tokens = {scene.scene_id: scene.tokens for scene in numbers.scenes}
     try:
-        return review_numbers(Reviews(store), tokens)
+        found = review_numbers(Reviews(store), tokens)
+        if found.judged:
+            suspicion = suspicion_for(store, [audit] if audit else [])
+            return replace(found, estimate=estimate(tokens, suspicion, found.verdicts))
     except (AutolabelError, KeyError, TypeError, ValueError) as error:
         notes.append(f"the reviews cannot be read: {error}")
         return ReviewNumbers(frames=numbers.frames)
+    return found
 
 
 def _write(path: Path, text: str) -> None:

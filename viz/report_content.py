@@ -33,7 +33,7 @@ class Content:
     truth: what the labels were compared with, in words; empty without.
     pictures: of the worst scenes, worst first; undrawn: scene id -> why it has none.
     asked_pictures: whether there were to be any.
-    drawn_by, renderer_note: who drew the 3D views, and why that is not Open3D; see ``ViewPainter``.
+    renderer_note: why Open3D did not draw every 3D view; empty if it did.
     notes: what could not be read or shown, one line each.
     """
 
@@ -50,7 +50,6 @@ class Content:
     pictures: tuple[FramePictures, ...]
     undrawn: dict[str, str]
     asked_pictures: bool
-    drawn_by: str
     renderer_note: str
     notes: tuple[str, ...]
 

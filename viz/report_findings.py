@@ -89,7 +89,8 @@ def worst(content: Content) -> Section:
     drawn = ""
     if content.pictures:
         why = f": {content.renderer_note}" if content.renderer_note else ""
-        drawn = f" 3D views are drawn by {content.drawn_by}{why}."
+        painters = " and ".join(dict.fromkeys(one.drawn_by for one in content.pictures))
+        drawn = f" 3D views are drawn by {painters}{why}."
     if content.pictures:
         names = [
             tag("span", swatch(taxonomy.colours[i]), taxonomy.names[i].replace("_", " "))
@@ -119,6 +120,10 @@ def _scene(content: Content, found: FramePictures) -> Html:
     if (audit := content.audited.get(found.scene_id)) is not None:
         facts.append(f"audit score {audit.score:.3f}")
         facts += [f"could not be audited whole: {problem}" for problem in audit.problems]
+    said = content.reviews.standing.get((found.scene_id, found.token))
+    if said is not None:
+        differ = ", others differ" if said.disputed else ""
+        facts.append(f"{said.verdict} by {said.reviewer}{differ}")
     command = ["python", "viz/inspect.py", content.where]
     command += ["--scene", found.scene_id, "--frame", str(found.k)]
     maps = [_picture(one, found.grid) for one in found.maps]

@@ -42,6 +42,7 @@ class FramePictures:
     view: from behind and above.
     maps: from above, one pixel a column of voxels, ahead up.
     grid: of the maps.
+    drawn_by: who drew the view.
     notes: what could not be shown, and why.
     """
 
@@ -53,6 +54,7 @@ class FramePictures:
     maps: tuple[Embedded, ...]
     cameras: tuple[Embedded, ...]
     grid: VoxelGrid
+    drawn_by: str
     notes: tuple[str, ...]
 
 
@@ -83,7 +85,7 @@ def _pictures(frame: ReviewFrame, painter: ViewPainter) -> FramePictures:
     where = f"scene {frame.scene_id}, frame {frame.k}"
     width, height = VIEW_PX
     view = painter.draw(scene_of(frame, drawn), width=width, height=height)
-    caption = f"trusted {drawn.caption}, drawn by {painter.drawn_by}"
+    caption = f"trusted {drawn.caption}"
     return FramePictures(
         scene_id=frame.scene_id,
         token=frame.labels.token,
@@ -93,6 +95,7 @@ def _pictures(frame: ReviewFrame, painter: ViewPainter) -> FramePictures:
         maps=tuple(_maps(frame, drawn, where)),
         cameras=tuple(_cameras(frame, drawn, where)),
         grid=frame.grid,
+        drawn_by=painter.drawn_by,
         notes=frame.notes,
     )
 

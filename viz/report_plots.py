@@ -55,12 +55,12 @@ class Axis:
     ticks: tuple[tuple[float, str], ...]
 
 
-def linear(label: str, most: float, *, n_ticks: int = 5) -> Axis:
-    """Shares from 0 to ``most``, written in percent."""
-    step = _round_step(most / n_ticks)
-    n = max(1, math.ceil(most / step - 1e-9))
+def linear(label: str, end: float, *, n_ticks: int = 6) -> Axis:
+    """Shares from 0 to ``end``, written in percent."""
+    step = _round_step(end / n_ticks)
+    n = math.floor(end / step + 1e-9)
     ticks = tuple((i * step, f"{100 * i * step:.6g} %") for i in range(n + 1))
-    return Axis(label=label, place=lambda v: v / (n * step), ticks=ticks)
+    return Axis(label=label, place=lambda v: v / end, ticks=ticks)
 
 
 def probabilities(label: str) -> Axis:
@@ -106,7 +106,8 @@ def risk_coverage_plot(
     """
     ends = [y for one in series for _, y in one.points] + [y for _, y, _ in trusted]
     most = max([0.01, *ends, (promised or 0) * 1.15])
-    x, y = linear("share of the observed voxels taken, surest first", 1.0), linear("wrong", most)
+    x = linear("share of the observed voxels taken, surest first", 1.0)
+    y = linear("wrong", 1.04 * most)
     marks = []
     if promised is not None:
         height = _py(y.place(promised))
@@ -127,7 +128,7 @@ def risk_coverage_plot(
 def histogram(levels: Sequence[float], series: Sequence[Series], title: str) -> Html:
     """Shares of voxels at each level of confidence, series side by side."""
     most = max([0.01, *(float(one.y.max(initial=0.0)) for one in series)])
-    y = linear("share of voxels", most)
+    y = linear("share of voxels", 1.04 * most)
     n = len(levels)
     x = Axis(
         label="confidence level of the store",

@@ -7,9 +7,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from datasets.reviews import Judgement, Remark, Reviews, Stroke, Verdict
+from datasets.reviews import FrameVerdict, Judgement, Remark, Reviews, Stroke, Verdict
+from viz.quality_estimate import Estimate
 from viz.report_markup import Html, join, tag
-from viz.report_page import Column, Section, card, empty, notice, number, percent, table, words
+from viz.report_page import (
+    NOTHING,
+    Column,
+    Section,
+    card,
+    empty,
+    notice,
+    number,
+    percent,
+    table,
+    words,
+)
 
 MOST_NOTES = 200
 
@@ -30,15 +42,17 @@ class Note:
 class ReviewNumbers:
     """Attributes:
     frames: of the store.
-    by_verdict: frames; by_reviewer: entries of each by what they are.
+    standing: the verdict of every judged frame by scene and token.
+    by_reviewer: entries of each by what they are.
     disputed: scene and frame of the verdicts that reviewers differ in, and what stands.
     strokes, painted: strokes of the brush, and the voxels in them.
     stale: entries on labels that were made anew since; damaged: files that are no entry.
     notes: the latest last.
+    estimate: of the share of wrong frames; None as long as nobody judged one.
     """
 
     frames: int
-    by_verdict: Mapping[Verdict, int] = field(default_factory=dict)
+    standing: Mapping[tuple[str, str], FrameVerdict] = field(default_factory=dict)
     by_reviewer: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     disputed: tuple[tuple[str, str, Verdict], ...] = ()
     strokes: int = 0
@@ -46,23 +60,35 @@ class ReviewNumbers:
     stale: int = 0
     damaged: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
+    estimate: Estimate | None = None
 
     @property
     def judged(self) -> int:
-        return sum(self.by_verdict.values())
+        """Frames with a verdict."""
+        return len(self.standing)
+
+    @property
+    def verdicts(self) -> dict[tuple[str, str], Verdict]:
+        """Of every judged frame, by scene and token."""
+        return {key: one.verdict for key, one in self.standing.items()}
+
+    @property
+    def by_verdict(self) -> Counter[Verdict]:
+        """Frames."""
+        return Counter(self.verdicts.values())
 
 
 def review_numbers(reviews: Reviews, frames: Mapping[str, Sequence[str]]) -> ReviewNumbers:
     """Args:
     frames: tokens of the store's readable scenes.
     """
-    by_verdict: Counter[Verdict] = Counter()
+    standing: dict[tuple[str, str], FrameVerdict] = {}
     by_reviewer: dict[str, Counter[str]] = {}
     disputed, notes = [], []
     strokes = painted = 0
     for scene_id, tokens in frames.items():
         for token, found in reviews.verdicts(scene_id).items():
-            by_verdict[found.verdict] += 1
+            standing[scene_id, token] = found
             if found.disputed:
                 disputed.append((scene_id, _frame(tokens, token), found.verdict))
     for entry in reviews.entries():
@@ -95,7 +121,7 @@ def review_numbers(reviews: Reviews, frames: Mapping[str, Sequence[str]]) -> Rev
             )
     return ReviewNumbers(
         frames=sum(len(tokens) for tokens in frames.values()),
-        by_verdict=by_verdict,
+        standing=standing,
         by_reviewer=by_reviewer,
         disputed=tuple(disputed),
         strokes=strokes,
@@ -116,7 +142,15 @@ def review_cards(found: ReviewNumbers) -> list[Html]:
     share = found.judged / found.frames if found.frames else 0.0
     verdicts = ", ".join(f"{n} {verdict}" for verdict, n in found.by_verdict.items() if n)
     told = f"of {found.frames:,} frames; {verdicts}" if verdicts else "nobody judged a frame yet"
-    return [card("Reviewed", percent(share), told)]
+    cards = [card("Reviewed", percent(share), told)]
+    if (guess := found.estimate) is not None:
+        more = guess.more_for()
+        told = f"95\u00a0%: {percent(guess.low)} to {percent(guess.high)}"
+        if more:
+            told += f"; {more:,} more drawn by chance for +-2\u00a0points"
+        known = percent(guess.wrong_share)
+        cards.append(card("Frames wrong", "not known" if known == NOTHING else known, told))
+    return cards
 
 
 def review_notices(found: ReviewNumbers) -> list[Html]:
@@ -163,6 +197,8 @@ def _tables(found: ReviewNumbers) -> list[Html]:
     mended = [number(f"{found.strokes:,}"), number(f"{len(found.notes):,}")]
     rows.append([words(tag("strong", "what stands, frames")), *standing, *mended])
     parts = [table(columns, rows, "Entries by reviewer and kind")]
+    if found.estimate is not None:
+        parts.insert(0, tag("p", f"{found.estimate}."))
     if found.strokes:
         parts.append(tag("p", f"{found.painted:,} voxels were painted.", class_="lead"))
     if found.stale:

@@ -95,7 +95,7 @@ def _promise_card(content: Content) -> Html:
     return card(
         "Promised",
         f"at most {100 * promise.max_error:g} %",
-        f"wrong of the trusted, occupied and free each; {100 * promise.confidence:g} % "
+        f"wrong of the trusted, occupied and free each; {100 * promise.confidence:g}\u00a0% "
         f"confidence, {promise.test} test, {promise.scenes} scenes",
     )
 
