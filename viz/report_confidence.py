@@ -118,7 +118,7 @@ def _reliability(content: Content, groups: Masks) -> Html | None:
     return _chart(
         "Reliability",
         reliability_plot(series, "Reliability: share of right labels against confidence"),
-        legend(series),
+        _keys(series),
         "On the dotted diagonal labels are as often right as they claim; above it they are "
         f"better. Larger dots stand for more voxels; fewer than {FEWEST} are not shown. Axes are "
         "uniform in the logit.",
@@ -136,7 +136,7 @@ def _histogram(n: StoreNumbers, groups: Masks) -> Html:
     return _chart(
         "Confidence of the store",
         histogram(n.levels.tolist(), series, "Share of the observed voxels at each level"),
-        legend(series),
+        _keys(series),
         "Observed voxels of the store by level, in percent of the occupied and of the free ones.",
     )
 
@@ -178,7 +178,7 @@ def _risk(content: Content, name: str, ids: NDArray[np.bool_]) -> Html:
             promised=promised,
             trusted=here,
         ),
-        legend(series),
+        _keys(series, promised),
         "The large dots are what the store trusts. What is claimed is an upper bound of the risk: "
         "levels are rounded down.",
     )
@@ -207,6 +207,13 @@ def _error_rows(content: Content, groups: Masks) -> list[list[Html]]:
                 ]
             )
     return rows
+
+
+def _keys(series: Sequence[Series], promised: float | None = None) -> Html:
+    looks = [(one.name, one.style) for one in series]
+    if promised is not None:
+        looks.append((f"promised: at most {100 * promised:g}\u00a0%", "limit"))
+    return legend(looks)
 
 
 def _chart(title: str, plot: Html, keys: Child, caption: str) -> Html:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from viz.report_markup import Html, join, tag
 
-WIDTH, HEIGHT = 460.0, 330.0
+WIDTH, HEIGHT = 430.0, 312.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 14.0, 48.0
 LEAST, MOST = 0.05, 0.998
 """Ends of an axis of probabilities."""
@@ -111,9 +111,7 @@ def risk_coverage_plot(
     marks = []
     if promised is not None:
         height = _py(y.place(promised))
-        text = f"promised: at most {100 * promised:g} %"
         marks.append(tag("line", x1=_px(0), x2=_px(1), y1=height, y2=height, class_="promised"))
-        marks.append(_text(_px(0) + 6, height - 5, text, "start", "note"))
     marks += [
         _path([(x.place(a), y.place(b)) for a, b in one.points], f"curve {one.style}")
         for one in series
@@ -218,9 +216,9 @@ def _round_step(least: float) -> float:
     return next(m * power for m in (1, 2, 5, 10) if m * power >= least - 1e-12)
 
 
-def legend(series: Sequence[Series]) -> Html:
-    """Names and looks of the series, for below a plot."""
+def legend(looks: Sequence[tuple[str, str]]) -> Html:
+    """Names of the series and the styles of their keys, for below a plot."""
     items = [
-        tag("span", tag("i", class_=f"key {one.style}"), one.name, class_="entry") for one in series
+        tag("span", tag("i", class_=f"key {style}"), name, class_="entry") for name, style in looks
     ]
     return tag("div", join(items), class_="legend")
