@@ -244,7 +244,11 @@ def aside(content: Content) -> Section:
     if bad := content.unreadable:
         heads = [Column(name="Scene", text=True), Column(name="What is wrong", text=True)]
         rows = [[words(scene), words(why)] for scene, why in sorted(bad.items())]
+        command = shlex.join(["python", "scripts/store.py", "verify", content.where])
         parts += [tag("h3", "Could not be read whole"), table(heads, rows, "Unreadable scenes")]
+        parts.append(
+            tag("p", "What else is damaged tells ", tag("code", command), ".", class_="lead")
+        )
     if content.set_aside:
         parts.append(tag("h3", "Set aside by the labelling job"))
     for scene_id, note in content.set_aside.items():
@@ -258,8 +262,7 @@ def aside(content: Content) -> Section:
     return Section(
         id="aside",
         title="Set aside",
-        lead="Scenes that have no labels, and why; start the labelling job again once the cause is "
-        "mended: it labels only what is missing.",
+        lead="Scenes that have no labels, or whose labels or ground truth cannot be read, and why.",
         body=join(parts),
         alarms=len(content.unreadable) + len(content.set_aside),
     )

@@ -18,6 +18,7 @@ WIDTH, HEIGHT = 430.0, 312.0
 LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 14.0, 48.0
 LEAST, MOST = 0.05, 0.998
 """Ends of an axis of probabilities."""
+MANY_TICKS = 10
 PROBABILITY_TICKS = (0.1, 0.2, 0.5, 0.8, 0.9, 0.96, 0.99)
 
 Values = NDArray[np.float64]
@@ -129,7 +130,7 @@ def histogram(levels: Sequence[float], series: Sequence[Series], title: str) -> 
     y = linear("share of voxels", 1.04 * most)
     n = len(levels)
     x = Axis(
-        label="confidence level of the store",
+        label="confidence level of the store, %",
         place=lambda i: (i + 0.5) / n,
         ticks=tuple((i, f"{100 * p:g}") for i, p in enumerate(levels)),
     )
@@ -171,10 +172,11 @@ def _framed(x: Axis, y: Axis, marks: Sequence[Html], title: str) -> Html:
         at = _py(y.place(value))
         parts.append(tag("line", x1=left, x2=right, y1=at, y2=at, class_="grid"))
         parts.append(_text(left - 7, at + 4, text, "end"))
+    small = "small" if len(x.ticks) > MANY_TICKS else None
     for value, text in x.ticks:
         at = _px(x.place(value))
         parts.append(tag("line", x1=at, x2=at, y1=bottom, y2=bottom + 4, class_="axis"))
-        parts.append(_text(at, bottom + 17, text, "middle"))
+        parts.append(_text(at, bottom + 17, text, "middle", small))
     parts.append(tag("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="axis"))
     parts.append(_text((left + right) / 2, HEIGHT - 8, x.label, "middle", "label"))
     middle = (top + bottom) / 2
