@@ -281,7 +281,7 @@ def test_store_without_any_scene_gives_a_page(tmp_path: Path) -> None:
     path = tmp_path / "labels.zarr"
     LabelStore.create(path, header(provenance={}))
     page = report(path)
-    assert "No scene is there." in page
+    assert "The store holds no scene yet." in page and "No scene is there." in page
     assert "does not tell how its confidence was learnt" in page
 
 

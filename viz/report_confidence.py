@@ -126,6 +126,9 @@ def _reliability(content: Content, groups: Masks) -> Html | None:
 
 
 def _histogram(n: StoreNumbers, groups: Masks) -> Html:
+    title = "Confidence of the store"
+    if not n.labels.any():
+        return _chart(title, empty("No observed voxel."), None, "")
     series = []
     for name, ids in groups:
         voxels = n.labels[ids].sum((0, 1, 3))
@@ -134,7 +137,7 @@ def _histogram(n: StoreNumbers, groups: Masks) -> Html:
         counted = tuple(voxels.tolist())
         series.append(Series(name=name, x=n.levels, y=shares, style=style, voxels=counted))
     return _chart(
-        "Confidence of the store",
+        title,
         histogram(n.levels.tolist(), series, "Share of the observed voxels at each level"),
         _keys(series),
         "Observed voxels of the store by level, in percent of the occupied and of the free ones.",
@@ -168,7 +171,7 @@ def _risk(content: Content, name: str, ids: NDArray[np.bool_]) -> Html:
                 wrong = share(kept.sum() - right_kept, kept.sum())
             here.append((share(kept.sum(), there.sum()), wrong, look))
     if not series:
-        return _chart(f"Risk and coverage, {name}", empty(f"No observed {name} voxel."), "", "")
+        return _chart(f"Risk and coverage, {name}", empty(f"No observed {name} voxel."), None, "")
     promised = content.promise.max_error if content.promise else None
     return _chart(
         f"Risk and coverage, {name}",

@@ -132,12 +132,12 @@ def percent(share: float | None, digits: int = 1) -> str:
     return f"{100 * share:.{digits}f}\u00a0%"
 
 
-def many(n: int | float) -> str:
-    """A large count in a few characters."""
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+def many(n: int, unit: str = "") -> str:
+    """A large count in a few characters, such as ``76.8 M``, or ``1.71 MB`` of the unit B."""
+    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if n >= size:
-            return f"{n / size:.3g}\u00a0{unit}"
-    return f"{n:,}\u00a0"
+            return f"{n / size:.3g}\u00a0{prefix}{unit}"
+    return f"{n:,}\u00a0{unit}" if unit else f"{n:,}"
 
 
 def card(name: str, value: str, told: Child = None, *, style: str = "") -> Html:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from viz.report_markup import Html, join, tag
 
 WIDTH, HEIGHT = 430.0, 312.0
-LEFT, RIGHT, TOP, BOTTOM = 58.0, 14.0, 14.0, 48.0
+LEFT, RIGHT, TOP, BOTTOM = 66.0, 14.0, 14.0, 48.0
 LEAST, MOST = 0.05, 0.998
 """Ends of an axis of probabilities."""
 MANY_TICKS = 10

@@ -26,7 +26,7 @@ def provenance(content: Content) -> Section:
         "voxels": f"{shape} of {size} m, in the {header.frame} frame",
         "from": ", ".join(f"{v:g}" for v in grid.min_m) + " m",
         "classes": header.taxonomy.name,
-        "size": f"{many(content.n_bytes)}B" if content.n_bytes else "not told",
+        "size": many(content.n_bytes, "B") if content.n_bytes else "not told",
         **{key: value for key, value in known.items() if key not in APART},
     }
     config, software = (_flat(known.get(key)) for key in ("config", "software"))

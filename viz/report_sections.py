@@ -138,9 +138,12 @@ def _notices(content: Content) -> list[Html]:
         found.append(notice("bad", f"The audit names faults: {names}. ", link("audit", "Evidence")))
     found += review_notices(content.reviews)
     found += [notice("warn", note) for note in content.notes]
-    if not found:
+    if not (content.numbers.scenes or content.unreadable):
+        found.append(notice("warn", "The store holds no scene yet."))
+    elif not found:
         found.append(notice("good", "Every scene could be read, and none was set aside."))
-    found.append(notice("warn" if "DO NOT" in _licence(content) else "good", _licence(content)))
+    licence = _licence(content)
+    found.append(notice("good" if "may be shared" in licence else "warn", licence))
     return found
 
 
