@@ -270,7 +270,8 @@ def test_links_lead_to_sections_and_pictures_have_words(store: Path) -> None:
 
 def test_what_is_missing_is_said_with_the_command_that_helps(store: Path) -> None:
     page = html.unescape(report(store, "--source", "nuscenes", "--pictures", "0"))
-    assert f"python autolabel/audit.py {store} --json audit.json" in page
+    audit = f"python autolabel/audit.py {store} --json audit.json --source nuscenes --root LOG"
+    assert audit in page
     assert "No ground truth given" in page
     assert "No reviews yet" in page
     assert "name the nuscenes log with --root" in page

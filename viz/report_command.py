@@ -110,7 +110,8 @@ def gather(options: argparse.Namespace) -> Content:
     """
     store = LabelStore.open(options.store)
     found_audit = None if options.audit is None else read_audit(options.audit)
-    log = _log(options, store.header)
+    kind = options.source or str(store.header.provenance.get("source") or "city")
+    log = _log(kind, options.root)
     truth = None if options.truth is None else _truth(options, store.header, log)
     notes: list[str] = []
     frames = _frames(store)
@@ -132,6 +133,8 @@ def gather(options: argparse.Namespace) -> Content:
     n_bytes, inputs = _size(store, notes)
     return Content(
         where=str(options.store),
+        source=kind,
+        root="" if options.root is None else str(options.root),
         numbers=numbers,
         n_bytes=n_bytes,
         inputs_sha256=inputs,
@@ -167,18 +170,17 @@ def render(content: Content) -> str:
         worst(content),
         audit(content),
         aside(content),
-        reviews_section(content.reviews, f"python viz/inspect.py {content.where}"),
+        reviews_section(content.reviews, content.command("viz/inspect.py")),
         provenance(content),
     ]
     now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
     return page(name, subtitle, sections, f"Written by viz/report.py on {now}.")
 
 
-def _log(options: argparse.Namespace, header: StoreHeader) -> SceneSource | str:
+def _log(kind: str, root: Path | None) -> SceneSource | str:
     """The log, or why it is not at hand; one that was named must be there."""
-    kind = options.source or str(header.provenance.get("source") or "city")
-    if options.root is not None:
-        return open_log(kind, options.root)
+    if root is not None:
+        return open_log(kind, root)
     if kind != "city":
         return f"name the {kind} log with --root"
     try:

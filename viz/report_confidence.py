@@ -5,7 +5,6 @@ Legend: K classes, L levels of confidence.
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Sequence
 
 import numpy as np
@@ -82,7 +81,7 @@ def _no_calibration(content: Content) -> Html:
 
 
 def _no_truth(content: Content) -> Html:
-    command = f"python viz/report.py {shlex.quote(content.where)} --root LOG --truth DIR"
+    command = content.command("viz/report.py", "--truth", "DIR")
     return empty("No ground truth given. Where there is some, run ", tag("code", command), ".")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shlex
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,7 @@ class SetAside:
 class Content:
     """Attributes:
     where: the store, as it was named on the command line.
+    source, root: kind of the log, and its folder as it was named; empty where it was not.
     n_bytes: of the committed scenes' files.
     inputs_sha256: of what was labelled; empty where the store does not tell.
     truth: what the labels were compared with, in words; empty without.
@@ -38,6 +40,8 @@ class Content:
     """
 
     where: str
+    source: str
+    root: str
     numbers: StoreNumbers
     n_bytes: int
     inputs_sha256: str
@@ -58,6 +62,15 @@ class Content:
         """Scene id -> what is wrong with its labels or its truth."""
         numbers = self.numbers
         return {**self.undrawn, **numbers.truth_damaged, **numbers.damaged}
+
+    def command(self, script: str, *options: str) -> str:
+        """A line for a shell that runs a script on the store and its log."""
+        words = ["python", script, self.where, *options]
+        if self.source != "city":
+            words += ["--source", self.source]
+        if self.root or self.source != "city":
+            words += ["--root", self.root or "LOG"]
+        return shlex.join(words)
 
     @property
     def audited(self) -> dict[str, AuditedScene]:

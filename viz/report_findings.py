@@ -114,9 +114,10 @@ def worst(content: Content) -> Section:
 def _scene(content: Content, found: FramePictures) -> Html:
     n = content.numbers
     scene = next(s for s in n.scenes if s.scene_id == found.scene_id)
-    facts = [f"{percent(float(scene.doubt[found.k]))} of this frame expected wrong"]
+    expected = percent(float(scene.doubt[found.k]))
+    facts = [f"{expected} of its observed voxels are wrong by their own confidence"]
     if np.isfinite(wrong := scene.wrong[found.k]):
-        facts.append(f"{percent(float(wrong))} measured wrong")
+        facts.append(f"{percent(float(wrong))} are by {content.truth}")
     if (audit := content.audited.get(found.scene_id)) is not None:
         facts.append(f"audit score {audit.score:.3f}")
         facts += [f"could not be audited whole: {problem}" for problem in audit.problems]
@@ -124,13 +125,12 @@ def _scene(content: Content, found: FramePictures) -> Html:
     if said is not None:
         differ = ", others differ" if said.disputed else ""
         facts.append(f"{said.verdict} by {said.reviewer}{differ}")
-    command = ["python", "viz/inspect.py", content.where]
-    command += ["--scene", found.scene_id, "--frame", str(found.k)]
+    command = content.command("viz/inspect.py", "--scene", found.scene_id, "--frame", str(found.k))
     maps = [_picture(one, found.grid) for one in found.maps]
     look = "pictures four" if len(maps) > 2 else "pictures"
     parts = [
-        tag("h3", f"{found.scene_id}, frame {found.k} of 0..{found.n_frames - 1}"),
-        tag("p", "; ".join(facts), ".", tag("br"), tag("code", shlex.join(command)), class_="lead"),
+        tag("h3", f"{found.scene_id}, frame {found.k} ({found.n_frames} in all)"),
+        tag("p", "; ".join(facts), ".", tag("br"), tag("code", command), class_="lead"),
         tag("div", _picture(found.view), tag("div", *maps, class_="maps"), class_=look),
     ]
     if found.cameras:
@@ -171,7 +171,7 @@ def audit(content: Content) -> Section:
     """Faults by name, votes by class and distance, what was not tested."""
     found = content.audit
     if found is None:
-        command = f"python autolabel/audit.py {shlex.quote(content.where)} --json audit.json"
+        command = content.command("autolabel/audit.py", "--json", "audit.json")
         body = empty(
             "No audit given: run ",
             tag("code", command),
