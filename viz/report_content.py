@@ -6,8 +6,6 @@ import math
 import shlex
 from dataclasses import dataclass
 
-import numpy as np
-
 from datasets.label_store import QUARANTINE, LabelStore
 from datasets.places import read_group
 from viz.report_audit import Audit, AuditedScene
@@ -97,13 +95,13 @@ def ranked(numbers: StoreNumbers, audit: Audit | None) -> tuple[tuple[SceneNumbe
 
 def doubt(scene: SceneNumbers, numbers: StoreNumbers) -> float:
     """Share of the scene's observed voxels that is wrong by their own confidence; 0 of none."""
-    found = expected_wrong(scene.labels.sum(3), numbers.levels)
+    found = expected_wrong(scene.labels.sum(1), numbers.levels)
     return found if math.isfinite(found) else 0.0
 
 
 def known_wrong(scene: SceneNumbers) -> float:
     """Share of the scored voxels that is wrong; -1 without truth."""
-    found = share(np.sum(scene.scored) - np.sum(scene.right), np.sum(scene.scored))
+    found = share(scene.scored - scene.right, scene.scored)
     return found if math.isfinite(found) else -1.0
 
 

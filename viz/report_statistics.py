@@ -46,9 +46,8 @@ class TruthFolder:
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SceneNumbers:
     """Attributes:
-    labels: (K, R, L, 2) observed voxels by class, ring, level and whether they are trusted.
-    scored, right: the same of those whose truth the benchmark scores, and of the right ones; all 0
-        without truth.
+    labels: (L, 2) observed voxels by level and whether they are trusted.
+    scored, right: those whose truth the benchmark scores, and the right ones; 0 without truth.
     lidar, camera: observed by LiDAR, seen by a camera; ignored: observed, but of no class.
     doubt: (T,) share of a frame's observed voxels that is wrong by their own confidence.
     wrong: (T,) share of its scored ones that is; NaN without truth.
@@ -57,8 +56,8 @@ class SceneNumbers:
     scene_id: str
     tokens: tuple[str, ...]
     labels: Counts
-    scored: Counts
-    right: Counts
+    scored: int
+    right: int
     lidar: int
     camera: int
     ignored: int
@@ -74,9 +73,12 @@ class SceneNumbers:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class StoreNumbers:
-    """Sums over scenes; see ``SceneNumbers``. Scenes that cannot be read have no part in them.
+    """Sums over scenes. Scenes that cannot be read have no part in them.
 
     Attributes:
+        labels: (K, R, L, 2) observed voxels by class, ring, level and whether they are trusted.
+        scored, right: the same of those whose truth the benchmark scores, and of the right ones;
+            all 0 without truth.
         damaged: scene id -> why it cannot be read.
         truth_damaged: scene id -> why its truth cannot.
     """
@@ -135,7 +137,7 @@ def store_numbers(
     for scene_id in store.scene_ids():
         frames, bad = _true_frames(truth, scene_id)
         try:
-            one, bad_truth = _scene_numbers(store, scene_id, truth, frames, on_frame)
+            one, counts, bad_truth = _scene_numbers(store, scene_id, truth, frames, on_frame)
         except (SceneError, KeyError, TypeError, ValueError) as error:
             # attributes that were altered by hand raise anything
             named = isinstance(error, SceneError)
@@ -144,8 +146,8 @@ def store_numbers(
         if bad := bad or bad_truth:
             truth_damaged[scene_id] = bad
         scenes.append(one)
-        for sums, counts in ((total, one.labels), (scored, one.scored), (right, one.right)):
-            sums += counts
+        for sums, part in zip((total, scored, right), counts, strict=True):
+            sums += part
     return StoreNumbers(
         header=header,
         scenes=tuple(scenes),
@@ -177,8 +179,11 @@ def _scene_numbers(
     truth: TruthFolder | None,
     true_frames: dict[str, Frame],
     on_frame: Callable[[], object],
-) -> tuple[SceneNumbers, str]:
-    """Raises whatever the store's data do; damaged truth is told instead."""
+) -> tuple[SceneNumbers, tuple[Counts, Counts, Counts], str]:
+    """A scene's numbers, its part in the sums, and why its truth is damaged.
+
+    Raises whatever the store's data do.
+    """
     header, scene, bad = store.header, store.scene(scene_id), ""
     rings, levels = RINGS.of(header.grid), np.asarray(header.levels)
     shape = (header.taxonomy.n_classes, len(RINGS.names), len(levels), 2)
@@ -211,16 +216,16 @@ def _scene_numbers(
     numbers = SceneNumbers(
         scene_id=scene_id,
         tokens=scene.frame_tokens,
-        labels=total,
-        scored=scored,
-        right=right,
+        labels=total.sum((0, 1)),
+        scored=int(scored.sum()),
+        right=int(right.sum()),
         lidar=lidar,
         camera=camera,
         ignored=ignored,
         doubt=np.nan_to_num(doubt),
         wrong=wrong,
     )
-    return numbers, bad
+    return numbers, (total, scored, right), bad
 
 
 def _cells(labels: FrameLabels, rings: NDArray[np.uint8], header: StoreHeader) -> NDArray[np.int32]:
