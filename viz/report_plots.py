@@ -19,7 +19,7 @@ LEFT, RIGHT, TOP, BOTTOM = 66.0, 14.0, 14.0, 48.0
 LEAST, MOST = 0.05, 0.998
 """Ends of an axis of probabilities."""
 MANY_TICKS = 10
-PROBABILITY_TICKS = (0.1, 0.2, 0.5, 0.8, 0.9, 0.96, 0.99)
+PROBABILITY_TICKS = (0.1, 0.25, 0.5, 0.75, 0.9, 0.96, 0.99)
 
 Values = NDArray[np.float64]
 
