@@ -1,0 +1,2 @@
+"""temporary"""
+def fact_rows(facts, state): return [("a","b")]
