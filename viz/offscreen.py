@@ -150,8 +150,14 @@ def _serve(folder: Path) -> None:
     for line in sys.stdin:
         if line != size:
             width, height = (int(n) for n in line.split())
+            renderer = None  # of two at once the engine dies
             renderer, size = rendering.OffscreenRenderer(width, height), line
-            renderer.scene.view.set_post_processing(False)  # colours come out as given
+            view = renderer.scene.view
+            view.set_post_processing(False)  # colours come out as given
+            # software rendering spends nine tenths of its time on these
+            view.set_antialiasing(False)
+            view.set_ambient_occlusion(False)
+            view.set_shadowing(False)
             renderer.scene.set_background(open3d_background(BACKGROUND))
         scene = Scene3D.load(folder / "scene.npz")
         _draw(renderer, scene, rendering)
@@ -162,17 +168,16 @@ def _serve(folder: Path) -> None:
 
 def _draw(renderer: Any, scene: Scene3D, rendering: Any) -> None:
     renderer.scene.clear_geometry()
-    for shader, things in (
-        ("defaultUnlit", [open3d_mesh(mesh) for mesh in scene.meshes]),
-        ("defaultUnlit", [open3d_points(scene.in_front(points)) for points in scene.points]),
-        ("unlitLine", [open3d_lines(scene.in_front(lines)) for lines in scene.lines]),
-    ):
+    things = [
+        *(("defaultUnlit", open3d_mesh(mesh)) for mesh in scene.meshes),
+        *(("unlitLine", open3d_lines(scene.in_front(lines))) for lines in scene.lines),
+        *(("defaultUnlit", open3d_points(scene.in_front(points))) for points in scene.points),
+    ]
+    for i, (shader, thing) in enumerate(things):
         material = rendering.MaterialRecord()
         material.shader = shader
         material.point_size, material.line_width = 1.5, 1.5
-        for thing in things:
-            name = f"{len(renderer.scene.scene.get_geometry_names())}"
-            renderer.scene.add_geometry(name, thing, material)
+        renderer.scene.add_geometry(str(i), thing, material)
     renderer.setup_camera(VERTICAL_FOV_DEG, scene.target_m, scene.eye_m, [0.0, 0.0, 1.0])
 
 
