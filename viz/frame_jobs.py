@@ -12,7 +12,7 @@ from PIL import Image
 
 from viz.layers import Drawn, Show, draw
 from viz.painting import selected_voxels, selection_mesh
-from viz.picking import VoxelFacts, describe
+from viz.picking import InCamera, VoxelFacts, describe, in_cameras
 from viz.picture_sheet import SheetLayout, draw_sheet, sheet_layout
 from viz.review import ReviewFrame, ReviewSession
 from viz.review_state import Cell, Tool
@@ -80,8 +80,16 @@ class MadeSelection:
     mesh: ColouredMesh
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeFacts:
+    """Of a voxel, and where the cameras have it."""
+
+    facts: VoxelFacts
+    places: tuple[InCamera, ...]
+
+
 Job = ViewJob | PicturesJob | FactsJob | SelectionJob
-Made = MadeView | MadePictures | VoxelFacts | MadeSelection
+Made = MadeView | MadePictures | MadeFacts | MadeSelection
 
 
 def make(session: ReviewSession, job: Job, made: Callable[[Job], Made | None]) -> Made:
@@ -102,7 +110,10 @@ def make(session: ReviewSession, job: Job, made: Callable[[Job], Made | None]) -
         sheet = draw_sheet(frame, drawn, layout, overlay=job.overlay, boxes=boxes)
         return MadePictures(layout=layout, sheet=sheet)
     if isinstance(job, FactsJob):
-        return describe(session, frame, job.cell)
+        return MadeFacts(
+            facts=describe(session, frame, job.cell),
+            places=in_cameras(frame, drawn.shown, job.cell),
+        )
     voxels = selected_voxels(
         frame,
         drawn.shown,

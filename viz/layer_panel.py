@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Any, Literal, SupportsFloat
 
 from open3d.visualization import gui
 
@@ -14,7 +14,17 @@ from viz.review import MASKS
 from viz.review_actions import COLOURS, POINTS
 from viz.review_keys import KEEP_VIEWS, VIEWS, Action, key_of
 from viz.review_state import ReviewState
-from viz.window_widgets import Picture, button, checkbox, choices, heading, labelled, level, panel, row
+from viz.window_widgets import (
+    Picture,
+    button,
+    checkbox,
+    choices,
+    heading,
+    labelled,
+    level,
+    panel,
+    row,
+)
 
 _VOXELS: tuple[tuple[Literal["labels", "truth", "second", "difference", "none"], str], ...] = (
     ("labels", f"labels  {key_of(Action.LABELS)}"),
@@ -116,7 +126,7 @@ class LayerPanel:
         self._state.overlay = on
         self._changed()
 
-    def _set_heights(self, _: float) -> None:
+    def _set_heights(self, _: SupportsFloat) -> None:
         before = self._state.show.height_m
         self._state.clip(round(self._low.double_value, 2), round(self._high.double_value, 2))
         if self._state.show.height_m != before:  # Open3D also tells of values that we set

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datasets.geometry.grid import VoxelGrid
 from datasets.reviews import Stroke
 from viz.mesh import surface_meshes
-from viz.picking import component
+from viz.picking import box_cells, component
 from viz.review import ReviewFrame
 from viz.review_state import Cell, ReviewState, Tool
 from viz.scene3d import ColouredMesh
@@ -32,17 +32,12 @@ def selected_voxels(
 ) -> NDArray[np.int64]:
     """Sorted flat indices of what would be painted: of the shown voxels those in the box, or those
     connected with the corner; with ``free_too`` all voxels of the box."""
-    none = np.zeros(0, np.int64)
     if tool == "component" and corners:
-        found = component(frame, corners[0])
-        return np.sort(found[shown.ravel()[found]])
+        return component(frame, corners[0], within=shown)
     if tool == "box" and box is not None:
-        (x0, y0, z0), (x1, y1, z1) = box
-        inside = np.zeros(shown.shape, bool)
-        part = (slice(x0, x1 + 1), slice(y0, y1 + 1), slice(z0, z1 + 1))
-        inside[part] = True if free_too else shown[part]
-        return np.flatnonzero(inside).astype(np.int64)
-    return none
+        inside = box_cells(frame, *box)
+        return inside if free_too else inside[shown.ravel()[inside]]
+    return np.zeros(0, np.int64)
 
 
 def stroke(state: ReviewState, frame: ReviewFrame, voxels: NDArray[np.int64]) -> Stroke:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from datasets.frames import CameraView
 from viz.boxes import draw_boxes
-from viz.camera_overlay import draw_overlay
+from viz.camera_overlay import draw_overlay, pinhole_of
 from viz.layers import Drawn
 from viz.lettering import fitted, font
 from viz.look import FAINT, MARK, PANEL, TEXT
+from viz.picking import InCamera
 from viz.review import ReviewFrame
 
 GAP_PX = 4
@@ -42,7 +43,9 @@ class SheetLayout:
     height: int
     cells: tuple[Cell, ...]
 
-    def pixel_at(self, views: Sequence[CameraView], x: float, y: float) -> tuple[int, float, float] | None:
+    def pixel_at(
+        self, views: Sequence[CameraView], x: float, y: float
+    ) -> tuple[int, float, float] | None:
         """The picture at a place of the sheet and the (u, v) of its stored pixels; None: none."""
         for cell in self.cells:
             if cell.contains(x, y):
@@ -110,32 +113,29 @@ def mark_places(
     sheet: Image.Image,
     layout: SheetLayout,
     views: Sequence[CameraView],
-    places: dict[int, tuple[float, float]],
+    places: Sequence[InCamera],
 ) -> Image.Image:
-    """A copy with a cross-hair at the (u, v) of the pictures that see the picked voxel."""
+    """A copy with a cross-hair where the pictures have the picked voxel, grey where other voxels
+    hide it."""
     marked = sheet.copy()
     draw = ImageDraw.Draw(marked)
+    where = {place.camera: place for place in places}
     for cell in layout.cells:
-        if cell.picture not in places:
-            continue
         view = views[cell.picture]
-        u, v = places[cell.picture]
-        x = cell.left + (u + 0.5) * cell.width / view.width
-        y = cell.top + (v + 0.5) * cell.height / view.height
-        if not cell.contains(x, y):
+        if (place := where.get(view.name)) is None:
             continue
-        draw.ellipse((x - 7, y - 7, x + 7, y + 7), outline=(0, 0, 0), width=4)
-        draw.ellipse((x - 6, y - 6, x + 6, y + 6), outline=MARK, width=2)
-        for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
-            draw.line((x + 7 * dx, y + 7 * dy, x + 12 * dx, y + 12 * dy), fill=MARK, width=2)
+        x = cell.left + (place.u + 0.5) * cell.width / view.width
+        y = cell.top + (place.v + 0.5) * cell.height / view.height
+        ink = FAINT if place.hidden else MARK
+        for width, colour in ((4, (0, 0, 0)), (2, ink)):
+            draw.ellipse((x - 7, y - 7, x + 7, y + 7), outline=colour, width=width)
+            for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
+                ends = (x + 7 * dx, y + 7 * dy, x + 13 * dx, y + 13 * dy)
+                draw.line(ends, fill=colour, width=width)
     return marked
 
 
 def resized_view(view: CameraView, width: int, height: int) -> CameraView:
     """The same camera with another number of pixels."""
-    from dataclasses import replace
-
-    from viz.camera_overlay import pinhole_of
-
     small = pinhole_of(view).resized(width, height)
     return replace(view, width=width, height=height, intrinsics=small.intrinsics)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import SupportsFloat
 
 from open3d.visualization import gui
 from PIL import Image
@@ -161,9 +162,7 @@ class ReviewPanel:
         self._state.free_too = on
         self._changed()
 
-    def _set_layers(self, _: float) -> None:
+    def _set_layers(self, _: SupportsFloat) -> None:
         low, high = (slider.int_value for slider in self._layers)
         self._state.set_box_layers(low, high)
         self._changed()
-
-

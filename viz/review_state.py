@@ -217,7 +217,9 @@ class ReviewState:
 
     def class_name(self, class_id: int) -> str:
         """For people: also of free space and of what is to be ignored."""
-        return "ignore" if class_id == IGNORE_ID else self.taxonomy.names[class_id].replace("_", " ")
+        return (
+            "ignore" if class_id == IGNORE_ID else self.taxonomy.names[class_id].replace("_", " ")
+        )
 
     def paint_ids(self) -> tuple[int, ...]:
         """What a voxel can be painted to: the classes, free space, and not to be used at all."""
@@ -236,7 +238,9 @@ class ReviewState:
         """Lowest and highest metre shown."""
         return self.show.height_m or (self.grid.min_m[2], self.grid.max_m[2])
 
-    def set_voxels(self, voxels: Literal["labels", "truth", "second", "difference", "none"]) -> None:
+    def set_voxels(
+        self, voxels: Literal["labels", "truth", "second", "difference", "none"]
+    ) -> None:
         """Show these, if they are there."""
         if why := self.available.missing(voxels):
             self.message = why

@@ -79,6 +79,9 @@ class Reviewing:
             return
         if view.frame.labels.token != state.token:
             return
+        if state.show.voxels != "labels":
+            state.message = "only labels can be painted: L shows them"
+            return
         state.message = ""
         self.desk.write(stroke(state, view.frame, selection.voxels))
         state.note = ""
@@ -87,9 +90,7 @@ class Reviewing:
     def write_note(self) -> None:
         """Write the note alone, without a verdict."""
         if note := self.state.note:
-            self.desk.write(
-                Remark(scene_id=self.state.scene_id, token=self.state.token, note=note)
-            )
+            self.desk.write(Remark(scene_id=self.state.scene_id, token=self.state.token, note=note))
             self.state.note = ""
 
     def wanted(self, width: int) -> Wanted:
@@ -98,7 +99,7 @@ class Reviewing:
         view = self._view_job(state.scene_id, state.k)
         cell = state.show.cell
         selection = None
-        if state.tool == "component" and state.corners or state.box() is not None:
+        if (state.tool == "component" and state.corners) or state.box() is not None:
             selection = SelectionJob(
                 view=view,
                 tool=state.tool,
@@ -145,25 +146,26 @@ class Reviewing:
         return str(found.verdict), f"{frames}{found.verdict} by {whose}{disputed}{note}"
 
     def queue_rows(self) -> list[tuple[str, str]]:
-        """Where the queue stands."""
-        state = self.state
-        rows = []
+        """Where the queue, the estimate and the overlay stand."""
+        state, rows = self.state, list[tuple[str, str]]()
         if state.queue:
             left = sum((i.scene_id, i.token) not in state.judged for i in state.queue)
-            rows.append(("queue", f"{left:,} of {len(state.queue):,} left"))
+            rows.append(("to judge", f"{left:,} of {len(state.queue):,} in the queue"))
             if (item := state.item) is not None:
-                rows.append(("why", item.why))
+                rows.append(("here because", item.why))
             elif (place := state.next_place()) is not None:
                 item = state.queue[place]
                 rows.append(("next", f"{item.scene_id} frame {item.k}: {item.why}"))
+        share, more = self.desk.estimate_words()
+        rows += [("wrong frames", share)] if share else []
+        rows += [("to be sure", more)] if more else []
+        rows.append(("overlay", self.desk.overlay_words(state.scene_id, state.token)))
         return rows
 
     def _view_job(self, scene_id: str, k: int) -> ViewJob:
         state = self.state
         strokes = self.desk.strokes(scene_id, state.tokens[scene_id][k])
-        return ViewJob(
-            scene_id=scene_id, k=k, show=replace(state.show, cell=None), strokes=strokes
-        )
+        return ViewJob(scene_id=scene_id, k=k, show=replace(state.show, cell=None), strokes=strokes)
 
     def _pictures_job(self, view: ViewJob, width: int) -> PicturesJob:
         state = self.state

@@ -19,21 +19,26 @@ from viz.scene3d import BACKGROUND, VERTICAL_FOV_DEG, ColouredMesh, default_came
 CLICK_SLACK_PX = 4
 """A press and a release nearer to each other are a click, not a drag."""
 
+UNDERSIDES = "undersides"
+"""The mesh of a third of all faces, those that look down: nobody above them sees any."""
+
 Geometry = Mapping[str, tuple[Any, Any]]
 """Open3D's geometry and material by name."""
 
 
 def open3d_geometry(drawn: Drawn) -> Geometry:
-    """What to put on the screen: one mesh of all voxels, the points, the lines. Any thread."""
+    """What to put on the screen: the voxels' faces in two meshes, the points, the lines. Any
+    thread."""
     out = dict[str, tuple[Any, Any]]()
     meshes = [mesh for mesh in drawn.meshes if len(mesh.corners_m)]
     if meshes:
-        whole = ColouredMesh(
-            name="voxels",
-            corners_m=np.concatenate([mesh.corners_m for mesh in meshes]),
-            colours=np.concatenate([mesh.colours for mesh in meshes]),
-        )
-        out["voxels"] = open3d_mesh(whole), material("defaultUnlit")
+        corners = np.concatenate([mesh.corners_m for mesh in meshes])
+        colours = np.concatenate([mesh.colours for mesh in meshes])
+        down = faces_down(corners)
+        for name, part in (("sides", ~down), (UNDERSIDES, down)):
+            if part.any():
+                mesh = ColouredMesh(name=name, corners_m=corners[part], colours=colours[part])
+                out[name] = open3d_mesh(mesh), material("defaultUnlit")
     for points in drawn.points:
         if len(points.points_m):
             out[f"points {points.name}"] = open3d_points(points), material("defaultUnlit", point=3)
@@ -41,6 +46,13 @@ def open3d_geometry(drawn: Drawn) -> Geometry:
         if len(lines.ends_m):
             out[f"lines {lines.name}"] = open3d_lines(lines), material("unlitLine", line=2)
     return out
+
+
+def faces_down(corners_m: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """(F,) which of the rectangles (F, 4, 3) look straight down."""
+    a, b = corners_m[:, 1] - corners_m[:, 0], corners_m[:, 3] - corners_m[:, 0]
+    flat = (a[:, 2] == 0) & (b[:, 2] == 0)
+    return np.asarray(flat & (a[:, 0] * b[:, 1] - a[:, 1] * b[:, 0] < 0))
 
 
 def material(shader: str, *, point: float = 1, line: float = 1) -> Any:
@@ -68,6 +80,7 @@ class SceneView:
         self.widget.scene = rendering.Open3DScene(window.renderer)
         self.widget.scene.set_background(open3d_background(BACKGROUND))
         self.widget.scene.view.set_post_processing(False)  # colours come out as given
+        self.widget.enable_scene_caching(True)  # panels may change without drawing it again
         self.widget.set_on_mouse(self._mouse)
         self._pressed: tuple[int, int] | None = None
         self._there: dict[str, set[str]] = {}
@@ -81,6 +94,7 @@ class SceneView:
         for name, (what, made_of) in geometry.items():
             scene.add_geometry(f"{layer}/{name}", what, made_of)
         self._there[layer] = names
+        self._hide_undersides()
         self.widget.force_redraw()
 
     def look_from_home(self) -> None:
@@ -95,7 +109,8 @@ class SceneView:
         frame = self.widget.frame
         aspect = max(frame.width, 1) / max(frame.height, 1)
         half = max(extent[0] / 2, extent[1] / 2 / aspect)
-        eye = middle + [0, 0, 1.04 * half / np.tan(np.radians(VERTICAL_FOV_DEG) / 2)]
+        eye = middle.copy()
+        eye[2] += 1.04 * half / np.tan(np.radians(VERTICAL_FOV_DEG) / 2)
         self.look(View(eye_m=_point(eye), target_m=_point(middle), up=(1.0, 0.0, 0.0)))
 
     def look(self, view: View) -> None:
@@ -106,6 +121,7 @@ class SceneView:
         box = o3d.geometry.AxisAlignedBoundingBox(low, high + 0.2 * reach)
         self.widget.setup_camera(VERTICAL_FOV_DEG, box, target.astype(np.float32))
         self.widget.look_at(target, eye, np.asarray(view.up))
+        self._hide_undersides()
         self.widget.force_redraw()
 
     def view(self) -> View:
@@ -116,7 +132,15 @@ class SceneView:
         target = eye + max(distance, 1.0) * forward
         return View(eye_m=_point(eye), target_m=_point(target), up=_point(model[:3, 1]))
 
+    def _hide_undersides(self) -> None:
+        """Unless the camera is low enough to see some."""
+        eye_z = float(np.asarray(self.widget.scene.camera.get_model_matrix())[2, 3])
+        for layer, names in self._there.items():
+            if (name := f"{layer}/{UNDERSIDES}") in names:
+                self.widget.scene.show_geometry(name, eye_z < self.grid.max_m[2])
+
     def _mouse(self, event: Any) -> Any:
+        self._hide_undersides()
         kind = gui.MouseEvent.Type
         if event.type == kind.BUTTON_DOWN:
             self._pressed = None

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, SupportsFloat
 
 from open3d.visualization import gui
 
@@ -88,8 +88,8 @@ class TimeBar:
         self._state.go(self._scenes[place], 0)
         self._changed()
 
-    def _slide(self, value: float) -> None:
-        self._state.go(self._state.scene_id, round(value))
+    def _slide(self, value: SupportsFloat) -> None:
+        self._state.go(self._state.scene_id, round(float(value)))
         self._changed()
 
     def _click(self, x: float, _: float) -> None:

@@ -15,6 +15,7 @@ from viz.review_desk import ReviewDesk
 from viz.review_queue import QueueItem
 from viz.review_state import ReviewState
 from viz.reviewing import Reviewing, available
+from viz.suspicion import Suspicion
 from viz.window import ReviewWindow
 
 
@@ -26,6 +27,7 @@ def show(
     size_px: tuple[int, int],
     reviewer: str,
     queue: Sequence[QueueItem] = (),
+    suspicion: Suspicion | None = None,
 ) -> None:
     """Open the window on a frame; returns when it is closed and all is written.
 
@@ -33,12 +35,19 @@ def show(
         show: the layers at the start.
         reviewer: in whose name entries are written.
         queue: frames to judge, most urgent first.
+        suspicion: that the queue was made with, for the estimate; the store's own, if none is
+            given.
     """
     app = gui.Application.instance
     app.initialize()
     use_our_font(app)
     window = list[ReviewWindow]()
-    desk = ReviewDesk(session.reviews, reviewer, lambda: [one.told() for one in window])
+
+    def told() -> None:
+        for one in window:
+            one.told()
+
+    desk = ReviewDesk(session.reviews, reviewer, told, suspicion=suspicion)
     state = ReviewState(
         grid=frame.grid,
         taxonomy=frame.taxonomy,
@@ -50,6 +59,8 @@ def show(
         available=available(frame),
         class_id=frame.taxonomy.semantic_ids[0],
     )
+    if queue and (queue[0].scene_id, queue[0].k) == (frame.scene_id, frame.k):
+        state.place = 0
     window.append(ReviewWindow(session, Reviewing(state, desk), size_px=size_px))
     app.run()
     window[0].end()
@@ -58,6 +69,4 @@ def show(
 def use_our_font(app: gui.Application) -> None:
     """The widgets' letters are those of the drawn panels."""
     path = Path(matplotlib.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    app.set_font(
-        app.DEFAULT_FONT_ID, gui.FontDescription(str(path), gui.FontStyle.NORMAL, FONT_PX)
-    )
+    app.set_font(app.DEFAULT_FONT_ID, gui.FontDescription(str(path), gui.FontStyle.NORMAL, FONT_PX))

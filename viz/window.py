@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from open3d.visualization import gui
+from PIL import Image
 
 from viz.drawn_panels import draw_colour_key, draw_help
-from viz.frame_jobs import Job, Made, MadePictures, MadeSelection, MadeView, make
+from viz.frame_jobs import Job, Made, MadeFacts, MadePictures, MadeSelection, MadeView, make
 from viz.latest_worker import LatestWorker
 from viz.layer_panel import LayerPanel
 from viz.lines import cell_outline
 from viz.look import EDGE_PX
 from viz.note_dialog import note_dialog
 from viz.open3d_mesh import open3d_lines, open3d_mesh
-from viz.picking import VoxelFacts, camera_pixel, voxel_at, voxel_of_pixel
+from viz.picking import voxel_at, voxel_of_pixel
 from viz.picture_sheet import mark_places
 from viz.review import ReviewSession
 from viz.review_keys import KEEP_VIEWS, VIEWS, Action, action_of
@@ -75,7 +76,7 @@ class ReviewWindow:
         self._shown_view: Job | None = None
         self._view: MadeView | None = None
         self._pictures: MadePictures | None = None
-        self._facts: VoxelFacts | None = None
+        self._facts: MadeFacts | None = None
         self._last_refresh = self._last_step = time.monotonic()
         self._worker: LatestWorker[Job, Made] = LatestWorker(
             lambda job: make(session, job, self._worker.made), self._deliver, keep=KEPT
@@ -189,7 +190,7 @@ class ReviewWindow:
         words = ReviewWords(
             verdict=verdict,
             verdict_line=verdict_line,
-            voxel=fact_rows(self._facts, state) if self._facts else (),
+            voxel=fact_rows(self._facts.facts, state.taxonomy) if self._facts else (),
             n_selected=0 if selection is None else len(selection.voxels),
             queue=self._reviewing.queue_rows(),
             desk=desk.message,
@@ -202,7 +203,9 @@ class ReviewWindow:
         self._time.update(self._reviewing.verdicts(), verdict, waiting=waiting)
         if view is not None:
             by_class = state.show.colour == "class" and state.show.voxels != "difference"
-            key = draw_colour_key(view.drawn, by_class=by_class, max_width=self._parts().scene.width)
+            key = draw_colour_key(
+                view.drawn, by_class=by_class, max_width=self._parts().scene.width
+            )
             again |= self._key.show(key) or not self._key.widget.visible
             self._key.widget.visible = True
         if state.help != self._help.widget.visible:
@@ -211,15 +214,11 @@ class ReviewWindow:
             self.window.set_needs_layout()
         self.window.post_redraw()
 
-    def _marked_sheet(self, pictures: MadePictures, view: MadeView) -> Any:
-        cell = self._state.show.cell
+    def _marked_sheet(self, pictures: MadePictures, view: MadeView) -> Image.Image:
         views = [picture.view for picture in view.frame.pictures]
-        if cell is None or not views:
+        if self._facts is None or not views:
             return pictures.sheet
-        centre = self._state.grid.centers(np.asarray(cell))
-        seen = {i: camera_pixel(one, centre) for i, one in enumerate(views)}
-        places = {i: place for i, place in seen.items() if place is not None}
-        return mark_places(pictures.sheet, pictures.layout, views, places)
+        return mark_places(pictures.sheet, pictures.layout, views, self._facts.places)
 
     def _act_here(self, action: Action) -> None:
         if action is Action.HOME_VIEW:

@@ -71,7 +71,7 @@ def choices(names: Sequence[str], chosen: Callable[[int], None]) -> Any:
     made = gui.Combobox()
     for name in names:
         made.add_item(name)
-    made.set_on_selection_changed(lambda _, place: chosen(place))
+    made.set_on_selection_changed(lambda _, place: chosen(int(place)))
     return made
 
 
