@@ -181,8 +181,8 @@ def _risk(content: Content, name: str, ids: NDArray[np.bool_]) -> Html:
             trusted=here,
         ),
         _keys(series, promised),
-        "The large dots are what the store trusts. What is claimed is an upper bound of the risk: "
-        "levels are rounded down.",
+        "The large dots are what the store trusts. Levels are rounded down, so what is claimed "
+        "should lie above what is measured.",
     )
 
 
