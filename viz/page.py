@@ -6,23 +6,22 @@ Left: the 3D view over two maps. Right: the pictures over the legend.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.taxonomy import Taxonomy
 from viz.camera_overlay import draw_overlay
-from viz.lettering import FAINT, TEXT, draw_legend, fitted, font
+from viz.lettering import FAINT, TEXT, LegendRow, draw_rows, fitted, font
+from viz.lines import RING_STEP_M
 from viz.maps import heat
 from viz.mesh import SurfaceMesh
 from viz.review import Picture
 from viz.scene3d import BACKGROUND, EGO_COLOUR
 
 PAPER = (40, 43, 51)
-RING_STEP_M = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -81,10 +80,19 @@ class Page:
         text = fitted(text, face, box.width - end - 4 * self._gap)
         self._draw.text((box.left, middle), text, font=face, fill=TEXT, anchor="lm")
 
-    def view(self, image: Image.Image, caption: str) -> None:
-        """The 3D view, of the size of ``view_box``."""
-        self.canvas.paste(image, (self.view_box.left, self.view_box.top))
-        self._caption(self.view_box, caption)
+    def view(self, image: Image.Image, captions: Sequence[str]) -> None:
+        """The 3D view, of the size of ``view_box``, under as many lines as the captions need."""
+        box = self.view_box
+        self.canvas.paste(image, (box.left, box.top))
+        lines, face = list[str](), font(self._size)
+        for caption in captions:
+            joined = f"{lines[-1]}; {caption}" if lines else caption
+            if lines and face.getlength(joined) <= box.width - 2 * self._gap:
+                lines[-1] = joined
+            else:
+                lines.append(caption)
+        for i, line in enumerate(lines):
+            self._caption(replace(box, top=box.top + i * self._line), line)
 
     def map(self, place: int, pixels: NDArray[np.uint8], name: str, grid: VoxelGrid) -> None:
         """A view from above, ahead up, with rings around the ego; ``place`` is 0 or 1."""
@@ -139,7 +147,7 @@ class Page:
         )
         n_rows = -(-len(pictures) // n_columns)
         cell_w = round(self._cell_width(n_columns, len(pictures), aspect))
-        cell_h = (box.height - (n_rows - 1) * self._gap) // n_rows
+        cell_h = min((box.height - (n_rows - 1) * self._gap) // n_rows, round(cell_w * aspect))
         for i, picture in enumerate(pictures):
             left = box.left + (i // n_rows) * (cell_w + self._gap)
             top = box.top + (i % n_rows) * (cell_h + self._gap)
@@ -152,20 +160,22 @@ class Page:
             self._caption(
                 Box(left=left, top=top, right=left + width, bottom=top + height), view.name
             )
+        # flat pictures leave room, which the legend takes
+        used = box.top + n_rows * (cell_h + self._gap)
+        self._legend_box = replace(self._legend_box, top=min(used, self._legend_box.top))
 
-    def legend(self, taxonomy: Taxonomy, counts: dict[int, int], mask: str) -> None:
-        """Colours, names and counts of the classes."""
+    def legend(self, rows: Sequence[LegendRow], mask: str) -> None:
+        """Colours, what they mean, and counts; comes after the pictures."""
         box = self._legend_box
         face = font(self._size, bold=True)
-        total = f"{sum(counts.values()):,} voxels shown, mask: {mask}"
+        total = f"{sum(row.count for row in rows):,} voxels shown, mask: {mask}"
         text = fitted(total, face, box.width)
         self._draw.text((box.left, box.top), text, font=face, fill=TEXT)
-        draw_legend(
+        draw_rows(
             self.canvas,
             (box.left, box.top + self._line, box.right, box.bottom),
-            taxonomy=taxonomy,
-            counts=counts,
-            size_px=self._size,
+            rows=rows,
+            size_px=round(1.4 * self._size),
         )
 
     def notes(self, notes: Sequence[str]) -> None:
