@@ -41,6 +41,7 @@ class TrueMask:
     def left_out(self, scene_id: str) -> frozenset[str]:
         return self.pseudo.left_out(scene_id)
 
+
 class Unmasked:
     """Every voxel is what the teacher says, with weight 1: no mask, no confidence."""
 
