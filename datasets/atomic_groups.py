@@ -50,6 +50,41 @@ def write_file(path: Path, data: bytes) -> None:
     temporary.replace(path)
 
 
+def commit_file(draft: Path, final: Path, data: bytes) -> bool:
+    """Write a file that is not there yet in one atomic step, on the disk when it returns; whether
+    it was not there.
+
+    Args:
+        draft: in a folder of the writer's own, on the same file system.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    with draft.open("xb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    try:
+        os.link(draft, final)
+    except FileExistsError:
+        return False
+    except OSError:  # a file system without links, which cannot tell who was first
+        if final.exists():
+            return False
+        draft.rename(final)
+    sync(final.parent)
+    return True
+
+
+def visible_files(folder: Path) -> list[str]:
+    """Sorted names of the visible files inside; none if the folder is missing."""
+    try:
+        with os.scandir(folder) as found:
+            return sorted(one.name for one in found if one.name[0] != "." and one.is_file())
+    except FileNotFoundError:
+        return []
+
+
 def subfolders(folder: Path) -> list[str]:
     """Sorted names of the visible folders inside; none if the folder is missing."""
     if not folder.is_dir():
@@ -90,7 +125,7 @@ def commit_folder(partial: Path, final: Path, *, is_committed: Callable[[], bool
         if not is_committed():
             raise
     else:
-        _sync(final.parent)
+        sync(final.parent)
 
 
 def remove_folder(folder: Path) -> None:
@@ -115,7 +150,7 @@ def sweep_partial(root: Path) -> None:
 def sync_tree(folder: Path) -> None:
     """Push a folder's files to the disk, so that a marker written next is never ahead of them."""
     for path in sorted(folder.rglob("*")):
-        _sync(path)
+        sync(path)
 
 
 def _abandoned(partial: Path) -> bool:
@@ -136,7 +171,8 @@ def _host() -> str:
     return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
+    """Push a file, or a folder's list of names, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

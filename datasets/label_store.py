@@ -254,11 +254,11 @@ class LabelStore:
         """Counts, checksums and tokens of every committed scene by its id, sorted; no array is
         opened."""
         names = self.place.names(SCENES)
-        found = self.place.map(self._attributes, names)
+        found = self.place.map(self.attributes, names)
         return {name: one for name, one in zip(names, found, strict=True) if one is not None}
 
     def __contains__(self, scene_id: object) -> bool:
-        return isinstance(scene_id, str) and self._attributes(scene_id) is not None
+        return isinstance(scene_id, str) and self.attributes(scene_id) is not None
 
     def scene(self, scene_id: str) -> StoredScene:
         """A committed scene.
@@ -267,7 +267,7 @@ class LabelStore:
             KeyError: there is none of that id.
             SceneError: its arrays cannot be read.
         """
-        attributes = self._attributes(scene_id)
+        attributes = self.attributes(scene_id)
         if attributes is None:
             raise KeyError(f"label store {self.place} has no scene {scene_id}")
         return StoredScene(self.place, scene_id, attributes, self.header.frame)
@@ -331,7 +331,8 @@ class LabelStore:
                 found[scene_id] = {"reason": str(note["reason"]), "detail": str(note["detail"])}
         return found
 
-    def _attributes(self, scene_id: str) -> dict[str, Any] | None:
+    def attributes(self, scene_id: str) -> dict[str, Any] | None:
+        """Counts, checksums and tokens of a committed scene; None if there is none of that id."""
         try:
             attributes = read_group(self.place, f"{SCENES}/{scene_id}")
         except (OSError, ValueError, KeyError, TypeError):

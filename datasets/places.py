@@ -28,6 +28,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import LocalStore, ObjectStore, WrapperStore
 
 from datasets.atomic_groups import (
+    commit_file,
     commit_folder,
     group_document,
     new_partial,
@@ -35,7 +36,9 @@ from datasets.atomic_groups import (
     remove_folder,
     subfolders,
     sweep_partial,
+    sync,
     sync_tree,
+    visible_files,
     write_file,
 )
 from datasets.errors import SetupError
@@ -88,8 +91,15 @@ class Place(Protocol):
     def write(self, key: str, data: bytes) -> None:
         """In one step: readers see the old content or the new. Raises ``OSError``."""
 
+    def create(self, key: str, data: bytes) -> bool:
+        """Write what is not there yet, in one step, lasting when it returns; whether it was not
+        there. Raises ``OSError``."""
+
     def names(self, key: str) -> list[str]:
         """Sorted names of the folders directly below a key; none if there is nothing."""
+
+    def documents(self, key: str) -> list[str]:
+        """Sorted names of the visible files directly below a key; none if there is nothing."""
 
     def files(self, key: str) -> list[tuple[str, int]]:
         """Sorted keys, relative to ``key``, and bytes of all files below it."""
@@ -172,8 +182,22 @@ class Folder:
         path.parent.mkdir(parents=True, exist_ok=True)
         write_file(path, data)
 
+    def create(self, key: str, data: bytes) -> bool:
+        final = self.path / key
+        if not final.parent.is_dir():
+            final.parent.mkdir(parents=True, exist_ok=True)
+            sync(final.parent.parent)
+        partial = new_partial(self.path, final.name)
+        try:
+            return commit_file(partial / final.name, final, data)
+        finally:
+            remove_folder(partial)
+
     def names(self, key: str) -> list[str]:
         return subfolders(self.path / key)
+
+    def documents(self, key: str) -> list[str]:
+        return visible_files(self.path / key)
 
     def files(self, key: str) -> list[tuple[str, int]]:
         root = self.path / key
@@ -250,10 +274,24 @@ class Remote:
         with as_os_error():
             obstore.put(bucket_at(self.url), key, data)
 
+    def create(self, key: str, data: bytes) -> bool:
+        with as_os_error():
+            try:
+                obstore.put(bucket_at(self.url), key, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
+
     def names(self, key: str) -> list[str]:
         with as_os_error():
             found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
+
+    def documents(self, key: str) -> list[str]:
+        with as_os_error():
+            found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
+        names = (one["path"].rsplit("/", 1)[-1] for one in found["objects"])
+        return sorted(name for name in names if name[0] != ".")
 
     def files(self, key: str) -> list[tuple[str, int]]:
         with as_os_error():
@@ -277,15 +315,6 @@ class Remote:
     def tidy(self) -> None:
         """Nothing: what has no document is invisible, and is overwritten by the next try."""
 
-    def _create(self, key: str, data: bytes) -> bool:
-        """Whether there was none."""
-        with as_os_error():
-            try:
-                obstore.put(bucket_at(self.url), key, data, mode="create")
-            except AlreadyExistsError:
-                return False
-        return True
-
     def _delete(self, keys: Iterable[str]) -> None:
         with as_os_error():
             obstore.delete(bucket_at(self.url), list(keys))
@@ -301,7 +330,7 @@ class _RemoteDraft:
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         marker, document = f"{self.key}/{GROUP}", group_document(attributes)
-        if not self.at._create(marker, document) and not is_committed():
+        if not self.at.create(marker, document) and not is_committed():
             self.at.write(marker, document)  # no writer of ours leaves another document
 
     def discard(self) -> None:

@@ -16,6 +16,7 @@ from datasets.frames import SceneSource
 from datasets.places import parse_where
 from datasets.sources.opening import SOURCES
 from viz.label_sets import StoredLabels, TrueLabels
+from viz.layers import Show
 from viz.review import MASKS, ReviewSession, open_log
 
 DEFAULT_ROOT = Path("runs/city")
@@ -146,7 +147,7 @@ def _inspect(options: argparse.Namespace) -> None:
 
     from viz.screenshot import screenshot
 
-    shot = screenshot(frame, mask=mask, size_px=options.size, renderer=options.renderer)
+    shot = screenshot(frame, show=Show(mask=mask), size_px=options.size, renderer=options.renderer)
     if shot.note:
         print(f"note: {shot.note}", file=sys.stderr)
     try:

@@ -13,7 +13,7 @@ import numpy as np
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SetupError
-from datasets.frames import Frame, Scene, SceneSource
+from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import FrameLabels, LabelStore, MaskBit, StoredScene
 from datasets.places import Where
@@ -22,6 +22,8 @@ from datasets.taxonomy import Taxonomy
 
 class SceneOfLabels(Protocol):
     """A scene, read frame by frame."""
+
+    frame_tokens: tuple[str, ...]
 
     def __len__(self) -> int: ...
 
@@ -66,8 +68,8 @@ class StoredLabels:
     """
 
     def __init__(self, where: Where) -> None:
-        self._store = LabelStore.open(where)
-        header = self._store.header
+        self.store = LabelStore.open(where)
+        header = self.store.header
         self.what, self.name = f"label store {where}", str(where).rstrip("/").rsplit("/", 1)[-1]
         self.grid, self.taxonomy, self.levels = header.grid, header.taxonomy, header.levels
         self.frame: str = header.frame
@@ -75,7 +77,7 @@ class StoredLabels:
         """Kind of the log that was labelled; empty where the store does not tell."""
 
     def scene_ids(self) -> tuple[str, ...]:
-        return self._store.scene_ids()
+        return self.store.scene_ids()
 
     def first_scene(self) -> str:
         if not (scene_ids := self.scene_ids()):
@@ -83,7 +85,7 @@ class StoredLabels:
         return scene_ids[0]
 
     def scene(self, scene_id: str) -> StoredScene:
-        return self._store.scene(scene_id)
+        return self.store.scene(scene_id)
 
 
 class TrueLabels:
@@ -118,13 +120,16 @@ class _TrueScene:
     def __init__(self, benchmark: Benchmark, root: Path, source: SceneSource, scene: Scene) -> None:
         self._benchmark, self._root, self._source = benchmark, root, source
         self._frames = scene.frames
+        self.frame_tokens = tuple(frame.token for frame in scene.frames)
 
     def __len__(self) -> int:
         return len(self._frames)
 
     def frame(self, k: int) -> FrameLabels:
         frame = self._frames[k]
-        return _as_labels(self._benchmark.labels(self._root, self._source, frame), frame)
+        truth = self._benchmark.labels(self._root, self._source, frame)
+        moved = in_lidar_frame(frame) if self._benchmark.frame == "lidar" else frame
+        return _as_labels(truth, moved)
 
 
 def _as_labels(truth: Truth, frame: Frame) -> FrameLabels:
@@ -145,4 +150,5 @@ def _as_labels(truth: Truth, frame: Frame) -> FrameLabels:
         semantics=truth.semantics,
         confidence=np.zeros(truth.grid.shape, np.uint8),
         mask=mask,
+        flow=None if truth.flow is None else truth.flow.astype(np.float16),
     )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -31,6 +33,15 @@ def fitted(text: str, face: ImageFont.FreeTypeFont, width_px: float) -> str:
     return text + "..." if text else ""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LegendRow:
+    """A colour, what it means, and how many voxels have it."""
+
+    colour: tuple[int, int, int]
+    name: str
+    count: int
+
+
 def draw_legend(
     canvas: Image.Image,
     box: tuple[int, int, int, int],
@@ -39,34 +50,51 @@ def draw_legend(
     counts: dict[int, int],
     size_px: int,
 ) -> None:
-    """Colour, name and number of shown voxels of every class, in as many columns as needed.
+    """``draw_rows`` of classes, by how many voxels each has."""
+    rows = [
+        LegendRow(colour=taxonomy.colours[i], name=taxonomy.names[i], count=counts[i])
+        for i in counts
+    ]
+    draw_rows(canvas, box, rows=rows, size_px=size_px)
+
+
+def draw_rows(
+    canvas: Image.Image,
+    box: tuple[int, int, int, int],
+    *,
+    rows: Sequence[LegendRow],
+    size_px: int,
+) -> None:
+    """Colour, name and number of every row, in as many columns as needed.
 
     Args:
         box: left, top, right, bottom in the canvas; nothing is drawn outside it.
-        counts: by class id.
         size_px: height of the letters; made smaller where the box is too small.
     """
+    if not rows:
+        return
     draw = ImageDraw.Draw(canvas)
     left, top, right, bottom = box
-    rows = [(taxonomy.colours[i], taxonomy.names[i].replace("_", " "), counts[i]) for i in counts]
+    names = [row.name.replace("_", " ") for row in rows]
     for size in range(size_px, 6, -1):
         face, line = font(size), round(size * 1.5)
         per_column = max(1, (bottom - top) // line)
         n_columns = -(-len(rows) // per_column)
-        widest = max(face.getlength(f"{name}  {n:,}") for _, name, n in rows) + 2.2 * size
+        texts = (f"{name}  {row.count:,}" for name, row in zip(names, rows, strict=True))
+        widest = max(map(face.getlength, texts)) + 2.2 * size
         if n_columns * (widest + size) <= right - left + size:
             break
     per_column = -(-len(rows) // n_columns)
     width = (right - left + size) / n_columns
     if n_columns == 1:
         width = min(width, widest + 4 * size)
-    for i, (colour, name, count) in enumerate(rows):
+    for i, (name, row) in enumerate(zip(names, rows, strict=True)):
         x = left + (i // per_column) * width
         y = top + (i % per_column) * line
         end = x + width - size
-        ink = TEXT if count else FAINT
-        number = f"{count:,}"
-        draw.rectangle((x, y + size * 0.2, x + size, y + size * 1.2), fill=colour, outline=FAINT)
+        ink = TEXT if row.count else FAINT
+        number = f"{row.count:,}"
+        draw.rectangle((x, y + size * 0.2, x + size, y + size * 1.2), row.colour, FAINT)
         room = end - x - 2.2 * size - face.getlength(number)
         draw.text((x + 1.5 * size, y), fitted(name, face, room), font=face, fill=ink)
         draw.text((end - face.getlength(number), y), number, font=face, fill=ink)

@@ -13,21 +13,21 @@ from viz.scene3d import BACKGROUND
 
 
 def class_map(
-    semantics: NDArray[np.uint8], shown: NDArray[np.bool_], colour_table: NDArray[np.uint8]
+    ids: NDArray[np.uint8], shown: NDArray[np.bool_], colour_table: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
     """Colours from above, lower voxels a little darker.
 
     Args:
-        semantics, shown: (X, Y, Z).
-        colour_table: (256, 3).
+        ids, shown: (X, Y, Z).
+        colour_table: (256, 3), colour of each id.
 
     Returns:
         (X, Y, 3) uint8, row 0 the farthest ahead, column 0 the farthest left.
     """
     any_shown, top = _topmost(shown)
-    ids = np.take_along_axis(semantics, top[..., None], axis=2)[..., 0]
+    top_ids = np.take_along_axis(ids, top[..., None], axis=2)[..., 0]
     light = 0.75 + 0.25 * top / max(shown.shape[2] - 1, 1)
-    return _oriented(colour_table[ids] * light[..., None], any_shown)
+    return _oriented(colour_table[top_ids] * light[..., None], any_shown)
 
 
 def confidence_map(

@@ -1,4 +1,4 @@
-"""Our meshes and colours as Open3D's."""
+"""Our meshes, points, lines and colours as Open3D's."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from viz.scene3d import ColouredMesh
+from viz.scene3d import ColouredLines, ColouredMesh, ColouredPoints
 
 
 def open3d_mesh(mesh: ColouredMesh) -> Any:
@@ -22,6 +22,28 @@ def open3d_mesh(mesh: ColouredMesh) -> Any:
     )
     colours = np.repeat(mesh.colours, 4, axis=0).astype(np.float64) / 255
     out.vertex_colors = o3d.utility.Vector3dVector(colours)
+    return out
+
+
+def open3d_points(points: ColouredPoints) -> Any:
+    """An ``open3d.geometry.PointCloud``."""
+    import open3d as o3d
+
+    out = o3d.geometry.PointCloud(o3d.utility.Vector3dVector(points.points_m.astype(np.float64)))
+    out.colors = o3d.utility.Vector3dVector(points.colours.astype(np.float64) / 255)
+    return out
+
+
+def open3d_lines(lines: ColouredLines) -> Any:
+    """An ``open3d.geometry.LineSet``."""
+    import open3d as o3d
+
+    pairs = np.arange(2 * len(lines.ends_m), dtype=np.int32).reshape(-1, 2)
+    out = o3d.geometry.LineSet(
+        o3d.utility.Vector3dVector(lines.ends_m.reshape(-1, 3).astype(np.float64)),
+        o3d.utility.Vector2iVector(pairs),
+    )
+    out.colors = o3d.utility.Vector3dVector(lines.colours.astype(np.float64) / 255)
     return out
 
 

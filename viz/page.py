@@ -13,16 +13,15 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.taxonomy import Taxonomy
 from viz.camera_overlay import draw_overlay
-from viz.lettering import FAINT, TEXT, draw_legend, fitted, font
+from viz.lettering import FAINT, TEXT, LegendRow, draw_rows, fitted, font
+from viz.lines import RING_STEP_M
 from viz.maps import heat
 from viz.mesh import SurfaceMesh
 from viz.review import Picture
 from viz.scene3d import BACKGROUND, EGO_COLOUR
 
 PAPER = (40, 43, 51)
-RING_STEP_M = 10.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -153,18 +152,17 @@ class Page:
                 Box(left=left, top=top, right=left + width, bottom=top + height), view.name
             )
 
-    def legend(self, taxonomy: Taxonomy, counts: dict[int, int], mask: str) -> None:
-        """Colours, names and counts of the classes."""
+    def legend(self, rows: Sequence[LegendRow], mask: str) -> None:
+        """Colours, what they mean, and counts."""
         box = self._legend_box
         face = font(self._size, bold=True)
-        total = f"{sum(counts.values()):,} voxels shown, mask: {mask}"
+        total = f"{sum(row.count for row in rows):,} voxels shown, mask: {mask}"
         text = fitted(total, face, box.width)
         self._draw.text((box.left, box.top), text, font=face, fill=TEXT)
-        draw_legend(
+        draw_rows(
             self.canvas,
             (box.left, box.top + self._line, box.right, box.bottom),
-            taxonomy=taxonomy,
-            counts=counts,
+            rows=rows,
             size_px=self._size,
         )
 

@@ -1,4 +1,4 @@
-"""A plain rasteriser: rectangles and points through a pinhole camera with a depth buffer.
+"""A plain rasteriser: rectangles, lines and points through a pinhole camera with a depth buffer.
 
 It draws the labels over the camera pictures, and the 3D view where Open3D cannot.
 
@@ -140,7 +140,7 @@ def visible_points(
     points_m: NDArray[np.float32],
     camera: Pinhole,
     depth_m: NDArray[np.float32],
-) -> NDArray[np.int64]:
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
     """Pixels of the points that lie before the depth buffer.
 
     Args:
@@ -148,12 +148,59 @@ def visible_points(
         depth_m: (H, W) as ``nearest_faces`` gives it.
 
     Returns:
-        (M, 2) int64 rows and columns.
+        (M,) int64 each: rows, columns, and which point it is.
     """
     p = apply(camera.T_camera_ego, points_m)
-    p = p[p[:, 2] > NEAR_M]
-    uv = np.rint((p / p[:, 2:]) @ camera.intrinsics[:2].T).astype(np.int64)
-    inside = ((uv >= 0) & (uv < [camera.width, camera.height])).all(axis=1)
-    uv, z = uv[inside], p[inside, 2]
-    before = z < depth_m[uv[:, 1], uv[:, 0]]
-    return np.asarray(uv[before][:, ::-1])
+    which = np.flatnonzero(p[:, 2] > NEAR_M)
+    p = p[which]
+    uv = (p / p[:, 2:]) @ camera.intrinsics[:2].T
+    return _before(uv, p[:, 2], which, camera, depth_m)
+
+
+def visible_line_pixels(
+    ends_m: NDArray[np.float32],
+    camera: Pinhole,
+    depth_m: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Pixels of the parts of lines that lie before the depth buffer.
+
+    Args:
+        ends_m: (L, 2, 3) ego frame; what lies behind the camera is cut.
+        depth_m: (H, W) as ``nearest_faces`` gives it.
+
+    Returns:
+        (M,) int64 each: rows, columns, and which line it is.
+    """
+    p = apply(camera.T_camera_ego, ends_m)
+    near = 2 * NEAR_M
+    which = np.flatnonzero((p[..., 2] > near).any(axis=1))
+    a, b = p[which, 0], p[which, 1]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        share = (near - a[:, 2]) / (b[:, 2] - a[:, 2])
+        cut = a + share[:, None] * (b - a)
+    a, b = (
+        np.where(a[:, 2:] < near, cut, a),
+        np.where(b[:, 2:] < near, cut, b),
+    )
+    uv_a, uv_b = ((e / e[:, 2:]) @ camera.intrinsics[:2].T for e in (a, b))
+    longest = 2 * (camera.width + camera.height)  # of a line that leaves the picture
+    steps = np.abs(uv_b - uv_a).max(axis=1).clip(1, longest).astype(np.int64) + 1
+    line = np.repeat(np.arange(len(which)), steps)
+    first = np.cumsum(steps) - steps
+    t = (np.arange(len(line)) - first[line]) / (steps[line] - 1)
+    uv = uv_a[line] + t[:, None] * (uv_b - uv_a)[line]
+    inverse_z = 1 / a[line, 2] + t * (1 / b[line, 2] - 1 / a[line, 2])
+    return _before(uv, 1 / inverse_z, which[line], camera, depth_m)
+
+
+def _before(
+    uv: NDArray[np.float64],
+    z_m: NDArray[np.float64],
+    which: NDArray[np.int64],
+    camera: Pinhole,
+    depth_m: NDArray[np.float32],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    inside = ((uv > -0.5) & (uv < np.array([camera.width, camera.height]) - 0.5)).all(axis=1)
+    columns, rows = np.rint(uv[inside]).astype(np.int64).T
+    before = z_m[inside] < depth_m[rows, columns]
+    return rows[before], columns[before], which[inside][before]

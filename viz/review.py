@@ -5,22 +5,34 @@ Legend: X forward, Y left, Z up; N points; H, W pixels of a picture.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.errors import AutolabelError, SceneError, SetupError
-from datasets.frames import CameraView, Frame, Scene, SceneSource, in_lidar_frame, points_in_ego
+from datasets.annotations import Box
+from datasets.benchmarks.catalogue import voxels_in_words
+from datasets.errors import SceneError, SetupError
+from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
-from datasets.geometry.transforms import apply
 from datasets.label_store import FrameLabels, MaskBit
-from datasets.sources.opening import open_source
+from datasets.reviews import FrameVerdict, Reviews
 from datasets.taxonomy import IGNORE_ID, Taxonomy
-from viz.label_sets import LabelSet
-from viz.turning import turned_frame, turned_grid, turned_labels, turns_to_forward
+from viz.label_sets import LabelSet, SceneOfLabels
+from viz.logged import Logged, LogOfLabels, Picture, open_log, read_pictures
+from viz.recent import Recent
+from viz.turning import turned_grid, turned_labels
+
+__all__ = [
+    "MASKS",
+    "Picture",
+    "ReviewFrame",
+    "ReviewSession",
+    "class_counts",
+    "open_log",
+    "read_pictures",
+    "shown_voxels",
+]
 
 MASKS: dict[str, MaskBit | None] = {
     "trusted": MaskBit.TRUSTED,
@@ -28,14 +40,8 @@ MASKS: dict[str, MaskBit | None] = {
     "lidar": MaskBit.LIDAR_OBSERVED,
     "camera": MaskBit.CAMERA_VISIBLE,
 }
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
-    """A camera view with its pixels, (H, W, 3) uint8 RGB."""
-
-    view: CameraView
-    rgb: NDArray[np.uint8]
+CACHE_BYTES = 512 << 20
+_PICTURES_BYTES = 30 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,9 +52,17 @@ class ReviewFrame:
         name, grid, taxonomy, levels: of the labels, see ``LabelSet``. A grid along a LiDAR's axes
             is turned so that X points most nearly forward, and all else with it.
         k, n_frames: its place in the scene.
+        labels: as stored, with the strokes of the reviews applied.
         pictures: any number, in the source's order; their poses are in the grid's frame.
         points_m: (N, 3) float32, key LiDAR sweep in the grid's frame, metres; None if not at hand.
+        lidar_m: (3,) where the key sweep was taken; None without LiDAR.
         notes: what could not be shown and why, one line each.
+        truth, second: ground truth and a second store's labels of the same frame, if asked for
+            and there.
+        boxes: marked in the log, ``T_ego_box`` in the grid's frame; ``box_taxonomy``: what their
+            class ids mean, None where the log has no boxes.
+        verdict: of the reviewers; None where nobody judged the frame.
+        turns: right angles by which the stored grid was turned (``viz.turning``).
     """
 
     name: str
@@ -61,7 +75,14 @@ class ReviewFrame:
     labels: FrameLabels
     pictures: tuple[Picture, ...] = ()
     points_m: NDArray[np.float32] | None = None
+    lidar_m: NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
+    truth: FrameLabels | None = None
+    second: FrameLabels | None = None
+    boxes: tuple[Box, ...] = ()
+    box_taxonomy: Taxonomy | None = None
+    verdict: FrameVerdict | None = None
+    turns: int = 0
 
 
 def shown_voxels(labels: FrameLabels, taxonomy: Taxonomy, mask: str) -> NDArray[np.bool_]:
@@ -79,26 +100,54 @@ def class_counts(
     return {i: int(counts[i]) for i in taxonomy.semantic_ids}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Seen:
-    """See ``ReviewFrame``; ``turns`` are right angles by which all of it is turned."""
-
-    pictures: tuple[Picture, ...] = ()
-    points_m: NDArray[np.float32] | None = None
-    notes: tuple[str, ...] = ()
-    turns: int = 0
-
-
 class ReviewSession:
-    """Labels and, where it is at hand, the log that they are of.
+    """Labels and, where it is at hand, the log that they are of. Threads may share it.
+
+    What was read of the last frames is kept; the reviews are applied anew whenever a frame is
+    asked for.
 
     Args:
         log: the log, or why it is not at hand. The labels are then shown alone.
+        truth, second: labels to compare with.
+        reviews: the verdicts and strokes on a store's labels.
+
+    Raises:
+        SetupError: truth or second have other voxels or classes.
     """
 
-    def __init__(self, labels: LabelSet, log: SceneSource | str) -> None:
-        self.labels, self._log = labels, log
-        self._scenes: dict[str, Scene] = {}
+    def __init__(
+        self,
+        labels: LabelSet,
+        log: SceneSource | str,
+        *,
+        truth: LabelSet | None = None,
+        second: LabelSet | None = None,
+        reviews: Reviews | None = None,
+    ) -> None:
+        self.labels, self.truth, self.second, self.reviews = labels, truth, second, reviews
+        for other in (truth, second):
+            if other is not None:
+                _check_comparable(labels, other)
+        self._log = LogOfLabels(log, labels.frame)
+        n_bytes = 9 * labels.grid.n_voxels
+        self._scenes: Recent[tuple[int, str], SceneOfLabels] = Recent(16)
+        self._stored: Recent[tuple[int, str, int], FrameLabels] = Recent(
+            max(4, min(64, CACHE_BYTES // n_bytes))
+        )
+        self._logged: Recent[tuple[str, str], Logged] = Recent(
+            max(4, min(16, CACHE_BYTES // (n_bytes + _PICTURES_BYTES)))
+        )
+
+    def scene_ids(self) -> tuple[str, ...]:
+        return self.labels.scene_ids()
+
+    def n_frames(self, scene_id: str) -> int:
+        """Frames with labels. Raises as ``frame``."""
+        return len(self._scene(scene_id))
+
+    def tokens(self, scene_id: str) -> tuple[str, ...]:
+        """Tokens of the scene's frames in their order. Raises as ``frame``."""
+        return self._scene(scene_id).frame_tokens
 
     def frame(self, scene_id: str, k: int) -> ReviewFrame:
         """Frame k of a scene.
@@ -107,90 +156,88 @@ class ReviewSession:
             SetupError: there are no labels of that scene or frame.
             SceneError: the labels cannot be read.
         """
-        shown, known = self.labels, self.labels.scene_ids()
-        if scene_id not in known:
-            raise SetupError(
-                f"{shown.what}: unknown scene {scene_id!r}; it has {_shortened(known)}"
-            )
-        scene = shown.scene(scene_id)
-        n_frames = len(scene)
-        if not 0 <= k < n_frames:
-            raise SetupError(
-                f"{shown.what}: scene {scene_id} has no frame {k}; it has frames 0..{n_frames - 1}"
-            )
-        labels = scene.frame(k)
-        seen = self._seen(scene_id, labels.token)
+        shown = self.labels
+        labels = self.stored(scene_id, k)
+        token = labels.token
+        logged = self._logged.get((scene_id, token), lambda: self._log.of(scene_id, token))
+        turns = logged.turns
+        notes = list(logged.notes)
+        truth = self._beside(self.truth, "ground truth", scene_id, token, notes)
+        second = self._beside(self.second, "labels of the second store", scene_id, token, notes)
+        verdicts = {} if self.reviews is None else self.reviews.verdicts(scene_id)
         return ReviewFrame(
             name=shown.name,
-            grid=turned_grid(shown.grid, seen.turns),
+            grid=turned_grid(shown.grid, turns),
             taxonomy=shown.taxonomy,
             levels=shown.levels,
             scene_id=scene_id,
             k=k,
-            n_frames=n_frames,
-            labels=turned_labels(labels, seen.turns) if seen.turns else labels,
-            pictures=seen.pictures,
-            points_m=seen.points_m,
-            notes=seen.notes,
+            n_frames=self.n_frames(scene_id),
+            labels=turned_labels(labels, turns),
+            pictures=logged.pictures,
+            points_m=logged.points_m,
+            lidar_m=logged.lidar_m,
+            notes=tuple(notes),
+            truth=None if truth is None else turned_labels(truth, turns),
+            second=None if second is None else turned_labels(second, turns),
+            boxes=logged.boxes,
+            box_taxonomy=logged.box_taxonomy,
+            verdict=verdicts.get(token),
+            turns=turns,
         )
 
-    def _seen(self, scene_id: str, token: str) -> _Seen:
-        """What the log has of a frame."""
+    def stored(self, scene_id: str, k: int) -> FrameLabels:
+        """Reviewed labels of a frame on the store's own grid, not turned. Raises as ``frame``."""
+        scene = self._scene(scene_id)
+        if not 0 <= k < len(scene):
+            raise SetupError(
+                f"{self.labels.what}: scene {scene_id} has no frame {k}; "
+                f"it has frames 0..{len(scene) - 1}"
+            )
+        labels = self._stored.get((0, scene_id, k), lambda: scene.frame(k))
+        return labels if self.reviews is None else self.reviews.reviewed(labels, scene_id)
+
+    def _scene(self, scene_id: str) -> SceneOfLabels:
+        return self._scenes.get((0, scene_id), lambda: self._opened(scene_id))
+
+    def _opened(self, scene_id: str) -> SceneOfLabels:
+        known = self.labels.scene_ids()
+        if scene_id not in known:
+            raise SetupError(
+                f"{self.labels.what}: unknown scene {scene_id!r}; it has {_shortened(known)}"
+            )
+        return self.labels.scene(scene_id)
+
+    def _beside(
+        self, other: LabelSet | None, what: str, scene_id: str, token: str, notes: list[str]
+    ) -> FrameLabels | None:
+        """A frame's labels in another set; a note where it has none."""
+        if other is None:
+            return None
+        which = 1 if other is self.truth else 2
         try:
-            source, frame = self._logged(scene_id, token)
-            turns = 0
-            if self.labels.frame == "lidar":
-                turns = turns_to_forward(frame.lidar.T_ego_lidar) if frame.lidar else 0
-                frame = in_lidar_frame(frame)
-        except AutolabelError as error:
-            return _Seen(notes=(f"no pictures or points: {error}",))
-        T = turned_frame(turns)
-        cameras = [replace(view, T_ego_camera=T @ view.T_ego_camera) for view in frame.cameras]
-        pictures, notes = read_pictures(source, cameras)
-        points = None
-        try:
-            points = apply(T, points_in_ego(source, frame)[:, :3]).astype(np.float32)
+            scene = self._scenes.get((which, scene_id), lambda: other.scene(scene_id))
+            k = scene.frame_tokens.index(token)
+            return self._stored.get((which, scene_id, k), lambda: scene.frame(k))
+        except KeyError:
+            notes.append(f"no {what}: {other.name} lacks this scene")
+        except ValueError:
+            notes.append(f"no {what}: {other.name} lacks this frame")
         except SceneError as error:
-            notes.append(f"no LiDAR points: {error}")
-        return _Seen(pictures=pictures, points_m=points, notes=tuple(notes), turns=turns)
-
-    def _logged(self, scene_id: str, token: str) -> tuple[SceneSource, Frame]:
-        """Raises ``SetupError`` or ``SceneError`` where the log does not have it."""
-        if isinstance(self._log, str):
-            raise SetupError(self._log)
-        if scene_id not in self._scenes:
-            try:
-                self._scenes[scene_id] = self._log.scene(scene_id)
-            except KeyError:
-                raise SetupError("the log lacks this scene") from None
-        for frame in self._scenes[scene_id].frames:
-            if frame.token == token:
-                return self._log, frame
-        raise SetupError(f"the log lacks frame {token} of this scene")
+            notes.append(f"no {what}: {error}")
+        return None
 
 
-def read_pictures(
-    source: SceneSource, views: Sequence[CameraView]
-) -> tuple[tuple[Picture, ...], list[str]]:
-    """Every picture that can be read, and a line for each that cannot."""
-    pictures, notes = [], []
-    for view in views:
-        try:
-            pictures.append(Picture(view=view, rgb=source.read_image(view)))
-        except SceneError as error:
-            notes.append(f"no picture of {view.name}: {error}")
-    return tuple(pictures), notes
-
-
-def open_log(kind: str, root: Path) -> SceneSource:
-    """A log to look at. The built-in city is not generated where there is none.
-
-    Raises:
-        SetupError: unknown kind, or no such log at ``root``.
-    """
-    if not root.is_dir():
-        raise SetupError(f"there is no folder {root}; name the log with --root")
-    return open_source("nuscenes" if kind == "city" else kind, root, past_sweeps=0)
+def _check_comparable(labels: LabelSet, other: LabelSet) -> None:
+    """Raises ``SetupError`` unless both have the same voxels and classes."""
+    ours = voxels_in_words(labels.grid, labels.taxonomy, labels.frame)
+    theirs = voxels_in_words(other.grid, other.taxonomy, other.frame)
+    if (labels.grid, labels.taxonomy.names, labels.frame) != (
+        other.grid,
+        other.taxonomy.names,
+        other.frame,
+    ):
+        raise SetupError(f"{other.what} has {theirs}; {labels.what} has {ours}")
 
 
 def _shortened(names: tuple[str, ...], limit: int = 8) -> str:

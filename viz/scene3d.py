@@ -1,13 +1,14 @@
 """The 3D view as data: meshes, points and a camera, to be drawn by Open3D or by ourselves.
 
-Legend: F faces, N points.
+Legend: F faces, N points, L lines.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,13 +16,13 @@ from PIL import Image
 
 from datasets.geometry.grid import VoxelGrid
 from viz.mesh import SurfaceMesh
-from viz.raster import Pinhole, look_at, nearest_faces, visible_points
+from viz.raster import Pinhole, look_at, nearest_faces, visible_line_pixels, visible_points
 
 BACKGROUND = (24, 26, 32)
 POINT_COLOUR = (255, 255, 255)
 EGO_COLOUR = (255, 60, 200)
 VERTICAL_FOV_DEG = 52.0
-_POINT_LIFT_M = 0.75
+_LIFT_M = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,16 +35,37 @@ class ColouredMesh:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class ColouredPoints:
+    """Points with a colour each: (N, 3) float32 metres, (N, 3) uint8."""
+
+    name: str
+    points_m: NDArray[np.float32]
+    colours: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColouredLines:
+    """Straight lines with a colour each: ends (L, 2, 3) float32 metres, colours (L, 3) uint8."""
+
+    name: str
+    ends_m: NDArray[np.float32]
+    colours: NDArray[np.uint8]
+
+
+Drawable = TypeVar("Drawable", ColouredPoints, ColouredLines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Scene3D:
     """What to draw and from where.
 
     Attributes:
-        points_m: (N, 3) float32 ego frame; N may be 0.
         eye_m, target_m: (3,) the camera's place and what it looks at; +Z is up.
     """
 
     meshes: tuple[ColouredMesh, ...]
-    points_m: NDArray[np.float32]
+    points: tuple[ColouredPoints, ...]
+    lines: tuple[ColouredLines, ...]
     eye_m: NDArray[np.float64]
     target_m: NDArray[np.float64]
 
@@ -56,43 +78,52 @@ class Scene3D:
             height=height,
         )
 
-    def lifted_points(self) -> NDArray[np.float32]:
-        """The points, moved towards the eye along its rays so that the voxel they lie in does
+    def in_front(self, thing: Drawable) -> Drawable:
+        """Points or lines moved towards the eye along its rays so that the voxels they lie in do
         not hide them; they keep their place in the picture."""
-        to_eye = self.eye_m - self.points_m
-        distance = np.linalg.norm(to_eye, axis=1, keepdims=True)
-        keep = distance[:, 0] > 2 * _POINT_LIFT_M
-        lifted = self.points_m + to_eye * (_POINT_LIFT_M / np.maximum(distance, 1e-6))
-        return np.asarray(lifted[keep], np.float32)
+        places = thing.points_m if isinstance(thing, ColouredPoints) else thing.ends_m
+        to_eye = self.eye_m - places
+        distance = np.linalg.norm(to_eye, axis=-1, keepdims=True)
+        lift = np.minimum(_LIFT_M / np.maximum(distance, 1e-6), 0.5)
+        moved = np.asarray(places + to_eye * lift, np.float32)
+        if isinstance(thing, ColouredPoints):
+            return replace(thing, points_m=moved)
+        return replace(thing, ends_m=moved)
 
     def save(self, path: Path) -> None:
         """Write as npz, for the process that draws it."""
-        arrays: dict[str, NDArray[np.generic]] = {
-            "points_m": self.points_m,
-            "eye_m": self.eye_m,
-            "target_m": self.target_m,
-        }
-        for i, mesh in enumerate(self.meshes):
-            arrays[f"corners_m_{i}"] = mesh.corners_m
-            arrays[f"colours_{i}"] = mesh.colours
-        np.savez(path, names=np.array([m.name for m in self.meshes], str), **arrays)
+        arrays: dict[str, NDArray[np.generic]] = {"eye_m": self.eye_m, "target_m": self.target_m}
+        for kind in _KINDS:
+            things = getattr(self, kind)
+            arrays[kind] = np.array([thing.name for thing in things], str)
+            for i, thing in enumerate(things):
+                arrays[f"{kind}_places_{i}"] = getattr(thing, _KINDS[kind][1])
+                arrays[f"{kind}_colours_{i}"] = thing.colours
+        np.savez(path, **arrays)
 
     @classmethod
     def load(cls, path: Path) -> Scene3D:
         """Inverse of ``save``."""
         with np.load(path, allow_pickle=False) as data:
-            meshes = tuple(
-                ColouredMesh(
-                    name=str(name), corners_m=data[f"corners_m_{i}"], colours=data[f"colours_{i}"]
+            things: dict[str, Any] = {
+                kind: tuple(
+                    made(
+                        name=str(name),
+                        colours=data[f"{kind}_colours_{i}"],
+                        **{places: data[f"{kind}_places_{i}"]},
+                    )
+                    for i, name in enumerate(data[kind])
                 )
-                for i, name in enumerate(data["names"])
-            )
-            return cls(
-                meshes=meshes,
-                points_m=data["points_m"],
-                eye_m=data["eye_m"],
-                target_m=data["target_m"],
-            )
+                for kind, (made, places) in _KINDS.items()
+            }
+            return cls(eye_m=data["eye_m"], target_m=data["target_m"], **things)
+
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    "meshes": (ColouredMesh, "corners_m"),
+    "points": (ColouredPoints, "points_m"),
+    "lines": (ColouredLines, "ends_m"),
+}
 
 
 def default_camera(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -141,9 +172,23 @@ def draw_plain(scene: Scene3D, *, width: int, height: int) -> Image.Image:
         face, depth = nearest_faces(np.concatenate([m.corners_m for m in meshes]), camera)
         colours = np.concatenate([m.colours for m in meshes])
         pixels = np.where((face >= 0)[..., None], colours[face], pixels)
-    if len(scene.points_m):
-        rows, columns = visible_points(scene.lifted_points(), camera, depth).T
-        for dr, dc in ((0, 0), (0, 1), (1, 0), (1, 1)):
-            inside = (rows + dr < 2 * height) & (columns + dc < 2 * width)
-            pixels[rows[inside] + dr, columns[inside] + dc] = POINT_COLOUR
+    for lines in scene.lines:
+        rows, columns, which = visible_line_pixels(scene.in_front(lines).ends_m, camera, depth)
+        _dot(pixels, rows, columns, lines.colours[which])
+    for points in scene.points:
+        rows, columns, which = visible_points(scene.in_front(points).points_m, camera, depth)
+        _dot(pixels, rows, columns, points.colours[which])
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX)
+
+
+def _dot(
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    colours: NDArray[np.uint8],
+) -> None:
+    """Dots of 2 x 2 pixels."""
+    height, width = pixels.shape[:2]
+    for dr, dc in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        inside = (rows + dr < height) & (columns + dc < width)
+        pixels[rows[inside] + dr, columns[inside] + dc] = colours[inside]

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, from_yaw, inverse
@@ -38,14 +39,41 @@ def turned_grid(grid: VoxelGrid, turns: int) -> VoxelGrid:
 
 
 def turned_labels(labels: FrameLabels, turns: int) -> FrameLabels:
-    """The same labels on the turned grid; evidence and flow are left out."""
+    """The same labels on the turned grid; flow turns with it."""
+    if turns % 4 == 0:
+        return labels
+    T = turned_frame(turns)
+    flow = None
+    if labels.flow is not None:
+        rotation = T[:2, :2].astype(np.float16)  # entries are 0, 1 and -1: nothing is rounded
+        flow = np.ascontiguousarray(np.rot90(labels.flow, turns) @ rotation.T)
     return replace(
         labels,
-        T_global_grid=labels.T_global_grid @ inverse(turned_frame(turns)),
-        semantics=np.rot90(labels.semantics, turns),
-        confidence=np.rot90(labels.confidence, turns),
-        mask=np.rot90(labels.mask, turns),
-        hits=None,
-        passes=None,
-        flow=None,
+        T_global_grid=labels.T_global_grid @ inverse(T),
+        semantics=_turned(labels.semantics, turns),
+        confidence=_turned(labels.confidence, turns),
+        mask=_turned(labels.mask, turns),
+        hits=None if labels.hits is None else _turned(labels.hits, turns),
+        passes=None if labels.passes is None else _turned(labels.passes, turns),
+        flow=flow,
     )
+
+
+def stored_voxels(
+    voxels: NDArray[np.int64], turned_shape: tuple[int, int, int], turns: int
+) -> NDArray[np.int64]:
+    """Voxels of a turned grid as those of the grid that was turned, sorted.
+
+    Args:
+        voxels: flat C-order indices in the turned grid, whose shape is ``turned_shape``.
+    """
+    x, y, z = np.unravel_index(voxels, turned_shape)
+    n_x, n_y, n_z = turned_shape
+    for _ in range(turns % 4):
+        # np.rot90 once: turned[x, y] is stored[y, n_x - 1 - x]
+        x, y, n_x, n_y = y, n_x - 1 - x, n_y, n_x
+    return np.sort((x * n_y + y) * n_z + z)
+
+
+def _turned(array: NDArray[np.uint8], turns: int) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(np.rot90(array, turns))

@@ -1,0 +1,125 @@
+"""Lines in the 3D view: flow arrows, boxes, range rings, the outline of a voxel.
+
+Legend: L lines, by their ends in metres of the grid's frame.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.annotations import Box
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import apply
+from datasets.taxonomy import Taxonomy
+from viz.scene3d import ColouredLines
+
+RING_STEP_M = 10.0
+MAX_ARROWS = 1500
+SLOWEST_MPS = 0.2
+ARROW_COLOUR = (255, 255, 255)
+RING_COLOUR = (150, 156, 170)
+CELL_COLOUR = (255, 240, 60)
+_BOX_EDGES = np.array([(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)])
+_UNIT_CORNERS = np.array([(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+_PIN_M = 3.0
+
+
+def flow_arrows(
+    flow: NDArray[np.floating[Any]],  # (X, Y, Z, 2) m/s
+    shown: NDArray[np.bool_],  # (X, Y, Z)
+    grid: VoxelGrid,
+) -> ColouredLines:
+    """One arrow over each column with shown voxels that move, as long as what is travelled in 1 s.
+
+    It is the mean of the column's moving voxels. Where there are more than ``MAX_ARROWS`` columns
+    every n-th is drawn.
+    """
+    x, y, z = np.nonzero(shown & (np.abs(flow) > 0).any(axis=-1))
+    velocity = flow[x, y, z].astype(np.float64)
+    moving = np.linalg.norm(velocity, axis=1) >= SLOWEST_MPS
+    x, y, z, velocity = x[moving], y[moving], z[moving], velocity[moving]
+    columns, column_of, n = np.unique(
+        x * grid.shape[1] + y, return_inverse=True, return_counts=True
+    )
+    mean = np.stack([np.bincount(column_of, velocity[:, i]) / n for i in (0, 1)], axis=1)
+    top = np.zeros(len(columns), np.int64)
+    np.maximum.at(top, column_of, z)
+    keep = slice(None, None, -(-len(columns) // MAX_ARROWS) or 1)
+    columns, mean, top = columns[keep], mean[keep], top[keep]
+    cells = np.stack([columns // grid.shape[1], columns % grid.shape[1], top], axis=1)
+    start = grid.centers(cells) + np.array([0.0, 0.0, grid.size_m[2]])
+    along = np.concatenate([mean, np.zeros((len(mean), 1))], axis=1)
+    end = start + along
+    aside = np.stack([-mean[:, 1], mean[:, 0], np.zeros(len(mean))], axis=1)
+    lines = [(start, end), *((end, end - 0.25 * along + s * 0.15 * aside) for s in (1, -1))]
+    ends = np.concatenate([np.stack(pair, axis=1) for pair in lines])
+    return _lines("flow", ends, ARROW_COLOUR)
+
+
+def box_lines(boxes: Sequence[Box], taxonomy: Taxonomy) -> ColouredLines:
+    """Edges of boxes in their classes' colours, made brighter, with a line towards the front."""
+    ends, colours = [np.zeros((0, 2, 3))], [np.zeros((0, 3), np.uint8)]
+    table = taxonomy.colour_table().astype(np.float64)
+    for box in boxes:
+        corners = apply(box.T_ego_box, _UNIT_CORNERS * np.asarray(box.size_m))
+        nose = [[0, 0, 0], [0.5 * box.size_m[0] + 0.8, 0, 0]]
+        lines = np.concatenate([corners[_BOX_EDGES], apply(box.T_ego_box, np.array(nose))[None]])
+        ends.append(lines)
+        bright = (0.6 * table[box.class_id] + 0.4 * 255).round().astype(np.uint8)
+        colours.append(np.tile(bright, (len(lines), 1)))
+    return ColouredLines(
+        name="boxes",
+        ends_m=np.concatenate(ends).astype(np.float32),
+        colours=np.concatenate(colours),
+    )
+
+
+def range_rings(grid: VoxelGrid, height_m: float) -> ColouredLines:
+    """A ring every 10 m around the origin, inside the grid, at a height."""
+    low, high = np.asarray(grid.min_m), np.asarray(grid.max_m)
+    farthest = float(np.hypot(*np.maximum(np.abs(low[:2]), np.abs(high[:2]))))
+    turn = np.linspace(0, 2 * np.pi, 181)
+    unit = np.stack([np.cos(turn), np.sin(turn)], axis=1)
+    rings = []
+    for radius in np.arange(RING_STEP_M, farthest, RING_STEP_M):
+        points = np.concatenate([radius * unit, np.full((len(unit), 1), height_m)], axis=1)
+        inside = ((points[:, :2] >= low[:2]) & (points[:, :2] <= high[:2])).all(axis=1)
+        rings.append(np.stack([points[:-1], points[1:]], axis=1)[inside[:-1] & inside[1:]])
+    ends = np.concatenate(rings) if rings else np.zeros((0, 2, 3))
+    return _lines("range rings", ends, RING_COLOUR)
+
+
+def cell_outline(cell: tuple[int, int, int], grid: VoxelGrid) -> ColouredLines:
+    """The edges of a voxel, a little outside of it, and a pin that stands on it."""
+    size = np.asarray(grid.size_m)
+    centre = grid.centers(np.asarray(cell))
+    corners = centre + 1.06 * _UNIT_CORNERS * size
+    top = centre + np.array([0.0, 0.0, 0.5 * size[2]])
+    pin = np.stack([top, top + np.array([0.0, 0.0, _PIN_M])])
+    return _lines("picked voxel", np.concatenate([corners[_BOX_EDGES], pin[None]]), CELL_COLOUR)
+
+
+def ground_height_m(shown: NDArray[np.bool_], grid: VoxelGrid, *, within_m: float = 15.0) -> float:
+    """Top of the lowest shown voxels around the origin (median of the columns); 0 if none."""
+    low = grid.indices(np.array([-within_m, -within_m, 0.0])).clip(0, grid.shape)
+    high = grid.indices(np.array([within_m, within_m, 0.0])).clip(0, grid.shape)
+    near = shown[low[0] : high[0], low[1] : high[1]]
+    there = near.any(axis=2)
+    if not there.any():
+        return 0.0
+    lowest = float(np.median(np.argmax(near, axis=2)[there]))
+    return grid.min_m[2] + (lowest + 1) * grid.size_m[2]
+
+
+def _lines(
+    name: str, ends_m: NDArray[np.floating[Any]], colour: tuple[int, int, int]
+) -> ColouredLines:
+    return ColouredLines(
+        name=name,
+        ends_m=ends_m.astype(np.float32),
+        colours=np.tile(np.array(colour, np.uint8), (len(ends_m), 1)),
+    )
