@@ -9,8 +9,8 @@ from typing import Any, Protocol
 import numpy as np
 
 from datasets.reviews import Verdict
-from viz.browser_facts import PAINTING, VERDICT_COLOURS, lines
-from viz.layers import Show
+from viz.browser_facts import PAINTING, VERDICT_COLOURS, legend, lines
+from viz.layers import Drawn, Show
 from viz.review import MASKS, ReviewFrame
 
 PANEL_PX, PICTURES_PX = 350, 330
@@ -102,16 +102,18 @@ class Panel:
             rings=self._rings.value,
         )
 
-    def fill(self, frame: ReviewFrame, counts: dict[int, int]) -> None:
-        """Put what belongs to a frame into the controls."""
+    def fill(self, frame: ReviewFrame, drawn: Drawn) -> None:
+        """Put what belongs to a frame, and to what is drawn of it, into the controls."""
         self._scene.value = frame.scene_id
         self._slider.max = max(frame.n_frames - 1, 1)
         self._slider.disabled = frame.n_frames < 2
         self._slider.value = frame.k
         for i, button in self._classes.items():
-            label = f"{frame.taxonomy.names[i]}  {counts.get(i, 0):,}"
+            label = f"{frame.taxonomy.names[i]} ({drawn.counts.get(i, 0):,})"
             if button.label != label:
                 button.label = label
+        by_class = self._colour.value == "class" and self._voxels.value != "difference"
+        self._legend.content = "" if by_class else legend(drawn.legend)
 
     @property
     def playing(self) -> bool:
@@ -189,6 +191,7 @@ class Panel:
             self._height = gui.add_multi_slider(
                 "height m", float(low), float(high), float(step), inside, min_range=float(step)
             )
+            self._legend = gui.add_html("")
         chosen = (self._voxels, self._colour, self._mask, self._points)
         for control in (*chosen, self._rings, self._boxes, self._flow, self._height):
             _when(control, lambda _: self._actions.redraw())
@@ -222,7 +225,7 @@ class Panel:
         if not frame.pictures:
             return
         panel = gui.add_panel()
-        with panel.add_tab("Cameras, labels over them"):
+        with panel.add_tab("Cameras"):
             blank = np.zeros((2, 3, 3), np.uint8)
             self.pictures = [
                 gui.add_image(blank, label=p.view.name, jpeg_quality=80) for p in frame.pictures

@@ -145,7 +145,7 @@ class BrowserTab:
         self._drawn = drawn
         with self._client.atomic():
             self._scene.draw(drawn, self._client.camera.position)
-            self.panel.fill(frame, drawn.counts)
+            self.panel.fill(frame, drawn)
             self.panel.facts.content = frame_facts(frame, drawn)
         self._worker.post("clear", self._scene.clear_old, after_s=_SETTLE_S)
         self._worker.post("pictures", self._show_pictures)
