@@ -182,7 +182,7 @@ def start_network(args: argparse.Namespace, network: Preset) -> OccupancyNet:
 _DECIDED_ELSEWHERE = {  # by the training's configuration or its frames, or of no effect
     *("source", "root", "truth", "labelled", "command", "out", "num_workers", "memory_gib"),
     *("steps", "epochs", "batch", "learning_rate", "parts", "precision", "seed", "threads"),
-    *("loaders", "save_every", "log_every", "validate_split", "validate_every"),
+    *("loaders", "save_every", "log_every", "validate_split", "validate_every", "no_reviews"),
 }
 
 

@@ -16,6 +16,8 @@ from datasets.frames import Frame, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import GridFrame, LabelStore, MaskBit, StoredScene
 from datasets.places import Where
+from datasets.review_painting import distrusted
+from datasets.reviews import Reviews
 from datasets.samples import Target
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 
@@ -28,6 +30,9 @@ class LabelSource(Protocol):
     def scene_ids(self) -> tuple[str, ...]: ...
 
     def target(self, frame: Frame) -> Target: ...
+
+    def left_out(self, scene_id: str) -> frozenset[str]:
+        """Tokens of the scene's frames that nothing is to be learnt from."""
 
 
 class GroundTruth:
@@ -64,9 +69,13 @@ class GroundTruth:
         known = truth.scored() if self.only_visible else truth.observed()
         return Target(semantics=truth.semantics, weight=known.astype(np.float32), flow=truth.flow)
 
+    def left_out(self, scene_id: str) -> frozenset[str]:
+        return frozenset()
+
 
 class PseudoLabels:
-    """The trusted voxels of a label store, weighted by their calibrated confidence.
+    """The trusted voxels of a label store, weighted by their calibrated confidence, as reviewed:
+    strokes applied, rejected frames left out.
 
     Args:
         only_visible: keep the voxels that a camera sees, the ones a camera student can learn.
@@ -75,6 +84,9 @@ class PseudoLabels:
             confidence keep (``class_balance``), up to this factor; 1: no class is weighed. None:
             10 in a store made with a promise about errors, which drops more of what is hard, and
             else 1.
+        use_reviews: False: as the teacher wrote them. True: with the store's reviews as they are
+            now, which stay those of this object; or with reviews read before, which makes several
+            processes learn the same.
 
     Raises:
         SetupError: the store cannot be read, is not as expected, or holds no finished scene.
@@ -90,6 +102,7 @@ class PseudoLabels:
         expect_taxonomy: Taxonomy | None = None,
         expect_frame: GridFrame = "ego",
         balance: float | None = None,
+        use_reviews: bool | Reviews = True,
     ) -> None:
         self.path = store
         seen = MaskBit.CAMERA_VISIBLE if only_visible else MaskBit(0)
@@ -105,12 +118,13 @@ class PseudoLabels:
             raise SetupError(f"{store}: the store holds no finished scene")
         self.levels = np.asarray(opened.header.levels, np.float32)
         self.run_id = opened.header.run_id
+        self.reviews = Reviews(opened) if use_reviews is True else use_reviews or None
         self.class_weights = np.ones(256, np.float32)
         if balance is None:
             promised = "promise" in opened.header.provenance.get("config", {})
             balance = BALANCE if promised else 1.0
         if balance != 1:
-            kept, there = trusted_by_class(opened, seen)
+            kept, there = trusted_by_class(opened, seen, self.reviews)
             self.class_weights = class_balance(kept, there, at_most=balance)
         self._open: dict[str, StoredScene] = {}
 
@@ -119,6 +133,9 @@ class PseudoLabels:
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.scenes
+
+    def left_out(self, scene_id: str) -> frozenset[str]:
+        return frozenset() if self.reviews is None else self.reviews.rejected(scene_id)
 
     def target(self, frame: Frame) -> Target:
         if frame.scene_id not in self._open:
@@ -132,6 +149,10 @@ class PseudoLabels:
                 frame=frame.token,
                 rule="the store has no labels of this frame; is it of another log?",
             ) from None
+        if self.reviews is not None:
+            labels = self.reviews.reviewed(labels, frame.scene_id)
+        if frame.token in self.left_out(frame.scene_id):
+            labels = distrusted(labels)
         usable = (labels.mask & self.bits) == self.bits
         weight = self.levels[labels.confidence] * self.class_weights[labels.semantics]
         return Target(
@@ -143,13 +164,14 @@ class PseudoLabels:
 
 
 def trusted_by_class(
-    store: LabelStore, seen: MaskBit, *, at_most: int = 64
+    store: LabelStore, seen: MaskBit, reviews: Reviews | None = None, *, at_most: int = 64
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Of each class the sum of the trusted voxels' confidences, and how many voxels a sensor
     observed, (256,) each, in evenly spaced frames of a store.
 
     Args:
         seen: bits that a voxel must have to be counted at all.
+        reviews: applied; frames that they reject do not count.
     """
     observed = MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE
     levels = np.asarray(store.header.levels)
@@ -158,6 +180,10 @@ def trusted_by_class(
     moments = [(scene, k) for scene in scenes for k in range(len(scene))]
     for scene, k in moments[:: max(1, len(moments) // at_most)]:
         labels = scene.frame(k)
+        if reviews is not None:
+            if labels.token in reviews.rejected(scene.scene_id):
+                continue
+            labels = reviews.reviewed(labels, scene.scene_id)
         counted = ((labels.mask & seen) == seen) & ((labels.mask & observed) > 0)
         trusted = counted & ((labels.mask & MaskBit.TRUSTED) > 0)
         there += np.bincount(labels.semantics[counted], minlength=256)
@@ -202,3 +228,6 @@ class Unlabelled:
             labelled=False,
             human=False,
         )
+
+    def left_out(self, scene_id: str) -> frozenset[str]:
+        return frozenset()

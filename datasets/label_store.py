@@ -29,7 +29,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import numpy as np
 import zarr
@@ -48,6 +48,7 @@ from datasets.voxel_labels import (
     GridFrame,
     MaskBit,
     SceneLabels,
+    Voxels,
     check_scene_id,
     pose_array,
 )
@@ -108,6 +109,13 @@ class StoredScene:
             T_global_grid=self.T_global_grid[k],
             **voxels,
         )
+
+    def voxels(self, name: Literal["semantics", "confidence", "mask"], k: int) -> Voxels:
+        """One array of frame k, (X, Y, Z), where the whole frame is not needed. Raises as
+        ``frame``."""
+        if not 0 <= k < len(self):
+            raise IndexError(f"scene {self.scene_id} has {len(self)} frames, asked for {k}")
+        return cast(Voxels, self._read(name, k))
 
     def index_of(self, token: str) -> int:
         """Position of a frame. Raises ``KeyError`` for an unknown token."""

@@ -13,6 +13,11 @@ from datasets.taxonomy import IGNORE_ID
 from datasets.voxel_labels import FrameLabels, MaskBit
 
 
+def distrusted(labels: FrameLabels) -> FrameLabels:
+    """The labels of a rejected frame: no voxel is trusted."""
+    return replace(labels, mask=labels.mask & np.uint8(255 - MaskBit.TRUSTED))
+
+
 def painted(labels: FrameLabels, strokes: Iterable[Stroke], header: StoreHeader) -> FrameLabels:
     """The labels with strokes applied in order; the arrays given are not changed.
 

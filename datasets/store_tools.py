@@ -25,11 +25,16 @@ from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import QUARANTINE, SCENES, FrameLabels, LabelStore, MaskBit
 from datasets.places import Where
+from datasets.review_counts import ReviewCounts, carry_over, count_reviews
+from datasets.review_painting import distrusted, painted
+from datasets.reviews import Reviews, Stroke
 from datasets.store_header import difference
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 
 A = TypeVar("A")
 B = TypeVar("B")
+_Mended = tuple[str, dict[str, tuple[Stroke, ...]], frozenset[str]]
+"""A scene's id, the strokes of its frames, and the tokens of those that were rejected."""
 RINGS_M = (20.0, 40.0)
 """Distances from the vehicle that part a store's comparison into rings."""
 
@@ -40,6 +45,7 @@ class StoreInfo:
     bytes_: of all files of committed scenes.
     trusted_by_class: K counts.
     inputs_sha256: of the fingerprints of the scenes that were labelled, in order of their ids.
+    reviews: what people said of them.
     """
 
     scenes: int
@@ -50,10 +56,11 @@ class StoreInfo:
     bytes_: int
     quarantined: dict[str, str]
     inputs_sha256: str
+    reviews: ReviewCounts
 
 
 def info(store: LabelStore) -> StoreInfo:
-    """Counts from the scenes' attributes; no voxel is read."""
+    """Counts from the scenes' attributes and the reviews; no voxel is read."""
     frames = voxels = trusted = size = 0
     by_class = np.zeros(store.header.taxonomy.n_classes, np.int64)
     inputs = hashlib.sha256()
@@ -74,6 +81,7 @@ def info(store: LabelStore) -> StoreInfo:
         bytes_=size,
         quarantined={s: note["reason"] for s, note in store.quarantined().items()},
         inputs_sha256=inputs.hexdigest(),
+        reviews=count_reviews(Reviews(store)),
     )
 
 
@@ -206,7 +214,8 @@ def ring_of(grid: VoxelGrid) -> NDArray[np.uint8]:
 def merge(
     stores: Sequence[LabelStore], out: Where, *, on_scene: Callable[[], None] = lambda: None
 ) -> LabelStore:
-    """One store of the scenes of several that one job made in parts. It goes on where it ended.
+    """One store of the scenes of several that one job made in parts, with the reviews of them all.
+    It goes on where it ended.
 
     Raises:
         SetupError: they are of different jobs, or two have different labels of one scene.
@@ -236,6 +245,7 @@ def merge(
                 where = f"label store {store.place}: scene {scene_id}"
                 raise SceneError(where=where, rule="its arrays are not what was written")
         on_scene()
+    carry_over(stores, merged)
     return merged
 
 
@@ -246,15 +256,17 @@ def export(
     out: Path,
     *,
     workers: int = 1,
+    use_reviews: bool = True,
     on_scene: Callable[[], None] = lambda: None,
 ) -> dict[str, str]:
     """Write every frame of a store as the benchmark's label file, scenes in parallel.
 
     Only trusted voxels count: the masks hold them alone, and where the format has no masks all
-    others that a sensor observed are 255. What no sensor observed is free.
+    others that a sensor observed are 255. What no sensor observed, and nobody painted, is free.
 
     Args:
         source: the log, for the names of the files.
+        use_reviews: apply the strokes, and trust no voxel of a rejected frame.
 
     Returns:
         Scene id -> why it could not be exported.
@@ -262,27 +274,41 @@ def export(
     Raises:
         SetupError: the store has other voxels or classes, or no flow where the format wants it.
     """
-    header = LabelStore.open(where).header
+    store = LabelStore.open(where)
+    header = store.header
     benchmark.require(f"label store {where}", header.grid, header.taxonomy, header.frame)
     if benchmark.write is None:
         raise SetupError(f"benchmark {benchmark.name} has no files of its own to write")
     if benchmark.name == "openocc_flow" and not header.flow:
         raise SetupError(f"label store {where}: has no flow, which {benchmark.name} wants")
-    scenes = LabelStore.open(where).scene_ids()
+    scenes = store.scene_ids()
+    reviews = Reviews(store) if use_reviews else None
+    mended = [
+        (one, {}, frozenset[str]())
+        if reviews is None
+        else (one, reviews.strokes(one), reviews.rejected(one))
+        for one in scenes
+    ]
     work = partial(_export_scene, where, benchmark, source, out)
-    found = _spread(work, scenes, workers, on_scene)
+    found = _spread(work, mended, workers, on_scene)
     return {scene: why for scene, why in zip(scenes, found, strict=True) if why}
 
 
 def _export_scene(
-    where: Where, benchmark: Benchmark, source: SceneSource, out: Path, scene_id: str
+    where: Where, benchmark: Benchmark, source: SceneSource, out: Path, mended: _Mended
 ) -> str:
     assert benchmark.write is not None
+    scene_id, strokes, rejected = mended
     try:
-        stored = LabelStore.open(where).scene(scene_id)
+        store = LabelStore.open(where)
+        stored = store.scene(scene_id)
         for frame in source.scene(scene_id).frames:
             path = benchmark.path(out, source, frame)
             labels = stored.frame(stored.index_of(frame.token))
+            if frame.token in strokes:
+                labels = painted(labels, strokes[frame.token], store.header)
+            if frame.token in rejected:
+                labels = distrusted(labels)
             benchmark.write(path, as_truth(labels, benchmark))
     except (AutolabelError, KeyError) as error:
         return str(error)
@@ -298,11 +324,11 @@ def as_truth(labels: FrameLabels, benchmark: Benchmark) -> Truth:
     truth = Truth(
         grid=benchmark.grid,
         taxonomy=benchmark.taxonomy,
-        semantics=np.where(lidar | camera, labels.semantics, free),
+        semantics=np.where(lidar | camera | trusted, labels.semantics, free),
     )
     if benchmark.mask is None:
         ignored = (lidar | camera) & ~trusted
-        flow = None if labels.flow is None else labels.flow.astype(np.float32)
+        flow = None if labels.flow is None else np.nan_to_num(labels.flow.astype(np.float32))
         semantics = np.where(ignored, np.uint8(IGNORE_ID), truth.semantics)
         return replace(truth, semantics=semantics, flow=flow)
     if benchmark.mask == "observed":

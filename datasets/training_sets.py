@@ -107,10 +107,11 @@ class FrameSet(Dataset[Sample]):
         except SceneError as error:
             self.bad_scenes.append(BadFrame(scene=scene_id, frame=error.frame, reason=str(error)))
             return
-        self.items += [(labels, frame) for frame in frames]
-        self.earlier += [
-            earlier_frames(frames, k, self.spec.past_frames) for k in range(len(frames))
-        ]
+        left_out = labels.left_out(scene_id)
+        for k, frame in enumerate(frames):
+            if frame.token not in left_out:
+                self.items.append((labels, frame))
+                self.earlier.append(earlier_frames(frames, k, self.spec.past_frames))
 
     def share(self, worker: int, workers: int) -> FrameSet:
         """The same set, of whose batches only this worker's part is prepared.

@@ -191,7 +191,7 @@ def log_frequency_weights(
 
 def flow_loss(
     flow: Tensor,  # (..., 2) m/s
-    target: Tensor,  # (..., 2) m/s, in the same frame
+    target: Tensor,  # (..., 2) m/s, in the same frame; not a number: unknown, ignored
     weight: Tensor,  # (...) bool or >= 0; 0: ignored
     *,
     norm: Literal[1, 2] = 2,
@@ -211,7 +211,7 @@ def flow_loss(
             f"flow {tuple(flow.shape)}, target {tuple(target.shape)}, weight "
             f"{tuple(weight.shape)}: two components and one weight per voxel"
         )
-    used = weight > 0
+    used = (weight > 0) & target.isfinite().all(-1)
     errors: Tensor = torch.linalg.vector_norm(flow[used] - target[used], ord=norm, dim=-1)
     w = weight[used].to(errors)
     return (errors * w).sum() / w.sum().clamp(min=torch.finfo(errors.dtype).tiny)

@@ -9,7 +9,9 @@
 
 ``mIoU[camera-visible]`` counts voxels in the ground truth's camera mask (the benchmark's figure),
 ``mIoU[all]`` every voxel; for a store also ``mIoU[trusted]``, the voxels that its mask keeps, and
-what its confidence is worth. ``--rays`` adds RayIoU, and with flow mAVE and OccScore.
+what its confidence is worth. A store is scored as the teacher wrote it; with ``--reviewed`` as
+people left it: strokes applied, rejected frames left out. ``--rays`` adds RayIoU, and with flow
+mAVE and OccScore.
 Predictions of other voxels or classes are converted, where there is a table of the classes; what
 that loses is printed. ``--lidar`` compares a store with the log's own key sweeps instead.
 """
@@ -44,6 +46,8 @@ from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
 from datasets.metrics.openoccupancy import OpenOccupancyScore
 from datasets.metrics.rays import RayScore, ray_origins
 from datasets.places import parse_where
+from datasets.review_counts import count_reviews
+from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES, open_source
 from datasets.taxonomy import Taxonomy
 from models.checkpoint import load_checkpoint
@@ -193,6 +197,9 @@ def main() -> int:
         "--rays", action="store_true", help="RayIoU too; openocc_flow always has it"
     )
     parser.add_argument("--lidar", action="store_true", help="compare a store with the LiDAR")
+    parser.add_argument(
+        "--reviewed", action="store_true", help="score a store with its reviews applied"
+    )
     parser.add_argument("--fast", action="store_true", help="run the weights in bfloat16")
     parser.add_argument("--flips", action="store_true", help="average over mirrored inputs")
     parser.add_argument("--out", type=Path, help="JSON file for the scores")
@@ -202,6 +209,8 @@ def main() -> int:
         parser.error("--fast and --flips need --weights")
     if args.lidar and not args.store:
         parser.error("--lidar needs --store")
+    if args.reviewed and (args.lidar or not args.store):
+        parser.error("--reviewed needs --store, and does not go with --lidar")
 
     benchmark = benchmark_named(args.benchmark)
     levels = None
@@ -216,7 +225,10 @@ def main() -> int:
             benchmark, f"label store {args.store}", header.grid, header.taxonomy, header.frame
         )
         source, levels = open_source(args.source, args.root, past_sweeps=0), header.levels
-        predictions = stored_labels(store, source)
+        reviews = Reviews(store) if args.reviewed else None
+        if reviews is not None:
+            print(f"reviews: {count_reviews(reviews).changes or 'nothing changes'}")
+        predictions = stored_labels(store, source, reviews)
     else:
         model = load_checkpoint(args.weights, device=args.device)
         preset = model.preset
@@ -289,7 +301,9 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
         print(f"mIoU[{mask}] = {figures[f'mIoU[{mask}]']}")
 
 
-def stored_labels(store: LabelStore, source: SceneSource) -> Iterator[Prediction]:
+def stored_labels(
+    store: LabelStore, source: SceneSource, reviews: Reviews | None = None
+) -> Iterator[Prediction]:
     for scene_id in tqdm(store.scene_ids(), desc="evaluate"):
         stored = store.scene(scene_id)
         try:
@@ -299,11 +313,15 @@ def stored_labels(store: LabelStore, source: SceneSource) -> Iterator[Prediction
             raise SetupError(f"{store.place}: labels of another log: no {error}") from error
         for k, i in enumerate(index):
             labels = stored.frame(i)
+            if reviews is not None:
+                if labels.token in reviews.rejected(scene_id):
+                    continue
+                labels = reviews.reviewed(labels, scene_id)
             yield Prediction(
                 scene=scene,
                 k=k,
                 semantics=labels.semantics,
-                flow=None if labels.flow is None else labels.flow.astype(np.float32),
+                flow=None if labels.flow is None else np.nan_to_num(labels.flow.astype(np.float32)),
                 confidence=labels.confidence,
                 mask=labels.mask,
             )

@@ -1,7 +1,8 @@
 """Look after a label store.
 
     python scripts/store.py info STORE
-    python scripts/store.py verify STORE                     # every committed scene, every byte
+    python scripts/store.py verify STORE                     # every committed scene, every byte,
+                                                             # and every review
     python scripts/store.py diff STORE OTHER                 # by class and distance
     python scripts/store.py merge OUT STORE STORE ...        # parts that one job made apart
     python scripts/store.py prune STORE                      # what killed writers left
@@ -20,6 +21,7 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -32,6 +34,8 @@ from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
 from datasets.errors import AutolabelError
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import parse_where
+from datasets.review_counts import ReviewCounts, count_reviews
+from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES, open_source
 from datasets.store_tools import RINGS_M, Difference
 
@@ -64,6 +68,9 @@ def parse() -> argparse.Namespace:
     export.add_argument("--source", choices=SOURCES, default="city")
     export.add_argument("--root", type=Path, default=Path("runs/city"), help="folder of the log")
     export.add_argument("--out", type=Path, required=True)
+    export.add_argument(
+        "--no-reviews", action="store_true", help="as the teacher wrote them, whatever people said"
+    )
     return parser.parse_args()
 
 
@@ -80,6 +87,7 @@ def show_info(args: argparse.Namespace) -> int:
         facts = {"scenes": found.scenes, "frames": found.frames, "bytes": found.bytes_}
         facts |= {"voxels": found.voxels, "trusted": found.trusted, "run_id": header.run_id}
         facts |= {"quarantined": found.quarantined, "inputs_sha256": found.inputs_sha256}
+        facts |= {"reviews": asdict(found.reviews)}
         facts |= {"licence": header.licence, "provenance": header.provenance}
         print(json.dumps(facts, indent=1))
         return 0
@@ -95,6 +103,7 @@ def show_info(args: argparse.Namespace) -> int:
             print(f"    {name:24s} {100 * n / found.trusted:7.3f} %")
     for scene_id, reason in found.quarantined.items():
         print(f"  set aside: {scene_id}: {reason}")
+    print_reviews(found.reviews)
     print(f"  {store_tools.sharing(header.licence)}")
     print(f"  run {header.run_id}, inputs {found.inputs_sha256}")
     for name, value in header.provenance.items():
@@ -107,6 +116,20 @@ def show_info(args: argparse.Namespace) -> int:
     if "calibration" in header.provenance:
         print_reliability(Calibration.from_json(header.provenance["calibration"]), header)
     return 0
+
+
+def print_reviews(found: ReviewCounts) -> None:
+    if found.reviewers:
+        print(
+            f"  reviewed by {', '.join(found.reviewers)}: {found.accepted} frames accepted, "
+            f"{found.rejected} rejected, {found.unsure} unsure, {found.disputed} of these "
+            f"disputed; {found.strokes} strokes, {found.notes} notes"
+        )
+        print(f"  for students and exports: {found.changes or 'nothing changes'}")
+    if found.stale:
+        print(f"  {found.stale} reviews of labels that were made anew since: not applied")
+    if found.damaged:
+        print(f"  {len(found.damaged)} damaged reviews; verify names them")
 
 
 def print_reliability(calibration: Calibration, header: StoreHeader) -> None:
@@ -131,10 +154,15 @@ def check(args: argparse.Namespace) -> int:
         bad = store_tools.verify(args.store, workers=args.workers, on_scene=bar.update)
     for scene_id, why in bad.items():
         print(f"damaged: {scene_id}: {why}")
+    reviews = Reviews(store)
+    for name in (torn := reviews.damaged()):
+        print(f"damaged review: {name}: {reviews.why_damaged(name)}")
     for key in store_tools.leftovers(store):
         print(f"left over, read by nobody: {key} (prune removes it)")
     print(f"{total - len(bad)} of {total} scenes are whole")
-    return 1 if bad else 0
+    if entries := len(reviews.entries()) + len(reviews.stale()):
+        print(f"{entries} reviews are whole")
+    return 1 if bad or torn else 0
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -191,13 +219,21 @@ def write_files(args: argparse.Namespace) -> int:
     source = open_source(args.source, args.root, past_sweeps=0)
     with progress(len(store.scene_ids()), "export") as bar:
         bad = store_tools.export(
-            args.store, chosen, source, args.out, workers=args.workers, on_scene=bar.update
+            args.store,
+            chosen,
+            source,
+            args.out,
+            workers=args.workers,
+            use_reviews=not args.no_reviews,
+            on_scene=bar.update,
         )
     for scene_id, why in bad.items():
         print(f"not exported: {scene_id}: {why}", file=sys.stderr)
     notice = store_tools.sharing(store.header.licence)
     (args.out / "LICENCE.txt").write_text(notice + "\n")
     print(f"{args.out}: {len(store.scene_ids()) - len(bad)} scenes as {chosen.name}")
+    if not args.no_reviews and (changes := count_reviews(Reviews(store)).changes):
+        print(f"reviews: {changes.replace('left out', 'given empty masks')}")
     print(notice)
     return 1 if bad else 0
 

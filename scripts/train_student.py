@@ -6,9 +6,11 @@
         --distill TEACHER.safetensors ...
 
 Of a store, the trusted voxels that a camera sees count, each with its calibrated confidence as
-weight; ``--labelled-split`` adds scenes with ground truth. Without ``--distill`` no LiDAR file and
-no teacher is opened. Stopped and started again with the same options it goes on where it was. Exit
-codes: 0 trained; 1 trained, but some frames are bad and were left out; 2 it could not be trained.
+weight; voxels that reviewers painted and frames that they rejected count as they said, unless
+``--no-reviews``. ``--labelled-split`` adds scenes with ground truth. Without ``--distill`` no LiDAR
+file and no teacher is opened. Stopped and started again with the same options, and the same
+reviews, it goes on where it was. Exit codes: 0 trained; 1 trained, but some frames are bad and were
+left out; 2 it could not be trained.
 """
 
 from __future__ import annotations
@@ -33,7 +35,10 @@ from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
+from datasets.label_store import LabelStore
 from datasets.places import parse_where
+from datasets.review_counts import count_reviews
+from datasets.reviews import Reviews
 from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
 from models.objectives import Objective
@@ -51,6 +56,9 @@ def options() -> argparse.Namespace:
         help="weigh classes that trust drops or trusts little, up to so much (10 where the store "
         "was made with --max-error, else 1: not at all)",
     )
+    parser.add_argument(
+        "--no-reviews", action="store_true", help="labels as the teacher wrote them"
+    )
     parser.add_argument("--labelled-split", help="scenes whose ground truth is used as well")
     parser.add_argument(
         "--human-share",
@@ -62,7 +70,11 @@ def options() -> argparse.Namespace:
 
 
 def label_sources(
-    args: argparse.Namespace, how: Recipe, network: Preset, source: SceneSource
+    args: argparse.Namespace,
+    how: Recipe,
+    network: Preset,
+    source: SceneSource,
+    reviews: Reviews | None,
 ) -> list[LabelSource]:
     labels: list[LabelSource] = []
     if args.balance is not None and (args.balance < 1 or not args.labels):
@@ -75,6 +87,7 @@ def label_sources(
             expect_taxonomy=network.taxonomy,
             expect_frame=network.inputs.frame,
             balance=args.balance,
+            use_reviews=reviews or False,
         )
         labels.append(pseudo)
     if args.labelled_split:
@@ -94,7 +107,7 @@ def label_sources(
     return labels
 
 
-def train(args: argparse.Namespace, team: Team) -> int:
+def train(args: argparse.Namespace, reviews: Reviews | None, team: Team) -> int:
     how, preset = chosen(args)
     teacher = teacher_of(args, preset)
     inputs = inputs_for(preset, teacher)
@@ -102,7 +115,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
     source = open_source(args.source, args.root, past_sweeps=sweeps, labelled=args.labelled)
     samples = FrameSet(
         source,
-        label_sources(args, how, preset, source),
+        label_sources(args, how, preset, source, reviews),
         inputs,
         batch=args.batch or how.batch,
         augment=how.augmentation,
@@ -110,6 +123,9 @@ def train(args: argparse.Namespace, team: Team) -> int:
         memory_gib=args.memory_gib,
         human_share=args.human_share,
     )
+    changes = "" if reviews is None else count_reviews(reviews).changes
+    if changes and team.worker == 0:
+        print(f"reviews of {args.labels}: {changes}")
     network = start_network(args, preset)
     objective: Objective = how.label_loss(preset.taxonomy, samples, seed=args.seed)
     if teacher is not None:
@@ -121,7 +137,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         config=config_of(args, how, samples),
         folder=args.out,
         device=args.device,
-        job=job_of(args, preset),
+        job=job_of(args, preset) | told_by(reviews),
         validate=validation(args, preset, source),
         team=team,
     )
@@ -132,15 +148,28 @@ def train(args: argparse.Namespace, team: Team) -> int:
         "frames": len(samples.items),
         "steps": trained.report.steps,
         "minutes": round(trained.report.seconds / 60, 1),
+        **told_by(reviews),
     }
     save_trained(args.out / f"{preset.name}_student.safetensors", trained, preset, notes)
     return 1 if trained.report.bad_frames else 0
 
 
+def told_by(reviews: Reviews | None) -> dict[str, str]:
+    """The reviews' part in what a run's weights depend on: a run goes on with the same ones."""
+    fingerprint = "" if reviews is None else reviews.fingerprint()
+    return {"reviews": fingerprint} if fingerprint else {}
+
+
 def main() -> int:
     args = options()
+    reviews = None  # read once: every process of the training has the same
+    if args.labels and not args.no_reviews:
+        reviews = Reviews(LabelStore.open(args.labels))
     return train_together(
-        functools.partial(train, args), args.num_workers, device=args.device, folder=args.out
+        functools.partial(train, args, reviews),
+        args.num_workers,
+        device=args.device,
+        folder=args.out,
     )
 
 

@@ -183,7 +183,7 @@ def test_export_writes_occ3d_files_whose_masks_hold_trusted_voxels_alone(tmp_pat
         )
         np.testing.assert_array_equal(truth.mask_lidar, trusted & lidar)
         np.testing.assert_array_equal(truth.mask_camera, trusted & camera)
-        seen = lidar | camera
+        seen = lidar | camera | trusted
         np.testing.assert_array_equal(truth.semantics[seen], labels.semantics[k][seen])
         assert (truth.semantics[~seen] == OCC3D_NUSCENES.free_id).all()
     with pytest.raises(SetupError, match="benchmark occ3d_waymo has"):

@@ -20,6 +20,9 @@ class TrueClasses:
     def target(self, frame: Frame) -> Target:
         return replace(self.pseudo.target(frame), semantics=self.truth.target(frame).semantics)
 
+    def left_out(self, scene_id: str) -> frozenset[str]:
+        return self.pseudo.left_out(scene_id)
+
 
 class TrueMask:
     """The classes of a store wherever the benchmark scores, all with weight 1."""
@@ -32,3 +35,6 @@ class TrueMask:
 
     def target(self, frame: Frame) -> Target:
         return replace(self.pseudo.target(frame), weight=self.truth.target(frame).weight)
+
+    def left_out(self, scene_id: str) -> frozenset[str]:
+        return self.pseudo.left_out(scene_id)
