@@ -20,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from datasets.errors import SetupError
+from viz.browser_desk import Desk
 from viz.browser_tab import BrowserTab
 from viz.layers import Show
 from viz.review import ReviewFrame, ReviewSession
 from viz.review_queue import QueueItem
+from viz.suspicion import Suspicion
 
 DEFAULT_PORT = 8080
 
@@ -37,10 +39,18 @@ def serve(
     port: int = DEFAULT_PORT,
     reviewer: str,
     queue: Sequence[QueueItem] = (),
+    suspicion: Suspicion | None = None,
 ) -> None:
     """Serve until Ctrl+C. Arguments and errors are those of ``serving``."""
     with serving(
-        session, frame, show=show, host=host, port=port, reviewer=reviewer, queue=queue
+        session,
+        frame,
+        show=show,
+        host=host,
+        port=port,
+        reviewer=reviewer,
+        queue=queue,
+        suspicion=suspicion,
     ) as bound:
         print(f"reviewing {frame.name} at http://localhost:{bound} (this machine only)")
         print(f"from elsewhere: ssh -L {bound}:localhost:{bound} HOST, then open the same address")
@@ -60,6 +70,7 @@ def serving(
     port: int = DEFAULT_PORT,
     reviewer: str,
     queue: Sequence[QueueItem] = (),
+    suspicion: Suspicion | None = None,
 ) -> Iterator[int]:
     """A server that answers while the context lasts; gives its port.
 
@@ -68,6 +79,7 @@ def serving(
         host: an address of this machine alone.
         port: 0 takes a free one.
         queue: order of review, may be empty.
+        suspicion: that it was made with; the estimate of wrong frames knows more with it.
 
     Raises:
         SetupError: viser is not installed, or the port is taken or not allowed.
@@ -76,11 +88,12 @@ def serving(
     if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
         raise ValueError(f"there is no password: bind to 127.0.0.1, not {host}")
     server = _started(host, port)
+    desk = Desk(session, queue, suspicion or Suspicion())
     tabs: dict[int, BrowserTab] = {}
     lock = threading.Lock()
 
     def connected(client: Any) -> None:
-        tab = BrowserTab(client, session, queue, frame=frame, show=show, reviewer=reviewer)
+        tab = BrowserTab(client, desk, frame=frame, show=show, reviewer=reviewer)
         with lock:
             tabs[client.client_id] = tab
         if client.client_id not in server.get_clients():

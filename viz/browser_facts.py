@@ -5,12 +5,14 @@ All text that people or files supply is escaped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from html import escape
 
 from datasets.reviews import Entry, FrameVerdict, Judgement, Remark, Stroke, Verdict
-from viz.layers import Drawn, LegendRow
-from viz.picking import VoxelFacts
+from datasets.taxonomy import Taxonomy
+from viz.layers import Drawn
+from viz.lettering import LegendRow
+from viz.picking import VoxelFacts, class_name
 from viz.review import ReviewFrame
 from viz.review_queue import QueueItem
 
@@ -86,19 +88,57 @@ def verdict_facts(
     return _box(head) + table(said)
 
 
-def voxel_facts(facts: VoxelFacts) -> str:
+def voxel_facts(facts: VoxelFacts, taxonomy: Taxonomy) -> str:
     """All that is known of a voxel."""
-    return table([("facts", str(facts))])
+    rows = [
+        ("class", facts.class_name),
+        ("confidence", _share(facts.confidence)),
+        ("second choice", facts.second_choice),
+    ]
+    if facts.hits is not None:
+        whose = "store" if facts.evidence_stored else "key sweep alone"
+        rows.append(("LiDAR", f"{facts.hits} hits, {facts.passes} passes ({whose})"))
+    bits = [bit.name.lower().replace("_", " ") for bit in facts.bits if bit.name]
+    rows.append(("mask", ", ".join(bits) or "none"))
+    if facts.flow_mps is not None:
+        rows.append(("flow", f"{facts.flow_mps[0]:.1f}, {facts.flow_mps[1]:.1f} m/s"))
+    for name, class_id in (("ground truth", facts.truth), ("second store", facts.other)):
+        if class_id is not None:
+            rows.append((name, class_name(taxonomy, class_id)))
+    x, y, z = facts.centre_m
+    rows.append(("place", f"{x:.1f}, {y:.1f}, {z:.1f} m; voxel {facts.cell}"))
+    rows.append(("over frames", _history(facts, taxonomy)))
+    return table(rows)
 
 
-def queue_facts(queue: Sequence[QueueItem], at: int, judged: Callable[[QueueItem], bool]) -> str:
-    """Where in the queue the tab is, and why that frame is in it; ``at`` is -1 before it."""
-    left = sum(not judged(item) for item in queue)
+def _history(facts: VoxelFacts, taxonomy: Taxonomy) -> str:
+    """Runs of frames with the same class at the place."""
+    runs: list[tuple[int, int, str]] = []
+    for moment in facts.history:
+        name = class_name(taxonomy, moment.class_id)
+        if runs and runs[-1][1:] == (moment.k - 1, name):
+            runs[-1] = (runs[-1][0], moment.k, name)
+        else:
+            runs.append((moment.k, moment.k, name))
+    return ", ".join(f"{a if a == b else f'{a}-{b}'} {name}" for a, b, name in runs)
+
+
+def _share(confidence: float | None) -> str:
+    return "none" if confidence is None else f"{confidence:g}"
+
+
+def queue_facts(queue: Sequence[QueueItem], at: int, judged: set[tuple[str, str]]) -> str:
+    """Where in the queue the tab is, and why that frame is in it.
+
+    Args:
+        at: index in the queue, -1 before its first item.
+        judged: scene and token of frames with a verdict.
+    """
+    left = sum((item.scene_id, item.token) not in judged for item in queue)
     rows = [("to judge", f"{left:,} of {len(queue):,}")]
     if at >= 0:
         item = queue[at]
-        why = f"{item.why} (drawn by chance)" if item.sampled else item.why
-        rows += [("item", f"{at + 1:,}: {item.scene_id}, frame {item.k}"), ("why", why)]
+        rows += [("item", f"{at + 1:,}: {item.scene_id}, frame {item.k}"), ("why", item.why)]
     return table(rows)
 
 

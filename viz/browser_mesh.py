@@ -114,7 +114,7 @@ def before_tone_curve(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
 
 def _two_triangles_each(n_faces: int) -> NDArray[np.uint16]:
     corners = np.arange(n_faces)[:, None] * 4 + np.array([0, 1, 2, 0, 2, 3])
-    return corners.astype(np.uint16)
+    return np.asarray(corners, np.uint16)
 
 
 def _container(document: bytes, buffer: bytes) -> bytes:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -102,17 +103,20 @@ class Panel:
             rings=self._rings.value,
         )
 
-    def fill(self, frame: ReviewFrame, drawn: Drawn) -> None:
-        """Put what belongs to a frame, and to what is drawn of it, into the controls."""
+    def point_at(self, frame: ReviewFrame) -> None:
+        """Let scene and slider say which frame is shown."""
         self._scene.value = frame.scene_id
         self._slider.max = max(frame.n_frames - 1, 1)
         self._slider.disabled = frame.n_frames < 2
         self._slider.value = frame.k
+
+    def fill(self, frame: ReviewFrame, drawn: Drawn) -> None:
+        """Put what is drawn of a frame into the controls: voxels by class, other colours."""
         for i, button in self._classes.items():
             label = f"{frame.taxonomy.names[i]} ({drawn.counts.get(i, 0):,})"
             if button.label != label:
                 button.label = label
-        by_class = self._colour.value == "class" and self._voxels.value != "difference"
+        by_class = {row.name for row in drawn.legend} <= set(frame.taxonomy.names)
         self._legend.content = "" if by_class else legend(drawn.legend)
 
     @property
@@ -149,9 +153,9 @@ class Panel:
             view = gui.add_button("first view")
         _when(self._scene, lambda scene_id: actions.go(scene_id, 0))
         _when(self._slider, lambda k: actions.go(self._scene.value, int(k)))
-        _when(steps, lambda by: actions.step(int(by)), button=True)
+        _chosen(steps, lambda by: actions.step(int(by)))
         _when(self._play, lambda on: actions.play() if on else None)
-        _when(view, lambda _: actions.first_view(), button=True)
+        _pressed(view, actions.first_view)
 
     def _verdict_controls(self, offered: Offered, reviewer: str) -> None:
         gui, actions = self._gui, self._actions
@@ -163,15 +167,16 @@ class Panel:
                 button = gui.add_button(
                     verdict.value, color=VERDICT_COLOURS[verdict], visible=offered.judged
                 )
-                _when(button, lambda _, v=verdict: actions.judge(v), button=True)
+                _pressed(button, partial(actions.judge, verdict))
             undo = gui.add_button("undo my last", color="gray", visible=offered.judged)
-            _when(undo, lambda _: actions.undo(), button=True)
+            _pressed(undo, actions.undo)
             gui.add_html(lines([PAINTING]))
         with gui.add_folder("Queue", visible=offered.queued):
             self.queue = gui.add_html("")
+            self.estimate = gui.add_html("")
             steps = gui.add_button_group("item", ("previous", "next"))
             self._goes_on = gui.add_checkbox("go on after a verdict", True)
-        _when(steps, lambda to: actions.queue_step(1 if to == "next" else -1), button=True)
+        _chosen(steps, lambda to: actions.queue_step(1 if to == "next" else -1))
 
     def _layer_controls(self, offered: Offered, frame: ReviewFrame, show: Show) -> None:
         gui = self._gui
@@ -203,13 +208,16 @@ class Panel:
         self._classes = {}
         with gui.add_folder("Classes and voxels shown"):
             which = gui.add_button_group("show", ("all", "none"))
-            _when(which, lambda name: self._turn(self._on, name == "all"), button=True)
+            _chosen(which, lambda name: self._turn(self._on, name == "all"))
             for i in taxonomy.semantic_ids:
                 button = gui.add_button(taxonomy.names[i], color=self._class_colour(i))
-                _when(button, lambda _, i=i: self._turn([i], not self._on[i]), button=True)
+                _pressed(button, partial(self._toggle, i))
                 self._classes[i] = button
 
-    def _turn(self, ids: Any, on: bool) -> None:
+    def _toggle(self, i: int) -> None:
+        self._turn([i], not self._on[i])
+
+    def _turn(self, ids: Iterable[int], on: bool) -> None:
         """Show or hide classes."""
         for i in ids:
             self._on[i] = on
@@ -234,14 +242,21 @@ class Panel:
         panel.set_width(PICTURES_PX)
 
 
-def _when(handle: Any, do: Callable[[Any], None], *, button: bool = False) -> None:
-    """Call ``do`` with the value when the reviewer changes a control, not when we set it."""
+def _when(handle: Any, do: Callable[[Any], None]) -> None:
+    """Call ``do`` with the value when the reviewer changes an input, not when we do."""
 
     def changed(event: Any) -> None:
         if event.client is not None:
             do(handle.value)
 
-    if button:
-        handle.on_click(changed)
-    else:
-        handle.on_update(changed)
+    handle.on_update(changed)
+
+
+def _pressed(button: Any, do: Callable[[], None]) -> None:
+    """Call ``do`` when the reviewer presses a button."""
+    button.on_click(lambda _: do())
+
+
+def _chosen(buttons: Any, do: Callable[[str], None]) -> None:
+    """Call ``do`` with the one that the reviewer presses of a group of buttons."""
+    buttons.on_click(lambda _: do(buttons.value))

@@ -10,31 +10,32 @@ from PIL import Image, ImageDraw
 
 from viz.camera_overlay import draw_overlay
 from viz.layers import Drawn
-from viz.picking import camera_pixel
+from viz.picking import Cell, in_cameras
 from viz.review import ReviewFrame
 
 WIDTH_PX = 480
-_MARK = (255, 255, 255)
+_SEEN, _HIDDEN = (255, 255, 255), (150, 150, 150)
 
 
 def camera_pictures(
-    frame: ReviewFrame, drawn: Drawn, picked_m: NDArray[np.float64] | None
+    frame: ReviewFrame, drawn: Drawn, picked: Cell | None
 ) -> Iterator[NDArray[np.uint8]]:
-    """(H, W, 3) uint8 of every camera in the frame's order; ``picked_m`` (3,), a place in the
-    grid's frame, is ringed where the camera sees it."""
+    """(H, W, 3) uint8 of every camera in the frame's order; a picked voxel is ringed, white where
+    the camera sees it, grey where others hide it."""
+    marks = {} if picked is None else {m.camera: m for m in in_cameras(frame, drawn.shown, picked)}
     for picture in frame.pictures:
         view = picture.view
         height = round(WIDTH_PX * view.height / view.width)
         overlay = draw_overlay(
             picture, drawn.surface, drawn.colour_table, width=WIDTH_PX, height=height
         )
-        at = None if picked_m is None else camera_pixel(view, picked_m)
-        if at is not None:
-            _ring(overlay, at[0] * WIDTH_PX / view.width, at[1] * height / view.height)
+        if (mark := marks.get(view.name)) is not None:
+            at = mark.u * WIDTH_PX / view.width, mark.v * height / view.height
+            _ring(overlay, *at, colour=_HIDDEN if mark.hidden else _SEEN)
         yield np.asarray(overlay)
 
 
-def _ring(picture: Image.Image, u: float, v: float) -> None:
+def _ring(picture: Image.Image, u: float, v: float, *, colour: tuple[int, int, int]) -> None:
     draw = ImageDraw.Draw(picture)
-    for radius, colour in ((11, (0, 0, 0)), (9, _MARK)):
-        draw.ellipse((u - radius, v - radius, u + radius, v + radius), outline=colour, width=2)
+    for radius, shade in ((11, (0, 0, 0)), (9, colour)):
+        draw.ellipse((u - radius, v - radius, u + radius, v + radius), outline=shade, width=2)

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viz.browser_mesh import glb
-from viz.layers import ColouredPoints, Drawn
-from viz.scene3d import BACKGROUND
+from viz.layers import Drawn
+from viz.scene3d import BACKGROUND, ColouredPoints
 
 POINT_SIZE_M = 0.09
 LINE_WIDTH_PX = 1.5
