@@ -1,11 +1,10 @@
-"""The command line of ``viz/inspect.py``: options in, a window or a picture out."""
+"""The command line of ``viz/inspect.py``: options in; a window, a picture or a film out."""
 
 from __future__ import annotations
 
 import argparse
 import ctypes
 import os
-import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,106 +12,28 @@ from pathlib import Path
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
-from datasets.places import parse_where
-from datasets.sources.opening import SOURCES
-from viz.label_sets import StoredLabels, TrueLabels
+from datasets.reviews import Reviews
+from viz.label_sets import LabelSet, StoredLabels, TrueLabels
 from viz.layers import Show
-from viz.review import MASKS, ReviewSession, open_log
-
-DEFAULT_ROOT = Path("runs/city")
-MIN_SIZE_PX = (960, 540)
-MAX_SIZE_PX = (7680, 4320)
-
-
-def _size(text: str) -> tuple[int, int]:
-    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", text)
-    if not match:
-        raise argparse.ArgumentTypeError(f"{text!r} is not WIDTHxHEIGHT, e.g. 1920x1080")
-    width, height = int(match[1]), int(match[2])
-    low, high = MIN_SIZE_PX, MAX_SIZE_PX
-    if not (low[0] <= width <= high[0] and low[1] <= height <= high[1]):
-        raise argparse.ArgumentTypeError(
-            f"{text}: must lie between {low[0]}x{low[1]} and {high[0]}x{high[1]}"
-        )
-    return width, height
-
-
-def parser() -> argparse.ArgumentParser:
-    """Options of the command."""
-    p = argparse.ArgumentParser(
-        prog="python viz/inspect.py",
-        description="Look at the labels of a store, or at a log's ground truth: voxels in 3D, "
-        "LiDAR points, and the camera pictures with the labels drawn over them.",
-        allow_abbrev=False,
-    )
-    p.add_argument(
-        "store",
-        type=parse_where,
-        nargs="?",
-        metavar="STORE",
-        help="label store, e.g. runs/labels.zarr",
-    )
-    p.add_argument(
-        "--truth",
-        type=Path,
-        metavar="DIR",
-        help="instead of a store: folder of ground truth, e.g. the one of scripts/make_labels.py "
-        "that holds gts/",
-    )
-    p.add_argument(
-        "--benchmark", choices=NAMES, help=f"of the ground truth's files (default {NAMES[0]})"
-    )
-    p.add_argument("--scene", metavar="ID", help="scene id (default: the first of the store)")
-    p.add_argument(
-        "--frame", type=int, default=0, metavar="K", help="frame of the scene, from 0 (default 0)"
-    )
-    p.add_argument(
-        "--source",
-        choices=SOURCES,
-        help="kind of the log (default: what the store says, else city)",
-    )
-    p.add_argument(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the log that was labelled, for its pictures and points (default for a city "
-        f"{DEFAULT_ROOT}); without it the labels of a store are shown alone",
-    )
-    p.add_argument(
-        "--mask",
-        choices=tuple(MASKS),
-        help="which occupied voxels to show: trusted, those the store trusts for training or the "
-        "benchmark scores (default for a store); all (default for ground truth); lidar, those "
-        "LiDAR observed; camera, those a camera sees",
-    )
-    p.add_argument(
-        "--screenshot", type=Path, metavar="FILE.png", help="write a picture, open no window"
-    )
-    p.add_argument(
-        "--size",
-        type=_size,
-        default=(1920, 1080),
-        metavar="WxH",
-        help="size of the window or the screenshot in pixels (default 1920x1080)",
-    )
-    p.add_argument(
-        "--renderer",
-        choices=("auto", "open3d", "plain"),
-        default="auto",
-        help="who draws the screenshot's 3D view: auto takes Open3D where it works here and our "
-        "plain rasteriser elsewhere; the picture says which",
-    )
-    return p
+from viz.options import (
+    DEFAULT_FPS,
+    DEFAULT_ROOT,
+    DEFAULT_SIZE_PX,
+    check,
+    layers_of,
+    parser,
+    reviewer_of,
+)
+from viz.review import ReviewFrame, ReviewSession, open_log
+from viz.review_queue import QueueItem, queue_of
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command. Returns the exit code: 0, or 2 for a user's fault."""
     p = parser()
     options = p.parse_args(argv)
-    if (options.store is None) == (options.truth is None):
-        p.error("name a STORE, or a folder with --truth")
-    if options.benchmark and options.truth is None:
-        p.error("--benchmark needs --truth")
+    if fault := check(options):
+        p.error(fault)
     try:
         _inspect(options)
     except AutolabelError as error:
@@ -122,32 +43,82 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _inspect(options: argparse.Namespace) -> None:
-    window = options.screenshot is None
-    if not window and options.screenshot.suffix.lower() != ".png":
+    if options.screenshot is not None and options.screenshot.suffix.lower() != ".png":
         raise SetupError(f"--screenshot {options.screenshot}: the name must end in .png")
     session = _session(options)
-    scene_id = options.scene if options.scene is not None else session.labels.first_scene()
-    frame = session.frame(scene_id, options.frame)
-    mask = options.mask or ("trusted" if options.truth is None else "all")
-    if window and _no_display():
-        raise SetupError("there is no display to open a window on; use --screenshot FILE.png")
+    show = layers_of(options, session.labels.taxonomy)
+    if options.video is not None:
+        _film(options, session, show)
+        return
+    queue: tuple[QueueItem, ...] = ()
+    if options.queue and session.reviews is not None:
+        queue = queue_of(session.reviews.store, session.reviews, options.audit or ())
+        if not queue:
+            print("note: every frame of the store is judged", file=sys.stderr)
+    if queue:
+        frame = session.frame(queue[0].scene_id, queue[0].k)
+    else:
+        frame = session.frame(_scene_of(options, session), options.frame or 0)
     for note in frame.notes:
         print(f"note: {note}", file=sys.stderr)
-    if window:
-        try:
-            from viz.viewer import show
-        except (ImportError, OSError) as error:
-            why = str(error).splitlines()[0]
-            raise SetupError(
-                f"Open3D does not load ({why}); on Debian: apt install libusb-1.0-0 libgl1 "
-                "libgomp1; --screenshot FILE.png works without it"
-            ) from error
-        show(session, frame, mask=mask, size_px=options.size)
-        return
+    if options.screenshot is not None:
+        _picture(options, frame, show)
+    elif options.serve is not None:
+        _serve(options, session, frame, show, queue)
+    else:
+        _window(options, session, frame, show, queue)
 
+
+def _window(
+    options: argparse.Namespace,
+    session: ReviewSession,
+    frame: ReviewFrame,
+    show: Show,
+    queue: Sequence[QueueItem],
+) -> None:
+    if _no_display():
+        raise SetupError(
+            "there is no display to open a window on; use --screenshot FILE.png, "
+            "--video FILE.mp4 or --serve"
+        )
+    try:
+        from viz.viewer import show as show_window
+    except (ImportError, OSError) as error:
+        why = str(error).splitlines()[0]
+        raise SetupError(
+            f"Open3D does not load ({why}); on Debian: apt install libusb-1.0-0 libgl1 "
+            "libgomp1; --screenshot FILE.png works without it"
+        ) from error
+    size, reviewer = options.size or DEFAULT_SIZE_PX, reviewer_of(options)
+    show_window(session, frame, show=show, size_px=size, reviewer=reviewer, queue=queue)
+
+
+def _serve(
+    options: argparse.Namespace,
+    session: ReviewSession,
+    frame: ReviewFrame,
+    show: Show,
+    queue: Sequence[QueueItem],
+) -> None:
+    try:
+        from viz.browser import serve
+    except ImportError as error:
+        raise SetupError(
+            f"the browser's viewer does not load ({error}); pip install 'effocc-autolabel[browser]'"
+        ) from error
+    reviewer = reviewer_of(options)
+    serve(session, frame, show=show, port=options.serve, reviewer=reviewer, queue=queue)
+
+
+def _picture(options: argparse.Namespace, frame: ReviewFrame, show: Show) -> None:
     from viz.screenshot import screenshot
 
-    shot = screenshot(frame, show=Show(mask=mask), size_px=options.size, renderer=options.renderer)
+    shot = screenshot(
+        frame,
+        show=show,
+        size_px=options.size or DEFAULT_SIZE_PX,
+        renderer=options.renderer or "auto",
+    )
     if shot.note:
         print(f"note: {shot.note}", file=sys.stderr)
     try:
@@ -158,16 +129,52 @@ def _inspect(options: argparse.Namespace) -> None:
     print(f"{options.screenshot} (3D view drawn by {shot.drawn_by})")
 
 
+def _film(options: argparse.Namespace, session: ReviewSession, show: Show) -> None:
+    from viz.video import video
+
+    scene_id = _scene_of(options, session)
+    first, end = options.frames or (0, session.n_frames(scene_id))
+    film = video(
+        session,
+        scene_id,
+        range(first, end),
+        show=show,
+        size_px=options.size or DEFAULT_SIZE_PX,
+        fps=options.fps or DEFAULT_FPS,
+        renderer=options.renderer or "auto",
+        out=options.video,
+    )
+    if film.note:
+        print(f"note: {film.note}", file=sys.stderr)
+    print(f"{options.video}: {film.n_frames} frames (3D view drawn by {film.drawn_by})")
+
+
+def _scene_of(options: argparse.Namespace, session: ReviewSession) -> str:
+    return options.scene if options.scene is not None else session.labels.first_scene()
+
+
 def _session(options: argparse.Namespace) -> ReviewSession:
     if options.truth is not None:
         source = _log(options.source or "city", options.root)
-        truth = benchmark(options.benchmark or NAMES[0])
-        return ReviewSession(TrueLabels(truth, options.truth, source), source)
+        return ReviewSession(_truth(options, options.truth, source), source)
     labels = StoredLabels(options.store)
+    log: SceneSource | str
     try:
-        return ReviewSession(labels, _log(options.source or labels.source, options.root))
+        log = _log(options.source or labels.source, options.root)
     except SetupError as error:
-        return ReviewSession(labels, str(error))
+        log = str(error)
+    truth: LabelSet | None = None
+    if options.with_truth is not None:
+        if isinstance(log, str):
+            raise SetupError(f"--with-truth needs the log: {log}")
+        truth = _truth(options, options.with_truth, log)
+    second = None if options.second is None else StoredLabels(options.second)
+    reviews = Reviews(labels.store)
+    return ReviewSession(labels, log, truth=truth, second=second, reviews=reviews)
+
+
+def _truth(options: argparse.Namespace, folder: Path, source: SceneSource) -> TrueLabels:
+    return TrueLabels(benchmark(options.benchmark or NAMES[0]), folder, source)
 
 
 def _log(kind: str, root: Path | None) -> SceneSource:

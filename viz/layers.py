@@ -212,7 +212,7 @@ def _painted(frame: ReviewFrame, show: Show) -> _Painted:
         if evidence is not None:
             ids, worth = findings(evidence, labels, shown, taxonomy.free_id)
             shown = worth if show.classes is None else shown
-            what = "evidence of the store" if evidence.stored else "evidence of the key sweep alone"
+            what = "evidence of the store" if evidence.stored else "evidence of the key sweep"
             return _Painted(
                 ids=ids,
                 shown=shown & masked,
@@ -251,8 +251,8 @@ def _difference(frame: ReviewFrame, show: Show) -> _Painted:
         ids[in_a & ~in_b] = Difference.ONLY_LABELS
         ids[~in_a & in_b] = Difference.ONLY_OTHER
         caption = (
-            f"labels against the {what}: grey same, yellow other class, red only in the labels, "
-            f"blue only in the {what}"
+            f"labels against the {what}: red only in the labels, blue only in the {what}, "
+            "yellow other class"
         )
     return _Painted(
         ids=ids, shown=shown, names=names, table=_table(DIFFERENCE_COLOURS), caption=caption

@@ -150,8 +150,14 @@ def _serve(folder: Path) -> None:
     for line in sys.stdin:
         if line != size:
             width, height = (int(n) for n in line.split())
+            renderer = None  # of two at once the engine dies
             renderer, size = rendering.OffscreenRenderer(width, height), line
-            renderer.scene.view.set_post_processing(False)  # colours come out as given
+            view = renderer.scene.view
+            view.set_post_processing(False)  # colours come out as given
+            # software rendering spends nine tenths of its time on these
+            view.set_antialiasing(False)
+            view.set_ambient_occlusion(False)
+            view.set_shadowing(False)
             renderer.scene.set_background(open3d_background(BACKGROUND))
         scene = Scene3D.load(folder / "scene.npz")
         _draw(renderer, scene, rendering)

@@ -6,7 +6,7 @@ Left: the 3D view over two maps. Right: the pictures over the legend.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,10 +80,19 @@ class Page:
         text = fitted(text, face, box.width - end - 4 * self._gap)
         self._draw.text((box.left, middle), text, font=face, fill=TEXT, anchor="lm")
 
-    def view(self, image: Image.Image, caption: str) -> None:
-        """The 3D view, of the size of ``view_box``."""
-        self.canvas.paste(image, (self.view_box.left, self.view_box.top))
-        self._caption(self.view_box, caption)
+    def view(self, image: Image.Image, captions: Sequence[str]) -> None:
+        """The 3D view, of the size of ``view_box``, under as many lines as the captions need."""
+        box = self.view_box
+        self.canvas.paste(image, (box.left, box.top))
+        lines, face = list[str](), font(self._size)
+        for caption in captions:
+            joined = f"{lines[-1]}; {caption}" if lines else caption
+            if lines and face.getlength(joined) <= box.width - 2 * self._gap:
+                lines[-1] = joined
+            else:
+                lines.append(caption)
+        for i, line in enumerate(lines):
+            self._caption(replace(box, top=box.top + i * self._line), line)
 
     def map(self, place: int, pixels: NDArray[np.uint8], name: str, grid: VoxelGrid) -> None:
         """A view from above, ahead up, with rings around the ego; ``place`` is 0 or 1."""
@@ -138,7 +147,7 @@ class Page:
         )
         n_rows = -(-len(pictures) // n_columns)
         cell_w = round(self._cell_width(n_columns, len(pictures), aspect))
-        cell_h = (box.height - (n_rows - 1) * self._gap) // n_rows
+        cell_h = min((box.height - (n_rows - 1) * self._gap) // n_rows, round(cell_w * aspect))
         for i, picture in enumerate(pictures):
             left = box.left + (i // n_rows) * (cell_w + self._gap)
             top = box.top + (i % n_rows) * (cell_h + self._gap)

@@ -31,6 +31,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 from scipy.stats import hypergeom
 
 from datasets.label_store import LabelStore
@@ -90,7 +91,7 @@ class Estimate:
     """The share of wrong frames of a store.
 
     Attributes:
-        wrong_share: 0..1; not a number where no frame is judged.
+        wrong_share: 0..1; not a number as long as no frame of the rest was drawn and judged.
         low, high: 95 % interval of the share, 0..1.
         n_frames: N.
         n_reviewed: with a verdict, ``n_unsure`` of them unsure.
@@ -139,8 +140,8 @@ class Estimate:
 
     def __str__(self) -> str:
         reviewed = f"{self.n_reviewed} of {self.n_frames} frames reviewed"
-        if not self.n_reviewed:
-            return f"{reviewed}: nothing is known of the share of wrong frames"
+        if math.isnan(self.wrong_share):
+            return f"{reviewed}, none of them drawn by chance: how many are wrong is not known"
         more, width = self.more_for(), 100 * (self.high - self.low) / 2
         return (
             f"{reviewed}, {self.n_sampled} of them drawn by chance for those outside of the known "
@@ -196,9 +197,9 @@ def estimate(
     low, high = rest.bounds()
     wrong = count(top, Verdict.REJECT)
     gaps = sum(said.get(one) in (None, Verdict.UNSURE) for one in top)
-    expected = wrong + min(max(rest.wrong / m * rest.frames if m else (low + high) / 2, low), high)
+    likely = rest.wrong / m * rest.frames if m else math.nan if rest.frames else 0.0
     return Estimate(
-        wrong_share=expected / n if said else math.nan,
+        wrong_share=float(wrong + np.clip(likely, low, high)) / n,
         low=(wrong + low) / n,
         high=(wrong + gaps + high) / n,
         n_frames=n,

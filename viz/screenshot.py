@@ -47,7 +47,7 @@ def screenshot(
     size = page.view_box
     view = renderer.draw(scene_of(frame, drawn), width=size.width, height=size.height)
     page.title(_title(frame), f"3D view: {renderer.drawn_by}")
-    page.view(view, _view_caption(drawn, show))
+    page.view(view, _view_captions(drawn, show))
     grid = frame.grid
     above = class_map(drawn.ids, drawn.shown, drawn.colour_table)
     page.map(0, above, "from above, 10 m rings", grid)
@@ -78,7 +78,8 @@ def _title(frame: ReviewFrame) -> str:
     )
 
 
-def _view_caption(drawn: Drawn, show: Show) -> str:
+def _view_captions(drawn: Drawn, show: Show) -> list[str]:
+    captions = drawn.caption.split("; ")
     if show.voxels != "none" and not drawn.shown.any():
-        return f"no voxel is shown under the mask '{show.mask}'; {drawn.caption}"
-    return drawn.caption
+        captions.insert(0, f"no voxel is shown under the mask '{show.mask}'")
+    return captions
