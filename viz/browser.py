@@ -16,6 +16,7 @@ import io
 import ipaddress
 import socket
 import threading
+import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -135,6 +136,8 @@ def _started(host: str, port: int) -> Any:
         ) from error
     with contextlib.redirect_stdout(io.StringIO()):  # its banner
         server = viser.ViserServer(host=host, port=port, verbose=False)
+    # the last words of a worker to a tab that was closed
+    warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     # a page can ask for a public address through viser's servers: never
     server.request_share_url = lambda verbose=True: None
     if port not in (0, server.get_port()):
