@@ -16,12 +16,13 @@ from websockets.sync.client import connect
 
 
 class Tab:
-    """A tab on a server's port: ``controls`` by uuid, each with its type and its newest state."""
+    """A tab on a server's port, of a page opened at ``origin``: ``controls`` by uuid, each with its type and its newest state."""
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, origin: str | None = None) -> None:
         self._socket = connect(
             f"ws://127.0.0.1:{port}",
             subprotocols=[f"viser-v{version}"],  # type: ignore[list-item]
+            origin=origin,  # type: ignore[arg-type]
             compression=None,
             max_size=None,
         )

@@ -122,6 +122,19 @@ def test_an_address_that_others_reach_is_refused(store: LabelStore, host: str) -
         pass
 
 
+@pytest.mark.parametrize("origin", ["http://elsewhere.example", "http://localhost.example:80"])
+def test_a_page_from_elsewhere_sees_nothing(port: int, origin: str) -> None:
+    with Tab(port, origin=origin) as tab:
+        assert "localhost" in tab.until(lambda: tab.notifications)[0]
+        assert not tab.controls and not tab.glb_bytes()
+
+
+@pytest.mark.parametrize("origin", ["http://localhost:9000", "http://127.0.0.1:8080"])
+def test_a_page_opened_through_ssh_is_at_home(port: int, origin: str) -> None:
+    with Tab(port, origin=origin) as tab:
+        tab.until(lambda: shown(tab, "scene-a", 0))
+
+
 def test_no_page_can_make_it_public(monkeypatch: pytest.MonkeyPatch, port: int) -> None:
     import viser._viser
 

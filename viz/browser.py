@@ -19,6 +19,7 @@ import threading
 import warnings
 from collections.abc import Iterator, Sequence
 from typing import Any
+from urllib.parse import urlsplit
 
 from datasets.errors import SetupError
 from viz.browser_desk import Desk
@@ -94,6 +95,9 @@ def serving(
     lock = threading.Lock()
 
     def connected(client: Any) -> None:
+        if not _from_here(server, client):
+            client.add_notification("Not shown", "Open this page at http://localhost", color="red")
+            return
         tab = BrowserTab(client, desk, frame=frame, show=show, reviewer=reviewer)
         with lock:
             tabs[client.client_id] = tab
@@ -146,3 +150,13 @@ def _started(host: str, port: int) -> Any:
             server.stop()
         raise SetupError(f"port {port} was taken meanwhile, {bound} is free: --serve {bound}")
     return server
+
+
+def _from_here(server: Any, client: Any) -> bool:
+    """Whether the page that connects was opened at this machine's own address. Any other page in
+    the reviewer's browser can connect as well, and must not see a picture."""
+    connection = server._websock_server._live_connections.get(client.client_id)
+    if connection is None:
+        return False
+    origin = connection.request.headers.get("Origin")
+    return origin is None or urlsplit(origin).hostname in ("localhost", "127.0.0.1", "::1")

@@ -14,6 +14,7 @@ import struct
 from collections.abc import Sequence
 from typing import Any
 
+import numba
 import numpy as np
 from numpy.typing import NDArray
 
@@ -44,42 +45,22 @@ def glb(meshes: Sequence[ColouredMesh]) -> bytes:
     if not len(corners):
         return b""
     colours = np.concatenate([m.colours for m in meshes])
-    low = corners.min(axis=(0, 1)).astype(np.float64)
-    step = np.maximum(corners.max(axis=(0, 1)) - low, 1e-3) / _MAX
+    low, high = _extent(corners)
+    step = np.maximum(high - low, 1e-3) / _MAX
     places = np.zeros((4 * len(corners), 4), np.uint16)
-    places[:, :3] = ((corners.reshape(-1, 3) - low) / step).round()
-    lights = np.full((len(corners), 4, 4), _MAX, np.uint16)
-    lights[..., :3] = (before_tone_curve(colours) * _MAX).round()[:, None]
+    lights = np.full((4 * len(corners), 4), _MAX, np.uint16)
+    linear = (before_tone_curve(colours) * _MAX).round().astype(np.uint16)
+    _pack(corners, low, 1 / step, linear, places, lights)
     indices = _two_triangles_each(min(len(corners), _FACES_EACH))
 
-    accessors: list[dict[str, Any]] = []
-    primitives: list[dict[str, Any]] = []
-    for first in range(0, len(corners), _FACES_EACH):
-        here = slice(4 * first, 4 * (first + _FACES_EACH))
-        n = len(places[here])
-        at = {"byteOffset": 4 * first * _STRIDE, "componentType": _UINT16, "count": n}
-        box = {
-            "min": places[here, :3].min(axis=0).tolist(),
-            "max": places[here, :3].max(axis=0).tolist(),
-        }
-        i = len(accessors)
-        accessors += [
-            {"bufferView": 0, "type": "VEC3", **at, **box},
-            {"bufferView": 1, "type": "VEC4", "normalized": True, **at},
-            {"bufferView": 2, "type": "SCALAR", "componentType": _UINT16, "count": n // 4 * 6},
-        ]
-        primitives.append(
-            {"attributes": {"POSITION": i, "COLOR_0": i + 1}, "indices": i + 2, "material": 0}
-        )
-    parts = (places.tobytes(), lights.tobytes(), indices.tobytes())
+    accessors, primitives = _primitives(places)
+    n, m = places.nbytes, indices.nbytes
+    corner_view = {"buffer": 0, "byteLength": n, "byteStride": _STRIDE, "target": _ARRAY}
     views: list[dict[str, Any]] = [
-        {"buffer": 0, "byteOffset": 0, "byteLength": len(parts[0])},
-        {"buffer": 0, "byteOffset": len(parts[0]), "byteLength": len(parts[1])},
-        {"buffer": 0, "byteOffset": len(parts[0]) + len(parts[1]), "byteLength": len(parts[2])},
+        {"byteOffset": 0, **corner_view},
+        {"byteOffset": n, **corner_view},
+        {"buffer": 0, "byteOffset": 2 * n, "byteLength": m, "target": _ELEMENTS},
     ]
-    for view in views[:2]:
-        view |= {"byteStride": _STRIDE, "target": _ARRAY}
-    views[2]["target"] = _ELEMENTS
     extensions = ["KHR_materials_unlit", "KHR_mesh_quantization"]
     document = {
         "asset": {"version": "2.0"},
@@ -92,9 +73,31 @@ def glb(meshes: Sequence[ColouredMesh]) -> bytes:
         "materials": [{"extensions": {"KHR_materials_unlit": {}}}],
         "accessors": accessors,
         "bufferViews": views,
-        "buffers": [{"byteLength": sum(map(len, parts))}],
+        "buffers": [{"byteLength": 2 * n + m}],
     }
-    return _container(json.dumps(document).encode("ascii"), b"".join(parts))
+    return _container(json.dumps(document).encode("ascii"), (places, lights, indices))
+
+
+def _primitives(places: NDArray[np.uint16]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Accessors, and the primitives that use them; all begin with the same indices."""
+    accessors: list[dict[str, Any]] = []
+    primitives: list[dict[str, Any]] = []
+    for first in range(0, len(places) // 4, _FACES_EACH):
+        here = slice(4 * first, 4 * (first + _FACES_EACH))
+        n = len(places[here])
+        at = {"byteOffset": 4 * first * _STRIDE, "componentType": _UINT16, "count": n}
+        lowest, highest = _extent(places[here].reshape(-1, 4, 4))
+        box = {"min": lowest.astype(int).tolist(), "max": highest.astype(int).tolist()}
+        i = len(accessors)
+        accessors += [
+            {"bufferView": 0, "type": "VEC3", **at, **box},
+            {"bufferView": 1, "type": "VEC4", "normalized": True, **at},
+            {"bufferView": 2, "type": "SCALAR", "componentType": _UINT16, "count": n // 4 * 6},
+        ]
+        primitives.append(
+            {"attributes": {"POSITION": i, "COLOR_0": i + 1}, "indices": i + 2, "material": 0}
+        )
+    return accessors, primitives
 
 
 def before_tone_curve(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
@@ -117,9 +120,33 @@ def _two_triangles_each(n_faces: int) -> NDArray[np.uint16]:
     return np.asarray(corners, np.uint16)
 
 
-def _container(document: bytes, buffer: bytes) -> bytes:
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _extent(corners: Any) -> Any:
+    """Lowest and highest of each axis, (3,) float64 both."""
+    low, high = np.full(3, np.inf), np.full(3, -np.inf)
+    for f in range(len(corners)):
+        for c in range(4):
+            for axis in range(3):
+                low[axis] = min(low[axis], corners[f, c, axis])
+                high[axis] = max(high[axis], corners[f, c, axis])
+    return low, high
+
+
+@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+def _pack(corners: Any, low: Any, per_step: Any, linear: Any, places: Any, lights: Any) -> None:
+    """Corners in steps from the lowest, and to each its face's colour."""
+    for f in range(len(corners)):
+        for c in range(4):
+            for axis in range(3):
+                steps = (corners[f, c, axis] - low[axis]) * per_step[axis]
+                places[4 * f + c, axis] = np.uint16(steps + 0.5)
+                lights[4 * f + c, axis] = linear[f, axis]
+
+
+def _container(document: bytes, arrays: Sequence[NDArray[np.uint16]]) -> bytes:
+    """The document and the arrays, one after the other; their lengths are multiples of 4."""
     document += b" " * (-len(document) % 4)
-    buffer += b"\0" * (-len(buffer) % 4)
-    chunks = struct.pack("<II", len(document), _JSON) + document
-    chunks += struct.pack("<II", len(buffer), _BIN) + buffer
-    return struct.pack("<III", _GLB, 2, 12 + len(chunks)) + chunks
+    n = sum(array.nbytes for array in arrays)
+    head = struct.pack("<III", _GLB, 2, 12 + 8 + len(document) + 8 + n)
+    head += struct.pack("<II", len(document), _JSON) + document
+    return b"".join([head, struct.pack("<II", n, _BIN), *(array.data for array in arrays)])
