@@ -16,7 +16,10 @@ from websockets.sync.client import connect
 
 
 class Tab:
-    """A tab on a server's port, of a page opened at ``origin``: ``controls`` by uuid, each with its type and its newest state."""
+    """A tab on a server's port, of a page opened at ``origin``.
+
+    ``controls`` are by uuid, each with its type and its newest state; ``scene`` by name.
+    """
 
     def __init__(self, port: int, *, origin: str | None = None) -> None:
         self._socket = connect(
