@@ -18,10 +18,13 @@ from websockets.sync.client import connect
 class Tab:
     """A tab on a server's port, of a page opened at ``origin``.
 
-    ``controls`` are by uuid, each with its type and its newest state; ``scene`` by name.
+    ``controls`` are by uuid, each with its type and its newest state; ``scene`` by name. What the
+    browser keeps is in ``storage``.
     """
 
-    def __init__(self, port: int, *, origin: str | None = None) -> None:
+    def __init__(
+        self, port: int, *, origin: str | None = None, storage: dict[str, str] | None = None
+    ) -> None:
         self._socket = connect(
             f"ws://127.0.0.1:{port}",
             subprotocols=[f"viser-v{version}"],  # type: ignore[list-item]
@@ -29,6 +32,7 @@ class Tab:
             compression=None,
             max_size=None,
         )
+        self._storage = {} if storage is None else storage
         self._changed = threading.Condition()
         self.controls: dict[str, dict[str, Any]] = {}
         self.scene: dict[str, dict[str, Any]] = {}
@@ -145,7 +149,13 @@ class Tab:
 
     def _take(self, message: dict[str, Any]) -> None:
         kind = message["type"]
-        if kind == "GuiUpdateMessage" and message["uuid"] in self.controls:
+        if kind == "LocalStorageSetItemMessage":
+            self._storage[message["key"]] = message["value"]
+        elif kind == "LocalStorageGetItemRequestMessage":
+            value, uuid = self._storage.get(message["key"]), message["request_uuid"]
+            answer = "LocalStorageGetItemResponseMessage"
+            self._send(answer, value=value, error=None, request_uuid=uuid)
+        elif kind == "GuiUpdateMessage" and message["uuid"] in self.controls:
             self.controls[message["uuid"]].update(message["updates"])
         elif kind == "GuiRemoveMessage":
             self.controls.pop(message["uuid"], None)

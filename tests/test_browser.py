@@ -213,6 +213,33 @@ def test_a_verdict_needs_a_reviewer(store: LabelStore, port: int) -> None:
         assert entries(store) == []
 
 
+def test_a_broken_connection_changes_neither_reviewer_nor_frame(store: LabelStore) -> None:
+    kept: dict[str, str] = {}
+    with served(store) as port:
+        with Tab(port, storage=kept) as tab:
+            tab.until(lambda: shown(tab, "scene-a", 0))
+            tab.change("reviewer", "bert")
+            tab.change("scene", "scene-b")
+            tab.until(lambda: shown(tab, "scene-b", 0))
+            tab.click("+1")
+            tab.until(lambda: shown(tab, "scene-b", 1) and '"k": 1' in "".join(kept.values()))
+        with Tab(port, storage=kept) as again:
+            again.until(lambda: shown(again, "scene-b", 1))
+            again.click("reject")
+            again.until(lambda: any("reject" in n for n in again.notifications))
+    assert [e[:3] for e in entries(store)] == [("bert", "reject", ("last",))]
+    with served(store) as port, Tab(port, storage=kept) as later:
+        later.until(lambda: shown(later, "scene-a", 0))  # of another run only the name
+        assert later.value("reviewer") == "bert"
+
+
+@pytest.mark.parametrize("kept", ["", "null", "[]", "{", '{"run": 1}', '{"k": "x"}'])
+def test_what_a_browser_kept_may_be_anything(port: int, kept: str) -> None:
+    with Tab(port, storage={"label-review": kept}) as tab:
+        tab.until(lambda: shown(tab, "scene-a", 0))
+        assert tab.value("reviewer") == "anna"
+
+
 def test_tabs_have_their_own_frame_and_see_each_others_verdicts(
     store: LabelStore, port: int
 ) -> None:

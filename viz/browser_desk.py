@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 import threading
 from collections.abc import Sequence
 
@@ -13,7 +14,7 @@ from viz.suspicion import Suspicion
 
 
 class Desk:
-    """See above; threads may share it.
+    """See above; threads may share it. ``run`` tells this server from earlier ones.
 
     Args:
         queue: order of review, may be empty.
@@ -24,6 +25,7 @@ class Desk:
         self, session: ReviewSession, queue: Sequence[QueueItem], suspicion: Suspicion
     ) -> None:
         self.session, self.queue = session, tuple(queue)
+        self.run = secrets.token_hex(8)
         self._suspicion = suspicion
         self._places = {(item.scene_id, item.token): i for i, item in enumerate(self.queue)}
         self._frames: Frames | None = None

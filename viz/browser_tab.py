@@ -21,6 +21,7 @@ from datasets.reviews import Verdict
 from viz.browser_desk import Desk
 from viz.browser_facts import frame_facts, lines, voxel_facts
 from viz.browser_judging import Judging
+from viz.browser_memory import Memory, Place
 from viz.browser_panel import Offered, Panel
 from viz.browser_pictures import camera_pictures
 from viz.browser_scene import BrowserScene
@@ -47,7 +48,14 @@ class BrowserTab:
     def __init__(
         self, client: Any, desk: Desk, *, frame: ReviewFrame, show: Show, reviewer: str
     ) -> None:
-        self._client, self._desk, self._frame = client, desk, frame
+        self._client, self._desk = client, desk
+        self._memory = Memory(client, desk.run)
+        before = self._memory.recall()
+        self._renamed = before is not None and before.reviewer != ""
+        if before is not None:
+            reviewer = before.reviewer or reviewer
+            frame = _frame_again(desk, before) or frame
+        self._frame = frame
         self._lock = threading.Lock()
         self._wanted = (frame.scene_id, frame.k)
         self._cell: Cell | None = None
@@ -64,6 +72,8 @@ class BrowserTab:
         self._judging = Judging(desk, self.panel, client, self._show_frame, frame)
         self._worker = Worker(f"browser tab {client.client_id}", self._judging.warn)
         self.first_view()
+        if self._renamed and desk.takes_verdicts:
+            self._judging.tell(f"Verdicts given here are {reviewer}'s, as before.")
         client.scene.on_click()(self._clicked)
         client.camera.on_update(self._camera_moved)
         self._worker.post("frame", self._load)
@@ -98,6 +108,11 @@ class BrowserTab:
         camera.fov = np.deg2rad(VERTICAL_FOV_DEG)
         camera.position, camera.look_at = eye, target
 
+    def renamed(self) -> None:
+        """The reviewer's name was typed."""
+        self._renamed = True
+        self._worker.post("keep", self._keep)
+
     def judge(self, verdict: Verdict) -> None:
         """Write the verdict on the frame that the tab shows."""
         frame, note, reviewer = self._frame, self.panel.note, self.panel.reviewer
@@ -118,6 +133,10 @@ class BrowserTab:
         self._worker.post(f"job {next(self._numbers)}", job)
         if self._desk.takes_verdicts:
             self._worker.post("estimate", self._judging.show_estimate, after_s=_ESTIMATE_S)
+
+    def _keep(self) -> None:
+        name = self.panel.reviewer if self._renamed else ""
+        self._memory.keep(Place(reviewer=name, scene_id=self._frame.scene_id, k=self._frame.k))
 
     def _show_frame(self, scene_id: str, k: int) -> None:
         with self._lock:
@@ -140,6 +159,7 @@ class BrowserTab:
             self._cell = None
             self.panel.picked.content = lines([_PICK])
         self._frame = frame
+        self._keep()
         self._draw()
         self._judging.show(frame)
         if self._desk.queue and not self.panel.estimate.content:
@@ -203,6 +223,14 @@ class BrowserTab:
         self._worker.post("refresh", self._refresh, after_s=_REFRESH_S)
         if self._judging.refresh(self._frame):
             self._load()
+
+
+def _frame_again(desk: Desk, place: Place) -> ReviewFrame | None:
+    """The frame that was looked at, if there still is one."""
+    try:
+        return desk.session.frame(place.scene_id, place.k) if place.scene_id else None
+    except AutolabelError:
+        return None
 
 
 def _voxel_sets(desk: Desk) -> frozenset[str]:
