@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import ipaddress
+import os
 import socket
 import threading
 import warnings
@@ -135,9 +136,8 @@ def _started(host: str, port: int) -> Any:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
-        raise SetupError(
-            f"port {port} cannot be had ({error.strerror}); name another: --serve PORT"
-        ) from error
+        why = os.strerror(error.errno) if error.errno else error
+        raise SetupError(f"port {port} cannot be had: {why}; name another: --serve PORT") from error
     with contextlib.redirect_stdout(io.StringIO()):  # its banner
         server = viser.ViserServer(host=host, port=port, verbose=False)
     # the last words of a worker to a tab that was closed

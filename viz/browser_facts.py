@@ -21,6 +21,7 @@ VERDICT_COLOURS = {
     Verdict.UNSURE: (191, 135, 0),
     Verdict.REJECT: (218, 54, 51),
 }
+PICK = "Click a voxel."
 PAINTING = "Painting and erasing are in the window: python viz/inspect.py STORE"
 
 
@@ -42,7 +43,6 @@ def lines(texts: Sequence[str]) -> str:
 def frame_facts(frame: ReviewFrame, drawn: Drawn) -> str:
     """Which frame it is, what its colours mean, and what could not be shown."""
     rows = [
-        ("store", frame.name),
         ("frame", f"{frame.scene_id}, {frame.k} of 0..{frame.n_frames - 1}"),
         ("token", frame.labels.token),
         ("colours", drawn.caption),

@@ -10,7 +10,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from datasets.reviews import Verdict
-from viz.browser_facts import PAINTING, VERDICT_COLOURS, legend, lines
+from viz.browser_facts import PAINTING, PICK, VERDICT_COLOURS, legend, lines
 from viz.layers import Drawn, Show
 from viz.review import MASKS, ReviewFrame
 
@@ -71,7 +71,7 @@ class Panel:
         reviewer: str,
     ) -> None:
         self._gui, self._actions = gui, actions
-        gui.set_panel_label("Label review")
+        gui.set_panel_label(f"Review of {frame.name}")
         gui.configure_theme(dark_mode=True, show_logo=False, show_share_button=False)
         tabs = gui.add_tab_group()
         with tabs.add_tab("Review"):
@@ -79,7 +79,9 @@ class Panel:
             self._frame_controls(offered, frame)
             self._verdict_controls(offered, reviewer)
             with gui.add_folder("Picked voxel"):
-                self.picked = gui.add_html(lines(["Click a voxel."]))
+                self.picked = gui.add_html(lines([PICK]))
+            self._queue_controls(offered)
+            gui.add_html(lines([PAINTING]))
         with tabs.add_tab("Layers"):
             self._layer_controls(offered, frame, show)
             self._class_controls(frame, show)
@@ -151,12 +153,10 @@ class Panel:
             self._slider = gui.add_slider("frame", 0, last, 1, frame.k)
             steps = gui.add_button_group("step", ("-10", "-1", "+1", "+10"))
             self._play = gui.add_checkbox("play", False)
-            view = gui.add_button("first view")
         _when(self._scene, lambda scene_id: actions.go(scene_id, 0))
         _when(self._slider, lambda k: actions.go(self._scene.value, int(k)))
         _chosen(steps, lambda by: actions.step(int(by)))
         _when(self._play, lambda on: actions.play() if on else None)
-        _pressed(view, actions.first_view)
 
     def _verdict_controls(self, offered: Offered, reviewer: str) -> None:
         gui, actions = self._gui, self._actions
@@ -172,12 +172,16 @@ class Panel:
                 _pressed(button, partial(actions.judge, verdict))
             undo = gui.add_button("undo my last", color="gray", visible=offered.judged)
             _pressed(undo, actions.undo)
-            gui.add_html(lines([PAINTING]))
+
+    def _queue_controls(self, offered: Offered) -> None:
+        gui, actions = self._gui, self._actions
         with gui.add_folder("Queue", visible=offered.queued):
             self.queue = gui.add_html("")
             self.estimate = gui.add_html("")
             steps = gui.add_button_group("item", ("previous", "next"))
-            self._goes_on = gui.add_checkbox("go on after a verdict", True)
+            self._goes_on = gui.add_checkbox(
+                "go on", True, hint="a verdict leads to the next frame of the queue"
+            )
         _chosen(steps, lambda to: actions.queue_step(1 if to == "next" else -1))
 
     def _layer_controls(self, offered: Offered, frame: ReviewFrame, show: Show) -> None:
@@ -199,6 +203,7 @@ class Panel:
                 "height m", float(low), float(high), float(step), inside, min_range=float(step)
             )
             self._legend = gui.add_html("")
+            _pressed(gui.add_button("first view", color="gray"), self._actions.first_view)
         chosen = (self._voxels, self._colour, self._mask, self._points)
         for control in (*chosen, self._rings, self._boxes, self._flow, self._height):
             _when(control, lambda _: self._actions.redraw())

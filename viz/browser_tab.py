@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from datasets.errors import AutolabelError
 from datasets.reviews import Verdict
 from viz.browser_desk import Desk
-from viz.browser_facts import frame_facts, lines, voxel_facts
+from viz.browser_facts import PICK, frame_facts, lines, voxel_facts
 from viz.browser_judging import Judging
 from viz.browser_memory import Memory, Place
 from viz.browser_panel import Offered, Panel
@@ -34,7 +34,6 @@ from viz.scene3d import VERTICAL_FOV_DEG, default_camera
 FRAME_S = 0.5
 """Time between frames while playing: nuScenes' key-frames are so far apart."""
 _SETTLE_S, _STILL_S, _REFRESH_S, _ESTIMATE_S = 0.4, 0.25, 3.0, 0.3
-_PICK = "Click a voxel."
 
 
 class BrowserTab:
@@ -157,7 +156,7 @@ class BrowserTab:
             raise
         if (frame.scene_id, frame.k) != (before.scene_id, before.k):
             self._cell = None
-            self.panel.picked.content = lines([_PICK])
+            self.panel.picked.content = lines([PICK])
         self._frame = frame
         self._keep()
         self._draw()
