@@ -11,7 +11,8 @@ covers the truth. Wrong frames come in clusters, as in a scene that failed. The 
     two         two at once, who look at frames for different times and meet each other's gaps
     neighbours  whoever finds a wrong frame judges the frames around it as well, and now and then
                 passes over one
-    enough      stops as soon as the interval is +-2 points: what it covers is no promise
+    enough      stops as soon as the interval is +-2 points: what it covers is no promise (a tenth
+                of the runs)
 
 Then: half of the interval after n frames; entries written per second, by one process and by two at
 once; milliseconds to open an overlay. Disk and machine decide these: compare on one machine only.
@@ -37,7 +38,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import LabelStore, SceneLabels, StoreHeader
 from datasets.reviews import Judgement, Reviews, Stroke, Verdict
 from datasets.taxonomy import OCC3D_NUSCENES
-from viz.quality_estimate import Estimate, estimate
+from viz.quality_estimate import Estimate, Estimator
 from viz.review_queue import QueueItem, as_suspicion, review_queue
 
 SHARES = (0.005, 0.05, 0.3)
@@ -69,7 +70,10 @@ class World:
         return review_queue(self.scenes, self.suspicion, set(), seed=self.seed)
 
     def estimate(self, verdicts: Scored) -> Estimate:
-        return estimate(self.scenes, as_suspicion(self.suspicion), verdicts, seed=self.seed)
+        return self.estimator().of_verdicts(verdicts)
+
+    def estimator(self) -> Estimator:
+        return Estimator(self.scenes, as_suspicion(self.suspicion), seed=self.seed)
 
 
 def make_world(rng: np.random.Generator, share: float, suspicion: str) -> World:
@@ -122,11 +126,11 @@ def simulate(rng: np.random.Generator, world: World, way: str) -> Scored:
                 for token in tokens[max(0, item.k - CLUSTER) : item.k + CLUSTER + 1]:
                     verdicts[item.scene_id, token] = world.verdict((item.scene_id, token))
         return verdicts
-    verdicts = {}
+    verdicts, estimator = {}, world.estimator()
     for at, frame in enumerate(frames, 1):
         verdicts[frame] = world.verdict(frame)
         if at % 8 == 0:
-            found = world.estimate(verdicts)
+            found = estimator.of_verdicts(verdicts)
             if found.high - found.low <= 0.04:
                 break
     return verdicts
@@ -293,7 +297,7 @@ def main() -> int:
     for share in SHARES:
         for suspicion in SUSPICIONS:
             for way in WAYS:
-                runs = args.runs if way != "enough" else max(1, args.runs // 5)
+                runs = args.runs if way != "enough" else max(1, args.runs // 10)
                 found = coverage(runs, share, suspicion, way)
                 figures["coverage"][f"{share} {suspicion} {way}"] = found
                 half, bias = found["half width, points (median)"], found["bias, points (mean)"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,8 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.frames import Frame, Scene
 from datasets.label_store import LabelStore, MaskBit, SceneLabels
+from datasets.review_painting import distrusted
+from datasets.reviews import Judgement, Reviews, Stroke, Verdict
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,6 +131,74 @@ def test_other_jobs_and_other_labels_are_not_merged(tmp_path: Path) -> None:
     assert not (tmp_path / "m").exists()
 
 
+def reject(store: LabelStore, scene_id: str, *frames: int) -> None:
+    tokens = tuple(f"{scene_id}-{k}" for k in frames)
+    what = Judgement(scene_id=scene_id, tokens=tokens, verdict=Verdict.REJECT, note="fog")
+    Reviews(store).add(what, reviewer="ann")
+
+
+def paint(store: LabelStore, scene_id: str, k: int, voxels: list[int], class_id: int) -> None:
+    what = Stroke(
+        scene_id=scene_id,
+        token=f"{scene_id}-{k}",
+        voxels=np.array(voxels, np.int64),
+        class_id=class_id,
+    )
+    Reviews(store).add(what, reviewer="bob")
+
+
+def test_reviews_are_counted_verified_and_no_leftovers(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "a", scene("s1"), scene("s2", seed=1))
+    bytes_ = store_tools.info(store).bytes_
+    reject(store, "s1", 0, 1)
+    paint(store, "s2", 0, [3, 4, 5], 4)
+    found = store_tools.info(store)
+    assert found.bytes_ == bytes_ and found.reviews.rejected == 2
+    assert found.reviews.reviewers == ("ann", "bob")
+    before = tree(tmp_path / "a")
+    assert store_tools.leftovers(store) == [] == store_tools.prune(store)
+    store = LabelStore.open_or_create(tmp_path / "a", header())  # a job that goes on
+    store.write_scene(scene("s1"))
+    store.quarantine("s3", "no picture", "")
+    store.write_scene(scene("s3", seed=3))
+    assert before.items() <= tree(tmp_path / "a").items()
+    (tmp_path / "a/reviews/torn.json").write_text("{")
+    shown = command("verify", tmp_path / "a", "--workers", 1)
+    assert shown.returncode == 1
+    assert "damaged review: torn.json: not a document" in shown.stdout
+    assert "3 of 3 scenes are whole" in shown.stdout and "2 reviews are whole" in shown.stdout
+    shown = command("info", tmp_path / "a")
+    assert "reviewed by ann, bob: 0 frames accepted, 2 rejected, 0 unsure" in shown.stdout
+    assert "2 frames rejected and left out; 3 voxels given a class" in shown.stdout
+    assert "1 damaged reviews; verify names them" in shown.stdout
+
+
+def test_a_comparison_looks_past_reviews(tmp_path: Path) -> None:
+    store_of(tmp_path / "a", scene("s1"))
+    b = store_of(tmp_path / "b", scene("s1"))
+    reject(b, "s1", 0)
+    paint(b, "s1", 1, [3], 4)
+    assert command("diff", tmp_path / "a", tmp_path / "b").returncode == 0
+
+
+def test_a_merged_store_has_the_reviews_of_its_parts(tmp_path: Path) -> None:
+    a = store_of(tmp_path / "a", scene("s1"), scene("s2", seed=2))
+    b = store_of(tmp_path / "b", scene("s2", seed=2), scene("s3", seed=3))
+    reject(a, "s1", 0)
+    reject(b, "s2", 2)
+    paint(b, "s3", 1, [7], 4)
+    Reviews(b).undo("bob")
+    for _ in range(2):  # it can be repeated
+        merged = store_tools.merge([a, b], tmp_path / "m")
+        reviews = Reviews(merged)
+        assert reviews.entries() == (*Reviews(a).entries(), *Reviews(b).entries())
+        assert reviews.rejected("s2") == {"s2-2"} and reviews.strokes("s3") == {}
+        assert reviews.stale() == () and reviews.damaged() == ()
+    reject(merged, "s3", 0)
+    store_tools.merge([a, b], tmp_path / "m")
+    assert reviews.refresh() and reviews.rejected("s3") == {"s3-0"}
+
+
 class OneScene:
     """A log whose only scene has the frames of the labels."""
 
@@ -193,6 +264,43 @@ def test_export_writes_occ3d_files_whose_masks_hold_trusted_voxels_alone(tmp_pat
     seen = labels.mask[0] & (MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
     trusted = labels.mask[0] & MaskBit.TRUSTED > 0
     np.testing.assert_array_equal(flat.semantics == IGNORE_ID, seen & ~trusted)
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_export_writes_what_reviewers_left(tmp_path: Path, workers: int) -> None:
+    grid = occ3d_nuscenes.GRID
+    labels = scene("s1", frames=2, grid=grid)
+    labels.mask[1].ravel()[:3] = (MaskBit.CAMERA_VISIBLE, MaskBit.CAMERA_VISIBLE, 0)
+    labels.mask[1].ravel()[3:5] = MaskBit.CAMERA_VISIBLE | MaskBit.TRUSTED
+    store = LabelStore.create(tmp_path / "a", header(grid=grid))
+    store.write_scene(labels)
+    chosen, source = benchmark("occ3d_nuscenes"), OneScene(labels)
+    write = partial(store_tools.export, tmp_path / "a", chosen, source)  # type: ignore[arg-type]
+    assert write(tmp_path / "before") == {}
+    reject(store, "s1", 0)
+    paint(store, "s1", 1, [1, 2], 4)
+    paint(store, "s1", 1, [3], IGNORE_ID)
+    assert write(tmp_path / "after", workers=workers) == {}
+    assert write(tmp_path / "plain", workers=workers, use_reviews=False) == {}
+    before, after, plain = (
+        [occ3d_nuscenes.read_labels(tmp_path / n / f"gts/s1/s1-{k}/labels.npz") for k in (0, 1)]
+        for n in ("before", "after", "plain")
+    )
+    for k in (0, 1):
+        np.testing.assert_array_equal(plain[k].semantics, before[k].semantics)
+        np.testing.assert_array_equal(plain[k].mask_camera, before[k].mask_camera)
+    for rejected in (after[0].mask_camera, after[0].mask_lidar):
+        assert rejected is not None and not rejected.any()
+    assert before[0].mask_camera is not None and before[0].mask_camera.any()
+    assert after[1].semantics.ravel()[[1, 2]].tolist() == [4, 4]
+    camera = after[1].mask_camera
+    assert camera is not None
+    assert camera.ravel()[:5].tolist() == [False, True, False, False, True]
+    np.testing.assert_array_equal(after[1].semantics.ravel()[5:], before[1].semantics.ravel()[5:])
+    rejected_frame = distrusted(next(labels.frames()))
+    flat = store_tools.as_truth(rejected_frame, replace(chosen, mask=None))
+    seen = labels.mask[0] & (MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
+    np.testing.assert_array_equal(flat.semantics == IGNORE_ID, seen)
 
 
 def test_what_forbids_sharing_is_said() -> None:

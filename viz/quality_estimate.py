@@ -27,6 +27,7 @@ Legend: N frames of the store, M of the rest, m of these drawn and judged.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -64,11 +65,12 @@ class Rest:
     known_right: int
 
     def bounds(self) -> tuple[int, int]:
-        """Of the number of wrong frames."""
+        """Of the number of wrong frames. Where sample and knowledge exclude each other, those that
+        are known."""
         low = fewest_wrong(self.frames, self.drawn, self.wrong)
         high = most_wrong(self.frames, self.drawn, self.wrong + self.unsure)
-        low = max(low, self.known_wrong)
-        return low, max(low, min(high, self.frames - self.known_right))
+        sure, able = self.known_wrong, self.frames - self.known_right
+        return (sure, able) if high < sure or low > able else (max(low, sure), min(high, able))
 
     def with_more(self, n: int) -> Rest:
         """As if n more were drawn and as many of them wrong as of those before."""
@@ -151,6 +153,81 @@ class Estimate:
         )
 
 
+class Estimator:
+    """The orders of a store's frames, to estimate again after every verdict.
+
+    Args:
+        scenes: tokens of all frames of the store.
+        suspicion: that the queue was made with. With another one estimates hold as well, but less
+            is known.
+        seed: of the queue.
+
+    Raises:
+        ValueError: there is no frame.
+    """
+
+    def __init__(self, scenes: Frames, suspicion: Suspicion, *, seed: int = SEED) -> None:
+        self.suspect, self.drawn = (
+            [(scene_id, scenes[scene_id][k]) for scene_id, k in order]
+            for order in (suspect_order(scenes, suspicion), drawn_order(scenes, seed))
+        )
+        if not self.drawn:
+            raise ValueError("a store without frames has no share of wrong ones")
+        self.frames = frozenset(self.drawn)
+
+    @classmethod
+    def of_store(cls, store: LabelStore, suspicion: Suspicion, *, seed: int = SEED) -> Estimator:
+        return cls(frames_of(store), suspicion, seed=seed)
+
+    def of_reviews(self, reviews: Reviews) -> Estimate:
+        return self.of_verdicts(
+            {
+                (scene_id, token): one.verdict
+                for scene_id in reviews.scene_ids()
+                for token, one in reviews.verdicts(scene_id).items()
+            }
+        )
+
+    def of_verdicts(self, verdicts: Mapping[tuple[str, str], Verdict]) -> Estimate:
+        """From the verdicts on frames, by scene and token."""
+        said = {one: verdict for one, verdict in verdicts.items() if one in self.frames}
+        top = _reviewed_top(self.suspect, said)
+        known = frozenset(top)
+        beginning = itertools.takewhile(lambda one: one in said or one in known, self.drawn)
+        sample = [one for one in beginning if one not in known]
+        others = [one for one in said if one not in known]
+
+        def count(frames: Sequence[tuple[str, str]], verdict: Verdict) -> int:
+            return sum(said.get(one) is verdict for one in frames)
+
+        n, m = len(self.frames), len(sample)
+        rest = Rest(
+            frames=n - len(top),
+            drawn=m,
+            wrong=count(sample, Verdict.REJECT),
+            unsure=count(sample, Verdict.UNSURE),
+            known_wrong=count(others, Verdict.REJECT),
+            known_right=count(others, Verdict.ACCEPT),
+        )
+        low, high = rest.bounds()
+        wrong = count(top, Verdict.REJECT)
+        gaps = len(top) - wrong - count(top, Verdict.ACCEPT)
+        likely = rest.wrong / m * rest.frames if m else math.nan if rest.frames else 0.0
+        return Estimate(
+            wrong_share=float(wrong + np.clip(likely, low, high)) / n,
+            low=(wrong + low) / n,
+            high=(wrong + gaps + high) / n,
+            n_frames=n,
+            n_reviewed=len(said),
+            n_unsure=sum(one is Verdict.UNSURE for one in said.values()),
+            n_sampled=m,
+            known=len(top),
+            known_wrong=wrong,
+            gaps=gaps,
+            rest=rest,
+        )
+
+
 def estimate(
     scenes: Frames,
     suspicion: Suspicion,
@@ -158,71 +235,8 @@ def estimate(
     *,
     seed: int = SEED,
 ) -> Estimate:
-    """From the verdicts on frames, by scene and token.
-
-    Args:
-        scenes: tokens of all frames of the store.
-        suspicion: that the queue was made with. With another one the estimate holds as well, but
-            less is known.
-        seed: of the queue.
-
-    Raises:
-        ValueError: there is no frame.
-    """
-    said = {
-        (scene_id, k): verdicts[scene_id, token]
-        for scene_id, tokens in scenes.items()
-        for k, token in enumerate(tokens)
-        if (scene_id, token) in verdicts
-    }
-    n = sum(map(len, scenes.values()))
-    if not n:
-        raise ValueError("a store without frames has no share of wrong ones")
-    top = _reviewed_top(suspect_order(scenes, suspicion), said)
-    known = set(top)
-    drawn = [one for one in drawn_order(scenes, seed) if one not in known]
-    m = next((i for i, one in enumerate(drawn) if one not in said), len(drawn))
-
-    def count(frames: Sequence[tuple[str, int]], verdict: Verdict) -> int:
-        return sum(said.get(one) is verdict for one in frames)
-
-    rest = Rest(
-        frames=len(drawn),
-        drawn=m,
-        wrong=count(drawn[:m], Verdict.REJECT),
-        unsure=count(drawn[:m], Verdict.UNSURE),
-        known_wrong=count(drawn, Verdict.REJECT),
-        known_right=count(drawn, Verdict.ACCEPT),
-    )
-    low, high = rest.bounds()
-    wrong = count(top, Verdict.REJECT)
-    gaps = sum(said.get(one) in (None, Verdict.UNSURE) for one in top)
-    likely = rest.wrong / m * rest.frames if m else math.nan if rest.frames else 0.0
-    return Estimate(
-        wrong_share=float(wrong + np.clip(likely, low, high)) / n,
-        low=(wrong + low) / n,
-        high=(wrong + gaps + high) / n,
-        n_frames=n,
-        n_reviewed=len(said),
-        n_unsure=sum(one is Verdict.UNSURE for one in said.values()),
-        n_sampled=m,
-        known=len(top),
-        known_wrong=wrong,
-        gaps=gaps,
-        rest=rest,
-    )
-
-
-def estimate_of(
-    store: LabelStore, reviews: Reviews, suspicion: Suspicion, *, seed: int = SEED
-) -> Estimate:
-    """Of a store, from its reviews. Raises ``ValueError`` where it has no scene."""
-    verdicts = {
-        (scene_id, token): one.verdict
-        for scene_id in reviews.scene_ids()
-        for token, one in reviews.verdicts(scene_id).items()
-    }
-    return estimate(frames_of(store), suspicion, verdicts, seed=seed)
+    """An estimate made once; see ``Estimator``."""
+    return Estimator(scenes, suspicion, seed=seed).of_verdicts(verdicts)
 
 
 def most_wrong(M: int, m: int, x: int, *, confidence: float = CONFIDENCE) -> int:
@@ -248,8 +262,8 @@ def _last(first: int, last: int, holds: Callable[[int], bool]) -> int:
 
 
 def _reviewed_top(
-    order: Sequence[tuple[str, int]], said: Mapping[tuple[str, int], Verdict]
-) -> Sequence[tuple[str, int]]:
+    order: Sequence[tuple[str, str]], said: Mapping[tuple[str, str], Verdict]
+) -> Sequence[tuple[str, str]]:
     """The beginning of the order of suspicion that counts as reviewed: a frame in it that is not
     judged must be made good by ``GAPS`` that are. A few that a reviewer passed over do not end it,
     and frames picked from far behind do not move it: how far it reaches must not depend on what
