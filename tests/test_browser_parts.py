@@ -13,12 +13,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from datasets.errors import SetupError
+from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.browser_facts import legend, lines, table
 from viz.browser_mesh import before_tone_curve, glb
-from viz.browser_scene import lifted
+from viz.browser_scene import lifted, without_floor
 from viz.browser_worker import Worker
 from viz.lettering import LegendRow
+from viz.mesh import surface_meshes
 from viz.scene3d import ColouredMesh
 
 
@@ -115,6 +117,20 @@ def test_the_renderers_curve_gives_the_colours_back() -> None:
     seen = tone_curve(before_tone_curve(colours)).round()
     apart = [np.abs(c[:, None] - c[None]).sum(axis=2) for c in (seen, colours.astype(np.float64))]
     assert (apart[0] >= 0.4 * apart[1]).all()  # classes can be told apart as before
+
+
+def test_only_the_undersides_on_the_grids_floor_are_left_out() -> None:
+    grid = VoxelGrid(min_m=(0.0, 0.0, -1.3), size_m=(0.4, 0.4, 0.4), shape=(6, 5, 4))
+    shown = np.zeros(grid.shape, bool)
+    shown[1:4, 1:3, 0] = shown[2, 2, 3] = True  # six on the floor, one in the air
+    (surface,) = surface_meshes(np.zeros(grid.shape, np.uint8), shown, grid)
+    colours = np.arange(3 * len(surface.shades), dtype=np.uint8).reshape(-1, 3)
+    whole = ColouredMesh(name="m", corners_m=surface.corners_m, colours=colours)
+    left = without_floor(whole, grid.min_m[2])
+    assert len(left.corners_m) == len(whole.corners_m) - 6 == 2 * 6 + 10 + 6 - 6
+    rows = {tuple(c) for c in left.colours.tolist()}
+    gone = [i for i, c in enumerate(colours.tolist()) if tuple(c) not in rows]
+    np.testing.assert_allclose(whole.corners_m[gone][:, :, 2], -1.3, atol=1e-6)
 
 
 @given(st.integers(0, 2**32 - 1))

@@ -6,6 +6,7 @@ Legend: N points, L lines.
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 
 from viz.browser_mesh import glb
 from viz.layers import Drawn
-from viz.scene3d import BACKGROUND, ColouredPoints
+from viz.scene3d import BACKGROUND, ColouredMesh, ColouredPoints
 
 POINT_SIZE_M = 0.09
 LINE_WIDTH_PX = 1.5
@@ -38,11 +39,16 @@ class BrowserScene:
         scene.configure_default_lights(enabled=False)
         scene.configure_environment_map(hdri=None)
 
-    def draw(self, drawn: Drawn, eye_m: NDArray[np.float64]) -> None:
-        """Send all layers; ``eye_m`` (3,) is where the tab's camera stands."""
+    def draw(self, drawn: Drawn, eye_m: NDArray[np.float64], *, floor_m: float) -> None:
+        """Send all layers.
+
+        Args:
+            eye_m: (3,) where the tab's camera stands.
+            floor_m: the grid's lowest plane; faces in it, often a quarter of all, are left out.
+        """
         root = f"/frame {next(self._numbers)}"
         self._roots.append(self._scene.add_frame(root, show_axes=False))
-        data = glb(drawn.meshes)
+        data = glb([without_floor(mesh, floor_m) for mesh in drawn.meshes])
         if data:
             self._scene.add_glb(f"{root}/voxels", data, cast_shadow=False, receive_shadow=False)
         for lines in drawn.lines:
@@ -75,6 +81,12 @@ class BrowserScene:
         """Take away all but the last frame drawn."""
         while len(self._roots) > 1:
             self._roots.pop(0).remove()
+
+
+def without_floor(mesh: ColouredMesh, floor_m: float) -> ColouredMesh:
+    """The faces that do not lie in the lowest plane: only who looks from below misses those."""
+    keep = (mesh.corners_m[:, :, 2] > floor_m + 1e-3).any(axis=1)
+    return replace(mesh, corners_m=mesh.corners_m[keep], colours=mesh.colours[keep])
 
 
 def lifted(points_m: NDArray[np.float32], eye_m: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -168,7 +168,7 @@ class BrowserTab:
         frame = self._frame
         self._drawn = drawn = draw(frame, replace(self.panel.show(), cell=self._cell))
         with self._client.atomic():
-            self._scene.draw(drawn, self._client.camera.position)
+            self._scene.draw(drawn, self._client.camera.position, floor_m=frame.grid.min_m[2])
             if not self._worker.waits("frame"):
                 self.panel.point_at(frame)
             self.panel.fill(frame, drawn)
