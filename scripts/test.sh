@@ -5,7 +5,7 @@ cd "$(dirname "$0")/.."
 . scripts/setup_env.sh
 
 began=$SECONDS
-install_autolabel test,swin,onnx,waymo,distributed
+install_autolabel test,browser,swin,onnx,waymo,distributed
 installed=$SECONDS
 say "tests (install took $((installed - began)) s)"
 .venv/bin/ruff check .
