@@ -31,7 +31,7 @@ import matplotlib
 import numpy as np
 import torch
 from tqdm import tqdm
-from trust_bench.refined_scores import Scores, score_scene
+from trust_bench.refined_scores import BOUNDS, Scores, score_scene
 
 from autolabel.calibrate import Refiners, SceneCounts, fit, fit_refiners, measure
 from autolabel.confidence import BIN_CENTRES, Calibration, CalibrationHistogram
@@ -75,7 +75,13 @@ def main() -> int:
     parser.add_argument("--benchmark", choices=NAMES, default="occ3d_coarse")
     parser.add_argument("--scenes", type=int, help="at most so many of each")
     parser.add_argument("--visibility-split", type=int, default=2)
-    parser.add_argument("--flips", action="store_true", help="refinement with test-time flips too")
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=("refinement", "flips", "trust"),
+        default=["refinement", "trust"],
+        help="flips: refinement of labels made with test-time flips; trust: calibration and risk",
+    )
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
     torch.set_num_threads(1)
@@ -83,15 +89,17 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
     model = load_checkpoint(args.weights)
     bench = Bench(args, Teacher(model.module, model.preset))
-    figures = {
+    figures: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "teacher": model.preset.name,
-        "refinement": bench.kept("refinement", bench.refinement),
     }
-    if args.flips:
+    if "refinement" in args.only:
+        figures["refinement"] = bench.kept("refinement", bench.refinement)
+    if "flips" in args.only:
         mirrored = Bench(args, Teacher(model.module, model.preset, flips=True))
         figures["refinement_with_flips"] = bench.kept("flips", mirrored.refinement)
-    for name, how in (("as predicted", None), ("refined", Refinement())):
+    ways = (("as predicted", None), ("refined", Refinement())) if "trust" in args.only else ()
+    for name, how in ways:
         counts = [bench.counts(which, how) for which in ("calibration", "test")]
         (learnt, passes), (tested, _) = counts
         figures[f"calibration, {name}"] = calibration_figures(
@@ -183,7 +191,7 @@ class Bench:
         refiners = {name: (PARTS[name], one.fit()) for name, one in learning.items()}
         del learning
         source, truth = self.city("test")
-        scores = {name: Scores(self.taxonomy) for name in ("none", *PARTS)}
+        scores = {name: Scores(self.taxonomy) for name in ("none", *PARTS, *BOUNDS)}
         for scene_id in tqdm(truth.scenes, desc="refine", unit="scene"):
             scene = source.scene(scene_id)
             began = time.perf_counter()

@@ -16,6 +16,10 @@ from datasets.geometry.transforms import apply, inverse
 from datasets.metrics.confusion import ConfusionMatrix
 from datasets.taxonomy import Taxonomy
 
+BOUNDS = ("all, were its occupancy true", "all, were its classes true")
+"""What the refined labels would be worth with one of the two put right: with the truth's occupancy
+and the likeliest class but free space; and with the truth's class where both are occupied."""
+
 
 def score_scene(
     scores: dict[str, Scores],
@@ -25,8 +29,8 @@ def score_scene(
     taxonomy: Taxonomy,
     grid: VoxelGrid,
 ) -> None:
-    """Add a scene's frames to the score of each way to refine; one without a refiner takes frames
-    as the teacher does."""
+    """Add a scene's frames to the score of each way to refine; ``none`` takes frames as the teacher
+    does, those of ``BOUNDS`` come from ``all``."""
     moving = [np.isin(e.semantics, taxonomy.dynamic) for e in truths]
     poses = [s.T_global_grid for s in sights]
     for k, expected in enumerate(truths):
@@ -36,11 +40,27 @@ def score_scene(
             if name in refiners:
                 how, refiner = refiners[name]
                 pooled = pool(sights, k, grid, taxonomy, how)
-                semantics = refine(pooled, refiner, how).argmax(-1).reshape(grid.shape)
+                logits = refine(pooled, refiner, how).reshape(*grid.shape, -1)
+                semantics = logits.argmax(-1)
+                if name == "all":
+                    bounds = _bounds(logits, expected.semantics, taxonomy)
+            elif name in BOUNDS:
+                semantics = bounds[BOUNDS.index(name)]
             else:
                 semantics = sights[k].surprise.argmin(-1)
             score.seconds += time.perf_counter() - began
             score.add(semantics.astype(np.uint8), expected, was & ~moving[k])
+
+
+def _bounds(
+    logits: NDArray[np.float32], truth: NDArray[np.uint8], taxonomy: Taxonomy
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    free, known = taxonomy.free_id, truth < taxonomy.n_classes
+    found = logits.argmax(-1)
+    kind = np.where(np.arange(logits.shape[-1]) == free, -np.inf, logits).argmax(-1)
+    true_occupancy = np.where(truth == free, free, np.where(known, kind, found))
+    both = (found != free) & (truth != free) & known
+    return true_occupancy, np.where(both, truth, found)
 
 
 class Scores:
