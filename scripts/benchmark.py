@@ -43,7 +43,7 @@ from datasets.inputs import ModelInputs, collate, prepare_frame
 from datasets.sources.opening import SOURCES, open_source
 from datasets.visibility import ray_origins, ray_stride
 from models.checkpoint import load_checkpoint
-from models.inference import Teacher, agreement, keep_freed_memory
+from models.inference import Teacher, agreement, channels_last, keep_freed_memory
 from models.losses import voxel_cross_entropy
 from models.presets import (
     PRESETS,
@@ -153,11 +153,16 @@ def measure(
     steps.update()
 
     B = len(inputs.images)
+
+    def anew() -> torch.Tensor:
+        exact.forget_geometry()
+        return exact.predict(inputs)
+
     seconds = alternate(
         {
             "plain": lambda: plain(network, inputs),
             "exact": lambda: exact.predict(inputs),
-            "exact, new geometry": lambda: (exact.forget_geometry(), exact.predict(inputs)),
+            "exact, new geometry": anew,
             "fast": lambda: fast.predict(inputs),
         },
         args.repeat,
@@ -179,8 +184,8 @@ def measure(
     step_s = training_step(network, chosen, inputs, args.repeat, device) if args.train else None
     steps.close()
 
-    lidar = inputs.points is not None and chosen.inputs.lidar
-    points = sum(map(len, inputs.points)) // B if lidar else 0
+    swept = inputs.points if chosen.inputs.lidar else None
+    points = sum(len(one) for one in swept) // B if swept is not None else 0
     print(f"\n{chosen.name}: {count_parameters(network):,} parameters; {chosen.paper}")
     print(f"{B} x {inputs.images.shape[1]} pictures, {points:,} points each: {origin}")
     for mode, table in tables.items():
@@ -301,7 +306,7 @@ def machine_limits(device: torch.device, repeat: int) -> dict[str, float]:
     limits = {}
     for mode, dtype in (("exact", torch.float32), ("fast", torch.bfloat16)):
         conv = nn.Conv2d(256, 256, 3, padding=1, device=device, dtype=dtype)
-        conv = conv.to(memory_format=torch.channels_last)
+        conv = channels_last(conv)
         B = 16 if device.type == "cuda" else 1
         x = torch.randn(B, 256, 200, 200, device=device, dtype=dtype)
         x = x.contiguous(memory_format=torch.channels_last)

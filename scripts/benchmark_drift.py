@@ -27,6 +27,7 @@ from autolabel.drift import Statistics, drift, mean_of
 from autolabel.guessing import guess_frames
 from autolabel.labeling_config import LabelingConfig
 from datasets.errors import AutolabelError
+from datasets.geometry.transforms import Transform
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic import nuscenes_writer
 from datasets.sources.synthetic.city import CityConfig, generate_city
@@ -94,7 +95,7 @@ def main() -> int:
     return 0
 
 
-def _lower_mount() -> np.ndarray:
+def _lower_mount() -> Transform:
     T = lidar_mount()
     T[2, 3] -= LOWER_M
     return T

@@ -319,11 +319,11 @@ class StubWorker:
         self.frames += 1
         return Outcome(kind="done", frames=1, seconds=time.monotonic() - began)
 
-    @ray.method(concurrency_group=ASIDE)
+    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
     def beat(self) -> int:
         return self.frames
 
-    @ray.method(concurrency_group=ASIDE)
+    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
     def abandon(self) -> None:
         """Scenes are too short for that."""
 
@@ -336,7 +336,7 @@ def start_stub(job: Job) -> Any:
 
 
 def many_scenes(args: argparse.Namespace) -> dict[str, Any]:
-    autolabel.job.start_worker = start_stub
+    autolabel.job.start_worker = start_stub  # type: ignore[attr-defined]
     header = StoreHeader(
         grid=SMALL,
         taxonomy=OCC3D_NUSCENES,

@@ -370,6 +370,7 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
             if header.frame == "lidar":
                 frame = in_lidar_frame(frame)
             points = points_in_ego(source, frame, key_with_vehicle=True)[:, :3]
+            assert frame.lidar is not None  # it gave the points
             origin = frame.lidar.T_ego_lidar[:3, 3]
             frames += 1
             for name, voxels in layers.items():

@@ -29,7 +29,7 @@ import json
 import math
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack
 from functools import partial
@@ -192,7 +192,7 @@ def read(
     work = partial(read_scene, store, second, excluded)
     workers = min(workers, len(scenes) // SCENES_A_WORKER)
     with ExitStack() as stack:
-        found = map(work, scenes)
+        found: Iterator[list[tuple[str, Counts]] | str] = map(work, scenes)
         if workers > 1:
             pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
             found = stack.enter_context(pool).map(work, scenes)
@@ -226,7 +226,7 @@ def table(those: Sequence[Candidate], chosen: Sequence[Choice]) -> list[str]:
     n = sum(not one.labelled for one in those)
     names = [those[choice.index] for choice in chosen]
     width = max(len(f"{one.scene_id} {one.token}") for one in names)
-    lines = []
+    lines: list[str] = []
     for choice, one in zip(chosen, names, strict=True):
         if not lines:
             heads = "".join(f"{name + ' (rank)':>22s}" for name in choice.scores)

@@ -23,6 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
@@ -84,7 +85,11 @@ def show_info(args: argparse.Namespace) -> int:
     store = LabelStore.open(args.store)
     found, header = store_tools.info(store), store.header
     if args.json:
-        facts = {"scenes": found.scenes, "frames": found.frames, "bytes": found.bytes_}
+        facts: dict[str, Any] = {
+            "scenes": found.scenes,
+            "frames": found.frames,
+            "bytes": found.bytes_,
+        }
         facts |= {"voxels": found.voxels, "trusted": found.trusted, "run_id": header.run_id}
         facts |= {"quarantined": found.quarantined, "inputs_sha256": found.inputs_sha256}
         facts |= {"reviews": asdict(found.reviews)}

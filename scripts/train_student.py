@@ -127,9 +127,10 @@ def train(args: argparse.Namespace, reviews: Reviews | None, team: Team) -> int:
     if changes and team.worker == 0:
         print(f"reviews of {args.labels}: {changes}")
     network = start_network(args, preset)
-    objective: Objective = how.label_loss(preset.taxonomy, samples, seed=args.seed)
+    loss = how.label_loss(preset.taxonomy, samples, seed=args.seed)
+    objective: Objective = loss
     if teacher is not None:
-        objective = distilled(args, objective, network, teacher)
+        objective = distilled(args, loss, network, teacher)
     trained = fit(
         network,
         samples,

@@ -16,6 +16,7 @@ import argparse
 import functools
 import json
 import sys
+from typing import cast
 
 from autolabel.calibrate import calibrate
 from autolabel.labeling_config import LabelingConfig
@@ -36,6 +37,7 @@ from datasets.errors import SetupError
 from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth
 from models.inference import Teacher
+from models.presets import OccupancyNet
 from models.training import Team, fit
 
 
@@ -85,7 +87,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         return 0
 
     # held-out labelled scenes: what does a confidence mean, and how good are the labels?
-    teacher = Teacher(trained.network, network)
+    teacher = Teacher(cast(OccupancyNet, trained.network), network)
     held_out_truth = GroundTruth(truth, folder, source, held_out)
     found = calibrate(teacher, source, held_out_truth, held_out, LabelingConfig())
     print(found.table)

@@ -312,12 +312,12 @@ class Workshop:
                 balance=self.profile.balance,
             )
             truth = self._truth(source, others)
-            other = {
-                "true-classes": lambda: TrueClasses(pseudo, truth),
-                "true-mask": lambda: TrueMask(pseudo, truth),
-                "raw": lambda: Unmasked(pseudo),
+            altered: dict[str, LabelSource] = {
+                "true-classes": TrueClasses(pseudo, truth),
+                "true-mask": TrueMask(pseudo, truth),
+                "raw": Unmasked(pseudo),
             }
-            labels.append(other[part.what]() if part.what in other else pseudo)
+            labels.append(altered.get(part.what, pseudo))
         elif part.what in FROM_FEATURES:
             labels.append(Unlabelled(others, chosen.grid))
         network, training = self._train(
@@ -352,7 +352,7 @@ def read_known(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     Raises:
         SetupError: a file is no ``study.json``.
     """
-    known = {}
+    known: dict[str, dict[str, Any]] = {}
     for path in paths:
         try:
             results = json.loads(path.read_text())["results"]
