@@ -28,6 +28,7 @@ from viz.picture_sheet import mark_places
 from viz.review import ReviewSession
 from viz.review_keys import KEEP_VIEWS, VIEWS, Action, action_of
 from viz.review_panel import ReviewPanel, ReviewWords
+from viz.review_state import Cell
 from viz.reviewing import Reviewing, Wanted
 from viz.saved_views import read_views, views_file, write_views
 from viz.scene_view import SceneView, material
@@ -74,6 +75,7 @@ class ReviewWindow:
         self._closed, self._shift, self._typing = False, False, False
         self._wanted: Wanted | None = None
         self._shown_view: Job | None = None
+        self._marked: tuple[Cell | None, ...] = (None,)
         self._view: MadeView | None = None
         self._pictures: MadePictures | None = None
         self._facts: MadeFacts | None = None
@@ -170,11 +172,14 @@ class ReviewWindow:
             self._facts = made
 
     def _mark_cell(self) -> None:
-        cell = self._state.show.cell
-        lines = {}
-        for i, one in enumerate(dict.fromkeys((*self._state.corners, cell))):
-            if one is not None:
-                outline = open3d_lines(cell_outline(one, self._state.grid))
+        """Outline the picked voxel and the corners of a selection."""
+        cells = tuple(dict.fromkeys((*self._state.corners, self._state.show.cell)))
+        if cells == self._marked:
+            return
+        self._marked, lines = cells, {}
+        for i, cell in enumerate(cells):
+            if cell is not None:
+                outline = open3d_lines(cell_outline(cell, self._state.grid))
                 lines[f"cell {i}"] = (outline, material("unlitLine", line=3))
         self.scene.put("cells", lines)
 
@@ -200,7 +205,7 @@ class ReviewWindow:
         if self._pictures is not None and view is not None:
             again |= self._review.show_pictures(self._marked_sheet(self._pictures, view))
         waiting = self._wanted is not None and self._shown_view != self._wanted.view
-        self._time.update(self._reviewing.verdicts(), verdict, waiting=waiting)
+        again |= self._time.update(self._reviewing.verdicts(), verdict, waiting=waiting)
         if view is not None:
             by_class = state.show.colour == "class" and state.show.voxels != "difference"
             key = draw_colour_key(
@@ -332,7 +337,10 @@ class ReviewWindow:
 
 
 def _place(widget: Any, rect: Rect) -> None:
-    widget.frame = gui.Rect(rect.left, rect.top, rect.width, rect.height)
+    """Unless it lies there already: a 3D view that is laid out anew is drawn anew."""
+    now = widget.frame
+    if (now.x, now.y, now.width, now.height) != (rect.left, rect.top, rect.width, rect.height):
+        widget.frame = gui.Rect(rect.left, rect.top, rect.width, rect.height)
 
 
 def _inside(panel: Rect) -> int:
