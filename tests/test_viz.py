@@ -13,20 +13,33 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.errors import SceneError
+from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.camera_overlay import NO_ID, blend, pinhole_of, project_labels
 from viz.label_sets import StoredLabels
+from viz.layers import Show
 from viz.maps import class_map
-from viz.mesh import surface_meshes
+from viz.mesh import surface_meshes, surface_meshes_plain
 from viz.offscreen import draw_open3d
-from viz.raster import Pinhole, nearest_faces
+from viz.options import layers_of, parser
+from viz.raster import Pinhole, nearest_faces, nearest_faces_plain
 from viz.review import Picture, ReviewFrame, ReviewSession, read_pictures, shown_voxels
-from viz.scene3d import EGO_COLOUR, Scene3D, coloured, default_camera, draw_plain, ego_marker
+from viz.scene3d import (
+    BACKGROUND,
+    EGO_COLOUR,
+    ColouredLines,
+    ColouredPoints,
+    Scene3D,
+    coloured,
+    default_camera,
+    draw_plain,
+    ego_marker,
+)
 from viz.screenshot import screenshot
+from viz.view3d import ViewPainter
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(40, 40, 8))
@@ -204,6 +217,19 @@ def test_hidden_voxels_uncover_their_neighbours() -> None:
     assert len(mesh.corners_m) == 6
 
 
+@pytest.mark.parametrize("share", [0.02, 0.5, 1.0])
+def test_fast_and_plain_meshes_are_the_same(share: float) -> None:
+    grid = VoxelGrid(min_m=(-1.3, 2.0, -0.7), size_m=(0.4, 0.3, 0.25), shape=(13, 9, 6))
+    rng = np.random.default_rng(1)
+    ids = rng.integers(0, 256, grid.shape, dtype=np.uint8)
+    shown = rng.random(grid.shape) < share
+    fast, plain = surface_meshes(ids, shown, grid), surface_meshes_plain(ids, shown, grid)
+    assert [m.id for m in fast] == [m.id for m in plain] and len(fast) > 3
+    for a, b in zip(fast, plain, strict=True):
+        assert a.corners_m.tobytes() == b.corners_m.tobytes()
+        assert a.shades.tobytes() == b.shades.tobytes()
+
+
 def test_nothing_shown_gives_no_mesh() -> None:
     assert meshes_of(one_hot()) == ()
 
@@ -261,6 +287,20 @@ def test_rasteriser_agrees_with_ray_casting() -> None:
     assert same.mean() > 0.995  # rays along a voxel's edge may fall on either side
 
 
+def test_fast_and_plain_rasteriser_are_the_same() -> None:
+    rng = np.random.default_rng(3)
+    semantics = np.where(rng.random(GRID.shape) < 0.1, CAR, FREE).astype(np.uint8)
+    (mesh,) = meshes_of(semantics)
+    eye, target = default_camera(GRID)
+    scene = replace(street_scene(), eye_m=eye, target_m=target)
+    for camera in (scene.camera(150, 90), pinhole_of(camera_view())):
+        face, depth = nearest_faces(mesh.corners_m, camera)
+        plain_face, plain_depth = nearest_faces_plain(mesh.corners_m, camera)
+        np.testing.assert_array_equal(face, plain_face)
+        np.testing.assert_allclose(depth, plain_depth, rtol=1e-6)
+        assert (face >= 0).mean() > 0.3
+
+
 def test_blended_picture_keeps_the_photograph_and_takes_the_class_colour() -> None:
     labels = project_labels(meshes_of(one_hot((28, 20, 2, CAR))), pinhole_of(camera_view()))
     grey = np.full((90, 160, 3), 100, np.uint8)
@@ -291,14 +331,15 @@ def test_screenshot_has_the_asked_size_with_any_number_of_cameras(
     frame: ReviewFrame, n_cameras: int
 ) -> None:
     shot = screenshot(
-        with_cameras(frame, n_cameras), mask="all", size_px=(960, 540), renderer="plain"
+        with_cameras(frame, n_cameras), show=Show(mask="all"), size_px=(960, 540), renderer="plain"
     )
     assert shot.picture.size == (960, 540)
     assert shot.drawn_by == "plain rasteriser"
 
 
 def test_frame_without_a_shown_voxel_can_be_drawn(frame: ReviewFrame) -> None:
-    shot = screenshot(with_cameras(frame, 1), mask="camera", size_px=(960, 540), renderer="plain")
+    show = Show(mask="camera")
+    shot = screenshot(with_cameras(frame, 1), show=show, size_px=(960, 540), renderer="plain")
     assert shot.picture.size == (960, 540)
 
 
@@ -320,7 +361,8 @@ def street_scene() -> Scene3D:
     meshes = coloured(meshes_of(street()), OCC3D_NUSCENES.names, OCC3D_NUSCENES.colour_table())
     return Scene3D(
         meshes=(*meshes, ego_marker(GRID)),
-        points_m=np.zeros((0, 3), np.float32),
+        points=(),
+        lines=(),
         eye_m=eye,
         target_m=target,
     )
@@ -332,14 +374,65 @@ def test_plain_view_shows_road_car_and_ego() -> None:
         assert (np.abs(pixels.astype(int) - colour).max(axis=1) < 30).sum() > 20, colour
 
 
+def with_line_and_points(scene: Scene3D) -> Scene3D:
+    """A red line and blue points over the road, and others of the same colours under it."""
+    line = np.array([[[5, -4, z], [5, 4, z]] for z in (0.3, -3.0)], np.float32)
+    x, y = (a.ravel() for a in np.mgrid[-4:4:40j, 5:8:40j])
+    dots = np.concatenate([np.stack([x, y, np.full(x.shape, z)], 1) for z in (0.3, -3.0)])
+    colours = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+    return replace(
+        scene,
+        lines=(ColouredLines(name="l", ends_m=line, colours=colours[[0, 1]]),),
+        points=(
+            ColouredPoints(
+                name="p",
+                points_m=dots.astype(np.float32),
+                colours=np.repeat(colours[[1, 0]], len(x), axis=0),
+            ),
+        ),
+    )
+
+
+def test_lines_and_points_have_their_colours_and_are_hidden_by_voxels() -> None:
+    scene = with_line_and_points(street_scene())
+    drawn = np.asarray(draw_plain(scene, width=640, height=360)).astype(int)
+    # the line crosses ahead of the ego, the points lie on the left
+    red = (drawn[..., 0] > 150) & (drawn[..., 1:].max(axis=2) < 90)
+    blue = (drawn[..., 2] > 150) & (drawn[..., :2].max(axis=2) < 90)
+    rows, _ = np.nonzero(red)
+    assert len(rows) > 80 and np.ptp(rows) < 8  # level, and none of the red points below
+    assert blue.sum() > 100 and np.nonzero(blue)[1].max() < 320
+
+
+def test_line_behind_the_camera_is_cut() -> None:
+    scene = with_line_and_points(street_scene())
+    ahead = scene.target_m - scene.eye_m
+    ends = np.array([[scene.eye_m - ahead, scene.target_m]], np.float32)
+    ends[..., 2] -= 2
+    lines = ColouredLines(name="l", ends_m=ends, colours=np.array([[255, 0, 0]], np.uint8))
+    scene = replace(scene, meshes=(), points=(), lines=(lines,))
+    drawn = np.asarray(draw_plain(scene, width=320, height=180)).astype(int)
+    other = np.abs(drawn - BACKGROUND).max(axis=2) > 60
+    assert 5 < other.sum() < 200
+
+
+def test_scene_of_another_process_is_the_same(tmp_path: Path) -> None:
+    scene = with_line_and_points(street_scene())
+    scene.save(tmp_path / "scene.npz")
+    again = Scene3D.load(tmp_path / "scene.npz")
+    assert [m.name for m in again.meshes] == [m.name for m in scene.meshes]
+    one, other = (draw_plain(s, width=160, height=90) for s in (scene, again))
+    assert one.tobytes() == other.tobytes()
+
+
 def test_open3d_draws_the_same_view_as_the_plain_rasteriser() -> None:
-    scene = street_scene()
+    scene = with_line_and_points(street_scene())
     drawn = draw_open3d(scene, width=320, height=180)
     if isinstance(drawn, str):
         pytest.skip(f"Open3D cannot draw on this machine: {drawn}")
     plain = np.asarray(draw_plain(scene, width=320, height=180)).astype(int)
     differs = np.abs(np.asarray(drawn).astype(int) - plain).max(axis=2) > 24
-    assert differs.mean() < 0.03  # only along edges
+    assert differs.mean() < 0.05  # only along edges and lines
 
 
 def test_screenshot_command_needs_no_display_and_names_its_renderer(
@@ -401,3 +494,122 @@ def test_window_without_a_display_is_refused(
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
     assert main([str(store)]) == 2
     assert "--screenshot" in capsys.readouterr().err
+
+
+def test_video_has_the_frames_asked_for(store: Path, tmp_path: Path) -> None:
+    options = [str(store), "--root", str(tmp_path / "absent"), "--size", "961x541"]
+    from viz.command import main
+
+    film = tmp_path / "new" / "film.gif"
+    more = ["--renderer", "plain", "--fps", "5", "--mask", "all"]
+    assert main([*options, *more, "--video", str(film)]) == 0
+    with Image.open(film) as image:
+        assert (image.size, image.n_frames) == ((961, 541), 2)
+        assert image.info["duration"] == 200
+    one = tmp_path / "one.mp4"
+    assert main([*options, *more, "--frames", "1:2", "--video", str(one)]) == 0
+    cv2 = pytest.importorskip("cv2")
+    reader = cv2.VideoCapture(str(one))
+    there, picture = reader.read()
+    assert there and picture.shape == (540, 960, 3) and not reader.read()[0]
+    assert {p.name for p in tmp_path.rglob("*.*") if p.is_file()} == {"film.gif", "one.mp4"}
+
+
+def test_video_that_fails_leaves_no_file(
+    store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from viz.command import main
+
+    options = [str(store), "--root", str(tmp_path / "absent"), "--renderer", "plain"]
+    for name, frames, named in (("a.gif", "0:3", "frames 0..1"), ("a.avi", "0:1", ".mp4 or .gif")):
+        film = tmp_path / name
+        assert main([*options, "--video", str(film), "--frames", frames]) == 2
+        assert named in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
+
+
+def test_one_process_draws_every_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    started = []
+
+    class Counted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *arguments: object, **options: object) -> None:
+            started.append(arguments)
+            super().__init__(*arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(subprocess, "Popen", Counted)
+    scene = street_scene()
+    with ViewPainter("auto") as painter:
+        sizes = [painter.draw(scene, width=w, height=90).size for w in (160, 160, 120)]
+    assert sizes == [(160, 90), (160, 90), (120, 90)]
+    assert len(started) == 1
+
+
+def test_renderer_that_dies_is_named_once_and_the_plain_one_goes_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with ViewPainter("auto") as painter:
+        assert painter.draw(street_scene(), width=160, height=90).size == (160, 90)
+        assert painter.drawn_by == "plain rasteriser" and "exit code 1" in painter.note
+        painter.draw(street_scene(), width=160, height=90)
+    with ViewPainter("open3d") as painter, pytest.raises(SetupError, match="cannot draw"):
+        painter.draw(street_scene(), width=160, height=90)
+
+
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ("a.zarr --screenshot a.png --video b.gif", "--screenshot and --video"),
+        ("a.zarr --serve --screenshot a.png", "--screenshot and --serve"),
+        ("a.zarr --frames 0:2", "--frames needs --video"),
+        ("a.zarr --fps 3", "--fps needs --video"),
+        ("a.zarr --renderer plain", "--renderer needs"),
+        ("a.zarr --audit a.json", "--audit needs --queue"),
+        ("a.zarr --video a.gif --frame 0", "--video and --frame"),
+        ("a.zarr --serve --size 960x540", "--serve and --size"),
+        ("a.zarr --queue --screenshot a.png", "--queue and --screenshot"),
+        ("a.zarr --queue --scene s", "--queue and --scene"),
+        ("a.zarr --reviewer me --screenshot a.png", "--reviewer and --screenshot"),
+        ("a.zarr --voxels truth", "needs --with-truth"),
+        ("a.zarr --voxels second", "needs --second"),
+        ("a.zarr --voxels difference", "needs --second or --with-truth"),
+        ("a.zarr --voxels none --colour class", "--colour is of labels"),
+        ("a.zarr --voxels none --flow", "--flow needs voxels"),
+        ("a.zarr --benchmark openocc_flow", "--with-truth"),
+        ("--truth a --queue", "--queue needs a STORE"),
+        ("--truth a --with-truth b", "--with-truth needs a STORE"),
+        ("a.zarr --height 2:1", "LO below HI"),
+        ("a.zarr --video a.gif --frames 3:3", "A below B"),
+        ("a.zarr --video a.gif --fps 0", "0.1 to 60"),
+        ("a.zarr --serve 70000", "65535"),
+        ("a.zarr --wrong", "--wrong"),
+    ],
+)
+def test_option_that_would_be_ignored_is_an_error(
+    options: str, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from viz.command import main
+
+    with pytest.raises(SystemExit) as exit_:
+        main(options.split())
+    assert exit_.value.code == 2
+    assert named in capsys.readouterr().err
+
+
+def test_options_switch_the_layers_on() -> None:
+    given = "a.zarr --mask all --points hit --flow --boxes --height=-1:2.5 --colour evidence"
+    options = parser().parse_args([*given.split(), "--classes", "car,driveable_surface"])
+    assert layers_of(options, OCC3D_NUSCENES) == Show(
+        colour="evidence",
+        mask="all",
+        classes=frozenset({CAR, ROAD}),
+        height_m=(-1.0, 2.5),
+        points="hit",
+        flow=True,
+        boxes=True,
+    )
+    assert layers_of(parser().parse_args(["a.zarr"]), OCC3D_NUSCENES) == Show()
+    assert layers_of(parser().parse_args(["--truth", "a"]), OCC3D_NUSCENES).mask == "all"
+    options.classes = "car,unicorn"
+    with pytest.raises(SetupError, match="unicorn"):
+        layers_of(options, OCC3D_NUSCENES)

@@ -32,7 +32,7 @@ from datasets.sources.opening import open_source
 from datasets.sources.waymo.source import WaymoSource
 from viz.label_sets import StoredLabels, TrueLabels
 from viz.review import ReviewSession, open_log, shown_voxels
-from viz.turning import turned_grid, turned_labels, turns_to_forward
+from viz.turning import stored_voxels, turned_grid, turned_labels, turns_to_forward
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GRID, TAXONOMY = occ3d_nuscenes.GRID, occ3d_nuscenes.TAXONOMY
@@ -165,7 +165,8 @@ def test_labels_along_the_lidars_axes_are_turned_forward_with_cameras_and_points
 def test_turned_voxels_stay_where_they_are(yaw_deg: float) -> None:
     grid = VoxelGrid(min_m=(-1.0, 2.0, 0.0), size_m=(0.5, 0.25, 1.0), shape=(3, 4, 2))
     rng = np.random.default_rng(0)
-    semantics, confidence, mask = rng.integers(0, 9, (3, *grid.shape), dtype=np.uint8)
+    semantics, confidence, mask, hits, passes = rng.integers(0, 9, (5, *grid.shape), dtype=np.uint8)
+    flow = rng.normal(0, 5, (*grid.shape, 2)).astype(np.float16)
     T_global_lidar = from_yaw(np.radians(yaw_deg), (5.0, 6.0, 7.0))
     labels = FrameLabels(
         token="t",
@@ -174,6 +175,9 @@ def test_turned_voxels_stay_where_they_are(yaw_deg: float) -> None:
         semantics=semantics,
         confidence=confidence,
         mask=mask,
+        hits=hits,
+        passes=passes,
+        flow=flow,
     )
     turns = turns_to_forward(T_global_lidar)
     after, there = turned_labels(labels, turns), turned_grid(grid, turns)
@@ -181,11 +185,23 @@ def test_turned_voxels_stay_where_they_are(yaw_deg: float) -> None:
     index = np.argwhere(np.ones(grid.shape, bool))
     places = apply(inverse(after.T_global_grid) @ T_global_lidar, grid.centers(index))
     moved = tuple(there.indices(places).T)
-    for name in ("semantics", "confidence", "mask"):
+    for name in ("semantics", "confidence", "mask", "hits", "passes"):
         np.testing.assert_array_equal(
             getattr(after, name)[moved], getattr(labels, name)[tuple(index.T)]
         )
     assert there.contains(places).all() and there.n_voxels == grid.n_voxels
+    # the same velocities over ground
+    assert after.flow is not None and after.flow.dtype == np.float16
+    R_turned, R_lidar = after.T_global_grid[:2, :2], T_global_lidar[:2, :2]
+    np.testing.assert_allclose(
+        after.flow[moved].astype(float) @ R_turned.T,
+        flow[tuple(index.T)].astype(float) @ R_lidar.T,
+        atol=1e-9,
+    )
+    # painted in the turned grid, stored in the other
+    painted = np.sort(there.flat(np.stack(moved, axis=1)[[0, 5, 17]]))
+    stored = stored_voxels(painted, there.shape, turns)
+    np.testing.assert_array_equal(stored, np.sort(grid.flat(index[[0, 5, 17]])))
 
 
 def test_named_kind_of_log_wins_over_the_stores(tmp_path: Path) -> None:

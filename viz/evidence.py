@@ -21,7 +21,11 @@ MISSED_HITS = 3
 
 
 class Finding(enum.IntEnum):
-    """What LiDAR says of a voxel and its label."""
+    """What LiDAR says of a voxel and its label.
+
+    Rays that graze the ground pass through voxels whose lower part is road: there the two findings
+    about passes are no proof. On what stands upright they are.
+    """
 
     UNSEEN = 0
     HIT = 1
@@ -33,7 +37,7 @@ class Finding(enum.IntEnum):
 FINDING_NAMES = {
     Finding.UNSEEN: "occupied, no ray came there",
     Finding.HIT: "occupied, hit as often as passed",
-    Finding.MOSTLY_PASSED: "violation: hit, but mostly passed",
+    Finding.MOSTLY_PASSED: "hit, but mostly passed",
     Finding.ONLY_PASSED: "violation: passed, never hit",
     Finding.MISSED: "violation: returns, but labelled free",
 }

@@ -1,10 +1,15 @@
-"""Look at the labels of one frame, drawn over the pictures of the log they are of.
+"""Review the labels of a store: see a frame's voxels in 3D and over its pictures, judge, mend.
 
-    python viz/inspect.py STORE --scene ID --frame K --root LOG
-    python viz/inspect.py --truth DIR --source folder --root LOG --screenshot FILE.png
+    python viz/inspect.py STORE --root LOG
+    python viz/inspect.py STORE --queue --audit audit.json
+    python viz/inspect.py STORE --scene ID --frame K --screenshot FILE.png
+    python viz/inspect.py STORE --scene ID --frames 0:20 --video FILE.mp4
+    python viz/inspect.py STORE --serve
+    python viz/inspect.py STORE --second OTHER --voxels difference
+    python viz/inspect.py --truth DIR --source folder --root LOG
 
-Without ``--screenshot`` a window opens (arrow keys: next and previous frame). With it the same
-scene is written to a picture, and no display is needed.
+A window opens, unless a picture, a film or a page for the browser is asked for: these need no
+display.
 """
 
 # This file bears the name of a standard module, and Python puts a script's own folder first on

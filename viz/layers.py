@@ -20,7 +20,7 @@ from viz.lines import box_lines, cell_outline, flow_arrows, ground_height_m, ran
 from viz.maps import level_colours
 from viz.mesh import SurfaceMesh, surface_meshes
 from viz.points import coloured_points
-from viz.review import MASKS, ReviewFrame
+from viz.review import MASKS, ReviewFrame, class_counts
 from viz.scene3d import ColouredLines, ColouredMesh, ColouredPoints, coloured, ego_marker
 
 Voxels = Literal["labels", "truth", "second", "difference", "none"]
@@ -152,7 +152,9 @@ def draw(frame: ReviewFrame, show: Show) -> Drawn:
     if show.cell is not None:
         lines.append(cell_outline(show.cell, frame.grid))
     n_of = np.bincount(painted.ids[shown], minlength=256)
-    counts = _class_counts(frame, show, shown, labels)
+    counts = dict.fromkeys(frame.taxonomy.semantic_ids, 0)
+    if labels is not None:
+        counts = class_counts(labels, shown, frame.taxonomy)
     return Drawn(
         meshes=(*coloured(surface, painted.names, painted.table), ego_marker(frame.grid)),
         points=points,
@@ -278,15 +280,6 @@ def _slice_of(frame: ReviewFrame, height_m: tuple[float, float]) -> NDArray[np.b
     n, size, low = frame.grid.shape[2], frame.grid.size_m[2], frame.grid.min_m[2]
     centre = low + (np.arange(n) + 0.5) * size
     return np.asarray((centre >= height_m[0]) & (centre <= height_m[1]))
-
-
-def _class_counts(
-    frame: ReviewFrame, show: Show, shown: NDArray[np.bool_], labels: FrameLabels | None
-) -> dict[int, int]:
-    if labels is None:
-        return dict.fromkeys(frame.taxonomy.semantic_ids, 0)
-    n_of = np.bincount(labels.semantics[shown], minlength=256)
-    return {i: int(n_of[i]) for i in frame.taxonomy.semantic_ids}
 
 
 def _table(

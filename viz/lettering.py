@@ -10,8 +10,6 @@ from pathlib import Path
 import matplotlib
 from PIL import Image, ImageDraw, ImageFont
 
-from datasets.taxonomy import Taxonomy
-
 TEXT = (232, 234, 240)
 FAINT = (165, 170, 182)
 
@@ -40,22 +38,6 @@ class LegendRow:
     colour: tuple[int, int, int]
     name: str
     count: int
-
-
-def draw_legend(
-    canvas: Image.Image,
-    box: tuple[int, int, int, int],
-    *,
-    taxonomy: Taxonomy,
-    counts: dict[int, int],
-    size_px: int,
-) -> None:
-    """``draw_rows`` of classes, by how many voxels each has."""
-    rows = [
-        LegendRow(colour=taxonomy.colours[i], name=taxonomy.names[i], count=counts[i])
-        for i in counts
-    ]
-    draw_rows(canvas, box, rows=rows, size_px=size_px)
 
 
 def draw_rows(

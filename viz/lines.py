@@ -18,7 +18,8 @@ from datasets.taxonomy import Taxonomy
 from viz.scene3d import ColouredLines
 
 RING_STEP_M = 10.0
-MAX_ARROWS = 1500
+MAX_ARROWS = 500
+ARROW_STEP_M = 1.0
 SLOWEST_MPS = 0.2
 ARROW_COLOUR = (255, 255, 255)
 RING_COLOUR = (150, 156, 170)
@@ -33,29 +34,34 @@ def flow_arrows(
     shown: NDArray[np.bool_],  # (X, Y, Z)
     grid: VoxelGrid,
 ) -> ColouredLines:
-    """One arrow over each column with shown voxels that move, as long as what is travelled in 1 s.
+    """One arrow over each square metre with shown voxels that move, as long as what is travelled
+    in 1 s.
 
-    It is the mean of the column's moving voxels. Where there are more than ``MAX_ARROWS`` columns
-    every n-th is drawn.
+    It is the mean of the moving voxels there. Where there are more than ``MAX_ARROWS`` every n-th
+    is drawn.
     """
     x, y, z = np.nonzero(shown & (np.abs(flow) > 0).any(axis=-1))
     velocity = flow[x, y, z].astype(np.float64)
     moving = np.linalg.norm(velocity, axis=1) >= SLOWEST_MPS
     x, y, z, velocity = x[moving], y[moving], z[moving], velocity[moving]
-    columns, column_of, n = np.unique(
-        x * grid.shape[1] + y, return_inverse=True, return_counts=True
+    block_x, block_y = (max(1, round(ARROW_STEP_M / size)) for size in grid.size_m[:2])
+    _, block_of, n = np.unique(
+        x // block_x * grid.shape[1] + y // block_y, return_inverse=True, return_counts=True
     )
-    mean = np.stack([np.bincount(column_of, velocity[:, i]) / n for i in (0, 1)], axis=1)
-    top = np.zeros(len(columns), np.int64)
-    np.maximum.at(top, column_of, z)
-    keep = slice(None, None, -(-len(columns) // MAX_ARROWS) or 1)
-    columns, mean, top = columns[keep], mean[keep], top[keep]
-    cells = np.stack([columns // grid.shape[1], columns % grid.shape[1], top], axis=1)
-    start = grid.centers(cells) + np.array([0.0, 0.0, grid.size_m[2]])
+    where = grid.centers(np.stack([x, y, z], axis=1))
+    mean = np.stack([np.bincount(block_of, velocity[:, i]) / n for i in (0, 1)], axis=1)
+    start = np.stack([np.bincount(block_of, where[:, i]) / n for i in (0, 1, 2)], axis=1)
+    start[:, 2] = -np.inf
+    np.maximum.at(start[:, 2], block_of, where[:, 2] + grid.size_m[2])
+    keep = slice(None, None, -(-len(n) // MAX_ARROWS) or 1)
+    start, mean = start[keep], mean[keep]
     along = np.concatenate([mean, np.zeros((len(mean), 1))], axis=1)
     end = start + along
-    aside = np.stack([-mean[:, 1], mean[:, 0], np.zeros(len(mean))], axis=1)
-    lines = [(start, end), *((end, end - 0.25 * along + s * 0.15 * aside) for s in (1, -1))]
+    # barbs of half a metre, shorter on short arrows
+    length = np.linalg.norm(along, axis=1, keepdims=True)
+    back = along * np.minimum(0.4, 0.5 / np.maximum(length, SLOWEST_MPS))
+    aside = 0.6 * np.stack([-back[:, 1], back[:, 0], back[:, 2]], axis=1)
+    lines = [(start, end), (end, end - back + aside), (end, end - back - aside)]
     ends = np.concatenate([np.stack(pair, axis=1) for pair in lines])
     return _lines("flow", ends, ARROW_COLOUR)
 

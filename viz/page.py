@@ -160,9 +160,12 @@ class Page:
             self._caption(
                 Box(left=left, top=top, right=left + width, bottom=top + height), view.name
             )
+        # flat pictures leave room, which the legend takes
+        used = box.top + n_rows * (cell_h + self._gap)
+        self._legend_box = replace(self._legend_box, top=min(used, self._legend_box.top))
 
     def legend(self, rows: Sequence[LegendRow], mask: str) -> None:
-        """Colours, what they mean, and counts."""
+        """Colours, what they mean, and counts; comes after the pictures."""
         box = self._legend_box
         face = font(self._size, bold=True)
         total = f"{sum(row.count for row in rows):,} voxels shown, mask: {mask}"
@@ -172,7 +175,7 @@ class Page:
             self.canvas,
             (box.left, box.top + self._line, box.right, box.bottom),
             rows=rows,
-            size_px=self._size,
+            size_px=round(1.4 * self._size),
         )
 
     def notes(self, notes: Sequence[str]) -> None:

@@ -19,7 +19,6 @@ from viz.mesh import SurfaceMesh
 from viz.raster import Pinhole, look_at, nearest_faces, visible_line_pixels, visible_points
 
 BACKGROUND = (24, 26, 32)
-POINT_COLOUR = (255, 255, 255)
 EGO_COLOUR = (255, 60, 200)
 VERTICAL_FOV_DEG = 52.0
 _LIFT_M = 0.75

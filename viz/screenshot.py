@@ -49,9 +49,14 @@ def screenshot(
     page.title(_title(frame), f"3D view: {renderer.drawn_by}")
     page.view(view, _view_captions(drawn, show))
     grid = frame.grid
-    above = class_map(drawn.ids, drawn.shown, drawn.colour_table)
-    page.map(0, above, "from above, 10 m rings", grid)
     labels = voxels_of(frame, show.voxels)
+    if labels is not None and show.colour == "confidence":  # the other map has the confidence
+        classes = frame.taxonomy.colour_table()
+        above = class_map(labels.semantics, drawn.shown, classes)
+        page.map(0, above, "classes from above, 10 m rings", grid)
+    else:
+        above = class_map(drawn.ids, drawn.shown, drawn.colour_table)
+        page.map(0, above, "from above, 10 m rings", grid)
     if labels is frame.labels and frame.levels:
         levels = level_colours(frame.levels)
         page.map(1, confidence_map(labels.confidence, drawn.shown, levels), "confidence", grid)
