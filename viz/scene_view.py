@@ -15,9 +15,10 @@ from open3d.visualization import gui, rendering
 
 from datasets.geometry.grid import VoxelGrid
 from viz.layers import Drawn
+from viz.merged_faces import merged_faces
 from viz.open3d_mesh import open3d_background, open3d_lines, open3d_mesh, open3d_points
 from viz.saved_views import Point, View
-from viz.scene3d import BACKGROUND, VERTICAL_FOV_DEG, ColouredMesh, default_camera
+from viz.scene3d import BACKGROUND, VERTICAL_FOV_DEG, ColouredMesh, default_camera, ego_marker
 
 CLICK_SLACK_PX = 4
 """A press and a release nearer to each other are a click, not a drag."""
@@ -29,19 +30,20 @@ Geometry = Mapping[str, tuple[Any, Any]]
 """Open3D's geometry and material by name."""
 
 
-def open3d_geometry(drawn: Drawn) -> Geometry:
-    """What to put on the screen: the voxels' faces in two meshes, the points, the lines. Any
-    thread."""
+def open3d_geometry(drawn: Drawn, grid: VoxelGrid) -> Geometry:
+    """What to put on the screen: the voxels' faces in two meshes, the ego, the points, the lines.
+    Any thread may make it."""
     out = dict[str, tuple[Any, Any]]()
-    meshes = [mesh for mesh in drawn.meshes if len(mesh.corners_m)]
-    if meshes:
-        corners = np.concatenate([mesh.corners_m for mesh in meshes])
-        colours = np.concatenate([mesh.colours for mesh in meshes])
-        down = faces_down(corners)
-        for name, part in (("sides", ~down), (UNDERSIDES, down)):
-            if part.any():
-                mesh = ColouredMesh(name=name, corners_m=corners[part], colours=colours[part])
-                out[name] = open3d_mesh(mesh), material("defaultUnlit")
+    voxels = merged_faces(drawn.ids, drawn.shown, grid, drawn.colour_table)
+    down = faces_down(voxels.corners_m)
+    for name, part in (("sides", ~down), (UNDERSIDES, down)):
+        if part.any():
+            mesh = ColouredMesh(
+                name=name, corners_m=voxels.corners_m[part], colours=voxels.colours[part]
+            )
+            out[name] = open3d_mesh(mesh), material("defaultUnlit")
+    ego = ego_marker(grid)
+    out[ego.name] = open3d_mesh(ego), material("defaultUnlit")
     for points in drawn.points:
         if len(points.points_m):
             out[f"points {points.name}"] = open3d_points(points), material("defaultUnlit", point=3)
@@ -85,6 +87,9 @@ class SceneView:
         view = self.widget.scene.view
         view.set_post_processing(False)  # colours come out as given
         view.set_ambient_occlusion(False, False)
+        view.set_shadowing(False, rendering.View.ShadowType.PCF)
+        self.widget.scene.scene.enable_sun_light(False)  # nothing here is lit
+        self.widget.scene.scene.enable_indirect_light(False)
         view.set_sample_count(4 if _has_gpu() else 1)  # in software it halves the frame rate
         self.widget.enable_scene_caching(True)  # panels may change without drawing it again
         self.widget.set_on_mouse(self._mouse)

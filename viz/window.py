@@ -72,7 +72,8 @@ class ReviewWindow:
         on_shown: Callable[[MadeView], None] = lambda view: None,
     ) -> None:
         self._reviewing, self._state, self._on_shown = reviewing, reviewing.state, on_shown
-        self._closed, self._shift, self._typing = False, False, False
+        self._closed, self._shift = False, False
+        self._stop_typing: Callable[[], None] | None = None
         self._wanted: Wanted | None = None
         self._shown_view: Job | None = None
         self._marked: tuple[Cell | None, ...] = (None,)
@@ -205,6 +206,9 @@ class ReviewWindow:
         if self._pictures is not None and view is not None:
             again |= self._review.show_pictures(self._marked_sheet(self._pictures, view))
         waiting = self._wanted is not None and self._shown_view != self._wanted.view
+        title = f"{state.scene_id} frame {state.k} {verdict or 'not judged'}"
+        if not waiting and title != self.window.title:
+            self.window.title = title
         again |= self._time.update(self._reviewing.verdicts(), verdict, waiting=waiting)
         if view is not None:
             by_class = state.show.colour == "class" and state.show.voxels != "difference"
@@ -255,17 +259,18 @@ class ReviewWindow:
             self._state.message = f"view not saved: {path}: {error.strerror}"
 
     def _ask_for_note(self) -> None:
-        self._typing = True
+        before = self._state.note
 
         def end(note: str, alone: bool) -> None:
-            self._typing = False
+            self._stop_typing = None
             self.window.close_dialog()
             self._state.note = note
             if alone:
                 self._reviewing.write_note()
             self.refresh()
 
-        self.window.show_dialog(note_dialog(self.window, self._state.note, end))
+        self._stop_typing = lambda: end(before, False)
+        self.window.show_dialog(note_dialog(self._state.note, end))
 
     def _click(self, eye_m: NDArray[np.float64], direction: NDArray[np.float64]) -> None:
         if (view := self._view) is not None:
@@ -286,7 +291,11 @@ class ReviewWindow:
         if name in ("left_shift", "right_shift"):
             self._shift = down
         action = action_of(name, shift=self._shift)
-        if self._typing or action is None:
+        if self._stop_typing is not None:
+            if action is Action.CANCEL and down:
+                self._stop_typing()
+            return False
+        if action is None:
             return False
         if down and (not event.is_repeat or action in _REPEATING):
             self.act(action)

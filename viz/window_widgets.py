@@ -111,6 +111,7 @@ class Picture:
         self.widget = gui.ImageWidget()
         self.size = (1, 1)
         self._pixels = b""
+        self.widget.update_image(open3d_image(Image.new("RGB", self.size, PANEL)))
         self._clicked = clicked
         self.widget.set_on_mouse(self._mouse)
 
