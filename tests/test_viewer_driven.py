@@ -134,8 +134,10 @@ def opened(store: Path, display: str) -> Iterator[tuple[Person, subprocess.Popen
         "XDG_CONFIG_HOME": str(store.parent / "config"),
     }
     window = subprocess.Popen(
-        [sys.executable, "viz/inspect.py", str(store), "--reviewer", "ann"]
-        + ["--size", f"{WIDTH}x{HEIGHT}", "--root", str(store.parent / "no-log")],
+        [
+            *(sys.executable, "viz/inspect.py", str(store), "--reviewer", "ann"),
+            *("--size", f"{WIDTH}x{HEIGHT}", "--root", str(store.parent / "no-log")),
+        ],
         cwd=REPOSITORY,
         env=environment,
         stdout=subprocess.DEVNULL,
@@ -181,6 +183,8 @@ def test_a_person_steps_rejects_paints_undoes_and_finds_it_all_again(
         until(lambda: len(entries(store, Judgement)) == 2, "two verdicts")
 
         person.press("i", "i")  # box, then component
+        person.press("Escape")  # drops the tool and closes nothing
+        person.press("i", "i")
         person.click(WIDTH // 3, HEIGHT // 2)
         for _ in range(8):  # until the selection is made, there is nothing to paint
             time.sleep(0.5)

@@ -22,7 +22,7 @@ from viz.layer_panel import LayerPanel
 from viz.lines import cell_outline
 from viz.look import EDGE_PX
 from viz.note_dialog import note_dialog
-from viz.open3d_mesh import open3d_lines, open3d_mesh
+from viz.open3d_mesh import open3d_lines
 from viz.picking import voxel_at, voxel_of_pixel
 from viz.picture_sheet import mark_places
 from viz.review import ReviewSession
@@ -34,6 +34,7 @@ from viz.saved_views import read_views, views_file, write_views
 from viz.scene_view import SceneView, material
 from viz.time_bar import TimeBar
 from viz.voxel_words import fact_rows
+from viz.window_geometry import textured_mesh
 from viz.window_layout import Rect, WindowLayout, window_layout
 from viz.window_widgets import Picture
 
@@ -42,6 +43,7 @@ KEPT = 24
 PLAY_S = 0.2
 REFRESH_S = 3.0
 SCROLL_PX = 14
+ESCAPE_S = 0.5
 _REPEATING = {
     Action.NEXT_FRAME,
     Action.PREVIOUS_FRAME,
@@ -72,8 +74,9 @@ class ReviewWindow:
         on_shown: Callable[[MadeView], None] = lambda view: None,
     ) -> None:
         self._reviewing, self._state, self._on_shown = reviewing, reviewing.state, on_shown
-        self._closed, self._shift = False, False
+        self._closed, self._quitting, self._shift = False, False, False
         self._stop_typing: Callable[[], None] | None = None
+        self._escaped = 0.0
         self._wanted: Wanted | None = None
         self._shown_view: Job | None = None
         self._marked: tuple[Cell | None, ...] = (None,)
@@ -167,7 +170,7 @@ class ReviewWindow:
                 self._reviewing.selection = made
                 shown = {}
                 if len(made.voxels):
-                    shown["voxels"] = (open3d_mesh(made.mesh), material("defaultUnlit"))
+                    shown["voxels"] = (textured_mesh(made.mesh), material("defaultUnlit"))
                 self.scene.put("selection", shown)
         else:
             self._facts = made
@@ -241,6 +244,7 @@ class ReviewWindow:
         elif action is Action.NOTE:
             self._ask_for_note()
         elif action is Action.QUIT:
+            self._quitting = True
             self.window.close()
 
     def _recall(self, number: int) -> None:
@@ -291,12 +295,8 @@ class ReviewWindow:
         if name in ("left_shift", "right_shift"):
             self._shift = down
         action = action_of(name, shift=self._shift)
-        if self._stop_typing is not None:
-            if action is Action.CANCEL and down:
-                self._stop_typing()
-            return False
-        if action is None:
-            return False
+        if action is Action.CANCEL or action is None or self._stop_typing is not None:
+            return False  # Escape comes as a wish to close
         if down and (not event.is_repeat or action in _REPEATING):
             self.act(action)
         return True
@@ -315,8 +315,23 @@ class ReviewWindow:
         return False
 
     def _close(self) -> bool:
+        """Whether the window may go. Open3D takes Escape for a wish to close, twice for one
+        press: while there is something to drop, that is what it does."""
+        if not self._quitting:
+            if time.monotonic() - self._escaped < ESCAPE_S:
+                return False
+            if self._stop_typing is not None or self._state.can_cancel:
+                self._escape()
+                return False
         self._closed = True
         return True
+
+    def _escape(self) -> None:
+        self._escaped = time.monotonic()
+        if self._stop_typing is not None:
+            self._stop_typing()
+        else:
+            self.act(Action.CANCEL)
 
     def end(self) -> None:
         """Wait for what is being made and written; after the window was closed."""
@@ -343,6 +358,12 @@ class ReviewWindow:
             _place(self._help.widget, sheet.inside(*self._help.size, at="middle"))
         if self._wanted is None or self._wanted.pictures.width != _inside(self._parts().review):
             self._post(self.refresh)  # the window has another size
+
+
+def _by_class(view: MadeView) -> bool:
+    """The colours are those of the classes, which the left panel explains."""
+    table = view.frame.taxonomy.colour_table()
+    return bool(np.array_equal(view.drawn.colour_table, table))
 
 
 def _place(widget: Any, rect: Rect) -> None:
