@@ -5,6 +5,7 @@ cd "$(dirname "$0")/.."
 . scripts/setup_env.sh
 
 began=$SECONDS
+need_debian_packages Xvfb=xvfb xdotool=xdotool  # the review window is driven by keys and clicks
 install_autolabel test,swin,onnx,waymo,distributed
 installed=$SECONDS
 say "tests (install took $((installed - began)) s)"

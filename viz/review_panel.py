@@ -96,6 +96,8 @@ class ReviewPanel:
                 does(Action.ACCEPT, "accept"),
                 does(Action.REJECT, "reject"),
                 does(Action.UNSURE, "unsure"),
+            ),
+            row(
                 self._mark,
                 does(Action.NOTE, "note"),
                 does(Action.UNDO, "undo"),

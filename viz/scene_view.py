@@ -17,7 +17,7 @@ from datasets.geometry.grid import VoxelGrid
 from viz.layers import Drawn
 from viz.merged_faces import merged_faces
 from viz.open3d_mesh import open3d_background, open3d_lines
-from viz.saved_views import Point, View
+from viz.saved_views import Point, View, read_views, views_file, write_views
 from viz.scene3d import BACKGROUND, VERTICAL_FOV_DEG, ColouredMesh, default_camera, ego_marker
 from viz.window_geometry import scalar_points, textured_mesh
 
@@ -173,6 +173,25 @@ class SceneView:
             (x - frame.x + 0.5) / frame.width,
             (y - frame.y + 0.5) / frame.height,
         )
+
+
+def recall_view(scene: SceneView, number: int) -> str:
+    """Look from a saved view; what to tell of it, if anything."""
+    view = read_views(views_file()).get(number)
+    if view is None:
+        return f"there is no view {number} yet: Shift {number} saves one"
+    scene.look(view)
+    return ""
+
+
+def keep_view(scene: SceneView, number: int) -> str:
+    """Save where the camera is; what to tell of it."""
+    path = views_file()
+    try:
+        write_views(path, {**read_views(path), number: scene.view()})
+    except OSError as error:
+        return f"view not saved: {path}: {error.strerror}"
+    return f"view {number} saved"
 
 
 def ray_of(

@@ -30,8 +30,7 @@ from viz.review_keys import KEEP_VIEWS, VIEWS, Action, action_of
 from viz.review_panel import ReviewPanel, ReviewWords
 from viz.review_state import Cell
 from viz.reviewing import Reviewing, Wanted
-from viz.saved_views import read_views, views_file, write_views
-from viz.scene_view import SceneView, material
+from viz.scene_view import SceneView, keep_view, material, recall_view
 from viz.time_bar import TimeBar
 from viz.voxel_words import fact_rows
 from viz.window_geometry import textured_mesh
@@ -238,29 +237,14 @@ class ReviewWindow:
         elif action is Action.TOP_VIEW:
             self.scene.look_from_above()
         elif action in VIEWS:
-            self._recall(VIEWS.index(action) + 1)
+            self._state.message = recall_view(self.scene, VIEWS.index(action) + 1)
         elif action in KEEP_VIEWS:
-            self._keep(KEEP_VIEWS.index(action) + 1)
+            self._state.message = keep_view(self.scene, KEEP_VIEWS.index(action) + 1)
         elif action is Action.NOTE:
             self._ask_for_note()
         elif action is Action.QUIT:
             self._quitting = True
             self.window.close()
-
-    def _recall(self, number: int) -> None:
-        view = read_views(views_file()).get(number)
-        if view is None:
-            self._state.message = f"there is no view {number} yet: Shift {number} saves one"
-        else:
-            self.scene.look(view)
-
-    def _keep(self, number: int) -> None:
-        path = views_file()
-        try:
-            write_views(path, {**read_views(path), number: self.scene.view()})
-            self._state.message = f"view {number} saved"
-        except OSError as error:
-            self._state.message = f"view not saved: {path}: {error.strerror}"
 
     def _ask_for_note(self) -> None:
         before = self._state.note
