@@ -43,6 +43,9 @@ PLAY_S = 0.2
 REFRESH_S = 3.0
 SCROLL_PX = 14
 ESCAPE_S = 0.5
+REDRAWN_S = (0.1, 0.3, 1.0)
+"""So long after a change it is drawn again: Open3D leaves a drawing out while a slow renderer is
+still at the one before it."""
 _REPEATING = {
     Action.NEXT_FRAME,
     Action.PREVIOUS_FRAME,
@@ -75,7 +78,7 @@ class ReviewWindow:
         self._reviewing, self._state, self._on_shown = reviewing, reviewing.state, on_shown
         self._closed, self._quitting, self._shift = False, False, False
         self._stop_typing: Callable[[], None] | None = None
-        self._escaped = 0.0
+        self._escaped, self._redraw_at = 0.0, list[float]()
         self._wanted: Wanted | None = None
         self._shown_view: Job | None = None
         self._marked: tuple[Cell | None, ...] = (None,)
@@ -224,6 +227,8 @@ class ReviewWindow:
         if again:
             self.window.set_needs_layout()
         self.window.post_redraw()
+        now = time.monotonic()
+        self._redraw_at = [now + after for after in REDRAWN_S]
 
     def _marked_sheet(self, pictures: MadePictures, view: MadeView) -> Image.Image:
         views = [picture.view for picture in view.frame.pictures]
@@ -296,7 +301,9 @@ class ReviewWindow:
             if self._state.k + 1 == self._state.n_frames:
                 self._state.playing = False
             self.act(Action.NEXT_FRAME)
-        return False
+        due = [at for at in self._redraw_at if at <= now]
+        self._redraw_at = [at for at in self._redraw_at if at > now]
+        return bool(due)
 
     def _close(self) -> bool:
         """Whether the window may go. Open3D takes Escape for a wish to close, twice for one
