@@ -5,8 +5,12 @@ PATH="$PATH:/usr/sbin:/sbin"  # ldconfig, for other users than root
 
 say() { printf '\n== %s\n' "$*"; }
 
+# for open3d, and programs given as NAME=PACKAGE
 need_debian_packages() {
-    local missing=()
+    local missing=() program
+    for program in "$@"; do
+        command -v "${program%=*}" >/dev/null || missing+=("${program#*=}")
+    done
     python3 -c 'import ensurepip, venv' 2>/dev/null || missing+=(python3-venv)
     local library
     for library in libusb-1.0.so.0=libusb-1.0-0 libgomp.so.1=libgomp1 libGL.so.1=libgl1 \

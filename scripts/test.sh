@@ -5,6 +5,8 @@ cd "$(dirname "$0")/.."
 . scripts/setup_env.sh
 
 began=$SECONDS
+# the review window is driven by keys and clicks, pages are opened in a browser
+need_debian_packages Xvfb=xvfb xdotool=xdotool chromium=chromium
 install_autolabel test,browser,swin,onnx,waymo,distributed
 installed=$SECONDS
 say "tests (install took $((installed - began)) s)"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from PIL import Image, ImageDraw
+from PIL import Image, ImageDraw, ImageFont
 
 from viz.layers import Drawn
 from viz.lettering import fitted, font
@@ -57,6 +57,8 @@ def draw_colour_key(drawn: Drawn, *, by_class: bool, max_width: int) -> Image.Im
     rows = [] if by_class else [row for row in drawn.legend if row.name]
     ramp = len(rows) >= _RAMP_FROM
     parts = drawn.caption.split("; ")
+    if rows:
+        parts[0] = parts[0].partition(":")[0]  # the rows say the rest
     lines = [fitted(part[:1].upper() + part[1:], bold, max_width - 20) for part in parts if part]
     texts = [] if ramp else [f"{row.name}   {row.count:,}" for row in rows]
     widest = max([bold.getlength(t) for t in lines] + [face.getlength(t) + 18 for t in texts] + [0])
@@ -110,19 +112,33 @@ def timeline_frame(x: float, width: int, n_frames: int) -> int:
 
 
 def draw_facts(rows: Sequence[tuple[str, str]], width: int, *, empty: str) -> Image.Image:
-    """Names on the left, what is so on the right, cut to the width."""
+    """Names on the left, what is so on the right, in at most three lines."""
     face = font(12)
-    canvas = Image.new("RGB", (width, ROW_PX * max(len(rows), 1)), PANEL)
-    draw = ImageDraw.Draw(canvas)
-    if not rows:
-        draw.text((0, ROW_PX // 2), fitted(empty, face, width), font=face, fill=FAINT, anchor="lm")
     column = round(max([face.getlength(name) for name, _ in rows] + [0])) + 12
-    for i, (name, text) in enumerate(rows):
-        middle = i * ROW_PX + ROW_PX // 2
+    lines = [(name, _wrapped(text, face, width - column)) for name, text in rows]
+    height = ROW_PX * max(sum(len(parts) for _, parts in lines), 1)
+    canvas = Image.new("RGB", (width, height), PANEL)
+    draw, middle = ImageDraw.Draw(canvas), ROW_PX // 2
+    if not rows:
+        draw.text((0, middle), fitted(empty, face, width), font=face, fill=FAINT, anchor="lm")
+    for name, parts in lines:
         draw.text((0, middle), name, font=face, fill=FAINT, anchor="lm")
-        text = fitted(text, face, width - column)
-        draw.text((column, middle), text, font=face, fill=TEXT, anchor="lm")
+        for part in parts:
+            draw.text((column, middle), part, font=face, fill=TEXT, anchor="lm")
+            middle += ROW_PX
     return canvas
+
+
+def _wrapped(text: str, face: ImageFont.FreeTypeFont, width: float) -> list[str]:
+    """Lines of whole words, at most three; the last one is cut where it is too long."""
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if face.getlength(longer) <= width or len(lines) == 3 or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return [fitted(line, face, width) for line in lines]
 
 
 def draw_help(max_width: int, max_height: int) -> Image.Image:

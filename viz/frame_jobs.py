@@ -97,7 +97,7 @@ def make(session: ReviewSession, job: Job, made: Callable[[Job], Made | None]) -
     if isinstance(job, ViewJob):
         frame = session.frame(job.scene_id, job.k)
         drawn = draw(frame, job.show)
-        return MadeView(frame=frame, drawn=drawn, geometry=open3d_geometry(drawn))
+        return MadeView(frame=frame, drawn=drawn, geometry=open3d_geometry(drawn, frame.grid))
     view = made(job.view)
     if not isinstance(view, MadeView):
         view = make(session, job.view, made)

@@ -16,7 +16,7 @@ from datasets.geometry.grid import VoxelGrid
 
 # Per direction (-X, +X, -Y, +Y, -Z, +Z): the four corners of that side of a unit cube, counter-
 # clockwise seen from outside. The first two edges of a face meet at its first corner.
-_CORNERS = np.array(
+CORNERS = np.array(
     [
         [[0, 0, 0], [0, 0, 1], [0, 1, 1], [0, 1, 0]],
         [[1, 0, 0], [1, 1, 0], [1, 1, 1], [1, 0, 1]],
@@ -27,8 +27,8 @@ _CORNERS = np.array(
     ],
     np.float64,
 )
-_STEPS = _CORNERS.astype(np.int64)
-_SHADES = np.array([0.74, 0.80, 0.66, 0.70, 0.50, 1.00])
+_STEPS = CORNERS.astype(np.int64)
+SHADES = np.array([0.74, 0.80, 0.66, 0.70, 0.50, 1.00])
 _CHEQUER = 0.94
 """Neighbouring voxels differ a little in brightness, so that single voxels can be told apart."""
 
@@ -100,10 +100,10 @@ def surface_meshes_plain(
         directions.append(np.full(len(found), direction))
     voxel, direction_of = np.concatenate(voxels), np.concatenate(directions)
     id_of = ids[tuple(voxel.T)]
-    cells = voxel[:, None, :] + _CORNERS[direction_of]
+    cells = voxel[:, None, :] + CORNERS[direction_of]
     corners = (cells * np.asarray(grid.size_m) + np.asarray(grid.min_m)).astype(np.float32)
     chequer = np.where(voxel.sum(axis=1) % 2 == 0, 1.0, _CHEQUER)
-    shades = (_SHADES[direction_of] * chequer).astype(np.float32)
+    shades = (SHADES[direction_of] * chequer).astype(np.float32)
     return tuple(
         SurfaceMesh(id=int(i), corners_m=corners[id_of == i], shades=shades[id_of == i])
         for i in np.unique(id_of)
@@ -165,7 +165,7 @@ def _fill_faces(
                     i = ids[x, y, z]
                     f = places[i, direction]
                     places[i, direction] = f + 1
-                    shades[f] = _SHADES[direction] * chequer
+                    shades[f] = SHADES[direction] * chequer
                     for c in range(4):
                         corners[f, c, 0] = xs[x + _STEPS[direction, c, 0]]
                         corners[f, c, 1] = ys[y + _STEPS[direction, c, 1]]

@@ -11,7 +11,7 @@ from viz.look import EDGE_PX, GAP_PX
 from viz.window_widgets import button, row, text
 
 
-def note_dialog(window: Any, note: str, done: Callable[[str, bool], None]) -> Any:
+def note_dialog(note: str, done: Callable[[str, bool], None]) -> Any:
     """A dialog with one line of text.
 
     Args:
@@ -19,7 +19,7 @@ def note_dialog(window: Any, note: str, done: Callable[[str, bool], None]) -> An
     """
     dialog = gui.Dialog("Note")
     field = gui.TextEdit()
-    field.text_value, field.placeholder_text = note, "what is wrong here?"
+    field.text_value, field.placeholder_text = note, "click here and type"
     column = gui.Vert(GAP_PX, gui.Margins(2 * EDGE_PX, EDGE_PX, 2 * EDGE_PX, EDGE_PX))
     column.add_child(text("Note on this frame"))
     column.add_child(field)
@@ -27,9 +27,8 @@ def note_dialog(window: Any, note: str, done: Callable[[str, bool], None]) -> An
         row(
             button("with the next verdict", lambda: done(field.text_value.strip(), False)),
             button("write it now", lambda: done(field.text_value.strip(), True)),
-            button("cancel", lambda: done(note, False)),
+            button("cancel  Esc", lambda: done(note, False)),
         )
     )
     dialog.add_child(column)
-    window.set_focus_widget(field)
     return dialog

@@ -118,20 +118,22 @@ def mark_places(
     """A copy with a cross-hair where the pictures have the picked voxel, grey where other voxels
     hide it."""
     marked = sheet.copy()
-    draw = ImageDraw.Draw(marked)
     where = {place.camera: place for place in places}
     for cell in layout.cells:
         view = views[cell.picture]
         if (place := where.get(view.name)) is None:
             continue
-        x = cell.left + (place.u + 0.5) * cell.width / view.width
-        y = cell.top + (place.v + 0.5) * cell.height / view.height
-        ink = FAINT if place.hidden else MARK
-        for width, colour in ((4, (0, 0, 0)), (2, ink)):
+        box = (cell.left, cell.top, cell.left + cell.width, cell.top + cell.height)
+        picture = marked.crop(box)  # the mark does not reach into the next picture
+        draw = ImageDraw.Draw(picture)
+        x = (place.u + 0.5) * cell.width / view.width
+        y = (place.v + 0.5) * cell.height / view.height
+        for width, colour in ((4, (0, 0, 0)), (2, FAINT if place.hidden else MARK)):
             draw.ellipse((x - 7, y - 7, x + 7, y + 7), outline=colour, width=width)
             for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
                 ends = (x + 7 * dx, y + 7 * dy, x + 13 * dx, y + 13 * dy)
                 draw.line(ends, fill=colour, width=width)
+        marked.paste(picture, box[:2])
     return marked
 
 

@@ -67,7 +67,7 @@ class Action(enum.StrEnum):
     BOX_TOP_DOWN = "box: lower the top"
     BOX_BOTTOM_UP = "box: raise the bottom"
     BOX_BOTTOM_DOWN = "box: lower the bottom"
-    CANCEL = "drop selection, range, help"
+    CANCEL = "drop selection, range, tool; close"
 
     HELP = "this sheet"
     QUIT = "close"

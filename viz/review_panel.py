@@ -96,6 +96,8 @@ class ReviewPanel:
                 does(Action.ACCEPT, "accept"),
                 does(Action.REJECT, "reject"),
                 does(Action.UNSURE, "unsure"),
+            ),
+            row(
                 self._mark,
                 does(Action.NOTE, "note"),
                 does(Action.UNDO, "undo"),
@@ -127,7 +129,7 @@ class ReviewPanel:
         again |= self._queue.show(draw_facts(words.queue, width, empty="no queue"))
         self._verdict.text = words.verdict_line
         self._verdict.text_color = colour(VERDICT_COLOURS.get(words.verdict, FAINT))
-        n = len(state.frames)
+        n, before = len(state.frames), (self._mark.text, self._apply.text, self._desk.text)
         self._mark.text = f"{n} frames K" if state.marked is not None else "range K"
         self._note.text = f"note: {state.note}" if state.note else ""
         self._tool.selected_index = TOOLS.index(state.tool)
@@ -148,7 +150,8 @@ class ReviewPanel:
             self._layers[0].int_value, self._layers[1].int_value = box[0][2], box[1][2]
         self._desk.text = words.desk
         self._desk.text_color = colour(BAD if words.failed else TEXT)
-        return again
+        texts = (self._mark.text, self._apply.text, self._desk.text)
+        return again or texts != before
 
     def _set_tool(self, place: int) -> None:
         self._state.set_tool(TOOLS[place])

@@ -101,6 +101,12 @@ class ReviewState:
         return item if (item.scene_id, item.k) == (self.scene_id, self.k) else None
 
     @property
+    def can_cancel(self) -> bool:
+        """There is a selection, a range, a tool or the help sheet to drop."""
+        selected = bool(self.corners) or self.show.cell is not None
+        return selected or self.help or self.marked is not None or self.tool != "off"
+
+    @property
     def frames(self) -> range:
         """Frames that a verdict now is on: the marked range, or this one."""
         if self.marked is None or self.marked[0] != self.scene_id:
@@ -132,6 +138,7 @@ class ReviewState:
 
     def pick(self, cell: Cell | None) -> None:
         """A voxel was clicked; None: nothing was hit."""
+        self.message = ""
         self.show = replace(self.show, cell=cell)
         if self.tool == "off" or cell is None:
             return

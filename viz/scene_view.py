@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,9 +15,11 @@ from open3d.visualization import gui, rendering
 
 from datasets.geometry.grid import VoxelGrid
 from viz.layers import Drawn
-from viz.open3d_mesh import open3d_background, open3d_lines, open3d_mesh, open3d_points
-from viz.saved_views import Point, View
-from viz.scene3d import BACKGROUND, VERTICAL_FOV_DEG, ColouredMesh, default_camera
+from viz.merged_faces import merged_faces
+from viz.open3d_mesh import open3d_background, open3d_lines
+from viz.saved_views import Point, View, read_views, views_file, write_views
+from viz.scene3d import BACKGROUND, VERTICAL_FOV_DEG, ColouredMesh, default_camera, ego_marker
+from viz.window_geometry import scalar_points, textured_mesh
 
 CLICK_SLACK_PX = 4
 """A press and a release nearer to each other are a click, not a drag."""
@@ -26,22 +31,23 @@ Geometry = Mapping[str, tuple[Any, Any]]
 """Open3D's geometry and material by name."""
 
 
-def open3d_geometry(drawn: Drawn) -> Geometry:
-    """What to put on the screen: the voxels' faces in two meshes, the points, the lines. Any
-    thread."""
+def open3d_geometry(drawn: Drawn, grid: VoxelGrid) -> Geometry:
+    """What to put on the screen: the voxels' faces in two meshes, the ego, the points, the lines.
+    Any thread may make it."""
     out = dict[str, tuple[Any, Any]]()
-    meshes = [mesh for mesh in drawn.meshes if len(mesh.corners_m)]
-    if meshes:
-        corners = np.concatenate([mesh.corners_m for mesh in meshes])
-        colours = np.concatenate([mesh.colours for mesh in meshes])
-        down = faces_down(corners)
-        for name, part in (("sides", ~down), (UNDERSIDES, down)):
-            if part.any():
-                mesh = ColouredMesh(name=name, corners_m=corners[part], colours=colours[part])
-                out[name] = open3d_mesh(mesh), material("defaultUnlit")
+    voxels = merged_faces(drawn.ids, drawn.shown, grid, drawn.colour_table)
+    down = faces_down(voxels.corners_m)
+    for name, part in (("sides", ~down), (UNDERSIDES, down)):
+        if part.any():
+            mesh = ColouredMesh(
+                name=name, corners_m=voxels.corners_m[part], colours=voxels.colours[part]
+            )
+            out[name] = textured_mesh(mesh), material("defaultUnlit")
+    ego = ego_marker(grid)
+    out[ego.name] = textured_mesh(ego), material("defaultUnlit")
     for points in drawn.points:
         if len(points.points_m):
-            out[f"points {points.name}"] = open3d_points(points), material("defaultUnlit", point=3)
+            out[f"points {points.name}"] = scalar_points(points), material("defaultUnlit", point=3)
     for lines in drawn.lines:
         if len(lines.ends_m):
             out[f"lines {lines.name}"] = open3d_lines(lines), material("unlitLine", line=2)
@@ -79,7 +85,13 @@ class SceneView:
         self.widget = gui.SceneWidget()
         self.widget.scene = rendering.Open3DScene(window.renderer)
         self.widget.scene.set_background(open3d_background(BACKGROUND))
-        self.widget.scene.view.set_post_processing(False)  # colours come out as given
+        view = self.widget.scene.view
+        view.set_post_processing(False)  # colours come out as given
+        view.set_ambient_occlusion(False, False)
+        view.set_shadowing(False, rendering.View.ShadowType.PCF)
+        self.widget.scene.scene.enable_sun_light(False)  # nothing here is lit
+        self.widget.scene.scene.enable_indirect_light(False)
+        view.set_sample_count(4 if _has_gpu() else 1)  # in software it halves the frame rate
         self.widget.enable_scene_caching(True)  # panels may change without drawing it again
         self.widget.set_on_mouse(self._mouse)
         self._pressed: tuple[int, int] | None = None
@@ -163,6 +175,25 @@ class SceneView:
         )
 
 
+def recall_view(scene: SceneView, number: int) -> str:
+    """Look from a saved view; what to tell of it, if anything."""
+    view = read_views(views_file()).get(number)
+    if view is None:
+        return f"there is no view {number} yet: Shift {number} saves one"
+    scene.look(view)
+    return ""
+
+
+def keep_view(scene: SceneView, number: int) -> str:
+    """Save where the camera is; what to tell of it."""
+    path = views_file()
+    try:
+        write_views(path, {**read_views(path), number: scene.view()})
+    except OSError as error:
+        return f"view not saved: {path}: {error.strerror}"
+    return f"view {number} saved"
+
+
 def ray_of(
     model: NDArray[np.float64], projection: NDArray[np.float64], across: float, down: float
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -178,6 +209,15 @@ def ray_of(
     )
     direction = model[:3, :3] @ ray
     return model[:3, 3].copy(), direction / np.linalg.norm(direction)
+
+
+def _has_gpu() -> bool:
+    """Whether drawing is likely fast; on Linux a graphics device has a file."""
+    if not sys.platform.startswith("linux"):
+        return True
+    if os.environ.get("LIBGL_ALWAYS_SOFTWARE", "0") not in ("", "0"):
+        return False
+    return any(Path("/dev/dri").glob("render*")) or Path("/dev/nvidia0").exists()
 
 
 def _point(values: NDArray[Any]) -> Point:

@@ -58,8 +58,8 @@ class TimeBar:
         self.widgets: tuple[Any, ...] = (self._header, self._footer)
         self._width = 0
 
-    def update(self, verdicts: Sequence[str], verdict: str, *, waiting: bool) -> None:
-        """Show the state.
+    def update(self, verdicts: Sequence[str], verdict: str, *, waiting: bool) -> bool:
+        """Show the state; whether the texts must be laid out anew.
 
         Args:
             verdicts: of every frame of the scene; empty where there is none.
@@ -70,13 +70,15 @@ class TimeBar:
         self._scene.selected_index = self._scenes.index(state.scene_id)
         self._slider.set_limits(0, max(state.n_frames - 1, 1))
         self._slider.int_value = state.k
-        self._frame.text = f"frame {state.k} of {state.n_frames}   {state.token}"
+        before = self._frame.text, self._verdict.text, self._play.text
+        self._frame.text = f"frame {state.k} of 0..{state.n_frames - 1}   {state.token}"
         self._verdict.text = verdict
         self._verdict.text_color = colour(VERDICT_COLOURS.get(verdict, FAINT))
         self._play.text = "pause" if state.playing else "play"
         self._message.text = state.message or ("reading ..." if waiting else "")
         if self._width > 0:
             self._timeline.show(draw_timeline(state, verdicts, self._width))
+        return before != (self._frame.text, self._verdict.text, self._play.text)
 
     def place(self, header: Rect, footer: Rect) -> None:
         """Lay the widgets out."""

@@ -22,17 +22,18 @@ from viz.layer_panel import LayerPanel
 from viz.lines import cell_outline
 from viz.look import EDGE_PX
 from viz.note_dialog import note_dialog
-from viz.open3d_mesh import open3d_lines, open3d_mesh
+from viz.open3d_mesh import open3d_lines
 from viz.picking import voxel_at, voxel_of_pixel
 from viz.picture_sheet import mark_places
 from viz.review import ReviewSession
 from viz.review_keys import KEEP_VIEWS, VIEWS, Action, action_of
 from viz.review_panel import ReviewPanel, ReviewWords
+from viz.review_state import Cell
 from viz.reviewing import Reviewing, Wanted
-from viz.saved_views import read_views, views_file, write_views
-from viz.scene_view import SceneView, material
+from viz.scene_view import SceneView, keep_view, material, recall_view
 from viz.time_bar import TimeBar
 from viz.voxel_words import fact_rows
+from viz.window_geometry import textured_mesh
 from viz.window_layout import Rect, WindowLayout, window_layout
 from viz.window_widgets import Picture
 
@@ -41,6 +42,10 @@ KEPT = 24
 PLAY_S = 0.2
 REFRESH_S = 3.0
 SCROLL_PX = 14
+ESCAPE_S = 0.5
+REDRAWN_S = (0.1, 0.3, 1.0)
+"""So long after a change it is drawn again: Open3D leaves a drawing out while a slow renderer is
+still at the one before it."""
 _REPEATING = {
     Action.NEXT_FRAME,
     Action.PREVIOUS_FRAME,
@@ -71,9 +76,12 @@ class ReviewWindow:
         on_shown: Callable[[MadeView], None] = lambda view: None,
     ) -> None:
         self._reviewing, self._state, self._on_shown = reviewing, reviewing.state, on_shown
-        self._closed, self._shift, self._typing = False, False, False
+        self._closed, self._quitting, self._shift = False, False, False
+        self._stop_typing: Callable[[], None] | None = None
+        self._escaped, self._redraw_at = 0.0, list[float]()
         self._wanted: Wanted | None = None
         self._shown_view: Job | None = None
+        self._marked: tuple[Cell | None, ...] = (None,)
         self._view: MadeView | None = None
         self._pictures: MadePictures | None = None
         self._facts: MadeFacts | None = None
@@ -164,17 +172,20 @@ class ReviewWindow:
                 self._reviewing.selection = made
                 shown = {}
                 if len(made.voxels):
-                    shown["voxels"] = (open3d_mesh(made.mesh), material("defaultUnlit"))
+                    shown["voxels"] = (textured_mesh(made.mesh), material("defaultUnlit"))
                 self.scene.put("selection", shown)
         else:
             self._facts = made
 
     def _mark_cell(self) -> None:
-        cell = self._state.show.cell
-        lines = {}
-        for i, one in enumerate(dict.fromkeys((*self._state.corners, cell))):
-            if one is not None:
-                outline = open3d_lines(cell_outline(one, self._state.grid))
+        """Outline the picked voxel and the corners of a selection."""
+        cells = tuple(dict.fromkeys((*self._state.corners, self._state.show.cell)))
+        if cells == self._marked:
+            return
+        self._marked, lines = cells, {}
+        for i, cell in enumerate(cells):
+            if cell is not None:
+                outline = open3d_lines(cell_outline(cell, self._state.grid))
                 lines[f"cell {i}"] = (outline, material("unlitLine", line=3))
         self.scene.put("cells", lines)
 
@@ -200,7 +211,10 @@ class ReviewWindow:
         if self._pictures is not None and view is not None:
             again |= self._review.show_pictures(self._marked_sheet(self._pictures, view))
         waiting = self._wanted is not None and self._shown_view != self._wanted.view
-        self._time.update(self._reviewing.verdicts(), verdict, waiting=waiting)
+        title = f"{state.scene_id} frame {state.k} {verdict or 'not judged'}"
+        if not waiting and title != self.window.title:
+            self.window.title = title
+        again |= self._time.update(self._reviewing.verdicts(), verdict, waiting=waiting)
         if view is not None:
             by_class = state.show.colour == "class" and state.show.voxels != "difference"
             key = draw_colour_key(
@@ -213,6 +227,8 @@ class ReviewWindow:
         if again:
             self.window.set_needs_layout()
         self.window.post_redraw()
+        now = time.monotonic()
+        self._redraw_at = [now + after for after in REDRAWN_S]
 
     def _marked_sheet(self, pictures: MadePictures, view: MadeView) -> Image.Image:
         views = [picture.view for picture in view.frame.pictures]
@@ -226,41 +242,28 @@ class ReviewWindow:
         elif action is Action.TOP_VIEW:
             self.scene.look_from_above()
         elif action in VIEWS:
-            self._recall(VIEWS.index(action) + 1)
+            self._state.message = recall_view(self.scene, VIEWS.index(action) + 1)
         elif action in KEEP_VIEWS:
-            self._keep(KEEP_VIEWS.index(action) + 1)
+            self._state.message = keep_view(self.scene, KEEP_VIEWS.index(action) + 1)
         elif action is Action.NOTE:
             self._ask_for_note()
         elif action is Action.QUIT:
+            self._quitting = True
             self.window.close()
 
-    def _recall(self, number: int) -> None:
-        view = read_views(views_file()).get(number)
-        if view is None:
-            self._state.message = f"there is no view {number} yet: Shift {number} saves one"
-        else:
-            self.scene.look(view)
-
-    def _keep(self, number: int) -> None:
-        path = views_file()
-        try:
-            write_views(path, {**read_views(path), number: self.scene.view()})
-            self._state.message = f"view {number} saved"
-        except OSError as error:
-            self._state.message = f"view not saved: {path}: {error.strerror}"
-
     def _ask_for_note(self) -> None:
-        self._typing = True
+        before = self._state.note
 
         def end(note: str, alone: bool) -> None:
-            self._typing = False
+            self._stop_typing = None
             self.window.close_dialog()
             self._state.note = note
             if alone:
                 self._reviewing.write_note()
             self.refresh()
 
-        self.window.show_dialog(note_dialog(self.window, self._state.note, end))
+        self._stop_typing = lambda: end(before, False)
+        self.window.show_dialog(note_dialog(self._state.note, end))
 
     def _click(self, eye_m: NDArray[np.float64], direction: NDArray[np.float64]) -> None:
         if (view := self._view) is not None:
@@ -281,8 +284,8 @@ class ReviewWindow:
         if name in ("left_shift", "right_shift"):
             self._shift = down
         action = action_of(name, shift=self._shift)
-        if self._typing or action is None:
-            return False
+        if action is Action.CANCEL or action is None or self._stop_typing is not None:
+            return False  # Escape comes as a wish to close
         if down and (not event.is_repeat or action in _REPEATING):
             self.act(action)
         return True
@@ -298,11 +301,28 @@ class ReviewWindow:
             if self._state.k + 1 == self._state.n_frames:
                 self._state.playing = False
             self.act(Action.NEXT_FRAME)
-        return False
+        due = [at for at in self._redraw_at if at <= now]
+        self._redraw_at = [at for at in self._redraw_at if at > now]
+        return bool(due)
 
     def _close(self) -> bool:
+        """Whether the window may go. Open3D takes Escape for a wish to close, twice for one
+        press: while there is something to drop, that is what it does."""
+        if not self._quitting:
+            if time.monotonic() - self._escaped < ESCAPE_S:
+                return False
+            if self._stop_typing is not None or self._state.can_cancel:
+                self._escape()
+                return False
         self._closed = True
         return True
+
+    def _escape(self) -> None:
+        self._escaped = time.monotonic()
+        if self._stop_typing is not None:
+            self._stop_typing()
+        else:
+            self.act(Action.CANCEL)
 
     def end(self) -> None:
         """Wait for what is being made and written; after the window was closed."""
@@ -331,8 +351,17 @@ class ReviewWindow:
             self._post(self.refresh)  # the window has another size
 
 
+def _by_class(view: MadeView) -> bool:
+    """The colours are those of the classes, which the left panel explains."""
+    table = view.frame.taxonomy.colour_table()
+    return bool(np.array_equal(view.drawn.colour_table, table))
+
+
 def _place(widget: Any, rect: Rect) -> None:
-    widget.frame = gui.Rect(rect.left, rect.top, rect.width, rect.height)
+    """Unless it lies there already: a 3D view that is laid out anew is drawn anew."""
+    now = widget.frame
+    if (now.x, now.y, now.width, now.height) != (rect.left, rect.top, rect.width, rect.height):
+        widget.frame = gui.Rect(rect.left, rect.top, rect.width, rect.height)
 
 
 def _inside(panel: Rect) -> int:

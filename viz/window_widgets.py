@@ -110,13 +110,17 @@ class Picture:
     def __init__(self, clicked: Callable[[float, float], None] | None = None) -> None:
         self.widget = gui.ImageWidget()
         self.size = (1, 1)
+        self._pixels = b""
+        self.widget.update_image(open3d_image(Image.new("RGB", self.size, PANEL)))
         self._clicked = clicked
         self.widget.set_on_mouse(self._mouse)
 
     def show(self, image: Image.Image) -> bool:
         """Put a picture up; whether its size is another than before."""
+        if (pixels := image.tobytes()) == self._pixels and image.size == self.size:
+            return False
         changed = image.size != self.size
-        self.size = image.size
+        self.size, self._pixels = image.size, pixels
         self.widget.update_image(open3d_image(image))
         return changed
 
