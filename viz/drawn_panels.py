@@ -64,7 +64,7 @@ def draw_colour_key(drawn: Drawn, *, by_class: bool, max_width: int) -> Image.Im
     widest = max([bold.getlength(t) for t in lines] + [face.getlength(t) + 18 for t in texts] + [0])
     if ramp:
         widest = max(widest, 220)
-    width = min(max_width, round(widest) + 20)
+    width = min(max_width, round(widest) + 22)
     height = 8 + 18 * (len(lines) + len(texts)) + (34 if ramp else 0)
     canvas = Image.new("RGB", (width, height), WINDOW)
     draw, y = ImageDraw.Draw(canvas), 6

@@ -86,7 +86,7 @@ class ReviewDesk:
             return "these labels have none: nothing can be written"
         entries = self.reviews.entries()
         mine = sum(entry.reviewer == self.reviewer for entry in entries)
-        words = [f"{mine:,} entries of yours", f"{len(entries) - mine:,} of others"]
+        words = [f"{mine:,} of yours", f"{len(entries) - mine:,} of others"]
         strokes = len(self.strokes(scene_id, token))
         notes = [
             entry.what.note
