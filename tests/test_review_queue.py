@@ -15,7 +15,14 @@ from label_scenes import GRID, header, scene
 from datasets.errors import SetupError
 from datasets.label_store import LabelStore, MaskBit
 from datasets.reviews import Judgement, Reviews, Verdict
-from viz.review_queue import drawn_order, frames_of, queue_of, review_queue, suspect_order
+from viz.review_queue import (
+    drawn_order,
+    frames_of,
+    queue_of,
+    review_queue,
+    suspect_order,
+    suspicion_for,
+)
 from viz.suspicion import Suspicion, read_reports, suspicion_of
 
 SCENES = {f"s{i}": tuple(f"s{i}-{k}" for k in range(5)) for i in range(4)}
@@ -164,15 +171,16 @@ def test_without_a_report_the_store_speaks_for_itself(tmp_path: Path) -> None:
     assert "% not trusted" in found.reason("s1", 2)
     coarse = suspicion_of(store, frames_read=8)
     assert not coarse.frames and coarse.scenes["s1"] == pytest.approx(n / GRID.n_voxels)
-    queue = queue_of(store, Reviews(store))
+    queue = queue_of(store, Reviews(store), suspicion_for(store))
     assert (queue[0].scene_id, queue[0].k) == ("s1", 2) and len(queue) == 9
     reviews = Reviews(store)
     reviews.add(
         Judgement(scene_id="s1", tokens=("s1-2", "s1-0"), verdict=Verdict.ACCEPT), reviewer="ann"
     )
-    assert (queue := queue_of(store, reviews))[0].k == 1 and len(queue) == 7
+    assert (queue := queue_of(store, reviews, suspicion_for(store)))[0].k == 1 and len(queue) == 7
     np.testing.assert_array_equal(
         store.scene("s1").voxels("mask", 0), store.scene("s1").frame(0).mask
     )
-    by_audit = queue_of(store, reviews, [report(tmp_path / "r.json", audit(s0=1.0))])
+    audited = suspicion_for(store, [report(tmp_path / "r.json", audit(s0=1.0))])
+    by_audit = queue_of(store, reviews, audited)
     assert by_audit[0].scene_id == "s0"

@@ -25,7 +25,8 @@ from viz.options import (
     reviewer_of,
 )
 from viz.review import ReviewFrame, ReviewSession, open_log
-from viz.review_queue import QueueItem, queue_of
+from viz.review_queue import QueueItem, queue_of, suspicion_for
+from viz.suspicion import Suspicion
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -51,8 +52,11 @@ def _inspect(options: argparse.Namespace) -> None:
         _film(options, session, show)
         return
     queue: tuple[QueueItem, ...] = ()
+    suspicion: Suspicion | None = None
     if options.queue and session.reviews is not None:
-        queue = queue_of(session.reviews.store, session.reviews, options.audit or ())
+        store = session.reviews.store
+        suspicion = suspicion_for(store, options.audit or ())
+        queue = queue_of(store, session.reviews, suspicion)
         if not queue:
             print("note: every frame of the store is judged", file=sys.stderr)
     if queue:
@@ -64,9 +68,9 @@ def _inspect(options: argparse.Namespace) -> None:
     if options.screenshot is not None:
         _picture(options, frame, show)
     elif options.serve is not None:
-        _serve(options, session, frame, show, queue)
+        _serve(options, session, frame, show, queue, suspicion)
     else:
-        _window(options, session, frame, show, queue)
+        _window(options, session, frame, show, queue, suspicion)
 
 
 def _window(
@@ -75,6 +79,7 @@ def _window(
     frame: ReviewFrame,
     show: Show,
     queue: Sequence[QueueItem],
+    suspicion: Suspicion | None,
 ) -> None:
     if _no_display():
         raise SetupError(
@@ -89,8 +94,15 @@ def _window(
             f"Open3D does not load ({why}); on Debian: apt install libusb-1.0-0 libgl1 "
             "libgomp1; --screenshot FILE.png works without it"
         ) from error
-    size, reviewer = options.size or DEFAULT_SIZE_PX, reviewer_of(options)
-    show_window(session, frame, show=show, size_px=size, reviewer=reviewer, queue=queue)
+    show_window(
+        session,
+        frame,
+        show=show,
+        size_px=options.size or DEFAULT_SIZE_PX,
+        reviewer=reviewer_of(options),
+        queue=queue,
+        suspicion=suspicion,
+    )
 
 
 def _serve(
@@ -99,6 +111,7 @@ def _serve(
     frame: ReviewFrame,
     show: Show,
     queue: Sequence[QueueItem],
+    suspicion: Suspicion | None,
 ) -> None:
     try:
         from viz.browser import serve
@@ -106,8 +119,15 @@ def _serve(
         raise SetupError(
             f"the browser's viewer does not load ({error}); pip install 'effocc-autolabel[browser]'"
         ) from error
-    reviewer = reviewer_of(options)
-    serve(session, frame, show=show, port=options.serve, reviewer=reviewer, queue=queue)
+    serve(
+        session,
+        frame,
+        show=show,
+        port=options.serve,
+        reviewer=reviewer_of(options),
+        queue=queue,
+        suspicion=suspicion,
+    )
 
 
 def _picture(options: argparse.Namespace, frame: ReviewFrame, show: Show) -> None:

@@ -123,20 +123,18 @@ def as_suspicion(
 
 
 def queue_of(
-    store: LabelStore, reviews: Reviews, reports: Sequence[Path] = (), *, seed: int = SEED
+    store: LabelStore, reviews: Reviews, suspicion: Suspicion, *, seed: int = SEED
 ) -> tuple[QueueItem, ...]:
-    """What is left to review of a store, by reports of audits and selections or, without one, by
-    its own confidence.
+    """What is left to review of a store."""
+    return review_queue(frames_of(store), suspicion, judged(reviews), seed=seed)
+
+
+def suspicion_for(store: LabelStore, reports: Sequence[Path] = ()) -> Suspicion:
+    """Of reports of audits and selections or, without one, the store's own confidence.
 
     Raises:
         SetupError: a report cannot be read, is none, or is of another store.
     """
-    scenes = frames_of(store)
-    return review_queue(scenes, suspicion_for(store, reports), judged(reviews), seed=seed)
-
-
-def suspicion_for(store: LabelStore, reports: Sequence[Path] = ()) -> Suspicion:
-    """Of the reports or, without one, the store's own. Raises ``SetupError`` as ``queue_of``."""
     return read_reports(reports, frames_of(store)) if reports else suspicion_of(store)
 
 

@@ -16,10 +16,9 @@ from open3d.visualization import gui, rendering
 from datasets.geometry.grid import VoxelGrid
 from viz.layers import Drawn
 from viz.merged_faces import merged_faces
-from viz.open3d_mesh import open3d_background, open3d_lines
+from viz.open3d_mesh import open3d_background, open3d_lines, open3d_mesh, open3d_points
 from viz.saved_views import Point, View, read_views, views_file, write_views
 from viz.scene3d import BACKGROUND, VERTICAL_FOV_DEG, ColouredMesh, default_camera, ego_marker
-from viz.window_geometry import scalar_points, textured_mesh
 
 CLICK_SLACK_PX = 4
 """A press and a release nearer to each other are a click, not a drag."""
@@ -42,12 +41,12 @@ def open3d_geometry(drawn: Drawn, grid: VoxelGrid) -> Geometry:
             mesh = ColouredMesh(
                 name=name, corners_m=voxels.corners_m[part], colours=voxels.colours[part]
             )
-            out[name] = textured_mesh(mesh), material("defaultUnlit")
+            out[name] = open3d_mesh(mesh), material("defaultUnlit")
     ego = ego_marker(grid)
-    out[ego.name] = textured_mesh(ego), material("defaultUnlit")
+    out[ego.name] = open3d_mesh(ego), material("defaultUnlit")
     for points in drawn.points:
         if len(points.points_m):
-            out[f"points {points.name}"] = scalar_points(points), material("defaultUnlit", point=3)
+            out[f"points {points.name}"] = open3d_points(points), material("defaultUnlit", point=3)
     for lines in drawn.lines:
         if len(lines.ends_m):
             out[f"lines {lines.name}"] = open3d_lines(lines), material("unlitLine", line=2)

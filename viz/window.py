@@ -22,7 +22,7 @@ from viz.layer_panel import LayerPanel
 from viz.lines import cell_outline
 from viz.look import EDGE_PX
 from viz.note_dialog import note_dialog
-from viz.open3d_mesh import open3d_lines
+from viz.open3d_mesh import open3d_lines, open3d_mesh
 from viz.picking import voxel_at, voxel_of_pixel
 from viz.picture_sheet import mark_places
 from viz.review import ReviewSession
@@ -33,7 +33,6 @@ from viz.reviewing import Reviewing, Wanted
 from viz.scene_view import SceneView, keep_view, material, recall_view
 from viz.time_bar import TimeBar
 from viz.voxel_words import fact_rows
-from viz.window_geometry import textured_mesh
 from viz.window_layout import Rect, WindowLayout, window_layout
 from viz.window_widgets import Picture
 
@@ -172,7 +171,7 @@ class ReviewWindow:
                 self._reviewing.selection = made
                 shown = {}
                 if len(made.voxels):
-                    shown["voxels"] = (textured_mesh(made.mesh), material("defaultUnlit"))
+                    shown["voxels"] = (open3d_mesh(made.mesh), material("defaultUnlit"))
                 self.scene.put("selection", shown)
         else:
             self._facts = made
