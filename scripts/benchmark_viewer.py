@@ -2,7 +2,7 @@
 
     python scripts/benchmark_viewer.py runs/quickstart/labels.zarr --root runs/city
     xvfb-run -s '-screen 0 1920x1080x24' python scripts/benchmark_viewer.py STORE --root LOG \\
-        --json scripts/benchmarks/viewer.json
+        --json scripts/benchmarks/viewer-cpu.json
 
 Three scenes: the store's grid; the same labels refined to 512x512x40; nothing at all, the bound of
 this machine's renderer. A step waits until the next frame was made ahead, as it is when a person

@@ -15,6 +15,7 @@ import contextlib
 import io
 import ipaddress
 import os
+import signal
 import socket
 import threading
 import warnings
@@ -44,7 +45,9 @@ def serve(
     queue: Sequence[QueueItem] = (),
     suspicion: Suspicion | None = None,
 ) -> None:
-    """Serve until Ctrl+C. Arguments and errors are those of ``serving``."""
+    """Serve until Ctrl+C or SIGTERM. Arguments and errors are those of ``serving``."""
+    for ends in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
+        signal.signal(ends, signal.default_int_handler)
     with serving(
         session,
         frame,

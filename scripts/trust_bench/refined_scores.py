@@ -42,13 +42,13 @@ def score_scene(
                 pooled = pool(sights, k, grid, taxonomy, how)
                 logits = refine(pooled, refiner, how).reshape(*grid.shape, -1)
                 semantics = logits.argmax(-1)
-                if name == "all":
-                    bounds = _bounds(logits, expected.semantics, taxonomy)
             elif name in BOUNDS:
                 semantics = bounds[BOUNDS.index(name)]
             else:
                 semantics = sights[k].surprise.argmin(-1)
             score.seconds += time.perf_counter() - began
+            if name == "all":
+                bounds = _bounds(logits, expected.semantics, taxonomy)
             score.add(semantics.astype(np.uint8), expected, was & ~moving[k])
 
 
