@@ -100,12 +100,16 @@ def new_partial(root: Path, name: str) -> Path:
     """
     partial = root / PARTIAL / f"{name}-{_host()}-{os.getpid()}-{secrets.token_hex(4)}"
     while True:
-        with contextlib.suppress(FileNotFoundError):  # another writer tidied .partial away
+        try:
             partial.parent.mkdir(exist_ok=True)
             partial.mkdir()
             return partial
-        if not root.is_dir():
-            raise FileNotFoundError(f"{root} is gone")
+        except (FileNotFoundError, FileExistsError):
+            # another writer tidied .partial away, perhaps just after we had found it there
+            if not root.is_dir():
+                raise FileNotFoundError(f"{root} is gone") from None
+            if partial.parent.exists() and not partial.parent.is_dir():
+                raise
 
 
 def commit_folder(partial: Path, final: Path, *, is_committed: Callable[[], bool]) -> None:

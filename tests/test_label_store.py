@@ -14,6 +14,7 @@ import time
 import tracemalloc
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -257,6 +258,26 @@ def test_killed_writer_leaves_no_visible_scene_or_exact_bytes(tmp_path: Path) ->
             stored.verify()
             assert_equal(stored, scene(scene_id, frames=6, seed=int(scene_id[1:]), flow=True))
     assert leftovers, "no writer was killed while it wrote"
+
+
+def test_a_writer_whose_folder_another_tidies_away_tries_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make, failures = Path.mkdir, [FileExistsError(), FileNotFoundError()]
+
+    def mkdir(self: Path, *args: Any, **kwargs: Any) -> None:
+        if self.parent == tmp_path and failures:  # it was there, and is gone
+            raise failures.pop()
+        make(self, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "mkdir", mkdir)
+    assert new_partial(tmp_path, "s1").is_dir() and not failures
+    monkeypatch.undo()
+    root = tmp_path / "other"
+    root.mkdir()
+    (root / ".partial").write_text("a file")
+    with pytest.raises(FileExistsError):
+        new_partial(root, "s1")
 
 
 def test_sweep_spares_a_writer_at_work(tmp_path: Path) -> None:
