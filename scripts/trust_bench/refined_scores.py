@@ -35,6 +35,7 @@ def score_scene(
     poses = [s.T_global_grid for s in sights]
     for k, expected in enumerate(truths):
         was = moved_through(moving, poses, k, grid)
+        bounds: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
         for name, score in scores.items():
             began = time.perf_counter()
             if name in refiners:
@@ -43,6 +44,7 @@ def score_scene(
                 logits = refine(pooled, refiner, how).reshape(*grid.shape, -1)
                 semantics = logits.argmax(-1)
             elif name in BOUNDS:
+                assert bounds is not None  # they come after
                 semantics = bounds[BOUNDS.index(name)]
             else:
                 semantics = sights[k].surprise.argmin(-1)
