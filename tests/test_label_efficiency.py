@@ -233,17 +233,18 @@ def test_a_part_is_made_again_only_where_what_it_depends_on_changes(city: Path) 
         }
 
     students = {"student-labels-50", "student-full-100"}
-    from_store = {f"student-{arm}-50" for arm in ("pseudo", "both", "true-classes", "true-mask")}
+    arms = ("pseudo", "both", "true-classes", "true-mask", "raw", "refined")
+    from_store, stores = {f"student-{arm}-50" for arm in arms}, {"store-50", "store-refined-50"}
     from_teacher = from_store | {"student-distilled-50"}
     longer = replace(smoke().teaching, steps=9)
     assert changed() == set()
-    from_teacher_alone = {"teacher-fusion-50", "store-50", "features-50"} | from_teacher
+    from_teacher_alone = {"teacher-fusion-50", "features-50"} | stores | from_teacher
     assert changed(teaching=longer) == {"teacher-lidar-50"} | from_teacher_alone
     assert changed(fusing=longer) == from_teacher_alone
     rain = AirborneReturns(chance=0.2)
     assert changed(airborne=rain) == {"teacher-lidar-50"} | from_teacher_alone
     assert changed(schooling=replace(smoke().schooling, rarity=0.1)) == students | from_teacher
-    assert changed(min_confidence=0.9) == {"store-50"} | from_store
+    assert changed(min_confidence=0.9) == stores | from_store
     assert changed(human_share=0.5) == from_teacher
     assert changed(inherit_head=False) == {"student-distilled-50", "student-both-50"}
     assert changed(threads=2) == set()
