@@ -20,6 +20,7 @@ from viz.camera_overlay import NO_ID, pinhole_of, project_labels
 from viz.layers import Show, draw
 from viz.mesh import surface_meshes
 from viz.picking import (
+    Moment,
     box_cells,
     camera_pixel,
     component,
@@ -29,6 +30,7 @@ from viz.picking import (
     voxel_of_pixel,
 )
 from viz.review import Picture, ReviewFrame, ReviewSession
+from viz.voxel_words import history_words
 
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.4, 0.25), shape=(40, 50, 16))
 TAXONOMY = OCC3D_NUSCENES
@@ -302,3 +304,11 @@ def test_click_goes_through_what_is_not_drawn() -> None:
     eye, down = np.array([0.1, 0.1, 9.0]), np.array([0.0, 0.0, -1.0])
     for classes, layer in ((None, 6), (frozenset({ROAD}), 2), (frozenset({CAR}), 6)):
         assert voxel_at(one, draw(one, Show(classes=classes)).shown, eye, down) == (20, 25, layer)
+
+
+def test_history_in_words_has_a_gap_where_the_place_was_out_of_sight() -> None:
+    road, car = TAXONOMY.id_of("driveable_surface"), TAXONOMY.id_of("car")
+    said = [(0, road), (1, road), (4, road), (5, car)]
+    history = [Moment(k=k, class_id=class_id, confidence=None) for k, class_id in said]
+    words = "0-1 driveable surface, 4 driveable surface, 5 car"
+    assert history_words(history, TAXONOMY) == words

@@ -7,9 +7,9 @@ import threading
 from collections.abc import Sequence
 
 from datasets.reviews import Entry, Judgement, Reviews, Verdict
-from viz.quality_estimate import estimate
+from viz.quality_estimate import Estimator
 from viz.review import ReviewFrame, ReviewSession
-from viz.review_queue import Frames, QueueItem, frames_of
+from viz.review_queue import QueueItem, judged
 from viz.suspicion import Suspicion
 
 
@@ -28,7 +28,7 @@ class Desk:
         self.run = secrets.token_hex(8)
         self._suspicion = suspicion
         self._places = {(item.scene_id, item.token): i for i, item in enumerate(self.queue)}
-        self._frames: Frames | None = None
+        self._estimator: Estimator | None = None
         self._lock = threading.Lock()
 
     @property
@@ -53,31 +53,24 @@ class Desk:
 
     def judged(self) -> set[tuple[str, str]]:
         """Scene and token of every frame that anybody has given a verdict on."""
-        if not self.takes_verdicts:
-            return set()
-        return {(name, t) for name in self.reviews.scene_ids() for t in self.reviews.verdicts(name)}
+        return judged(self.reviews) if self.takes_verdicts else set()
 
     def judge(self, frame: ReviewFrame, verdict: Verdict, *, note: str, reviewer: str) -> Entry:
         """Write a verdict. Raises ``ValueError`` and ``SetupError`` as ``Reviews.add``."""
         at = self.place_of(frame)
-        judged = Judgement(
+        what = Judgement(
             scene_id=frame.scene_id,
             tokens=(frame.labels.token,),
             verdict=verdict,
             note=note,
             sampled=0 <= at < len(self.queue) and self.queue[at].sampled,
         )
-        return self.reviews.add(judged, reviewer=reviewer)
+        return self.reviews.add(what, reviewer=reviewer)
 
     def wrong_share(self) -> str:
         """What the verdicts say of the whole store, in words."""
         reviews = self.reviews
         with self._lock:
-            if self._frames is None:
-                self._frames = frames_of(reviews.store)
-        said = {
-            (scene_id, token): holds.verdict
-            for scene_id in reviews.scene_ids()
-            for token, holds in reviews.verdicts(scene_id).items()
-        }
-        return str(estimate(self._frames, self._suspicion, said))
+            if self._estimator is None:
+                self._estimator = Estimator.of_store(reviews.store, self._suspicion)
+        return str(self._estimator.of_reviews(reviews))

@@ -12,9 +12,10 @@ from datasets.reviews import Entry, FrameVerdict, Judgement, Remark, Stroke, Ver
 from datasets.taxonomy import Taxonomy
 from viz.layers import Drawn
 from viz.lettering import LegendRow
-from viz.picking import VoxelFacts, class_name
+from viz.picking import VoxelFacts
 from viz.review import ReviewFrame
 from viz.review_queue import QueueItem
+from viz.voxel_words import fact_rows
 
 VERDICT_COLOURS = {
     Verdict.ACCEPT: (46, 160, 67),
@@ -90,41 +91,7 @@ def verdict_facts(
 
 def voxel_facts(facts: VoxelFacts, taxonomy: Taxonomy) -> str:
     """All that is known of a voxel."""
-    rows = [
-        ("class", facts.class_name),
-        ("confidence", _share(facts.confidence)),
-        ("second choice", facts.second_choice),
-    ]
-    if facts.hits is not None:
-        whose = "store" if facts.evidence_stored else "key sweep alone"
-        rows.append(("LiDAR", f"{facts.hits} hits, {facts.passes} passes ({whose})"))
-    bits = [bit.name.lower().replace("_", " ") for bit in facts.bits if bit.name]
-    rows.append(("mask", ", ".join(bits) or "none"))
-    if facts.flow_mps is not None:
-        rows.append(("flow", f"{facts.flow_mps[0]:.1f}, {facts.flow_mps[1]:.1f} m/s"))
-    for name, class_id in (("ground truth", facts.truth), ("second store", facts.other)):
-        if class_id is not None:
-            rows.append((name, class_name(taxonomy, class_id)))
-    x, y, z = facts.centre_m
-    rows.append(("place", f"{x:.1f}, {y:.1f}, {z:.1f} m; voxel {facts.cell}"))
-    rows.append(("over frames", _history(facts, taxonomy)))
-    return table(rows)
-
-
-def _history(facts: VoxelFacts, taxonomy: Taxonomy) -> str:
-    """Runs of frames with the same class at the place."""
-    runs: list[tuple[int, int, str]] = []
-    for moment in facts.history:
-        name = class_name(taxonomy, moment.class_id)
-        if runs and runs[-1][1:] == (moment.k - 1, name):
-            runs[-1] = (runs[-1][0], moment.k, name)
-        else:
-            runs.append((moment.k, moment.k, name))
-    return ", ".join(f"{a if a == b else f'{a}-{b}'} {name}" for a, b, name in runs)
-
-
-def _share(confidence: float | None) -> str:
-    return "none" if confidence is None else f"{confidence:g}"
+    return table(fact_rows(facts, taxonomy))
 
 
 def queue_facts(queue: Sequence[QueueItem], at: int, judged: set[tuple[str, str]]) -> str:

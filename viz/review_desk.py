@@ -8,9 +8,9 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from datasets.errors import AutolabelError
-from datasets.reviews import FrameVerdict, Judgement, Remark, Reviews, Stroke, Verdict, Written
-from viz.quality_estimate import Estimate, estimate
-from viz.review_queue import Frames, frames_of, judged, suspicion_for
+from datasets.reviews import FrameVerdict, Judgement, Remark, Reviews, Stroke, Written
+from viz.quality_estimate import Estimate, Estimator
+from viz.review_queue import judged, suspicion_for
 from viz.suspicion import Suspicion
 
 
@@ -36,7 +36,7 @@ class ReviewDesk:
         self.message, self.failed = "", False
         self.estimate: Estimate | None = None
         self._suspicion = suspicion
-        self._frames: Frames | None = None
+        self._estimator: Estimator | None = None
         self._to_count = threading.Event()
         self._pen = ThreadPoolExecutor(1, thread_name_prefix="review-pen")
         self._counter = ThreadPoolExecutor(1, thread_name_prefix="review-counter")
@@ -150,11 +150,10 @@ class ReviewDesk:
 
     def _count(self, reviews: Reviews) -> None:
         self._to_count.clear()
-        if self._frames is None:
-            self._frames = frames_of(reviews.store)
-        if self._suspicion is None:
-            self._suspicion = suspicion_for(reviews.store)
-        self.estimate = estimate(self._frames, self._suspicion, _verdicts(reviews))
+        if self._estimator is None:
+            suspicion = self._suspicion or suspicion_for(reviews.store)
+            self._estimator = Estimator.of_store(reviews.store, suspicion)
+        self.estimate = self._estimator.of_reviews(reviews)
         self._told()
 
 
@@ -171,11 +170,3 @@ def in_words(*entries: Written) -> str:
         elif isinstance(entry, Remark):
             parts.append("a note")
     return ", ".join(parts)
-
-
-def _verdicts(reviews: Reviews) -> dict[tuple[str, str], Verdict]:
-    return {
-        (scene_id, token): one.verdict
-        for scene_id in reviews.scene_ids()
-        for token, one in reviews.verdicts(scene_id).items()
-    }

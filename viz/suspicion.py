@@ -13,6 +13,7 @@ import numpy as np
 
 from datasets.errors import SceneError, SetupError
 from datasets.label_store import LabelStore, MaskBit
+from viz.report_audit import FORMAT, FORMAT_VERSION
 
 FRAMES_READ = 1000
 """A store of more frames is ranked by what its scenes' attributes say: no voxel is read."""
@@ -53,7 +54,7 @@ def read_reports(paths: Sequence[Path], scenes: Mapping[str, Sequence[str]]) -> 
         found = _read(path)
         if "chosen" in found:
             rows = _chosen(path, found)
-        elif found.get("format") == "label-audit":
+        elif found.get("format") == FORMAT:
             rows = _audited(path, found)
         else:
             raise SetupError(
@@ -124,9 +125,10 @@ _Row = tuple[str, str | None, float, str]
 
 
 def _audited(path: Path, found: dict[str, Any]) -> list[_Row]:
-    if found.get("format_version") != 1:
-        version = found.get("format_version")
-        raise SetupError(f"audit {path}: format version {version}, this code reads 1")
+    if (version := found.get("format_version")) != FORMAT_VERSION:
+        raise SetupError(
+            f"audit {path}: format version {version}, this code reads {FORMAT_VERSION}"
+        )
     rows: list[_Row] = []
     scenes = found.get("scenes")
     if not isinstance(scenes, list):

@@ -34,7 +34,7 @@ def fact_rows(facts: VoxelFacts, taxonomy: Taxonomy) -> list[tuple[str, str]]:
         rows.append(("ground truth", class_name(taxonomy, facts.truth)))
     if facts.other is not None:
         rows.append(("second store", class_name(taxonomy, facts.other)))
-    rows.append(("place", f"{x:.1f}, {y:.1f}, {z:.1f} m   cell {', '.join(map(str, facts.cell))}"))
+    rows.append(("place", f"{x:.1f}, {y:.1f}, {z:.1f} m   cell {facts.cell}"))
     rows.append(("over frames", history_words(facts.history, taxonomy)))
     return rows
 
@@ -42,8 +42,11 @@ def fact_rows(facts: VoxelFacts, taxonomy: Taxonomy) -> list[tuple[str, str]]:
 def history_words(history: Sequence[Moment], taxonomy: Taxonomy) -> str:
     """Runs of frames in which the place has one class, e.g. ``0-4 car, 5 free``."""
     runs = []
-    for class_id, moments in groupby(history, key=lambda moment: moment.class_id):
-        ks = [moment.k for moment in moments]
+    # frames without the place are a gap: k grows faster than the number of the moment
+    for (class_id, _), found in groupby(
+        enumerate(history), key=lambda one: (one[1].class_id, one[1].k - one[0])
+    ):
+        ks = [moment.k for _, moment in found]
         frames = f"{ks[0]}-{ks[-1]}" if len(ks) > 1 else f"{ks[0]}"
         runs.append(f"{frames} {class_name(taxonomy, class_id)}")
     return ", ".join(runs) or "seen in this frame only"
