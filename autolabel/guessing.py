@@ -140,6 +140,7 @@ class SceneWork:
         self.config, self.refiner = config, refiner
         self.spec = config.input_spec(teacher.preset.inputs)
         self.grid, self.taxonomy = teacher.preset.grid, teacher.preset.taxonomy
+        self.shelf = _Shelf()
 
     def most(self, readers: int) -> int:
         return max(readers, self.config.batch)
@@ -215,17 +216,20 @@ class SceneWork:
             logits = self.teacher.predict(batch.inputs)
         for i, frame in enumerate(batch.frames):
             own_flow = None if flow is None else flow[i]
-            yield _Predicted(frame, batch.points[i], logits[i], own_flow, batch.statistics[i])
+            own = self.shelf.put(logits[i])
+            yield _Predicted(frame, batch.points[i], own, own_flow, batch.statistics[i])
 
     def guess(self, one: _Predicted) -> Guess:
         """From the frame alone."""
         semantics, raw = _most_likely(one.logits)
+        self.shelf.clear(one.logits)
         return self._guess(one, semantics, raw, *sweep_evidence(one.frame, one.points, self.grid))
 
     def see(self, one: _Predicted) -> tuple[_Predicted, Sight]:
         hits, passes = sweep_evidence(one.frame, one.points, self.grid)
         self._require_finite(one, bool(one.logits.isfinite().all()))
         sight = sight_of(one.frame, one.points, one.logits, hits, passes, self.grid, self.taxonomy)
+        self.shelf.clear(one.logits)
         return replace(one, logits=one.logits[:0]), sight
 
     def refined(self, around: Sequence[tuple[_Predicted, Sight]], k: int) -> Guess:
@@ -273,6 +277,31 @@ class SceneWork:
                 frame=one.frame.token,
                 rule="the teacher's output is not finite",
             )
+
+
+class _Shelf:
+    """Where logits wait for another thread: on a CPU, in memory that frames use in turn.
+
+    Were the network's own arrays handed on, they would be freed at any moment of its next pass and
+    pierce the heap, which grew by a tenth in a long scene.
+    """
+
+    def __init__(self) -> None:
+        self.empty: list[Tensor] = []
+
+    def put(self, logits: Tensor) -> Tensor:
+        if logits.device.type != "cpu":
+            return logits
+        try:
+            place = self.empty.pop()
+        except IndexError:
+            place = torch.empty_like(logits)
+        return place.copy_(logits)
+
+    def clear(self, place: Tensor) -> None:
+        """Its values are no longer needed."""
+        if place.device.type == "cpu":
+            self.empty.append(place)
 
 
 def _same(guess: Guess) -> Guess:
