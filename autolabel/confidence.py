@@ -4,8 +4,10 @@ Several maps are fitted: the softmax at its word; one temperature (Guo et al., I
 logit of the predicted class's probability; a temperature per class; isotonic regression of right
 against raw confidence (Zadrozny and Elkan, KDD 2002) per predicted class, or per class and distance
 from the vehicle. The one with the best proper score on scenes left out of the fit is taken
-(``choose``). Classes with few samples lean on the map of their group, occupied or free, and rings
-on that of their class. A threshold on the result means the same for a car and for free space.
+(``choose``). Instead of the softmax the verdict of a meta classifier may be mapped so
+(``meta_classifier``). Classes with few samples lean on the map of their group, occupied or free,
+and rings on that of their class. A threshold on the result means the same for a car and for free
+space.
 
 Legend: V voxels, R rings of distance, K classes, B bins of raw confidence, L levels, S scenes.
 """
@@ -21,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
+from autolabel.meta_classifier import MetaClassifier
 from autolabel.temporal import Refiner
 from datasets.metrics.calibration import ConfidenceCounts, calibration_error
 from datasets.metrics.confusion import RangeBins
@@ -191,12 +194,18 @@ class Choice:
     """Proper scores of a way to calibrate on scenes left out of its fit; less is better.
 
     Attributes:
+        meta: whether it is the verdict of a meta classifier that is mapped, not the softmax.
         log_loss, brier: mean over occupied and over free voxels, each group counting one half.
     """
 
     method: Method
     log_loss: float
     brier: float
+    meta: bool = False
+
+    @property
+    def name(self) -> str:
+        return f"meta classifier, {self.method}" if self.meta else self.method
 
 
 def choose(scenes: Sequence[CalibrationHistogram]) -> tuple[Calibration, Counts, Counts]:
@@ -289,6 +298,7 @@ class Calibration:
         reliability: voxels and right ones, (K, L) each, at the levels that such maps give on scenes
             left out of their fit; None if that was not measured.
         refiner: what other frames' predictions count for; None: every frame on its own.
+        meta: whose verdict the raw confidence is; None: it is the softmax.
 
     Raises:
         ValueError: the table does not fit the levels or falls somewhere, or the rays are negative.
@@ -302,6 +312,7 @@ class Calibration:
     choices: tuple[Choice, ...] = ()
     reliability: tuple[Counts, Counts] | None = None
     refiner: Refiner | None = None
+    meta: MetaClassifier | None = None
 
     def __post_init__(self) -> None:
         v = np.asarray(self.levels)
@@ -357,10 +368,13 @@ class Calibration:
         if self.choices:
             more["choices"] = [
                 {"method": c.method, "log_loss": round(c.log_loss, 6), "brier": round(c.brier, 6)}
+                | ({"meta": True} if c.meta else {})
                 for c in self.choices
             ]
         if self.refiner is not None:
             more["refiner"] = self.refiner.to_json()
+        if self.meta is not None:
+            more["meta"] = self.meta.to_json()
         maps = [[np.searchsorted(row, ranks).tolist() for row in ring] for ring in self.table]
         return {
             "bins": {"n": N_BINS, "logit_range": list(LOGIT_RANGE)},
@@ -400,11 +414,17 @@ class Calibration:
             free_passes=int(data.get("free_passes", 0)),
             method=method,
             choices=tuple(
-                Choice(method=c["method"], log_loss=float(c["log_loss"]), brier=float(c["brier"]))
+                Choice(
+                    method=c["method"],
+                    log_loss=float(c["log_loss"]),
+                    brier=float(c["brier"]),
+                    meta=bool(c.get("meta", False)),
+                )
                 for c in data.get("choices", ())
             ),
             reliability=reliability,
             refiner=Refiner.from_json(data["refiner"]) if "refiner" in data else None,
+            meta=MetaClassifier.from_json(data["meta"]) if "meta" in data else None,
         )
 
     def summary(self) -> str:
@@ -412,9 +432,10 @@ class Calibration:
         if not self.is_measured:
             return "uncalibrated: the softmax is taken at its word"
         few = sum(n < PRIOR_SAMPLES for n in self.counts)
+        judge = "meta classifier, " if self.meta is not None else ""
         top = [self.levels[row.max()] for row in self.table[..., -1].T]
         return (
-            f"calibrated ({self.method}) on {sum(self.counts):,} voxels; {few} of "
+            f"calibrated ({judge}{self.method}) on {sum(self.counts):,} voxels; {few} of "
             f"{len(self.counts)} classes have fewer than {PRIOR_SAMPLES:.0f} and lean on their "
             "group; "
             f"the surest labels are right with P >= {min(top)} to {max(top)} by class; free from "

@@ -24,6 +24,7 @@ from torch import Tensor
 from autolabel import drift
 from autolabel.ahead import ahead
 from autolabel.labeling_config import LabelingConfig
+from autolabel.meta_classifier import MetaClassifier, Others, features_of
 from autolabel.observing import Observation, metric_points, visible_to_cameras
 from autolabel.temporal import Refiner, Sight, pool, refine, sight_of, windows
 from datasets.errors import SceneError
@@ -70,6 +71,7 @@ class Guess:
         hits, passes: (X, Y, Z) uint8, their evidence.
         semantics: (X, Y, Z) class ids; raw: their softmax values, float32.
         flow: (X, Y, Z, 2).
+        others: what other frames say of it; None if it was labelled on its own.
         statistics: see ``drift``.
     """
 
@@ -80,7 +82,40 @@ class Guess:
     semantics: Voxels
     raw: NDArray[np.float32]
     flow: NDArray[np.float16] | None
+    others: Others | None
     statistics: dict[str, float]
+
+    def features(
+        self, voxels: NDArray[np.intp], grid: VoxelGrid, taxonomy: Taxonomy
+    ) -> NDArray[np.float32]:
+        """(V, F) what a meta classifier sees of voxels (V,), flat indices."""
+        return features_of(
+            self.semantics,
+            self.raw,
+            self.hits,
+            self.passes,
+            self.others,
+            voxels,
+            grid,
+            n_classes=taxonomy.n_classes,
+            free_id=taxonomy.free_id,
+        )
+
+    def judged(
+        self,
+        classifier: MetaClassifier | None,
+        voxels: NDArray[np.bool_],  # (X, Y, Z)
+        grid: VoxelGrid,
+        taxonomy: Taxonomy,
+    ) -> NDArray[np.float32]:
+        """(X, Y, Z) raw confidence: at these voxels that of a classifier, if there is one, else and
+        elsewhere the softmax value."""
+        if classifier is None:
+            return self.raw
+        at = np.flatnonzero(voxels)
+        raw = self.raw.copy()
+        raw.ravel()[at] = classifier.judge(self.features(at, grid, taxonomy))
+        return raw
 
 
 def guess_frames(
@@ -223,7 +258,8 @@ class SceneWork:
         """From the frame alone."""
         semantics, raw = _most_likely(one.logits)
         self.shelf.clear(one.logits)
-        return self._guess(one, semantics, raw, *sweep_evidence(one.frame, one.points, self.grid))
+        evidence = sweep_evidence(one.frame, one.points, self.grid)
+        return self._guess(one, semantics, raw, *evidence, None)
 
     def see(self, one: _Predicted) -> tuple[_Predicted, Sight]:
         hits, passes = sweep_evidence(one.frame, one.points, self.grid)
@@ -240,7 +276,8 @@ class SceneWork:
         pooled = pool([s for _, s in around], k, self.grid, self.taxonomy, how)
         logits = torch.from_numpy(refine(pooled, refiner, how)).view(*self.grid.shape, -1)
         semantics, raw = _most_likely(logits)
-        return self._guess(one, semantics, raw, sight.hits, sight.passes)
+        others = Others.of(pooled, semantics)
+        return self._guess(one, semantics, raw, sight.hits, sight.passes, others)
 
     def _guess(
         self,
@@ -249,6 +286,7 @@ class SceneWork:
         raw: NDArray[np.float32],
         hits: Voxels,
         passes: Voxels,
+        others: Others | None,
     ) -> Guess:
         velocity = None
         finite = bool(np.isfinite(raw).all())
@@ -266,6 +304,7 @@ class SceneWork:
             semantics=semantics,
             raw=raw,
             flow=velocity,
+            others=others,
             statistics=one.statistics
             | drift.of_labels(semantics, raw, hits, passes, self.grid, self.taxonomy),
         )

@@ -198,9 +198,10 @@ def _finish(
     """Decide what to trust."""
     taxonomy, grid = teacher.preset.taxonomy, teacher.preset.grid
     seen = observed_voxels(guess, grid, taxonomy, config)
-    level = calibration.levels_of(guess.raw, guess.semantics, RINGS.of(grid))
     mask = _observation_mask(guess.semantics, seen, taxonomy)
     observed = mask & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
+    raw = guess.judged(calibration.meta, observed, grid, taxonomy)
+    level = calibration.levels_of(raw, guess.semantics, RINGS.of(grid))
     asked = config.free_passes
     free_passes = calibration.free_passes if asked is None else asked
     founded = seen.founded(guess.semantics != taxonomy.free_id, free_passes)

@@ -370,7 +370,7 @@ class RefinerFit:
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        with _one_thread():
+        with one_thread():
             optimizer.step(closure)  # type: ignore[no-untyped-call]
         own, other = evidence().detach().numpy()
         values = (w[:3] * pooling).tolist()
@@ -387,7 +387,7 @@ class RefinerFit:
 
 
 @contextlib.contextmanager
-def _one_thread() -> Iterator[None]:
+def one_thread() -> Iterator[None]:
     """Gradients of looked-up values are summed in an order that depends on nothing else."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)

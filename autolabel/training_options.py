@@ -12,7 +12,7 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from autolabel.calibrate import score
+from autolabel.measuring import score
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource

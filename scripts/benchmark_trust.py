@@ -11,7 +11,8 @@ that a run that was stopped goes on:
 camera mask and over all voxels that a sensor observed; how much of the gap to the truth is closed;
 trails, the share of voxels predicted as a moving class that are none but are one in another frame
 of the drive; seconds a frame.
-*Calibration*: expected calibration error and Brier score of the softmax and of the chosen map.
+*Calibration*: expected calibration error and Brier score of the raw confidence, softmax or verdict
+of a meta classifier, and of the chosen map.
 *Risk*: calibration scenes are drawn 20 times (30 of C's each); how often a promise broke on T. And
 100 times 30 scenes of C and T together; how often it broke on the others.
 """
@@ -26,7 +27,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import matplotlib
 import numpy as np
@@ -34,16 +35,15 @@ import torch
 from tqdm import tqdm
 from trust_bench.refined_scores import BOUNDS, Scores, score_scene
 
-from autolabel.calibrate import Refiners, SceneCounts, fit, fit_refiners, measure
+from autolabel.calibrate import CrossFitted, fit, fit_classifiers, fit_refiners
 from autolabel.confidence import BIN_CENTRES, Calibration, CalibrationHistogram
 from autolabel.guessing import sights_of
 from autolabel.labeling_config import LabelingConfig
+from autolabel.measuring import SceneCounts, measure
+from autolabel.meta_classifier import MetaClassifier
 from autolabel.observing import FREE_PASSES
 from autolabel.risk import promise
-from autolabel.temporal import (
-    Refinement,
-    RefinerFit,
-)
+from autolabel.temporal import Refinement, Refiner, RefinerFit
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
@@ -65,6 +65,8 @@ DRAWS, DRAWN = 20, 30
 SPLITS = 100
 ERRORS = (0.01, 0.02, 0.05)
 CONFIDENCE = 0.9
+JUDGES = ("softmax", "meta classifier")
+T = TypeVar("T")
 
 
 def main() -> int:
@@ -103,12 +105,16 @@ def main() -> int:
     ways = (("as predicted", None), ("refined", Refinement())) if "trust" in args.only else ()
     for name, how in ways:
         counts = [bench.counts(which, how) for which in ("calibration", "test")]
-        (learnt, passes), (tested, _) = counts
-        figures[f"calibration, {name}"] = calibration_figures(
-            learnt, tested, passes, bench.taxonomy, args.out / f"reliability-{name.split()[-1]}.png"
-        )
-        figures[f"risk, {name}"] = risk_figures(learnt, tested, passes)
-        figures[f"risk, {name}, splits of both cities"] = split_figures([*learnt, *tested], passes)
+        (all_learnt, passes), (all_tested, _) = counts
+        for judge in JUDGES:
+            learnt, tested, what = all_learnt[judge], all_tested[judge], f"{name}, by {judge}"
+            picture = args.out / f"reliability-{what.replace(', ', '-').replace(' ', '-')}.png"
+            figures[f"calibration, {what}"] = calibration_figures(
+                learnt, tested, passes, bench.taxonomy, picture
+            )
+            figures[f"risk, {what}"] = risk_figures(learnt, tested, passes)
+            both = [*learnt, *tested]
+            figures[f"risk, {what}, splits of both cities"] = split_figures(both, passes)
     (args.out / "trust.json").write_text(json.dumps(figures, indent=1) + "\n")
     text = markdown(figures)
     (args.out / "trust.md").write_text(text)
@@ -139,46 +145,72 @@ class Bench:
         scenes = source.scene_ids("val")[: self.args.scenes]
         return source, GroundTruth(known, root / known.folder, source, scenes)
 
-    def counts(self, which: str, how: Refinement | None) -> tuple[list[SceneCounts], int]:
-        """Counts per scene of a city and the passes of a trusted free voxel, kept in OUT."""
+    def counts(
+        self, which: str, how: Refinement | None
+    ) -> tuple[dict[str, list[SceneCounts]], int]:
+        """Counts per scene of a city by the softmax and by a meta classifier, and the passes of a
+        trusted free voxel; kept in OUT."""
         path = self.args.out / f"counts-{which}-{'refined' if how else 'plain'}.npz"
-        taxonomy = self.taxonomy
         if not path.is_file():
-            config = replace(self.config, refinement=how)
-            source, truth = self.city(which)
-            learnt = None
-            if how is not None:
-                learnt = self.refiners(config).without
-                if which == "test":
-                    learnt = dict.fromkeys(truth.scenes, self.refiners(config).whole)
-            found = measure(self.teacher, source, truth, truth.scenes, config, learnt)
-            np.savez_compressed(
-                path,
-                scenes=[s.scene_id for s in found.scenes],
-                observed=[(s.observed.seen, s.observed.right) for s in found.scenes],
-                free=[(s.free.seen, s.free.right) for s in found.scenes],
-                passes=found.passes.best(),
-            )
+            self._count(which, replace(self.config, refinement=how), path)
+        taxonomy = self.taxonomy
         with np.load(path, allow_pickle=False) as data:
-            scenes = []
-            for name, observed, free in zip(
-                data["scenes"], data["observed"], data["free"], strict=True
-            ):
-                one = SceneCounts(
-                    scene_id=str(name),
-                    observed=CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id),
-                    free=CalibrationHistogram(len(FREE_PASSES)),
-                )
-                for histogram, (seen, right) in ((one.observed, observed), (one.free, free)):
-                    histogram.seen, histogram.right = seen, right
-                scenes.append(one)
-            return scenes, int(data["passes"])
+            counts: dict[str, list[SceneCounts]] = {}
+            for judge in JUDGES:
+                counts[judge] = []
+                for s, name in enumerate(data["scenes"]):
+                    one = SceneCounts(
+                        scene_id=str(name),
+                        observed=CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id),
+                        free=CalibrationHistogram(len(FREE_PASSES)),
+                    )
+                    for what in ("observed", "free"):
+                        histogram = getattr(one, what)
+                        histogram.seen, histogram.right = data[f"{what} by {judge}"][s]
+                    counts[judge].append(one)
+            return counts, int(data["passes"])
+
+    def _count(self, which: str, config: LabelingConfig, path: Path) -> None:
+        source, truth = self.city(which)
+        refiners, classifiers = self.learnt(config)
+        found = measure(
+            self.teacher,
+            source,
+            truth,
+            truth.scenes,
+            config,
+            self._for(which, truth, refiners) if refiners else None,
+            self._for(which, truth, classifiers),
+        )
+        np.savez_compressed(
+            path,
+            scenes=[s.scene_id for s in found.scenes],
+            passes=found.passes.best(),
+            **{
+                f"{what} by {judge}": [
+                    (getattr(s, what).seen, getattr(s, what).right) for s in scenes
+                ]
+                for judge, scenes in zip(JUDGES, (found.scenes, found.judged), strict=True)
+                for what in ("observed", "free")
+            },
+        )
+
+    @staticmethod
+    def _for(which: str, truth: GroundTruth, learnt: CrossFitted[T]) -> dict[str, T]:
+        return dict.fromkeys(truth.scenes, learnt.whole) if which == "test" else learnt.without
 
     @functools.cache  # noqa: B019
-    def refiners(self, config: LabelingConfig) -> Refiners:
-        """Learnt on the calibration city."""
+    def learnt(
+        self, config: LabelingConfig
+    ) -> tuple[CrossFitted[Refiner] | None, CrossFitted[MetaClassifier]]:
+        """On the calibration city."""
         source, truth = self.city("calibration")
-        return fit_refiners(self.teacher, source, truth, truth.scenes, config)
+        given = (self.teacher, source, truth, truth.scenes, config)
+        refiners = fit_refiners(*given) if config.refinement else None
+        classifiers = fit_classifiers(*given, refiners.without if refiners else None)
+        if classifiers is None:
+            raise SetupError(f"{self.args.calibration}: too few scenes to learn what is sure")
+        return refiners, classifiers
 
     def refinement(self) -> dict[str, Any]:
         """Scores of each part."""
@@ -216,11 +248,11 @@ def calibration_figures(
     taxonomy: Taxonomy,
     picture: Path,
 ) -> dict[str, Any]:
-    """Of the softmax and of the chosen map, on the voxels that may be trusted."""
+    """Of the raw confidence and of the chosen map, on the voxels that may be trusted."""
     calibration, _ = fit(learnt, free_passes)
     seen, right = sum_of(tested, free_passes)
     maps = {
-        "softmax": np.broadcast_to(BIN_CENTRES, seen.shape),
+        "raw": np.broadcast_to(BIN_CENTRES, seen.shape),
         "calibrated": np.broadcast_to(
             np.asarray(calibration.levels)[calibration.table], seen.shape
         ),
@@ -385,11 +417,11 @@ def markdown(figures: dict[str, Any]) -> str:
             lines += [
                 f"## {key.capitalize()} (chosen: {found['method']})",
                 "",
-                "| voxels predicted | ECE softmax | calibrated | Brier softmax | calibrated |",
+                "| voxels predicted | ECE raw | calibrated | Brier raw | calibrated |",
                 "|---|---|---|---|---|",
             ]
             for name, row in found["of"].items():
-                a, b = row["softmax"], row["calibrated"]
+                a, b = row["raw"], row["calibrated"]
                 lines.append(
                     f"| {name} | {a['ECE %']} % | {b['ECE %']} % | {a['Brier']} | {b['Brier']} |"
                 )

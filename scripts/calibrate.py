@@ -57,7 +57,7 @@ def main() -> int:
     print(found.table)
     print(calibration.summary())
     for choice in calibration.choices:
-        print(f"  {choice.method:<18} log loss {choice.log_loss:.4f}  Brier {choice.brier:.4f}")
+        print(f"  {choice.name:<34} log loss {choice.log_loss:.4f}  Brier {choice.brier:.4f}")
     metadata = model.metadata | found.metadata()
     save_checkpoint(args.out, model.module, model.preset.name, metadata)
     print(f"weights: {args.out}")

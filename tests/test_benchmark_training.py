@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from one_camera_log import SPEC, OneCameraLog
 from torch import Tensor, nn
 
-from autolabel.calibrate import calibrate, score
+from autolabel.calibrate import calibrate
 from autolabel.labeling_config import LabelingConfig
+from autolabel.measuring import score
 from datasets.benchmarks import occ3d_waymo, openocc_flow
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.truth import Truth

@@ -12,12 +12,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autolabel.calibrate import Refiners, calibrate, fit_refiners
+from autolabel.calibrate import CrossFitted, calibrate, fit_refiners
 from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
 from autolabel.labeling import label_frames, label_scene, rehearse, store_header
 from autolabel.labeling_config import LabelingConfig
 from autolabel.observing import visible_to_cameras
-from autolabel.temporal import Refinement
+from autolabel.temporal import Refinement, Refiner
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError
@@ -444,7 +444,7 @@ def test_what_a_scene_is_calibrated_on_was_learnt_without_it(tmp_path: Path) -> 
     log, model = Ground(frames=1), teacher()
     by = Teacher(model.module, model.preset)
 
-    def learnt(odd: int) -> Refiners:
+    def learnt(odd: int) -> CrossFitted[Refiner]:
         """With a truth of the scene ``s2`` that may be another."""
         benchmark = Benchmark(
             name="roads",

@@ -22,10 +22,11 @@ from label_study.replay import ReplayedTeacher, keep_features
 from torch import nn
 from tqdm import tqdm
 
-from autolabel.calibrate import calibrate, score
+from autolabel.calibrate import calibrate
 from autolabel.confidence import Calibration
 from autolabel.labeling import store_header, write_labels
 from autolabel.labeling_config import LabelingConfig
+from autolabel.measuring import score
 from autolabel.temporal import Refinement
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
