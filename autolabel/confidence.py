@@ -36,7 +36,8 @@ LEVELS = (
     *(0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7),
     *(0.8, 0.85, 0.9, 0.93, 0.96, 0.98, 0.99, 0.995),
 )
-"""What a store can express. A confidence is rounded down to one of these."""
+"""Where the levels that a store can express begin. What a level is worth is the mean of what was
+found in it; the first also stands for voxels of which nothing is known, and is worth 0."""
 
 PRIOR_SAMPLES = 200.0
 """Weight of the group's map in a class's map. Voxels of a frame are far from independent."""
@@ -143,8 +144,9 @@ class CalibrationHistogram(ConfidenceCounts):
         if (p == p[:1]).all():
             p = p[:1]
         counts = tuple(int(n) for n in self.by_ring()[0].sum((0, 2)))
-        table = _round_down(p)
-        return Calibration(levels=LEVELS, table=table, counts=counts, method=method)
+        table = _level_of(p)
+        levels = _means(table, p, self.by_ring()[0])
+        return Calibration(levels=levels, table=table, counts=counts, method=method)
 
     def fitted(self, method: Method) -> NDArray[np.float64]:
         """(R, K, B) P(label is right)."""
@@ -236,7 +238,7 @@ def choose(scenes: Sequence[CalibrationHistogram]) -> tuple[Calibration, Counts,
         )
         chosen = min(choices, key=lambda c: c.log_loss).method
     calibration = total.fit(chosen)
-    tables = {f: _round_down(h.fitted(chosen)) for f, h in rest.items()}
+    tables = {f: _level_of(h.fitted(chosen)) for f, h in rest.items()}
     R, K, _ = tables[0].shape
     seen = np.zeros((len(scenes), R, K, len(LEVELS)), np.int64)
     right = np.zeros_like(seen)
@@ -278,9 +280,26 @@ def _isotonic(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDAr
     return np.asarray(isotonic_regression(values, weights=weights).x, np.float64)
 
 
-def _round_down(p: NDArray[np.float64]) -> NDArray[np.uint8]:
+def _level_of(p: NDArray[np.float64]) -> NDArray[np.uint8]:
     # a hair of tolerance: 0.7 computed as 0.6999999 is 0.7
     return (np.searchsorted(LEVELS, p + 1e-9, side="right") - 1).clip(0).astype(np.uint8)
+
+
+def _means(
+    table: NDArray[np.uint8],
+    p: NDArray[np.float64],
+    seen: Counts,  # (R, K, B)
+) -> tuple[float, ...]:
+    """What the levels are worth; of those that no map gives, the middle."""
+    weight = seen + 1e-6  # of bins with no voxel, when all of a level's are
+    table, p = np.broadcast_to(table, seen.shape), np.broadcast_to(p, seen.shape)
+    n, total = np.zeros(len(LEVELS)), np.zeros(len(LEVELS))
+    np.add.at(n, table, weight)
+    np.add.at(total, table, weight * p)
+    begin, end = np.asarray(LEVELS), np.asarray((*LEVELS[1:], 1.0))
+    means = np.divide(total, n, out=(begin + end) / 2, where=n > 0)
+    # a hair inside, so that levels rise
+    return (0.0, *np.clip(means, begin, end - 1e-4).round(4)[1:].tolist())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -288,7 +307,7 @@ class Calibration:
     """P(label is right) from raw confidence and predicted class.
 
     Attributes:
-        levels: probabilities, ascending.
+        levels: P(label is right) that each is worth, ascending.
         table: (R, K, B) uint8 index into the levels, never falling along B; R is 1, or a map for
             each of ``RINGS``.
         counts: voxels per predicted class that the maps were learnt from.
@@ -329,7 +348,7 @@ class Calibration:
     @classmethod
     def uncalibrated(cls, n_classes: int) -> Calibration:
         """Takes the softmax at its word (rounded down): for a teacher never measured."""
-        table = np.tile(_round_down(_LOWER_EDGES), (1, n_classes, 1))
+        table = np.tile(_level_of(_LOWER_EDGES), (1, n_classes, 1))
         return cls(levels=LEVELS, table=table, counts=(0,) * n_classes, method="softmax")
 
     @property
@@ -461,7 +480,7 @@ class Reliability:
     """Expected calibration error, before and after; 0 is perfect, NaN where there is no sample.
 
     Voxels are grouped by the confidence they are given; the error is the mean over voxels of
-    ``|share right - confidence|`` of their group. ``after`` contains the rounding to levels.
+    ``|share right - confidence|`` of their group. ``after`` is of levels.
 
     Attributes:
         class_ece_before, class_ece_after: per predicted class.

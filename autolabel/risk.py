@@ -11,7 +11,11 @@ ten and easy: the promise is kept for them and for occupied voxels separately.
 Two tests: ``t``, Student's t over scenes of wrong minus allowed voxels, corrected for skewness
 (Hall, JRSS B 1992), which takes sums over some scenes to be near normal; and ``exact``, valid for
 any distribution of the scenes' shares of wrong voxels (betting, Waudby-Smith and Ramdas, JRSS B
-2024), which can never hold with fewer than ln(1 - confidence) / ln(1 - max_error) scenes.
+2024), which can never hold with fewer than ln(1 - confidence) / ln(1 - max_error) scenes. What no
+calibration scene shows no t test can know of, so two things guard it: one more scene is counted, as
+bad as the worst (as in conformal risk control, Angelopoulos et al., arXiv 2208.02814), and there
+must be so many scenes that a kind of scene with ``MOST_WRONG`` of its trusted voxels wrong, were it
+frequent enough to break the promise by itself, would have been among them.
 
 Legend: S scenes, R rings of distance, K classes, L levels of confidence.
 """
@@ -33,8 +37,11 @@ Counts = NDArray[np.int64]
 Test = Literal["t", "exact"]
 MIN_SCENES = 8
 """Fewer are no sample for the t test."""
-MIN_SHARE = 0.005
-"""Levels that keep less than this share of a group's voxels are passed over."""
+MOST_WRONG = 0.25
+"""Share of a scene's trusted voxels that the t test reckons may be wrong in kinds not yet seen."""
+MIN_SHARE = 0.02
+"""Levels that keep less than this share of a group's voxels are passed over: of so few voxels most
+lie in few scenes, and keeping them is worth little."""
 NEVER = 255
 """Threshold of a class of which nothing is trusted."""
 
@@ -271,7 +278,7 @@ def _lowest(
     """The lowest level down to which every one passes the test."""
     n_scenes = len(seen)
     alpha = 1 - confidence
-    least = MIN_SCENES if test == "t" else math.ceil(math.log(alpha) / math.log1p(-max_error))
+    least = _least_scenes(max_error, alpha, test)
     what = f"--max-error {max_error:g} with {100 * confidence:g} % confidence ({test} test)"
     if n_scenes < least:
         raise SetupError(
@@ -302,6 +309,15 @@ def _lowest(
     raise SetupError(f"{what}: {rest}; about {needed} calibration scenes are needed")
 
 
+def _least_scenes(max_error: float, alpha: float, test: Test) -> int:
+    """Below so many, no evidence suffices."""
+    most_wrong = MOST_WRONG if test == "t" else 1.0
+    if max_error >= most_wrong:
+        return MIN_SCENES
+    unseen = math.ceil(math.log(alpha) / math.log1p(-max_error / most_wrong))
+    return max(MIN_SCENES, unseen) if test == "t" else unseen
+
+
 def _p_value(wrong: Counts, taken: Counts, max_error: float, test: Test) -> float:
     """Of the hypothesis that the error is larger, from (S,) counts."""
     there = taken > 0
@@ -311,6 +327,9 @@ def _p_value(wrong: Counts, taken: Counts, max_error: float, test: Test) -> floa
     n = len(excess)
     if n < MIN_SCENES:
         return 1.0
+    worst = float((wrong[there] / taken[there]).max())
+    excess = np.append(excess, (worst - max_error) * float(taken[there].mean()))
+    n += 1
     mean, sd = float(excess.mean()), float(excess.std(ddof=1))
     if sd == 0:
         return 0.0 if mean < 0 else 1.0

@@ -71,19 +71,23 @@ def test_occupied_voxels_are_not_drowned_by_easy_free_ones() -> None:
 
 
 @pytest.mark.parametrize(
-    ("test", "n_scenes", "needed"),
-    [("t", 3, "at least 8"), ("exact", 40, "at least 114")],
+    ("max_error", "test", "n_scenes", "needed"),
+    [
+        (0.3, "t", 3, "at least 8"),  # fewer are no sample
+        (0.02, "t", 27, "at least 28"),  # of 28, one in 12.5 would be missed in 10 of 100 draws
+        (0.02, "exact", 40, "at least 114"),
+    ],
 )
 def test_too_few_scenes_are_refused_with_the_number_needed(
-    test: Test, n_scenes: int, needed: str
+    max_error: float, test: Test, n_scenes: int, needed: str
 ) -> None:
     with pytest.raises(SetupError, match=f"{n_scenes} calibration scenes are too few, {needed}"):
-        promise(drawn(n_scenes, 0), LEVELS, max_error=0.02, confidence=0.9, test=test)
+        promise(drawn(n_scenes, 0), LEVELS, max_error=max_error, confidence=0.9, test=test)
 
 
 def test_noisy_evidence_is_refused_with_about_the_number_needed() -> None:
     with pytest.raises(SetupError, match=r"about \d+ calibration scenes are needed"):
-        promise(drawn(9, 4, scatter=3.0), LEVELS, max_error=0.02, confidence=0.99)
+        promise(drawn(28, 4, scatter=9.0), LEVELS, max_error=0.02, confidence=0.9)
 
 
 def test_a_teacher_that_is_never_sure_enough_is_told_so() -> None:
@@ -117,3 +121,35 @@ def test_evidence_with_more_right_than_there_are_is_refused() -> None:
             scene_ids=evidence.scene_ids, seen=evidence.right, right=evidence.seen, free_id=FREE
         )
     assert len(LEVELS) < NEVER
+
+
+@pytest.mark.parametrize(("max_error", "n_scenes"), [(0.01, 57), (0.02, 28), (0.05, 11)])
+def test_scenes_bad_enough_to_break_it_are_not_overlooked(max_error: float, n_scenes: int) -> None:
+    """Scenes with a quarter of the voxels wrong, as frequent as breaks the promise; the others are
+    without fault."""
+    rng = np.random.default_rng(0)
+    made = 0
+    for _ in range(400):
+        evidence = drawn(n_scenes, 0)
+        bad = rng.random(n_scenes) < 1.05 * max_error / 0.25
+        right = evidence.seen.copy()
+        right[bad] = right[bad] * 3 // 4
+        flawed = Evidence(
+            scene_ids=evidence.scene_ids, seen=evidence.seen, right=right, free_id=FREE
+        )
+        try:
+            promise(flawed, LEVELS, max_error=max_error, confidence=0.9)
+            made += 1
+        except SetupError:
+            pass
+    assert made <= 400 * 0.1 + 3 * np.sqrt(400 * 0.09)
+
+
+def test_a_scene_as_bad_as_the_worst_is_reckoned_with() -> None:
+    evidence = drawn(30, 0)
+    right = evidence.seen.copy()
+    right[0] = right[0] * 3 // 4  # 0.83 % of all: with one more such scene 1.6 %
+    flawed = Evidence(scene_ids=evidence.scene_ids, seen=evidence.seen, right=right, free_id=FREE)
+    with pytest.raises(SetupError, match="calibration scenes are needed"):
+        promise(flawed, LEVELS, max_error=0.02, confidence=0.9)
+    promise(flawed, LEVELS, max_error=0.05, confidence=0.9)

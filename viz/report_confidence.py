@@ -58,8 +58,7 @@ def confidence(content: Content) -> Section:
     return Section(
         id="confidence",
         title="Confidence",
-        lead=f"{_method(calibration)} A store's levels are rounded down: labels should be right "
-        "at least as often as they claim.",
+        lead=f"{_method(calibration)} Labels should be right as often as their level claims.",
         body=join(parts),
     )
 
@@ -181,8 +180,7 @@ def _risk(content: Content, name: str, ids: NDArray[np.bool_]) -> Html:
             trusted=here,
         ),
         _keys(series, promised),
-        "The large dots are what the store trusts. Levels are rounded down, so what is claimed "
-        "should lie above what is measured.",
+        "The large dots are what the store trusts. What is claimed should be what is measured.",
     )
 
 
