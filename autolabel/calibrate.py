@@ -28,6 +28,8 @@ from models.inference import Teacher
 T = TypeVar("T")
 VOXELS = 1_600_000
 """That are learnt from, at most, however many frames there are."""
+MIN_SCENES = 3
+"""That a meta classifier is learnt from. Whether it is of use is decided on scenes left out."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -67,7 +69,7 @@ def calibrate(
 ) -> Calibrated:
     """Calibrate a teacher on labelled scenes it was not trained on.
 
-    With ``config.refinement`` refiners are learnt first. From ``FOLDS`` scenes on, so is a meta
+    With ``config.refinement`` refiners are learnt first. From ``MIN_SCENES`` on, so is a meta
     classifier; it is kept if confidence is the better for it. What is calibrated, and is evidence,
     is what each scene is given by those learnt without it.
 
@@ -148,9 +150,9 @@ def fit_classifiers(
     config: LabelingConfig,
     refiners: Mapping[str, Refiner] | None = None,
 ) -> CrossFitted[MetaClassifier] | None:
-    """Judges of labels, learnt on labelled scenes in ``FOLDS`` folds; None below as many scenes, or
+    """Judges of labels, learnt on labelled scenes in ``FOLDS`` folds; None below ``MIN_SCENES``, or
     if too few voxels are known. Raises as ``calibrate``."""
-    if len(scene_ids) < FOLDS:
+    if len(scene_ids) < MIN_SCENES:
         return None
     preset = teacher.preset
     grid, taxonomy = preset.grid, preset.taxonomy

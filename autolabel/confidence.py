@@ -191,6 +191,13 @@ def _tempered(seen: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(p[loss.argmin()])
 
 
+def way_of(method: Method, meta: bool) -> str:
+    """For people; the verdict of a meta classifier may be mapped too, or taken at its word."""
+    if not meta:
+        return method
+    return "meta classifier" if method == "softmax" else f"meta classifier, {method}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Choice:
     """Proper scores of a way to calibrate on scenes left out of its fit; less is better.
@@ -207,7 +214,7 @@ class Choice:
 
     @property
     def name(self) -> str:
-        return f"meta classifier, {self.method}" if self.meta else self.method
+        return way_of(self.method, self.meta)
 
 
 def choose(scenes: Sequence[CalibrationHistogram]) -> tuple[Calibration, Counts, Counts]:
@@ -356,6 +363,11 @@ class Calibration:
         """Whether it was learnt from data."""
         return any(self.counts)
 
+    @property
+    def way(self) -> str:
+        """How confidence comes about, for people."""
+        return way_of(self.method, self.meta is not None)
+
     def levels_of(
         self,
         raw_confidence: NDArray[Any],
@@ -451,10 +463,9 @@ class Calibration:
         if not self.is_measured:
             return "uncalibrated: the softmax is taken at its word"
         few = sum(n < PRIOR_SAMPLES for n in self.counts)
-        judge = "meta classifier, " if self.meta is not None else ""
         top = [self.levels[row.max()] for row in self.table[..., -1].T]
         return (
-            f"calibrated ({judge}{self.method}) on {sum(self.counts):,} voxels; {few} of "
+            f"calibrated ({self.way}) on {sum(self.counts):,} voxels; {few} of "
             f"{len(self.counts)} classes have fewer than {PRIOR_SAMPLES:.0f} and lean on their "
             "group; "
             f"the surest labels are right with P >= {min(top)} to {max(top)} by class; free from "

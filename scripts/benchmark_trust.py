@@ -1,6 +1,6 @@
 """How right are refined labels, what is their confidence worth, and are promises about them kept?
 
-    python scripts/make_city.py --root C --seed 101 --val 40 --frames 6
+    python scripts/make_city.py --root C --seed 101 --val 100 --frames 6
     python scripts/make_city.py --root T --seed 202 --val 30 --frames 12
     python scripts/benchmark_trust.py TEACHER --calibration C --test T --out OUT
 
@@ -13,8 +13,8 @@ trails, the share of voxels predicted as a moving class that are none but are on
 of the drive; seconds a frame.
 *Calibration*: expected calibration error and Brier score of the raw confidence, softmax or verdict
 of a meta classifier, and of the chosen map.
-*Risk*: calibration scenes are drawn 20 times (30 of C's each); how often a promise broke on T. And
-100 times 30 scenes of C and T together; how often it broke on the others.
+*Risk*: 30 and 60 scenes of C's are drawn 20 times; how often a promise broke on T. And 100 times as
+many of C and T together; how often it broke on the others.
 """
 
 from __future__ import annotations
@@ -61,8 +61,9 @@ PARTS: dict[str, Refinement] = {
     "all, past frames only": Refinement(past_only=True),
     "all": Refinement(),
 }
-DRAWS, DRAWN = 20, 30
-SPLITS = 100
+DRAWS, SPLITS = 20, 100
+SIZES = (30, 60)
+"""Scenes of a draw."""
 ERRORS = (0.01, 0.02, 0.05)
 CONFIDENCE = 0.9
 JUDGES = ("softmax", "meta classifier")
@@ -109,12 +110,16 @@ def main() -> int:
         for judge in JUDGES:
             learnt, tested, what = all_learnt[judge], all_tested[judge], f"{name}, by {judge}"
             picture = args.out / f"reliability-{what.replace(', ', '-').replace(' ', '-')}.png"
-            figures[f"calibration, {what}"] = calibration_figures(
-                learnt, tested, passes, bench.taxonomy, picture
-            )
-            figures[f"risk, {what}"] = risk_figures(learnt, tested, passes)
-            both = [*learnt, *tested]
-            figures[f"risk, {what}, splits of both cities"] = split_figures(both, passes)
+            found = calibration_figures(learnt, tested, passes, bench.taxonomy, picture)
+            figures[f"calibration, {what}"] = found
+            for size in SIZES:
+                if size < len(learnt):
+                    kept = risk_figures(learnt, tested, passes, size)
+                    figures[f"risk, {what}, {size} scenes"] = kept
+                both = [*learnt, *tested]
+                if size < len(both):
+                    kept = split_figures(both, passes, size)
+                    figures[f"risk, {what}, splits of both cities, {size} scenes"] = kept
     (args.out / "trust.json").write_text(json.dumps(figures, indent=1) + "\n")
     text = markdown(figures)
     (args.out / "trust.md").write_text(text)
@@ -261,7 +266,7 @@ def calibration_figures(
     parts = {"all": free | ~free, "occupied": ~free, "free": free}
     parts |= {name: np.arange(len(free)) == k for k, name in enumerate(taxonomy.names)}
     out: dict[str, Any] = {
-        "method": calibration.method,
+        "map": "none" if calibration.method == "softmax" else calibration.method,
         "free passes": free_passes,
         "choices": [
             {"method": c.method, "log loss": round(c.log_loss, 5), "Brier": round(c.brier, 5)}
@@ -321,25 +326,25 @@ def risk_figures(
     learnt: Sequence[SceneCounts],
     tested: Sequence[SceneCounts],
     free_passes: int,
+    size: int,
 ) -> dict[str, Any]:
     """Promises from drawn calibration scenes, and what became of them on the test scenes."""
     rng = np.random.default_rng(0)
-    size = min(DRAWN, len(learnt) - 1)
     draws = [rng.choice(len(learnt), size, replace=False) for _ in range(DRAWS)]
     test = sum_of(tested, free_passes)
     splits = [([learnt[s] for s in draw], test) for draw in draws]
     return promises_kept(splits, free_passes)
 
 
-def split_figures(scenes: Sequence[SceneCounts], free_passes: int) -> dict[str, Any]:
+def split_figures(scenes: Sequence[SceneCounts], free_passes: int, size: int) -> dict[str, Any]:
     """Promises from scenes drawn of all, and what became of them on those not drawn: draws from a
     few scenes are much alike, and so would be their luck on one set of test scenes."""
     rng = np.random.default_rng(0)
     splits = []
     for _ in range(SPLITS):
         order = rng.permutation(len(scenes))
-        rest = sum_of([scenes[s] for s in order[DRAWN:]], free_passes)
-        splits.append(([scenes[s] for s in order[:DRAWN]], rest))
+        rest = sum_of([scenes[s] for s in order[size:]], free_passes)
+        splits.append(([scenes[s] for s in order[:size]], rest))
     return promises_kept(splits, free_passes)
 
 
@@ -415,7 +420,7 @@ def markdown(figures: dict[str, Any]) -> str:
     for key, found in figures.items():
         if key.startswith("calibration"):
             lines += [
-                f"## {key.capitalize()} (chosen: {found['method']})",
+                f"## {key.capitalize()} (map: {found['map']})",
                 "",
                 "| voxels predicted | ECE raw | calibrated | Brier raw | calibrated |",
                 "|---|---|---|---|---|",
@@ -428,8 +433,8 @@ def markdown(figures: dict[str, Any]) -> str:
             lines.append("")
         if key.startswith("risk"):
             lines += [
-                f"## {key.capitalize()}: {found['draws']} draws of {found['scenes of each']} "
-                f"scenes, confidence {100 * found['confidence']:g} %",
+                f"## {key.capitalize()}: {found['draws']} draws, "
+                f"confidence {100 * found['confidence']:g} %",
                 "",
                 "| at most | voxels | error, mean | worst | broke | kept | refused |",
                 "|---|---|---|---|---|---|---|",

@@ -224,7 +224,7 @@ def test_what_judges_a_scene_was_learnt_without_it(tmp_path: Path) -> None:
     assert all(
         other.without[s].to_json() != usual.without[s].to_json() for s in SCENES if s != "s2"
     )
-    few = fit_classifiers(by, log, truth_of(tmp_path, log), SCENES[:4], LabelingConfig())
+    few = fit_classifiers(by, log, truth_of(tmp_path, log), SCENES[:2], LabelingConfig())
     assert few is None
 
 

@@ -15,6 +15,7 @@ from report_stores import (
     SCENES,
     Cells,
     N,
+    header,
     make_store,
     provenance,
     report,
@@ -26,6 +27,7 @@ from datasets.errors import SceneError
 from datasets.label_store import LabelStore, MaskBit
 from datasets.metrics.calibration import calibration_error, risk_coverage
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
+from viz.report_calibration import stored_calibration
 from viz.report_statistics import RINGS, TruthFolder, store_numbers
 
 
@@ -192,3 +194,17 @@ def test_damaged_truth_is_named_and_truth_of_other_scenes_is_not(
     assert "scene-a-1.npz" in numbers.truth_damaged["scene-a"]
     assert len(numbers.scenes) == 2 and numbers.scenes[1].scored == 0
     assert np.isnan(numbers.scenes[0].wrong[1]) and np.isfinite(numbers.scenes[0].wrong[0])
+
+
+@pytest.mark.parametrize(
+    ("found", "told"),
+    [
+        ({"method": "class"}, "class"),
+        ({"method": "class", "meta": {}}, "meta classifier, class"),
+        ({"method": "softmax", "meta": {}}, "meta classifier"),
+        ({"method": "softmax", "counts": [0]}, "softmax at its word"),
+    ],
+)
+def test_the_report_says_whose_verdict_confidence_is(found: dict[str, object], told: str) -> None:
+    calibration = stored_calibration(header(provenance={"calibration": {"counts": [9]} | found}))
+    assert calibration is not None and calibration.method == told

@@ -80,6 +80,8 @@ def stored_calibration(header: StoreHeader) -> Calibration | None:
                 raise ValueError("more voxels are right than there are")
         voxels = sum(int(n) for n in data["counts"])
         method = str(data.get("method", "class")) if voxels else "softmax at its word"
+        if voxels and "meta" in data:
+            method = "meta classifier" + (f", {method}" if method != "softmax" else "")
         return Calibration(method=method, voxels=voxels, seen=seen, right=right)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"calibration: {type(error).__name__}: {error}") from error
