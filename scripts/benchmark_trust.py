@@ -29,14 +29,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-import matplotlib
 import numpy as np
 import torch
 from tqdm import tqdm
+from trust_bench.calibration_scores import CalibrationScore, Curve, draw_reliability, sum_of
 from trust_bench.refined_scores import BOUNDS, Scores, score_scene
 
 from autolabel.calibrate import CrossFitted, fit, fit_classifiers, fit_refiners
-from autolabel.confidence import BIN_CENTRES, Calibration, CalibrationHistogram
+from autolabel.confidence import Calibration, CalibrationHistogram
 from autolabel.guessing import sights_of
 from autolabel.labeling_config import LabelingConfig
 from autolabel.measuring import SceneCounts, measure
@@ -48,7 +48,6 @@ from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
-from datasets.metrics.calibration import calibration_error
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from datasets.training_sets import GroundTruth
@@ -104,14 +103,16 @@ def main() -> int:
         mirrored = Bench(args, Teacher(model.module, model.preset, flips=True))
         figures["refinement_with_flips"] = bench.kept("flips", mirrored.refinement)
     ways = (("as predicted", None), ("refined", Refinement())) if "trust" in args.only else ()
+    rows: dict[str, list[Curve]] = {}
     for name, how in ways:
+        rows[name] = []
         counts = [bench.counts(which, how) for which in ("calibration", "test")]
         (all_learnt, passes), (all_tested, _) = counts
         for judge in JUDGES:
             learnt, tested, what = all_learnt[judge], all_tested[judge], f"{name}, by {judge}"
-            picture = args.out / f"reliability-{what.replace(', ', '-').replace(' ', '-')}.png"
-            found = calibration_figures(learnt, tested, passes, bench.taxonomy, picture)
-            figures[f"calibration, {what}"] = found
+            score = CalibrationScore(learnt, tested, passes, bench.taxonomy)
+            figures[f"calibration, {what}"] = score.to_json()
+            rows[name] += score.curves(judge)
             for size in SIZES:
                 if size < len(learnt):
                     kept = risk_figures(learnt, tested, passes, size)
@@ -120,6 +121,8 @@ def main() -> int:
                 if size < len(both):
                     kept = split_figures(both, passes, size)
                     figures[f"risk, {what}, splits of both cities, {size} scenes"] = kept
+    if rows:
+        draw_reliability(rows, bench.taxonomy, args.out / "reliability.png")
     (args.out / "trust.json").write_text(json.dumps(figures, indent=1) + "\n")
     text = markdown(figures)
     (args.out / "trust.md").write_text(text)
@@ -244,82 +247,6 @@ class Bench:
         weights = refiners["all"][1].to_json()
         out["weights of all"] = {k: weights[k] for k in ("own", "near", "far", "alone", "voxels")}
         return out
-
-
-def calibration_figures(
-    learnt: Sequence[SceneCounts],
-    tested: Sequence[SceneCounts],
-    free_passes: int,
-    taxonomy: Taxonomy,
-    picture: Path,
-) -> dict[str, Any]:
-    """Of the raw confidence and of the chosen map, on the voxels that may be trusted."""
-    calibration, _ = fit(learnt, free_passes)
-    seen, right = sum_of(tested, free_passes)
-    maps = {
-        "raw": np.broadcast_to(BIN_CENTRES, seen.shape),
-        "calibrated": np.broadcast_to(
-            np.asarray(calibration.levels)[calibration.table], seen.shape
-        ),
-    }
-    free = np.arange(taxonomy.n_classes) == taxonomy.free_id
-    parts = {"all": free | ~free, "occupied": ~free, "free": free}
-    parts |= {name: np.arange(len(free)) == k for k, name in enumerate(taxonomy.names)}
-    out: dict[str, Any] = {
-        "map": "none" if calibration.method == "softmax" else calibration.method,
-        "free passes": free_passes,
-        "choices": [
-            {"method": c.method, "log loss": round(c.log_loss, 5), "Brier": round(c.brier, 5)}
-            for c in calibration.choices
-        ],
-        "of": {},
-    }
-    for name, ids in parts.items():
-        n, good = seen[:, ids], right[:, ids]
-        row: dict[str, Any] = {"voxels": int(n.sum())}
-        for which, p in maps.items():
-            q = p[:, ids]
-            brier = (good * (1 - q) ** 2 + (n - good) * q**2).sum() / max(1, n.sum())
-            row[which] = {
-                "ECE %": round(100 * calibration_error(q, n, good), 2),
-                "Brier": round(float(brier), 4),
-            }
-        out["of"][name] = row
-    draw_reliability(maps, seen, right, parts, picture)
-    return out
-
-
-def sum_of(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Any, Any]:
-    """(R, K, B) voxels that may be trusted, and right ones."""
-    parts = [s.trustable(free_passes).by_ring() for s in scenes]
-    return sum(p[0] for p in parts), sum(p[1] for p in parts)
-
-
-def draw_reliability(
-    maps: dict[str, Any], seen: Any, right: Any, parts: dict[str, Any], path: Path
-) -> None:
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(10, 4.6), layout="constrained")
-    for ax, group in zip(axes, ("occupied", "free"), strict=True):
-        ids = parts[group]
-        n, good = seen[:, ids], right[:, ids]
-        ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
-        for name, p in maps.items():
-            q = p[:, ids].ravel()
-            edges = np.linspace(0, 1, 11)
-            of = np.digitize(q, edges[1:-1])
-            count = np.bincount(of, n.ravel(), 10)
-            keep = count > 100
-            claimed = np.bincount(of, n.ravel() * q, 10)[keep] / count[keep]
-            share = np.bincount(of, good.ravel(), 10)[keep] / count[keep]
-            ax.plot(claimed, share, marker="o", label=name)
-        ax.set(title=f"{group} voxels", xlabel="confidence", ylabel="share that is right")
-        ax.set(xlim=(0, 1), ylim=(0, 1))
-        ax.legend(loc="upper left", frameon=False)
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
 
 
 def risk_figures(
