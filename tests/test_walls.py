@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
+from subprocess import CompletedProcess
 
 import pytest
 
@@ -91,10 +95,27 @@ COMMANDS = [
 ]
 
 
+@pytest.fixture(scope="module")
+def answers() -> Iterator[dict[str, Future[CompletedProcess[str]]]]:
+    """Of all commands, some at a time: each loads much before it speaks."""
+
+    def ask(command: str) -> CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, command, "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            timeout=120,
+        )
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        yield {command: pool.submit(ask, command) for command in COMMANDS}
+
+
 @pytest.mark.parametrize("command", COMMANDS)
-def test_every_command_answers_help_run_literally(command: str) -> None:
-    done = subprocess.run(
-        [sys.executable, command, "--help"], cwd=ROOT, capture_output=True, text=True, timeout=120
-    )
+def test_every_command_answers_help_run_literally(
+    command: str, answers: dict[str, Future[CompletedProcess[str]]]
+) -> None:
+    done = answers[command].result()
     assert done.returncode == 0, done.stderr
     assert "usage:" in done.stdout
