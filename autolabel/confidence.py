@@ -327,7 +327,8 @@ class Calibration:
         meta: whose verdict the raw confidence is; None: it is the softmax.
 
     Raises:
-        ValueError: the table does not fit the levels or falls somewhere, or the rays are negative.
+        ValueError: the table does not fit the levels or falls somewhere, the rays are negative, or
+            the meta classifier knows other classes.
     """
 
     levels: tuple[float, ...]
@@ -351,6 +352,10 @@ class Calibration:
             raise ValueError("the table must rise along the bins and stay within the levels")
         if self.free_passes < 0:
             raise ValueError(f"a number of rays is not negative: {self.free_passes}")
+        if self.meta is not None and self.meta.n_classes != len(self.counts):
+            raise ValueError(
+                f"a meta classifier of {self.meta.n_classes} classes for {len(self.counts)}"
+            )
 
     @classmethod
     def uncalibrated(cls, n_classes: int) -> Calibration:

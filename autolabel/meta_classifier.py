@@ -151,7 +151,9 @@ class MetaFit:
             third as many. Chances are learnt per predicted class, so this shifts none.
     """
 
-    def __init__(self, n_classes: int, free_id: int, *, per_frame: int = 4500, seed: int = 0):
+    def __init__(
+        self, n_classes: int, free_id: int, *, per_frame: int = 4500, seed: int = 0
+    ) -> None:
         self.n_classes, self.free_id, self.per_frame = n_classes, free_id, per_frame
         self.rng = np.random.default_rng(seed)
         self.features: list[NDArray[np.float32]] = []

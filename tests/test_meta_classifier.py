@@ -179,6 +179,12 @@ def test_a_damaged_judge_is_refused(values: dict[str, Any], rule: str) -> None:
         MetaClassifier.from_json(good | values)
 
 
+def test_a_judge_of_other_classes_is_refused() -> None:
+    judge = learning().fit()
+    with pytest.raises(ValueError, match="3 classes for 18"):
+        replace(Calibration.uncalibrated(18), meta=judge)
+
+
 def test_voxels_are_drawn_per_group_and_only_known_ones() -> None:
     semantics = np.full((20, 20, 10), 2, np.uint8)
     semantics[:, :, :2] = 0
