@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+from tqdm import tqdm
+
 from autolabel.confidence import FOLDS, Calibration, choose
 from autolabel.drift import Statistics, reference_to_json
 from autolabel.guessing import sights_of
@@ -139,7 +141,7 @@ def fit_refiners(
             learning.update(near, k, teacher.preset.grid, expected.semantics, expected.observed())
             scene_of.append(s)
             bar.update()
-    return _cross_fitted(learning.fit, scene_of, scene_ids)
+    return _cross_fitted(learning.fit, scene_of, scene_ids, "fit the refiner")
 
 
 def fit_classifiers(
@@ -168,23 +170,24 @@ def fit_classifiers(
             learning.update(features, look.right.ravel()[voxels])
             scene_of.append(s)
     try:
-        return _cross_fitted(learning.fit, scene_of, scene_ids)
+        return _cross_fitted(learning.fit, scene_of, scene_ids, "fit the meta classifier")
     except TooFewVoxelsError:
         return None
 
 
 def _cross_fitted(
-    fit: Callable[[Sequence[int] | None], T], scene_of: Sequence[int], scene_ids: Sequence[str]
+    fit: Callable[[Sequence[int] | None], T],
+    scene_of: Sequence[int],
+    scene_ids: Sequence[str],
+    what: str,
 ) -> CrossFitted[T]:
     """``fit`` on all frames, and without those of every fold of scenes."""
-    whole = fit(None)
-    folds = min(FOLDS, len(scene_ids))
-    if folds < 2:
-        return CrossFitted(whole=whole, without=dict.fromkeys(scene_ids, whole))
-    rest = [fit([i for i, s in enumerate(scene_of) if s % folds != f]) for f in range(folds)]
-    return CrossFitted(
-        whole=whole, without={scene_id: rest[s % folds] for s, scene_id in enumerate(scene_ids)}
-    )
+    n = min(FOLDS, len(scene_ids))
+    folds = [[i for i, s in enumerate(scene_of) if s % n != f] for f in range(n)] if n > 1 else []
+    whole, *rest = [fit(frames) for frames in tqdm([None, *folds], desc=what, unit="fit")]
+    rest = rest or [whole]
+    without = {scene_id: rest[s % len(rest)] for s, scene_id in enumerate(scene_ids)}
+    return CrossFitted(whole=whole, without=without)
 
 
 def _n_frames(source: SceneSource, scene_ids: Sequence[str]) -> int:
