@@ -132,7 +132,8 @@ def histogram(levels: Sequence[float], series: Sequence[Series], title: str) -> 
     x = Axis(
         label="confidence level of the store, %",
         place=lambda i: (i + 0.5) / n,
-        ticks=tuple((i, f"{100 * p:g}") for i, p in enumerate(levels)),
+        # short, but near certainty a tenth of a percent counts
+        ticks=tuple((i, f"{100 * p:.{int(0.99 <= p < 1)}f}") for i, p in enumerate(levels)),
     )
     slot = (_px(1) - _px(0)) / n
     width = 0.8 * slot / max(len(series), 1)
