@@ -1,7 +1,7 @@
 """Learn on labelled scenes what a teacher's confidence is worth, and what makes its labels better.
 
-What is learnt in several steps is learnt in folds of scenes: nothing that a scene is judged by has
-seen its truth.
+What is learnt in several steps is learnt in folds of scenes: what a scene is given in a step was
+learnt without its truth.
 """
 
 from __future__ import annotations
@@ -84,22 +84,22 @@ def calibrate(
         refiners = fit_refiners(teacher, source, truth, scene_ids, config)
     without = refiners.without if refiners else None
     classifiers = fit_classifiers(teacher, source, truth, scene_ids, config, without)
-    judges = classifiers.without if classifiers else None
-    measured = measure(teacher, source, truth, scene_ids, config, without, judges)
+    others = classifiers.without if classifiers else None
+    measured = measure(teacher, source, truth, scene_ids, config, without, others)
     free_passes = measured.passes.best()
-    calibration, evidence = fit(measured.scenes, free_passes)
+    calibration, evidence = fit(measured.by_softmax, free_passes)
     if classifiers:
-        by_softmax = calibration.choices
-        judged, evidence_of_judged = fit(measured.judged, free_passes)
-        by_meta = tuple(replace(c, meta=True) for c in judged.choices)
-        if min(c.log_loss for c in by_meta) < min(c.log_loss for c in by_softmax):
-            calibration, evidence = replace(judged, meta=classifiers.whole), evidence_of_judged
-        calibration = replace(calibration, choices=by_softmax + by_meta)
+        softmax = calibration.choices
+        by_meta, evidence_by_meta = fit(measured.by_meta, free_passes)
+        meta = tuple(replace(choice, meta=True) for choice in by_meta.choices)
+        if min(c.log_loss for c in meta) < min(c.log_loss for c in softmax):
+            calibration, evidence = replace(by_meta, meta=classifiers.whole), evidence_by_meta
+        calibration = replace(calibration, choices=softmax + meta)
     return Calibrated(
         calibration=replace(calibration, refiner=refiners.whole if refiners else None),
         evidence=replace(evidence, made_with=made_with(config)),
         table=measured.table,
-        reference=tuple(s.statistics for s in measured.scenes),
+        reference=tuple(s.statistics for s in measured.by_softmax),
     )
 
 
@@ -152,7 +152,7 @@ def fit_classifiers(
     config: LabelingConfig,
     refiners: Mapping[str, Refiner] | None = None,
 ) -> CrossFitted[MetaClassifier] | None:
-    """Judges of labels, learnt on labelled scenes in ``FOLDS`` folds; None below ``MIN_SCENES``, or
+    """Meta classifiers, learnt on labelled scenes in ``FOLDS`` folds; None below ``MIN_SCENES``, or
     if too few voxels are known. Raises as ``calibrate``."""
     if len(scene_ids) < MIN_SCENES:
         return None

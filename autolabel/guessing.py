@@ -101,7 +101,7 @@ class Guess:
             free_id=taxonomy.free_id,
         )
 
-    def judged(
+    def raw_confidence(
         self,
         classifier: MetaClassifier | None,
         voxels: NDArray[np.bool_],  # (X, Y, Z)
@@ -114,7 +114,7 @@ class Guess:
             return self.raw
         at = np.flatnonzero(voxels)
         raw = self.raw.copy()
-        raw.ravel()[at] = classifier.judge(self.features(at, grid, taxonomy))
+        raw.ravel()[at] = classifier.p_right(self.features(at, grid, taxonomy))
         return raw
 
 

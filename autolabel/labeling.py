@@ -200,7 +200,7 @@ def _finish(
     seen = observed_voxels(guess, grid, taxonomy, config)
     mask = _observation_mask(guess.semantics, seen, taxonomy)
     observed = mask & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
-    raw = guess.judged(calibration.meta, observed, grid, taxonomy)
+    raw = guess.raw_confidence(calibration.meta, observed, grid, taxonomy)
     level = calibration.levels_of(raw, guess.semantics, RINGS.of(grid))
     asked = config.free_passes
     free_passes = calibration.free_passes if asked is None else asked

@@ -19,12 +19,13 @@ from autolabel.meta_classifier import MetaClassifier
 from autolabel.observing import FREE_PASSES, FreePasses, Observation
 from autolabel.temporal import Refiner
 from datasets.benchmarks.truth import Truth
-from datasets.frames import Frame, Scene, SceneSource, earlier_frames
+from datasets.frames import Scene, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import InputSpec, collate, prepare_frame
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.training_sets import GroundTruth
 from models.inference import Teacher
+from models.presets import Preset
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -60,8 +61,8 @@ class Measured:
     """What ``measure`` found: counts per scene by the softmax, the same by a meta classifier (empty
     without one), the passes of a trusted free voxel, scores."""
 
-    scenes: tuple[SceneCounts, ...]
-    judged: tuple[SceneCounts, ...]
+    by_softmax: tuple[SceneCounts, ...]
+    by_meta: tuple[SceneCounts, ...]
     passes: FreePasses
     table: ScoreTable
 
@@ -78,8 +79,9 @@ def measure(
     """Label scenes and count. Raises as ``calibrate``.
 
     Args:
-        refiners: of each scene, for ``config.refinement``; classifiers: judges of its labels.
+        refiners: of each scene, for ``config.refinement``; classifiers: of its labels.
     """
+    grid, taxonomy = teacher.preset.grid, teacher.preset.taxonomy
     passes = FreePasses()
     table = _empty_table(teacher, truth)
     by_softmax, by_meta = [], []
@@ -89,18 +91,20 @@ def measure(
         for look in looks:
             guess = look.guess
             statistics.append(guess.statistics)
-            occupied = guess.semantics != teacher.preset.taxonomy.free_id
+            occupied = guess.semantics != taxonomy.free_id
             passes.update(look.seen, occupied, look.expected.scored())
             _add(table, look.expected, guess.semantics)
-            _count(counts[0], look, guess.raw, occupied, teacher.preset.grid)
+            _count(counts[0], look, guess.raw, occupied, grid)
             if classifiers:
-                grid, taxonomy = teacher.preset.grid, teacher.preset.taxonomy
-                raw = guess.judged(classifiers[scene.scene_id], look.known, grid, taxonomy)
+                classifier = classifiers[scene.scene_id]
+                raw = guess.raw_confidence(classifier, look.known, grid, taxonomy)
                 _count(counts[1], look, raw, occupied, grid)
         means = mean_of(statistics)
         by_softmax.append(replace(counts[0], statistics=means))
         by_meta += [replace(one, statistics=means) for one in counts[1:]]
-    return Measured(scenes=tuple(by_softmax), judged=tuple(by_meta), passes=passes, table=table)
+    return Measured(
+        by_softmax=tuple(by_softmax), by_meta=tuple(by_meta), passes=passes, table=table
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -127,27 +131,29 @@ def known_guesses(
     what: str = "calibrate",
 ) -> Iterator[tuple[Scene, Iterator[Look]]]:
     """Every scene with its labels, to be looked at before the next."""
-    grid, taxonomy = teacher.preset.grid, teacher.preset.taxonomy
     require_fit(teacher, truth, config.input_spec(teacher.preset.inputs))
     for scene, bar in scenes_with_bar(source, scene_ids, what):
-        originals = {frame.token: frame for frame in scene.frames}
         refiner = refiners[scene.scene_id] if refiners else None
+        guesses = guess_frames(scene, source, teacher, config, refiner)
+        yield scene, _looks(scene, guesses, truth, teacher.preset, config, bar)
 
-        def looks(
-            scene: Scene = scene,
-            bar: tqdm[NoReturn] = bar,
-            originals: dict[str, Frame] = originals,
-            refiner: Refiner | None = refiner,
-        ) -> Iterator[Look]:
-            for guess in guess_frames(scene, source, teacher, config, refiner):
-                expected = truth.labels(originals[guess.frame.token])
-                seen = observed_voxels(guess, grid, taxonomy, config)
-                known = expected.observed() & (expected.semantics < taxonomy.n_classes)
-                known &= (seen.hits > 0) | (seen.passes > 0) | seen.visible
-                yield Look(guess=guess, expected=expected, seen=seen, known=known)
-                bar.update()
 
-        yield scene, looks()
+def _looks(
+    scene: Scene,
+    guesses: Iterator[Guess],
+    truth: GroundTruth,
+    preset: Preset,
+    config: LabelingConfig,
+    bar: tqdm[NoReturn],
+) -> Iterator[Look]:
+    originals = {frame.token: frame for frame in scene.frames}
+    for guess in guesses:
+        expected = truth.labels(originals[guess.frame.token])
+        seen = observed_voxels(guess, preset.grid, preset.taxonomy, config)
+        known = expected.observed() & (expected.semantics < preset.taxonomy.n_classes)
+        known &= (seen.hits > 0) | (seen.passes > 0) | seen.visible
+        yield Look(guess=guess, expected=expected, seen=seen, known=known)
+        bar.update()
 
 
 def _no_counts(scene: Scene, teacher: Teacher) -> SceneCounts:

@@ -1,4 +1,4 @@
-"""How likely is a label right, given more than its softmax? A small network that judges labels.
+"""How likely is a label right, given more than its softmax? A small network tells.
 
 The softmax of a voxel knows nothing of the voxels around it, of the rays that ended or passed
 there, or of whether the frames of a drive agree. A meta classifier (Rottmann et al., IJCNN 2020,
@@ -68,7 +68,7 @@ class Others:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class MetaClassifier:
-    """Judges the labels of one teacher, made in one way.
+    """For the labels of one teacher, made in one way.
 
     Attributes:
         n_classes: K; a feature beside the ``NUMBERS`` says for each whether it is predicted.
@@ -101,7 +101,7 @@ class MetaClassifier:
         if not all(np.isfinite(v).all() for v in values) or not (self.scale > 0).all():
             raise ValueError("the weights of a meta classifier must be finite, scales positive")
 
-    def judge(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
+    def p_right(self, features: NDArray[np.float32]) -> NDArray[np.float32]:
         """(V,) P(label is right) of voxels with features (V, F)."""
         if not len(features):
             return np.empty(0, np.float32)

@@ -65,7 +65,8 @@ SIZES = (30, 60)
 """Scenes of a draw."""
 ERRORS = (0.01, 0.02, 0.05)
 CONFIDENCE = 0.9
-JUDGES = ("softmax", "meta classifier")
+RAW = ("softmax", "meta classifier")
+"""Whose confidence is mapped."""
 T = TypeVar("T")
 
 
@@ -108,11 +109,11 @@ def main() -> int:
         rows[name] = []
         counts = [bench.counts(which, how) for which in ("calibration", "test")]
         (all_learnt, passes), (all_tested, _) = counts
-        for judge in JUDGES:
-            learnt, tested, what = all_learnt[judge], all_tested[judge], f"{name}, by {judge}"
+        for raw in RAW:
+            learnt, tested, what = all_learnt[raw], all_tested[raw], f"{name}, by {raw}"
             score = CalibrationScore(learnt, tested, passes, bench.taxonomy)
             figures[f"calibration, {what}"] = score.to_json()
-            rows[name] += score.curves(judge)
+            rows[name] += score.curves(raw)
             for size in SIZES:
                 if size < len(learnt):
                     kept = risk_figures(learnt, tested, passes, size)
@@ -164,8 +165,8 @@ class Bench:
         taxonomy = self.taxonomy
         with np.load(path, allow_pickle=False) as data:
             counts: dict[str, list[SceneCounts]] = {}
-            for judge in JUDGES:
-                counts[judge] = []
+            for raw in RAW:
+                counts[raw] = []
                 for s, name in enumerate(data["scenes"]):
                     one = SceneCounts(
                         scene_id=str(name),
@@ -174,8 +175,8 @@ class Bench:
                     )
                     for what in ("observed", "free"):
                         histogram = getattr(one, what)
-                        histogram.seen, histogram.right = data[f"{what} by {judge}"][s]
-                    counts[judge].append(one)
+                        histogram.seen, histogram.right = data[f"{what} by {raw}"][s]
+                    counts[raw].append(one)
             return counts, int(data["passes"])
 
     def _count(self, which: str, config: LabelingConfig, path: Path) -> None:
@@ -192,13 +193,13 @@ class Bench:
         )
         np.savez_compressed(
             path,
-            scenes=[s.scene_id for s in found.scenes],
+            scenes=[s.scene_id for s in found.by_softmax],
             passes=found.passes.best(),
             **{
-                f"{what} by {judge}": [
+                f"{what} by {raw}": [
                     (getattr(s, what).seen, getattr(s, what).right) for s in scenes
                 ]
-                for judge, scenes in zip(JUDGES, (found.scenes, found.judged), strict=True)
+                for raw, scenes in zip(RAW, (found.by_softmax, found.by_meta), strict=True)
                 for what in ("observed", "free")
             },
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -173,6 +174,27 @@ def label(
         calibration or Calibration.uncalibrated(18),
         LabelingConfig(**config),
     )
+
+
+def truth_by(
+    semantics_of: Callable[[str], NDArray[np.uint8]],
+    folder: Path,
+    log: Ground,
+    scenes: Sequence[str],
+) -> GroundTruth:
+    """A truth that knows all voxels, the same in every frame of a scene."""
+    benchmark = Benchmark(
+        name="made up",
+        grid=GRID,
+        taxonomy=OCC3D_NUSCENES,
+        frame="ego",
+        mask=None,
+        path=lambda root, source, frame: root / frame.scene_id,
+        read=lambda path: Truth(
+            grid=GRID, taxonomy=OCC3D_NUSCENES, semantics=semantics_of(path.name)
+        ),
+    )
+    return GroundTruth(benchmark, folder, log, scenes)
 
 
 def bit(labels: SceneLabels, which: MaskBit) -> NDArray[np.bool_]:
@@ -446,20 +468,12 @@ def test_what_a_scene_is_calibrated_on_was_learnt_without_it(tmp_path: Path) -> 
 
     def learnt(odd: int) -> CrossFitted[Refiner]:
         """With a truth of the scene ``s2`` that may be another."""
-        benchmark = Benchmark(
-            name="roads",
-            grid=GRID,
-            taxonomy=OCC3D_NUSCENES,
-            frame="ego",
-            mask=None,
-            path=lambda root, source, frame: root / frame.scene_id,
-            read=lambda path: Truth(
-                grid=GRID,
-                taxonomy=OCC3D_NUSCENES,
-                semantics=np.full(GRID.shape, odd if path.name == "s2" else ROAD, np.uint8),
-            ),
+        truth = truth_by(
+            lambda scene: np.full(GRID.shape, odd if scene == "s2" else ROAD, np.uint8),
+            tmp_path,
+            log,
+            scenes,
         )
-        truth = GroundTruth(benchmark, tmp_path, log, scenes)
         config = LabelingConfig(refinement=Refinement())
         return fit_refiners(by, log, truth, scenes, config)
 

@@ -1,4 +1,4 @@
-"""A judge of labels: what it sees, that it learns, and that it changes no label."""
+"""A meta classifier: what it sees, that it learns, and that it changes no label."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from test_labeling import CAR, FREE, GRID, ROAD, Ground, Stub, label, teacher
+from test_labeling import CAR, FREE, GRID, ROAD, Ground, Stub, label, teacher, truth_by
 from torch import Tensor
 
 from autolabel.calibrate import Calibrated, calibrate, fit_classifiers
@@ -26,12 +26,9 @@ from autolabel.meta_classifier import (
     features_of,
 )
 from autolabel.temporal import PASS_EDGES, Pooled
-from datasets.benchmarks.catalogue import Benchmark
-from datasets.benchmarks.truth import Truth
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import ModelInputs
 from datasets.label_sources import GroundTruth
-from datasets.taxonomy import OCC3D_NUSCENES
 from models.inference import Teacher
 
 SMALL = VoxelGrid(min_m=(-2.0, -1.5, 0.0), size_m=(0.5, 0.5, 0.5), shape=(8, 6, 4))
@@ -137,23 +134,23 @@ def learning(frames: int = 6) -> MetaFit:
 
 def test_it_learns_chances_that_the_softmax_does_not_tell() -> None:
     fit = learning(12)
-    judge = fit.fit(range(10))
+    classifier = fit.fit(range(10))
     features, right = np.concatenate(fit.features[10:]), np.concatenate(fit.right[10:])
     chance = features[:, NUMBERS.index("same class around")]
-    p = judge.judge(features)
+    p = classifier.p_right(features)
     assert np.corrcoef(p, chance)[0, 1] > 0.95
     assert ((p - right) ** 2).mean() < ((chance.mean() - right) ** 2).mean() - 0.05
-    assert judge.voxels == 10_000
+    assert classifier.voxels == 10_000
 
 
 def test_it_learns_the_same_every_time_and_survives_a_file() -> None:
-    judge = learning().fit()
-    again = MetaClassifier.from_json(json.loads(json.dumps(judge.to_json())))
+    classifier = learning().fit()
+    again = MetaClassifier.from_json(json.loads(json.dumps(classifier.to_json())))
     features = learning().features[0]
-    np.testing.assert_array_equal(again.judge(features), judge.judge(features))
-    np.testing.assert_array_equal(learning().fit().judge(features), judge.judge(features))
-    assert again.to_json() == judge.to_json()
-    assert not len(judge.judge(features[:0]))
+    np.testing.assert_array_equal(again.p_right(features), classifier.p_right(features))
+    np.testing.assert_array_equal(learning().fit().p_right(features), classifier.p_right(features))
+    assert again.to_json() == classifier.to_json()
+    assert not len(classifier.p_right(features[:0]))
 
 
 def test_too_little_to_learn_from_is_said() -> None:
@@ -180,9 +177,9 @@ def test_a_damaged_judge_is_refused(values: dict[str, Any], rule: str) -> None:
 
 
 def test_a_judge_of_other_classes_is_refused() -> None:
-    judge = learning().fit()
+    classifier = learning().fit()
     with pytest.raises(ValueError, match="3 classes for 18"):
-        replace(Calibration.uncalibrated(18), meta=judge)
+        replace(Calibration.uncalibrated(18), meta=classifier)
 
 
 def test_voxels_are_drawn_per_group_and_only_known_ones() -> None:
@@ -199,22 +196,13 @@ def test_voxels_are_drawn_per_group_and_only_known_ones() -> None:
 def truth_of(folder: Path, log: Ground, odd: int = ROAD) -> GroundTruth:
     """The road is right but for the scenes' left half, where it is free; ``s2`` may be another."""
 
-    def read(path: Path) -> Truth:
+    def semantics_of(scene: str) -> NDArray[np.uint8]:
         semantics = np.full(GRID.shape, FREE, np.uint8)
-        semantics[:, :, :2] = odd if path.name == "s2" else ROAD
+        semantics[:, :, :2] = odd if scene == "s2" else ROAD
         semantics[:, 20:, :2] = FREE
-        return Truth(grid=GRID, taxonomy=OCC3D_NUSCENES, semantics=semantics)
+        return semantics
 
-    benchmark = Benchmark(
-        name="half a road",
-        grid=GRID,
-        taxonomy=OCC3D_NUSCENES,
-        frame="ego",
-        mask=None,
-        path=lambda root, source, frame: root / frame.scene_id,
-        read=read,
-    )
-    return GroundTruth(benchmark, folder, log, SCENES)
+    return truth_by(semantics_of, folder, log, SCENES)
 
 
 def test_what_judges_a_scene_was_learnt_without_it(tmp_path: Path) -> None:
@@ -267,7 +255,7 @@ def test_a_judge_that_knows_no_better_is_not_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(
-        MetaClassifier, "judge", lambda self, features: np.full(len(features), 0.5, np.float32)
+        MetaClassifier, "p_right", lambda self, features: np.full(len(features), 0.5, np.float32)
     )
     found = calibrated(tmp_path, Doubting()).calibration
     assert found.meta is None and any(c.meta for c in found.choices)

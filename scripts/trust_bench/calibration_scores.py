@@ -67,11 +67,11 @@ class CalibrationScore:
             "of": {name: self._row(ids) for name, ids in parts_of(self.taxonomy).items()},
         }
 
-    def curves(self, judge: str) -> list[Curve]:
-        """The softmax is drawn raw as well; a judge's verdict hardly differs from its map."""
-        drawn = {f"{judge}, calibrated": self.claimed["calibrated"]}
-        if judge == "softmax":
-            drawn = {judge: self.claimed["raw"]} | drawn
+    def curves(self, raw: str) -> list[Curve]:
+        """The softmax is drawn unmapped as well; of a meta classifier that is hardly different."""
+        drawn = {f"{raw}, calibrated": self.claimed["calibrated"]}
+        if raw == "softmax":
+            drawn = {raw: self.claimed["raw"]} | drawn
         return [
             Curve(name=name, claimed=p, seen=self.seen, right=self.right)
             for name, p in drawn.items()
