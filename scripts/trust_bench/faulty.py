@@ -80,6 +80,70 @@ def camera_turned(name: str, axis: int, degrees: float) -> Change:
     return lambda frames: tuple(replace(f, cameras=tuple(map(moved, f.cameras))) for f in frames)
 
 
+def lidar_moved(*, forward_m: float = 0.0, left_m: float = 0.0, up_m: float = 0.0) -> Change:
+    """The LiDAR's stated place is off by so much along the vehicle's axes."""
+
+    def changed(frame: Frame) -> Frame:
+        assert frame.lidar is not None
+        # the key sweep's axes are the vehicle's, and every turn of it is mounted alike
+        step = np.eye(4)
+        step[:3, 3] = frame.lidar.T_ego_lidar[:3, :3].T @ [forward_m, left_m, up_m]
+        return each_sweep(frame, lambda s: replace(s, T_ego_lidar=s.T_ego_lidar @ step))
+
+    return lambda frames: tuple(map(changed, frames))
+
+
+def focal_length_scaled(factor: float, name: str | None = None) -> Change:
+    """The stated focal lengths of one camera, or of all, are so many times the true ones."""
+
+    def changed(view: CameraView) -> CameraView:
+        if name is not None and view.name != name:
+            return view
+        return replace(
+            view, intrinsics=np.diag([factor, factor, 1.0]) @ view.intrinsics + centre(view)
+        )
+
+    def centre(view: CameraView) -> NDArray[np.float64]:
+        keep = np.zeros((3, 3))
+        keep[:2, 2] = (1 - factor) * view.intrinsics[:2, 2]
+        return keep
+
+    return lambda frames: tuple(replace(f, cameras=tuple(map(changed, f.cameras))) for f in frames)
+
+
+def cameras_late(seconds: float, name: str | None = None) -> Change:
+    """Pictures of one camera, or of all, were taken so long after what the log says."""
+
+    def changed(frames: Frames) -> Frames:
+        trajectory = Trajectory(frames)
+
+        def earlier(frame: Frame, view: CameraView) -> CameraView:
+            if name is not None and view.name != name:
+                return view
+            us = view.timestamp_us
+            now, then = trajectory.at(us), trajectory.at(us - seconds * 1e6)
+            if then is None:  # before the first sweep: as the vehicle went after it
+                first = trajectory.start_us
+                a, b = trajectory.at(first), trajectory.at(first + WINDOW_US)
+                assert a is not None and b is not None
+                then = a.copy()
+                then[:3, 3] += (b[:3, 3] - a[:3, 3]) * (us - seconds * 1e6 - first) / WINDOW_US
+            if now is None:
+                now = frame.T_global_ego @ view.T_ego_vehicle
+            step = inverse(frame.T_global_ego) @ then @ inverse(now) @ frame.T_global_ego
+            return replace(
+                view,
+                T_ego_vehicle=step @ view.T_ego_vehicle,
+                T_ego_camera=step @ view.T_ego_camera,
+            )
+
+        return tuple(
+            replace(f, cameras=tuple(earlier(f, view) for view in f.cameras)) for f in frames
+        )
+
+    return changed
+
+
 def cameras_swapped(a: str, b: str) -> Change:
     def changed(frame: Frame) -> Frame:
         paths = {view.name: view.path for view in frame.cameras}
@@ -166,8 +230,9 @@ class ChangedLabels:
         shift: tuple[int, int, int] = (0, 0, 0),
         frames_late: int = 0,
         scenes_late: int = 0,
+        mirrored: bool = False,
     ) -> None:
-        self.labels, self.header = labels, labels.header
+        self.labels, self.header, self.mirrored = labels, labels.header, mirrored
         self.shift, self.frames_late, self.scenes_late = shift, frames_late, scenes_late
 
     def scene_ids(self) -> tuple[str, ...]:
@@ -193,7 +258,10 @@ class _ChangedScene:
         last = len(self._content.frame_tokens) - 1
         other = self._content.frame(min(k + self._how.frames_late, last))
         voxels: dict[str, Any] = {
-            name: np.roll(getattr(other, name), self._how.shift, axis=(0, 1, 2))
+            name: np.roll(self._turned(getattr(other, name)), self._how.shift, axis=(0, 1, 2))
             for name in ("semantics", "confidence", "mask")
         }
         return replace(own, **voxels)
+
+    def _turned(self, voxels: NDArray[Any]) -> NDArray[Any]:
+        return voxels[:, ::-1] if self._how.mirrored else voxels
