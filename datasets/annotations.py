@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -58,10 +59,29 @@ class Annotations:
         boxes: every marked object.
         point_classes: (N,) uint8, one per point of the key sweep in the order of
             ``SceneSource.read_points``, 255 where nobody said; None: points are not marked.
+        companion_classes: the same of each of ``Frame.companions``; empty: none is marked.
+        annotated: somebody looked for objects here. A frame that nobody annotated is not one
+            without objects.
+
+    Raises:
+        SceneError: two boxes have one track, or there are boxes though nobody annotated.
     """
 
     boxes: tuple[Box, ...]
     point_classes: NDArray[np.uint8] | None = None
+    companion_classes: tuple[NDArray[np.uint8] | None, ...] = ()
+    annotated: bool = True
+
+    def __post_init__(self) -> None:
+        counts = Counter(box.track for box in self.boxes)
+        if twins := [track for track, n in counts.items() if n > 1]:
+            raise SceneError(
+                where=f"track {twins[0]}",
+                rule=f"{counts[twins[0]]} boxes of the frame have this track; a track is one "
+                "object, so give every object an id of its own",
+            )
+        if self.boxes and not self.annotated:
+            raise SceneError(where="annotations", rule="boxes in a frame that nobody annotated")
 
 
 class AnnotatedSource(SceneSource, Protocol):

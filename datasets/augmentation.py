@@ -5,6 +5,7 @@ Everything is drawn from a generator that the caller seeds; evaluation uses none
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -163,7 +164,7 @@ class AirborneReturns:
     def __call__(
         self, points: Points, origin: NDArray[np.float64], rng: np.random.Generator
     ) -> Points:
-        """The points (P, 5) with some of them drawn nearer to the origin (3,); lags stay."""
+        """The points (P, 5 or more) with some drawn nearer to the origin (3,); lags stay."""
         if rng.random() >= self.chance:
             return points
         caught = np.flatnonzero(rng.random(len(points)) < rng.random() * self.share)
@@ -214,13 +215,20 @@ class Augmentation:
         return DrawnView(frame=frame, flip=flip, fit=fit, airborne=self.airborne, air_seed=seed)
 
     def _with_sweeps(self, frame: Frame, count: int, rng: np.random.Generator) -> Frame:
-        there = len(frame.past_sweeps)
+        """Sweeps are drawn by their number back in time, of every LiDAR the same."""
+        counts: Counter[str] = Counter()
+        numbers = []
+        for sweep in frame.past_sweeps:
+            numbers.append(counts[sweep.lidar])
+            counts[sweep.lidar] += 1
+        there = max(counts.values(), default=0)
         chosen = list(range(min(count, there)))
         if self.random_sweeps and there > count:
             chosen = sorted(rng.choice(there, count, replace=False))
         if rng.random() < self.fewer_sweeps:
             chosen = chosen[: int(rng.integers(count + 1))]
-        return replace(frame, past_sweeps=tuple(frame.past_sweeps[i] for i in chosen))
+        drawn = zip(frame.past_sweeps, numbers, strict=True)
+        return replace(frame, past_sweeps=tuple(s for s, number in drawn if number in chosen))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

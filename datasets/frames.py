@@ -8,16 +8,18 @@ through the ``SceneSource``, so that camera-only users open no LiDAR file.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import SceneError, SetupError
-from datasets.geometry.transforms import Transform, inverse
+from datasets.geometry.grid import Triple
+from datasets.geometry.transforms import Transform, apply, inverse
 
 
 def _check_rigid(T: Transform, *, what: str, token: str) -> None:
@@ -69,23 +71,35 @@ class CameraView:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LidarSweep:
-    """One turn of the LiDAR.
+    """One turn of one LiDAR.
 
     Attributes:
         path: the point file.
         timestamp_us: capture time.
         T_ego_lidar: LiDAR at capture time to the frame's ego.
+        lidar: which LiDAR of the vehicle measured it.
+        T_ego_vehicle: the vehicle at capture time to the frame's ego. Already part of
+            ``T_ego_lidar``. None where the log does not tell: see ``Frame.vehicle_at``.
 
     Raises:
-        SceneError: the pose is not a finite rigid transform.
+        SceneError: a pose is not a finite rigid transform.
     """
 
     path: Path
     timestamp_us: int
     T_ego_lidar: Transform
+    lidar: str = "lidar"
+    T_ego_vehicle: Transform | None = None
 
     def __post_init__(self) -> None:
         _check_rigid(self.T_ego_lidar, what="LiDAR pose", token=self.path.name)
+        if self.T_ego_vehicle is not None:
+            _check_rigid(self.T_ego_vehicle, what="vehicle pose", token=self.path.name)
+
+
+VEHICLE_M: tuple[Triple, Triple] = ((-1.2, -1.1, -0.5), (3.6, 1.1, 2.2))
+"""Lower and upper corner of a car with its sensors on the roof, in the vehicle frame (origin on the
+ground below the rear axle): nuScenes' Renault Zoe with its rack."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,8 +112,15 @@ class Frame:
         T_global_ego: ego pose at that time.
         cameras: any number of views.
         lidar: the key sweep; None for a log without LiDAR.
-        past_sweeps: earlier sweeps, newest first; may be shorter than asked for.
+        companions: sweeps of the vehicle's other LiDARs at the key sweep's moment.
+        past_sweeps: earlier sweeps, newest first; may be shorter than asked for. Of several LiDARs
+            each has its own.
         future_sweeps: later sweeps, soonest first (offboard use only).
+        vehicle_m: lower and upper corner of the vehicle itself, vehicle frame. Returns from inside
+            come from the vehicle.
+
+    Raises:
+        SceneError: the pose is not a finite rigid transform, or the corners are not in order.
     """
 
     scene_id: str
@@ -108,11 +129,40 @@ class Frame:
     T_global_ego: Transform
     cameras: tuple[CameraView, ...]
     lidar: LidarSweep | None
+    companions: tuple[LidarSweep, ...] = ()
     past_sweeps: tuple[LidarSweep, ...] = ()
     future_sweeps: tuple[LidarSweep, ...] = ()
+    vehicle_m: tuple[Triple, Triple] = VEHICLE_M
 
     def __post_init__(self) -> None:
         _check_rigid(self.T_global_ego, what="ego pose", token=self.token)
+        if not np.less(*self.vehicle_m).all():
+            raise SceneError(
+                where=f"scene {self.scene_id}",
+                frame=self.token,
+                rule=f"the corners of the vehicle are not in order: {self.vehicle_m}",
+            )
+
+    @property
+    def moment(self) -> tuple[LidarSweep, ...]:
+        """The key sweep and those of the other LiDARs at its time; empty without LiDAR."""
+        return () if self.lidar is None else (self.lidar, *self.companions)
+
+    @property
+    def sweeps(self) -> tuple[LidarSweep, ...]:
+        """Every sweep: those of the moment, then past ones, then future ones."""
+        return (*self.moment, *self.past_sweeps, *self.future_sweeps)
+
+    def vehicle_at(self, sweep: LidarSweep) -> Transform:
+        """The vehicle at a sweep's capture time to the frame's ego.
+
+        Where the log does not tell, the sweep's LiDAR is thought mounted like the key LiDAR.
+        """
+        if sweep.T_ego_vehicle is not None:
+            return sweep.T_ego_vehicle
+        if self.lidar is None or sweep is self.lidar:
+            return np.eye(4)
+        return sweep.T_ego_lidar @ inverse(self.lidar.T_ego_lidar) @ self.vehicle_at(self.lidar)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -170,10 +220,11 @@ class SceneSource(Protocol):
         ...
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        """(N, 4) x, y, z metres in the LiDAR frame and raw intensity 0..255.
+        """(N, 4) x, y, z metres in the LiDAR frame and raw intensity 0..255, of the returns that
+        measure something (``datasets.returns``).
 
         Raises:
-            SceneError: missing or truncated file, or values that are not finite.
+            SceneError: missing or truncated file, or too many values that are not finite.
         """
         ...
 
@@ -211,8 +262,19 @@ def elongation_source(source: SceneSource, features: PointFeatures) -> Elongatio
     return source
 
 
-VEHICLE_M = 1.0
-"""Returns nearer to the sensor than this in x and in y come from the vehicle itself."""
+PUBLISHED_NEAR_M = 1.0
+"""The published pipelines cut returns of past sweeps nearer to the sensor than this in x and y."""
+
+
+def nearest_of_each(sweeps: Sequence[LidarSweep], limit: int) -> tuple[LidarSweep, ...]:
+    """The first ``limit`` sweeps of each LiDAR, in the order given."""
+    counts: Counter[str] = Counter()
+    chosen = []
+    for sweep in sweeps:
+        counts[sweep.lidar] += 1
+        if counts[sweep.lidar] <= limit:
+            chosen.append(sweep)
+    return tuple(chosen)
 
 
 def points_in_ego(
@@ -221,17 +283,22 @@ def points_in_ego(
     *,
     past: int = 0,
     future: int = 0,
-    key_with_vehicle: bool = False,
+    vehicle: Literal["cut", "kept", "published"] = "cut",
     features: PointFeatures = "intensity_lag",
 ) -> NDArray[np.float32]:
-    """Key sweep and its neighbours in the frame's ego frame.
+    """The sweeps of a frame's moment and their neighbours in the frame's ego frame.
+
+    Args:
+        past, future: so many sweeps of each LiDAR beside those of the moment.
+        vehicle: returns from inside ``frame.vehicle_m`` are cut or kept. ``published``: as in the
+            published pipelines, those of the moment are kept, those of neighbours are cut within
+            1 m of their sensor in x and y.
 
     Returns:
-        (N, 5) float32: x, y, z metres (ego), raw intensity, time lag ``t_key - t_sweep`` in
-        seconds (positive for past sweeps); with ``tanh_intensity_elongation`` the hyperbolic
-        tangents of intensity and elongation instead of these two. The key sweep comes first.
-        Returns from the vehicle itself (within 1 m of the sensor in x and y) are left out;
-        ``key_with_vehicle`` keeps those of the key sweep, as the published pipeline does.
+        (N, 6) float32: x, y, z metres (ego), raw intensity, time lag ``t_key - t_sweep`` in
+        seconds (positive for past sweeps), and the place of the return's sweep in
+        ``frame.sweeps``. With ``tanh_intensity_elongation`` columns 3 and 4 are the hyperbolic
+        tangents of intensity and elongation instead. The key sweep comes first.
 
     Raises:
         SceneError: the frame has no LiDAR, or a point file is bad.
@@ -240,26 +307,55 @@ def points_in_ego(
     elongated = elongation_source(source, features)
     if frame.lidar is None:
         raise SceneError(where=f"scene {frame.scene_id}", frame=frame.token, rule="it has no LiDAR")
-    sweeps = (frame.lidar, *frame.past_sweeps[:past], *frame.future_sweeps[:future])
+    number = {id(sweep): i for i, sweep in enumerate(frame.sweeps)}
+    neighbours = (
+        *nearest_of_each(frame.past_sweeps, past),
+        *nearest_of_each(frame.future_sweeps, future),
+    )
     parts = []
-    for sweep in sweeps:
+    for sweep in (*frame.moment, *neighbours):
         if elongated is None:
             points = source.read_points(sweep)
         else:
             points = elongated.read_points_and_elongation(sweep)
-        if sweep is not frame.lidar or not key_with_vehicle:
+        if vehicle == "published" and number[id(sweep)] >= len(frame.moment):
             x, y = np.abs(points[:, 0]), np.abs(points[:, 1])
-            points = points[(x >= VEHICLE_M) | (y >= VEHICLE_M)]
-        out = np.empty((len(points), 5), np.float32)
+            points = points[(x >= PUBLISHED_NEAR_M) | (y >= PUBLISHED_NEAR_M)]
+        elif vehicle == "cut":
+            T_vehicle_lidar = inverse(frame.vehicle_at(sweep)) @ sweep.T_ego_lidar
+            points = points[~in_box(apply(T_vehicle_lidar, points[:, :3]), frame.vehicle_m)]
+        out = np.empty((len(points), 6), np.float32)
         T = sweep.T_ego_lidar
         out[:, :3] = points[:, :3].astype(np.float64) @ T[:3, :3].T + T[:3, 3]
         if elongated is None:
             out[:, 3] = points[:, 3]
             out[:, 4] = (frame.lidar.timestamp_us - sweep.timestamp_us) * 1e-6
         else:
-            np.tanh(points[:, 3:], out=out[:, 3:])
+            np.tanh(points[:, 3:], out=out[:, 3:5])
+        out[:, 5] = number[id(sweep)]
         parts.append(out)
     return np.concatenate(parts)
+
+
+def of_the_moment(frame: Frame, points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which points (N, 6) of ``points_in_ego`` the frame's own moment gave, (N,)."""
+    mask: NDArray[np.bool_] = points[:, 5] < len(frame.moment)
+    return mask
+
+
+def from_vehicle(frame: Frame, points: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Which points (N, 6) of ``points_in_ego`` come from the vehicle itself, (N,)."""
+    out = np.zeros(len(points), np.bool_)
+    for i, sweep in enumerate(frame.sweeps):
+        own = points[:, 5] == i
+        out[own] = in_box(apply(inverse(frame.vehicle_at(sweep)), points[own, :3]), frame.vehicle_m)
+    return out
+
+
+def in_box(points: NDArray[Any], box_m: tuple[Triple, Triple]) -> NDArray[np.bool_]:
+    """Which points (N, 3) lie between two corners, (N,)."""
+    inside: NDArray[np.bool_] = ((points > box_m[0]) & (points < box_m[1])).all(axis=1)
+    return inside
 
 
 def in_lidar_frame(frame: Frame) -> Frame:
@@ -275,7 +371,11 @@ def in_lidar_frame(frame: Frame) -> Frame:
     T_lidar_ego = inverse(frame.lidar.T_ego_lidar)
 
     def moved(sweep: LidarSweep) -> LidarSweep:
-        return replace(sweep, T_ego_lidar=T_lidar_ego @ sweep.T_ego_lidar)
+        return replace(
+            sweep,
+            T_ego_lidar=T_lidar_ego @ sweep.T_ego_lidar,
+            T_ego_vehicle=T_lidar_ego @ frame.vehicle_at(sweep),
+        )
 
     return replace(
         frame,
@@ -289,6 +389,7 @@ def in_lidar_frame(frame: Frame) -> Frame:
             for view in frame.cameras
         ),
         lidar=moved(frame.lidar),
+        companions=tuple(moved(sweep) for sweep in frame.companions),
         past_sweeps=tuple(moved(sweep) for sweep in frame.past_sweeps),
         future_sweeps=tuple(moved(sweep) for sweep in frame.future_sweeps),
     )

@@ -120,7 +120,8 @@ class FrameInputs:
 
     Attributes:
         images: (N, H, W, 3) uint8 at network size, channels in the order of ``ModelInputs``.
-        points: (P, 5) float32 in the (unaugmented) ego frame, or None.
+        points: (P, 6) float32 in the (unaugmented) ego frame, as ``points_in_ego`` gives them, or
+            None. Networks see the first five columns.
         depth: (N, H, W) float32 metres, or None.
         previous: earlier key-frames, nearest first.
     """
@@ -212,7 +213,7 @@ def _published_frame(
             source,
             frame,
             past=spec.past_sweeps,
-            key_with_vehicle=True,
+            vehicle="published",
             features=spec.point_features,
         )
         points[:, :3] = apply(inverse(front), points[:, :3])
@@ -377,7 +378,7 @@ def _stack(arrays: Sequence[NDArray[np.float64]]) -> Tensor:
 
 def _augmented(points: NDArray[np.float32] | None, T_bda: NDArray[np.float64]) -> Tensor:
     assert points is not None
-    out = points.copy()
+    out = points[:, :5].copy()
     T = T_bda.astype(np.float32)
     out[:, :3] = points[:, :3] @ T[:3, :3].T + T[:3, 3]
     return torch.from_numpy(out)

@@ -2,13 +2,16 @@
 
 The recipe of Occ3D (arXiv 2304.14365) as far as these give it, scene by scene:
 
-1. Every return of every key sweep and its past sweeps is placed in the global frame. Returns from
-   the vehicle itself are left out, rays included.
+1. Every return of every key sweep, of the other LiDARs' sweeps of its moment and of its past
+   sweeps is placed in the global frame, by the mounting of its own LiDAR. Returns from the vehicle
+   itself are left out, rays included.
 2. Points in a box (grown to the sides and upwards by a margin; a marked point of the surroundings,
    such as road under a car, stays out of it) are gathered per track in the box's own frame and
-   put back at the box's pose in the labelled key-frame. Between key-frames a box moves evenly.
-   All others are static. Marked points of something that can move but has no box leave a trail
-   if gathered, so they count in their own key-frame only.
+   put back at the box's pose in the labelled key-frame (``datasets.tracks``). A key-frame that
+   nobody annotated has the boxes of its annotated neighbours, moved evenly; without such neighbours
+   near in time it is left out, sweeps included. A scene without any annotation is taken as it is.
+   All other points are static. Marked points of something that can move but has no box leave a
+   trail if gathered, so they count in their own key-frame only.
 3. A point that nobody marked takes the class of the nearest marked static point within
    ``radius_m``. A voxel's class is that of most of its points; a track's points have the class of
    their box. A voxel whose points have no class is occupied and 255, do not score.
@@ -26,7 +29,8 @@ Legend: N points, B boxes, X Y Z voxels.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import bisect
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -35,11 +39,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_closing, distance_transform_edt
 from scipy.spatial import cKDTree
-from scipy.spatial.transform import Rotation
 
 from datasets.annotations import AnnotatedSource, Annotations, Box
 from datasets.errors import SceneError
-from datasets.frames import Frame, Scene
+from datasets.frames import Frame, LidarSweep, Scene, in_box
 from datasets.geometry.grid import Triple, VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 from datasets.geometry.transforms import Transform, apply, inverse
@@ -50,12 +53,13 @@ from datasets.registration import (
     surface_thickness,
 )
 from datasets.taxonomy import IGNORE_ID, Taxonomy
+from datasets.tracks import BEYOND_TRACK_US, Track, TrackPoint, tracks_of
 from datasets.visibility import camera_mask
 
 FLAT_NAMES = ("driveable_surface", "other_flat", "sidewalk", "terrain", "road", "walkable")
 FLAT_GAP, OTHER_GAP = (5, 5, 3), (3, 3, 3)
-BEYOND_TRACK_US = 600_000
-"""A box is thought to move on so long before its first and after its last key-frame."""
+MAX_ANNOTATION_GAP_US = 2_000_000
+"""Boxes are moved from one annotated key-frame to the next if they are no farther apart."""
 _STATIC, _ALONE = -1, -2
 
 
@@ -67,7 +71,8 @@ class LabelBuildingConfig:
         correct_heights: register the key-frames first (``datasets.registration``).
         box_margin_m: what boxes are grown by to the sides and upwards.
         radius_m: how far the class of a marked point reaches.
-        vehicle_m: lower and upper corner of the vehicle itself, ego frame.
+        vehicle_m: lower and upper corner of the vehicle itself, ego frame; None: as the log states
+            (``Frame.vehicle_m``).
         close_holes: fill holes between the beams.
 
     Raises:
@@ -77,13 +82,13 @@ class LabelBuildingConfig:
     correct_heights: bool = True
     box_margin_m: float = 0.1
     radius_m: float = 0.8
-    vehicle_m: tuple[Triple, Triple] = ((-1.2, -1.1, -0.5), (3.6, 1.1, 2.2))
+    vehicle_m: tuple[Triple, Triple] | None = None
     close_holes: bool = True
 
     def __post_init__(self) -> None:
         if self.box_margin_m < 0 or self.radius_m < 0:
             raise ValueError(f"lengths must not be negative: {self}")
-        if not np.less(*self.vehicle_m).all():
+        if self.vehicle_m is not None and not np.less(*self.vehicle_m).all():
             raise ValueError(f"the vehicle's corners are not in order: {self.vehicle_m}")
 
 
@@ -112,6 +117,8 @@ class _Turn:
     """Returns of one sweep.
 
     Attributes:
+        token: of the key-frame whose moment this is; None between key-frames.
+        is_key: the key sweep itself.
         T_log: the vehicle at that time, as the log has it.
         T_global_vehicle: the same, corrected.
         origin: (3,) the sensor, vehicle frame.
@@ -120,7 +127,8 @@ class _Turn:
         owners: (N,) int32, a track's number, ``_STATIC`` or ``_ALONE``.
     """
 
-    key_token: str | None
+    token: str | None
+    is_key: bool
     timestamp_us: int
     T_log: Transform
     T_global_vehicle: Transform
@@ -162,37 +170,63 @@ class SceneReconstruction:
         self._frames: dict[str, Frame] = {}
         self._marks: dict[str, Annotations] = {}
         turns: list[_Turn] = []
-        seen: set[int] = set()
+        seen: set[_Identity] = set()
         for frame in scene.frames:
             try:
                 marks = source.annotations(frame)
-                found = list(_turns(source, frame, marks, config, seen))
+                own = list(_turns(source, frame, marks, config, seen))
             except SceneError as error:
                 self.bad_frames[frame.token] = str(error)
             else:
                 self._frames[frame.token], self._marks[frame.token] = frame, marks
                 if frame.token not in hold_out:
-                    turns += found
-                seen |= {turn.timestamp_us for turn in found}
-            seen.add(frame.timestamp_us)
+                    turns += own
+                seen |= {_identity(sweep) for sweep in (*frame.moment, *frame.past_sweeps)}
+            seen |= {_identity(sweep) for sweep in frame.moment}
             progress()
+        turns = self._covered(turns)
         if not turns:
             why = next(iter(self.bad_frames.values()), "all are held out")
             raise SceneError(where=f"scene {scene.scene_id}", rule=f"no key-frame is left: {why}")
-        self._numbers = {
-            track: n
-            for n, track in enumerate(
-                dict.fromkeys(box.track for marks in self._marks.values() for box in marks.boxes)
-            )
-        }
+        self._tracks = self._follow({t: f.T_global_ego for t, f in self._frames.items()})
         self.correction = self._register(turns) if config.correct_heights else _none(turns)
         self._poses = {
             token: self.correction.corrected(frame.T_global_ego, frame.timestamp_us)
             for token, frame in self._frames.items()
         }
-        self._tracks = self._follow()
+        self._tracks = self._follow(self._poses)
         self._turns = _spread_classes([self._owned(turn) for turn in turns], config.radius_m)
         self._objects = self._gather()
+
+    @property
+    def annotated(self) -> bool:
+        """Whether anybody annotated objects in this scene; without it, all is taken for static."""
+        return any(marks.annotated for marks in self._marks.values())
+
+    def _covered(self, turns: list[_Turn]) -> list[_Turn]:
+        """Those of moments at which the boxes are known; takes the other key-frames out."""
+        times = sorted(
+            self._frames[t].timestamp_us for t, marks in self._marks.items() if marks.annotated
+        )
+        if not times:
+            return turns
+
+        def known(us: int) -> bool:
+            k = bisect.bisect_left(times, us)
+            before = us - times[k - 1] if k else None
+            after = times[k] - us if k < len(times) else None
+            near = [gap for gap in (before, after) if gap is not None]
+            between = before is not None and after is not None
+            return min(near) <= BEYOND_TRACK_US or (between and sum(near) <= MAX_ANNOTATION_GAP_US)
+
+        for token, marks in list(self._marks.items()):
+            if not marks.annotated and not known(self._frames[token].timestamp_us):
+                self.bad_frames[token] = (
+                    "nobody annotated it, and no annotated key-frames lie near enough in time to "
+                    "tell where its objects are"
+                )
+                del self._frames[token], self._marks[token]
+        return [turn for turn in turns if known(turn.timestamp_us)]
 
     @property
     def frames(self) -> tuple[Frame, ...]:
@@ -200,44 +234,60 @@ class SceneReconstruction:
         return tuple(self._frames.values())
 
     def _register(self, turns: Sequence[_Turn]) -> PoseCorrection:
-        clouds, keys = [], [turn for turn in turns if turn.key_token]
+        clouds, keys = [], [turn for turn in turns if turn.is_key]
         for turn in keys:
             inside = np.zeros(len(turn.points), bool)
-            for box in self._marks[turn.key_token or ""].boxes:
+            for _, box in self._boxes_at(turn.token, turn.timestamp_us, turn.T_log):
                 inside |= box.contains(turn.points, margin_m=self._config.box_margin_m)
             clouds.append(turn.points[~inside])
         return estimate_correction(
             clouds, [turn.T_log for turn in keys], [turn.timestamp_us for turn in keys]
         )
 
-    def _follow(self) -> dict[str, list[tuple[int, Transform, Box]]]:
-        """Time, global pose and box of every track, in time order."""
-        tracks: dict[str, list[tuple[int, Transform, Box]]] = {}
-        for token, marks in self._marks.items():
-            for box in marks.boxes:
-                pose = self._poses[token] @ box.T_ego_box
-                entry = (self._frames[token].timestamp_us, pose, box)
-                tracks.setdefault(box.track, []).append(entry)
-        return tracks
+    def _follow(self, poses: Mapping[str, Transform]) -> list[Track]:
+        """Every track in time order, under given poses of the key-frames."""
+        return tracks_of(
+            TrackPoint(
+                token=token,
+                at_us=self._frames[token].timestamp_us,
+                T_global_box=poses[token] @ box.T_ego_box,
+                box=box,
+            )
+            for token, marks in self._marks.items()
+            for box in marks.boxes
+        )
+
+    def _boxes_at(
+        self, token: str | None, at_us: int, T_global_vehicle: Transform
+    ) -> list[tuple[int, Box]]:
+        """Boxes of a moment in its vehicle frame, each with the place of its track."""
+        if token is not None and token in self._marks:
+            frame, marks = self._frames[token], self._marks[token]
+            if marks.annotated and frame.timestamp_us == at_us:
+                numbers = {
+                    p.box.track: n
+                    for n, track in enumerate(self._tracks)
+                    for p in track.points
+                    if p.token == token
+                }
+                return [(numbers[box.track], box) for box in marks.boxes]
+        T_vehicle_global = inverse(T_global_vehicle)
+        return [
+            (n, replace(track.points[0].box, T_ego_box=T_vehicle_global @ pose))
+            for n, track in enumerate(self._tracks)
+            if (pose := track.at(at_us)) is not None
+        ]
 
     def _owned(self, turn: _Turn) -> _Turn:
         """The turn under its corrected pose, with the owner of each point."""
         T_global_vehicle = self.correction.corrected(turn.T_log, turn.timestamp_us)
-        if turn.key_token is not None:
-            boxes = [(b.T_ego_box, b) for b in self._marks[turn.key_token].boxes]
-        else:
-            T_vehicle_global = inverse(T_global_vehicle)
-            boxes = [
-                (T_vehicle_global @ pose, entries[0][2])
-                for entries in self._tracks.values()
-                if (pose := _pose_at(entries, turn.timestamp_us)) is not None
-            ]
+        boxes = self._boxes_at(turn.token, turn.timestamp_us, T_global_vehicle)
         owners = np.full(len(turn.points), _STATIC, np.int32)
         _own(
             turn.points,
-            np.array([inverse(T) for T, _ in boxes]).reshape(-1, 4, 4),
-            np.array([b.size_m for _, b in boxes]).reshape(-1, 3) / 2,
-            np.array([self._numbers[b.track] for _, b in boxes], np.int32),
+            np.array([inverse(box.T_ego_box) for _, box in boxes]).reshape(-1, 4, 4),
+            np.array([box.size_m for _, box in boxes]).reshape(-1, 3) / 2,
+            np.array([n for n, _ in boxes], np.int32),
             self._config.box_margin_m,
             owners,
         )
@@ -249,10 +299,9 @@ class SceneReconstruction:
     def _gather(self) -> dict[int, NDArray[np.float32]]:
         """Points (N, 3) of every track in its box's frame."""
         parts: dict[int, list[NDArray[np.float32]]] = {}
-        tracks = list(self._tracks.values())
         for turn in self._turns:
             for n in np.unique(turn.owners[turn.owners >= 0]):
-                pose = _pose_at(tracks[n], turn.timestamp_us)
+                pose = self._tracks[n].at(turn.timestamp_us)
                 assert pose is not None
                 T_box_vehicle = inverse(pose) @ turn.T_global_vehicle
                 own = apply(T_box_vehicle, turn.points[turn.owners == n])
@@ -265,19 +314,19 @@ class SceneReconstruction:
         Raises:
             KeyError: the key-frame is bad or not of this scene.
         """
-        frame, marks = self._frames[token], self._marks[token]
+        frame = self._frames[token]
         T_ego_global = inverse(self._poses[token])
         lo, size = np.asarray(grid.min_m), np.asarray(grid.size_m)
         score = np.zeros((*grid.shape, self.taxonomy.n_classes + 1), np.uint16)
         scratch, passes = np.zeros(grid.shape, np.uint8), np.zeros(grid.shape, np.uint8)
         for turn in self._turns:
             T = T_ego_global @ turn.T_global_vehicle
-            wanted = (_STATIC, _ALONE) if turn.key_token == token else (_STATIC, _STATIC)
+            wanted = (_STATIC, _ALONE) if turn.token == token else (_STATIC, _STATIC)
             _vote(turn.points, turn.classes, turn.owners, wanted, T, lo, size, score)
             ends = apply(T, turn.points)
             lidar_evidence(apply(T, turn.origin), ends, grid, onto=(scratch, passes))
-        for box in marks.boxes:
-            own = self._objects.get(self._numbers[box.track])
+        for n, box in self._boxes_at(token, frame.timestamp_us, self._poses[token]):
+            own = self._objects.get(n)
             if own is not None:
                 classes = np.full(len(own), box.class_id, np.uint8)
                 owners = np.full(len(own), _STATIC, np.int32)
@@ -303,7 +352,7 @@ class SceneReconstruction:
         Args:
             corrected: under the corrected poses instead of the log's.
         """
-        keys = [turn for turn in self._turns if turn.key_token]
+        keys = [turn for turn in self._turns if turn.is_key]
         poses = [turn.T_global_vehicle if corrected else turn.T_log for turn in keys]
         T_ego_global, parts = inverse(poses[len(keys) // 2]), []
         for turn, T in zip(keys, poses, strict=True):
@@ -316,14 +365,20 @@ class SceneReconstruction:
 def key_returns(
     source: AnnotatedSource, frame: Frame, config: LabelBuildingConfig
 ) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
-    """Points (N, 3) of a key sweep in the ego frame, without those of the vehicle itself, and the
-    class of each, 255 where nobody marked it.
+    """Points (N, 3) of a frame's moment in the ego frame, without those of the vehicle itself, and
+    the class of each, 255 where nobody marked it.
 
     Raises:
         SceneError: a file is bad or its marks do not fit.
     """
-    turn = next(_turns(source, frame, source.annotations(frame), config, set()))
-    return turn.points, turn.classes
+    points, classes = [], []
+    for turn in _turns(source, frame, source.annotations(frame), config, set()):
+        if turn.token is None:
+            break  # the moment comes first
+        T_ego_vehicle = inverse(frame.T_global_ego) @ turn.T_log
+        points.append(apply(T_ego_vehicle, turn.points).astype(np.float32))
+        classes.append(turn.classes)
+    return np.concatenate(points), np.concatenate(classes)
 
 
 def flat_ids(taxonomy: Taxonomy) -> tuple[int, ...]:
@@ -355,7 +410,15 @@ def close_holes(
 
 
 def _none(turns: Sequence[_Turn]) -> PoseCorrection:
-    return no_correction([turn.timestamp_us for turn in turns if turn.key_token])
+    return no_correction([turn.timestamp_us for turn in turns if turn.is_key])
+
+
+_Identity = tuple[str, str, int]
+
+
+def _identity(sweep: LidarSweep) -> _Identity:
+    """Tells the sweeps of a scene apart: several LiDARs may measure at one time."""
+    return str(sweep.path), sweep.lidar, sweep.timestamp_us
 
 
 def _turns(
@@ -363,18 +426,21 @@ def _turns(
     frame: Frame,
     marks: Annotations,
     config: LabelBuildingConfig,
-    seen: set[int],
+    seen: Collection[_Identity],
 ) -> Iterator[_Turn]:
-    """The key sweep and those past sweeps of a frame that no earlier frame had."""
+    """The sweeps of a frame's moment and those past sweeps that no earlier frame had."""
     if frame.lidar is None:
         raise SceneError(where=f"scene {frame.scene_id}", frame=frame.token, rule="it has no LiDAR")
-    T_lidar_vehicle = inverse(frame.lidar.T_ego_lidar)
-    for sweep in (frame.lidar, *frame.past_sweeps):
-        is_key = sweep is frame.lidar
-        if not is_key and sweep.timestamp_us in seen:
+    vehicle_m = config.vehicle_m or frame.vehicle_m
+    marked = dict(zip(map(id, frame.companions), marks.companion_classes, strict=False)) | {
+        id(frame.lidar): marks.point_classes
+    }
+    for i, sweep in enumerate((*frame.moment, *frame.past_sweeps)):
+        of_moment = i < len(frame.moment)
+        if i and _identity(sweep) in seen:
             continue
         points = source.read_points(sweep)[:, :3]
-        classes = marks.point_classes if is_key else None
+        classes = marked.get(id(sweep))
         if classes is None:
             classes = np.full(len(points), IGNORE_ID, np.uint8)
         elif len(classes) != len(points):
@@ -383,38 +449,22 @@ def _turns(
                 frame=frame.token,
                 rule=f"{len(classes)} point classes for {len(points)} points",
             )
-        placed = apply(frame.lidar.T_ego_lidar, points)
-        kept = ~((placed > config.vehicle_m[0]) & (placed < config.vehicle_m[1])).all(axis=1)
-        T_log = frame.T_global_ego @ sweep.T_ego_lidar @ T_lidar_vehicle
+        T_ego_vehicle = frame.vehicle_at(sweep)
+        T_vehicle_lidar = inverse(T_ego_vehicle) @ sweep.T_ego_lidar
+        placed = apply(T_vehicle_lidar, points)
+        kept = ~in_box(placed, vehicle_m)
+        T_log = frame.T_global_ego @ T_ego_vehicle
         yield _Turn(
-            key_token=frame.token if is_key else None,
-            timestamp_us=frame.timestamp_us if is_key else sweep.timestamp_us,
+            token=frame.token if of_moment else None,
+            is_key=i == 0,
+            timestamp_us=sweep.timestamp_us if i else frame.timestamp_us,
             T_log=T_log,
             T_global_vehicle=T_log,
-            origin=frame.lidar.T_ego_lidar[:3, 3],
+            origin=T_vehicle_lidar[:3, 3],
             points=placed[kept].astype(np.float32),
             classes=classes[kept],
             owners=np.empty(0, np.int32),
         )
-
-
-def _pose_at(entries: list[tuple[int, Transform, Box]], at_us: int) -> Transform | None:
-    """Global pose of a track, moving evenly from key-frame to key-frame and a little beyond."""
-    times = [t for t, _, _ in entries]
-    if not times[0] - BEYOND_TRACK_US <= at_us <= times[-1] + BEYOND_TRACK_US:
-        return None
-    if at_us in times:
-        return entries[times.index(at_us)][1]
-    if len(entries) == 1:
-        return entries[0][1]
-    i = int(np.clip(np.searchsorted(times, at_us) - 1, 0, len(times) - 2))
-    (t0, a, _), (t1, b, _) = entries[i], entries[i + 1]
-    share = (at_us - t0) / (t1 - t0)
-    turn = Rotation.from_matrix(a[:3, :3].T @ b[:3, :3]).as_rotvec()
-    T: Transform = a.copy()
-    T[:3, :3] = a[:3, :3] @ Rotation.from_rotvec(share * turn).as_matrix()
-    T[:3, 3] += share * (b[:3, 3] - a[:3, 3])
-    return T
 
 
 def _spread_classes(turns: list[_Turn], radius_m: float) -> list[_Turn]:

@@ -86,7 +86,7 @@ def frame_visibility(
 
 def sweep_evidence(
     frame: Frame,
-    points: NDArray[np.float32] | None,  # (P, 5)
+    points: NDArray[np.float32] | None,  # (P, 6)
     grid: VoxelGrid,
 ) -> tuple[Counts, Counts]:
     """Hits and passes (X, Y, Z) of points gathered by ``points_in_ego``.
@@ -100,24 +100,19 @@ def sweep_evidence(
 
 def ray_origins(
     frame: Frame,
-    points: NDArray[np.float32],  # (P, 5)
+    points: NDArray[np.float32],  # (P, 6)
 ) -> NDArray[np.float64]:
     """Where the sensor was for each point gathered by ``points_in_ego``: (P, 3) metres, ego.
+
+    A ray starts at the LiDAR that measured it, whatever the times of the sweeps say.
 
     Raises:
         ValueError: the frame has no LiDAR.
     """
     if frame.lidar is None:
         raise ValueError(f"frame {frame.token} has no LiDAR")
-    sweeps = (frame.lidar, *frame.past_sweeps, *frame.future_sweeps)
-    # a point carries its sweep's time lag, computed just so when the points were gathered
-    lags = np.array(
-        [(frame.lidar.timestamp_us - s.timestamp_us) * 1e-6 for s in sweeps], np.float32
-    )
-    order = np.argsort(lags)
-    sweep_of = order[np.searchsorted(lags[order], points[:, 4])]
-    places = np.array([s.T_ego_lidar[:3, 3] for s in sweeps], np.float64)
-    return np.asarray(places[sweep_of])
+    places = np.array([sweep.T_ego_lidar[:3, 3] for sweep in frame.sweeps], np.float64)
+    return np.asarray(places[points[:, 5].astype(np.int64)])
 
 
 def camera_mask(

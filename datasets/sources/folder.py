@@ -23,12 +23,18 @@ axle. ``T_dst_src`` (POSE) takes coordinates in src to dst. It is ``{"rotation_w
       "licence": "ours, internal",
       "taxonomy": "occ3d-nuscenes",
       "splits": {"train": ["scene-a", "scene-c"], "labeled": ["scene-a"], "val": ["scene-b"]},
-      "points": {"intensity_max": 255, "bin_columns": ["x", "y", "z", "intensity", "ring"]}
+      "points": {"intensity_max": 255, "bin_columns": ["x", "y", "z", "intensity", "ring"]},
+      "class_map": {"Van": "car", "Tram": "others", "7": "sidewalk", "8": null},
+      "vehicle_m": [[-1.2, -1.1, -0.5], [3.6, 1.1, 2.2]]
     }
 
-The licence goes into every store made from the log. ``taxonomy`` (the class list of annotations;
-this is the default), ``splits`` and ``points`` may be left out. ``intensity_max`` is the brightest
+The licence goes into every store made from the log. All after it may be left out. ``taxonomy`` is
+the class list of annotations (this is the default). ``intensity_max`` is the brightest
 intensity in the point files (255), ``bin_columns`` what ``.bin`` files hold (the first four).
+``class_map`` is for annotations in classes of one's own: what their names (of boxes) and their
+numbers (of points) are in the taxonomy; null: points of no class. Where it holds a number, it holds
+all of them. ``vehicle_m`` is the lower and upper corner of the vehicle itself in its own frame:
+returns from inside are nothing of the world (the default is a car with a roof rack).
 The split ``all`` is every folder of ``scenes/`` that has a scene.json. Where ``splits`` does not
 name ``labeled``, it is the published draw of 20 % of ``train`` (else of all); ``unlabeled`` is the
 rest.
@@ -48,11 +54,13 @@ rest.
 
 Cameras look along z, x right, y down; pictures (anything Pillow reads) are without distortion, and
 intrinsics hold for their stored size. ``sweeps`` stand in time order and may come between the
-key-frames. The points of a sweep are brought to its timestamp and stand in the LiDAR's own frame,
-whose origin is where the rays begin. A frame takes time and pose from its key ``sweep``; one
-without LiDAR states ``timestamp_us`` and ``T_global_vehicle`` itself. A camera entry may state its
-own ``T_global_vehicle``; else the poses of sweeps and frames before and after are interpolated (at
-most 1 s apart; continued by at most 0.2 s, and no longer than they are apart, at the ends).
+key-frames. Of several LiDARs each has sweeps of its own; the sweep of each other LiDAR that lies
+nearest to a key sweep in time, at most 0.05 s away, belongs to its key-frame. The points of a sweep
+are brought to its timestamp and stand in the LiDAR's own frame, whose origin is where the rays
+begin. A frame takes time and pose from its key ``sweep``; one without LiDAR states ``timestamp_us``
+and ``T_global_vehicle`` itself. A camera entry may state its own ``T_global_vehicle``; else the
+poses of sweeps and frames before and after are interpolated (at most 1 s apart; continued by at
+most 0.2 s, and no longer than they are apart, at the ends).
 
 **Point files**: ``.npz`` with an array ``points`` (N, 4) float32 of x, y, z, intensity; ``.bin``,
 rows of float32; ``.ply`` (ascii or binary little-endian) with vertex properties x, y, z, intensity.
@@ -64,10 +72,15 @@ centre, ``size_m`` length, width, height. ``T_global_box`` may stand for ``T_veh
 
     {"frames": {"0001": [{"track": "7", "class": "car", "size_m": [4.5, 1.9, 1.6],
                           "T_vehicle_box": POSE}]}}
+
+An empty list says that nothing is there. A key-frame that is not listed has not been annotated: its
+boxes are those of the listed ones before and after it, moved evenly.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
@@ -77,20 +90,23 @@ from scipy.spatial.transform import Rotation
 
 from datasets.annotations import Annotations, Box
 from datasets.errors import SceneError, SetupError
-from datasets.frames import CameraView, Frame, LidarSweep, Scene
+from datasets.frames import VEHICLE_M, CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
 from datasets.remote_paths import remote_or_local
+from datasets.returns import ReturnTally
 from datasets.sources import point_files
 from datasets.sources.point_files import PointFormat
 from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.sources.strict_json import Record, read_record
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
-from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCC_FLOW, OPENOCCUPANCY
+from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCC_FLOW, OPENOCCUPANCY
 
 FORMAT, VERSION = "autolabel-folder", 1
 TAXONOMIES = {t.name: t for t in (OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCCUPANCY, OPENOCC_FLOW)}
 MAX_POSE_GAP_US = 1_000_000
 MAX_EXTRAPOLATION_US = 200_000
+MOMENT_US = 50_000
+"""A sweep of another LiDAR belongs to a key sweep that it is no farther away from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -106,6 +122,7 @@ class _Sweep:
     path: Path
     timestamp_us: int
     T_global_vehicle: Transform
+    lidar: str
     T_vehicle_lidar: Transform
 
 
@@ -141,7 +158,8 @@ class FolderSource:
             self._read_log(labelled)
         except SceneError as error:
             raise SetupError(str(error)) from None
-        self._boxes: tuple[str, dict[str, tuple[_GlobalBox, ...]]] | None = None
+        self._boxes: tuple[str, dict[str, tuple[_GlobalBox, ...] | SceneError]] | None = None
+        self.returns = ReturnTally()
 
     def _read_log(self, labelled: Labelled | None) -> None:
         log = read_record(self.root / "log.json", str(self.root / "log.json"))
@@ -156,8 +174,38 @@ class FolderSource:
         self._form = PointFormat()
         if "points" in log:
             self._form = _point_format(log.record("points"))
+        self._class_of = {name: i for i, name in enumerate(self.taxonomy.names)}
+        self._point_class_of: dict[int, int] | None = None
+        if "class_map" in log:
+            self._read_class_map(log.record("class_map"))
+        self._vehicle_m = VEHICLE_M
+        if "vehicle_m" in log:
+            low, high = log.numbers("vehicle_m", (2, 3)).tolist()
+            if not np.less(low, high).all():
+                raise log.error(f"'vehicle_m': its corners are not in order: {low}, {high}")
+            self._vehicle_m = (low[0], low[1], low[2]), (high[0], high[1], high[2])
         self._splits = self._known_splits(log, labelled)
         log.done()
+
+    def _read_class_map(self, table: Record) -> None:
+        """Own names, for boxes, and own numbers, for points."""
+        for own in table:
+            ours = table.take_or_null(own, str)
+            if ours is not None and ours not in self.taxonomy.names:
+                raise table.error(
+                    f"{own!r}: unknown class {ours!r}; known: {', '.join(self.taxonomy.names)}"
+                )
+            if own.isdecimal() and int(own) < IGNORE_ID:
+                numbers = self._point_class_of = self._point_class_of or {}
+                numbers[int(own)] = IGNORE_ID if ours is None else self.taxonomy.id_of(ours)
+            elif ours is None:
+                raise table.error(
+                    f"{own!r}: a box needs a class; 'others' is one that nobody scores"
+                    if "others" in self.taxonomy.names
+                    else f"{own!r}: a box needs a class"
+                )
+            else:
+                self._class_of[own] = self.taxonomy.id_of(ours)
 
     def _known_splits(self, log: Record, labelled: Labelled | None) -> dict[str, tuple[str, ...]]:
         if not self._scene_ids:
@@ -221,8 +269,10 @@ class FolderSource:
         known = {s.timestamp_us: s.T_global_vehicle for s in sweeps.values()}
         known |= {m.timestamp_us: m.T_global_vehicle for m in moments}
         path = _Trajectory(known)
-        order = tuple(sweeps.values())
-        frames = tuple(self._frame(scene_id, folder, m, cameras, order, path) for m in moments)
+        by_lidar: dict[str, list[_Sweep]] = {}
+        for sweep in sweeps.values():
+            by_lidar.setdefault(sweep.lidar, []).append(sweep)
+        frames = tuple(self._frame(scene_id, folder, m, cameras, by_lidar, path) for m in moments)
         return Scene(scene_id=scene_id, frames=frames)
 
     def _frame(
@@ -231,7 +281,7 @@ class FolderSource:
         folder: Path,
         moment: _Moment,
         cameras: dict[str, _Camera],
-        sweeps: tuple[_Sweep, ...],
+        sweeps: Mapping[str, list[_Sweep]],
         path: _Trajectory,
     ) -> Frame:
         T_ego_global = inverse(moment.T_global_vehicle)
@@ -242,9 +292,11 @@ class FolderSource:
         moment.record.done()
         if len({view.name for view in views}) < len(views):
             raise moment.record.error("a camera occurs twice")
-        k = sweeps.index(moment.sweep) if moment.sweep else 0
-        past = sweeps[max(0, k - self.past_sweeps) : k][::-1] if moment.sweep else ()
-        future = sweeps[k + 1 : k + 1 + self.future_sweeps] if moment.sweep else ()
+        around = _Neighbours()
+        if moment.sweep:
+            around = _Neighbours.of(
+                moment.sweep, sweeps, past=self.past_sweeps, future=self.future_sweeps
+            )
         return Frame(
             scene_id=scene_id,
             token=moment.token,
@@ -252,53 +304,81 @@ class FolderSource:
             T_global_ego=moment.T_global_vehicle,
             cameras=views,
             lidar=_in_ego(moment.sweep, T_ego_global) if moment.sweep else None,
-            past_sweeps=tuple(_in_ego(s, T_ego_global) for s in past),
-            future_sweeps=tuple(_in_ego(s, T_ego_global) for s in future),
+            companions=tuple(_in_ego(s, T_ego_global) for s in around.companions),
+            past_sweeps=tuple(_in_ego(s, T_ego_global) for s in around.past),
+            future_sweeps=tuple(_in_ego(s, T_ego_global) for s in around.future),
+            vehicle_m=self._vehicle_m,
         )
 
     def read_image(self, view: CameraView) -> NDArray[np.uint8]:
         return read_picture(view, stated_by="scene.json")
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        return point_files.read_points(sweep.path, self._form)
+        points, _, dropped = point_files.read_points(sweep.path, self._form)
+        self.returns.put(sweep, dropped)
+        return points
 
     def annotations(self, frame: Frame) -> Annotations:
         """Boxes and point classes of a key-frame; none where the log has none."""
         if self._boxes is None or self._boxes[0] != frame.scene_id:
             self._boxes = frame.scene_id, self._read_boxes(frame.scene_id)
+        marked = self._boxes[1].get(frame.token)
+        if isinstance(marked, SceneError):
+            raise marked
         T_ego_global = inverse(frame.T_global_ego)
-        boxes = tuple(
-            Box(
-                track=b.track,
-                class_id=b.class_id,
-                T_ego_box=T_ego_global @ b.T_global_box,
-                size_m=b.size_m,
+        try:
+            return Annotations(
+                boxes=tuple(
+                    Box(
+                        track=b.track,
+                        class_id=b.class_id,
+                        T_ego_box=T_ego_global @ b.T_global_box,
+                        size_m=b.size_m,
+                    )
+                    for b in marked or ()
+                ),
+                point_classes=None if frame.lidar is None else self._point_classes(frame.lidar),
+                companion_classes=tuple(map(self._point_classes, frame.companions)),
+                annotated=marked is not None,
             )
-            for b in self._boxes[1].get(frame.token, ())
-        )
-        classes = None
-        if frame.lidar is not None:
-            classes = point_files.read_classes(
-                frame.lidar.path,
-                n_points=len(self.read_points(frame.lidar)),
-                n_classes=self.taxonomy.n_classes,
-            )
-        return Annotations(boxes=boxes, point_classes=classes)
+        except SceneError as error:
+            if not error.where.startswith("track "):
+                raise
+            raise SceneError(
+                where=f"scenes/{frame.scene_id}/annotations.json",
+                frame=frame.token,
+                rule=f"{error.where}: {error.rule}",
+            ) from None
 
-    def _read_boxes(self, scene_id: str) -> dict[str, tuple[_GlobalBox, ...]]:
+    def _point_classes(self, sweep: LidarSweep) -> NDArray[np.uint8] | None:
+        """Of the points of ``read_points``, in their order."""
+        _, kept, _ = point_files.read_points(sweep.path, self._form)
+        classes = point_files.read_classes(
+            sweep.path,
+            n_points=len(kept),
+            n_classes=self.taxonomy.n_classes,
+            class_map=self._point_class_of,
+        )
+        return None if classes is None else classes[kept]
+
+    def _read_boxes(self, scene_id: str) -> dict[str, tuple[_GlobalBox, ...] | SceneError]:
+        """By frame; where a frame's are bad, what is wrong with them."""
         path = self.root / "scenes" / scene_id / "annotations.json"
         if not path.exists():
             return {}
-        data = read_record(path, f"scenes/{scene_id}/annotations.json")
+        data = read_record(path, f"scenes/{scene_id}/annotations.json", constants=True)
         frames = data.record("frames")
         data.done()
         poses = {f.token: f.T_global_ego for f in self.scene(scene_id).frames}
-        boxes = {}
+        boxes: dict[str, tuple[_GlobalBox, ...] | SceneError] = {}
         for token in frames:
             if token not in poses:
                 raise data.error(f"scene.json has no frame {token}")
-            rows = frames.records(token, at=f"{token}, box")
-            boxes[token] = tuple(_box(row, self.taxonomy.names, poses[token]) for row in rows)
+            try:
+                rows = frames.records(token, at=f"{token}, box")
+                boxes[token] = tuple(_box(row, self._class_of, poses[token]) for row in rows)
+            except SceneError as error:
+                boxes[token] = error
         return boxes
 
     def fingerprint(self, scene_id: str) -> str:
@@ -394,10 +474,13 @@ def _lidar(record: Record) -> Transform:
     return T
 
 
-def _box(record: Record, names: tuple[str, ...], T_global_vehicle: Transform) -> _GlobalBox:
+def _box(record: Record, class_of: Mapping[str, int], T_global_vehicle: Transform) -> _GlobalBox:
     track, name = record.take("track", str), record.take("class", str)
-    if name not in names:
-        raise record.error(f"unknown class {name!r}; known: {', '.join(names)}")
+    if name not in class_of:
+        raise record.error(
+            f"unknown class {name!r}; known: {', '.join(class_of)}; 'class_map' in log.json maps "
+            "names of one's own"
+        )
     if "T_global_box" in record:
         T_global_box = record.pose("T_global_box")
     else:
@@ -408,7 +491,7 @@ def _box(record: Record, names: tuple[str, ...], T_global_vehicle: Transform) ->
     record.done()
     return _GlobalBox(
         track=track,
-        class_id=names.index(name),
+        class_id=class_of[name],
         T_global_box=T_global_box,
         size_m=(length, width, height),
     )
@@ -436,6 +519,7 @@ def _sweeps(data: Record, folder: Path, lidars: dict[str, Transform]) -> dict[st
             path=path,
             timestamp_us=time_us,
             T_global_vehicle=record.pose("T_global_vehicle"),
+            lidar=lidar,
             T_vehicle_lidar=lidars[lidar],
         )
         record.done()
@@ -474,11 +558,55 @@ def _view(
     )
 
 
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Neighbours:
+    """Sweeps around a key sweep: those of its moment, past ones (newest first), future ones."""
+
+    companions: tuple[_Sweep, ...] = ()
+    past: tuple[_Sweep, ...] = ()
+    future: tuple[_Sweep, ...] = ()
+
+    @classmethod
+    def of(
+        cls, key: _Sweep, by_lidar: Mapping[str, list[_Sweep]], *, past: int, future: int
+    ) -> _Neighbours:
+        """``past`` and ``future`` sweeps of each LiDAR. Of the moment are the sweep of each other
+        LiDAR that lies nearest in time, and those of the same time."""
+        t = key.timestamp_us
+        moment: list[_Sweep] = []
+        before: list[_Sweep] = []
+        after: list[_Sweep] = []
+        for name, own in by_lidar.items():
+            low = bisect_left(own, t, key=_time)
+            high = bisect_right(own, t, key=_time)
+            now = [s for s in own[low:high] if s is not key]
+            if name != key.lidar and not now:
+                beside = own[max(0, low - 1) : high + 1]
+                nearest = min(beside, key=lambda s: abs(s.timestamp_us - t))
+                if abs(nearest.timestamp_us - t) <= MOMENT_US:
+                    now = [nearest]
+            moment += now
+            before += [s for s in own[max(0, low - past - 1) : low][::-1] if s not in now][:past]
+            after += [s for s in own[high : high + future + 1] if s not in now][:future]
+        return cls(
+            companions=tuple(sorted(moment, key=_time)),
+            past=tuple(sorted(before, key=_time, reverse=True)),
+            future=tuple(sorted(after, key=_time)),
+        )
+
+
+def _time(sweep: _Sweep) -> int:
+    return sweep.timestamp_us
+
+
 def _in_ego(sweep: _Sweep, T_ego_global: Transform) -> LidarSweep:
+    T_ego_vehicle = T_ego_global @ sweep.T_global_vehicle
     return LidarSweep(
         path=sweep.path,
         timestamp_us=sweep.timestamp_us,
-        T_ego_lidar=T_ego_global @ sweep.T_global_vehicle @ sweep.T_vehicle_lidar,
+        T_ego_lidar=T_ego_vehicle @ sweep.T_vehicle_lidar,
+        lidar=sweep.lidar,
+        T_ego_vehicle=T_ego_vehicle,
     )
 
 

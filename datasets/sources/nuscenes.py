@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
 from datasets.remote_paths import remote_or_local, with_local_files
+from datasets.returns import DroppedReturns, ReturnTally, measuring
 from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
 from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
@@ -116,8 +117,14 @@ class NuScenesSource:
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
         self.version = version or _only_version(self.root)
         self._tokens: dict[str, tuple[str, str]] = {}  # of a frame's scene and key sweep
+        self._annotated: dict[str, bool] = {}  # by scene token
         self._scenes: dict[str, dict[str, Any]] = {s["name"]: s for s in self._tables.scene}
         self._splits = self._known_splits(splits or {}, labelled)
+
+    @functools.cached_property
+    def returns(self) -> ReturnTally:
+        """What was left out of the point files read so far."""
+        return ReturnTally()
 
     @functools.cached_property
     def _tables(self) -> Any:
@@ -203,7 +210,9 @@ class NuScenesSource:
         cameras += sorted(
             c for c, r in records.items() if r["sensor_modality"] == "camera" and c not in cameras
         )
-        key = records.get(LIDAR)
+        lidars = {c: r for c, r in records.items() if r["sensor_modality"] == "lidar"}
+        key_channel = _key_lidar(lidars)
+        key = lidars.get(key_channel)
         reference = key or (records[cameras[0]] if cameras else None)
         if reference is None:
             raise SceneError(where=scene_id, rule="the frame has neither camera nor LiDAR")
@@ -216,27 +225,41 @@ class NuScenesSource:
             T_global_ego=T_global_ego,
             cameras=tuple(self._camera(c, records[c], T_ego_global) for c in cameras),
             lidar=self._sweep(key, T_ego_global) if key else None,
-            past_sweeps=self._neighbours(key, "prev", self.past_sweeps, T_ego_global),
-            future_sweeps=self._neighbours(key, "next", self.future_sweeps, T_ego_global),
+            companions=tuple(
+                self._sweep(record, T_ego_global)
+                for channel, record in sorted(lidars.items())
+                if channel != key_channel
+            ),
+            past_sweeps=self._neighbours(lidars, "prev", self.past_sweeps, T_ego_global),
+            future_sweeps=self._neighbours(lidars, "next", self.future_sweeps, T_ego_global),
         )
 
     def _neighbours(
-        self, key: dict[str, Any] | None, link: str, limit: int, T_ego_global: Transform
+        self, keys: Mapping[str, dict[str, Any]], link: str, limit: int, T_ego_global: Transform
     ) -> tuple[LidarSweep, ...]:
+        """Of every LiDAR so many, the nearest in time first."""
         sweeps: list[LidarSweep] = []
-        token = key[link] if key else ""
-        while token and len(sweeps) < limit:
-            record = self._tables.get("sample_data", token)
-            if (self.root / record["filename"]).is_file():
-                sweeps.append(self._sweep(record, T_ego_global))
-            token = record[link]
+        for _, key in sorted(keys.items()):
+            own: list[LidarSweep] = []
+            token = key[link]
+            while token and len(own) < limit:
+                record = self._tables.get("sample_data", token)
+                if (self.root / record["filename"]).is_file():
+                    own.append(self._sweep(record, T_ego_global))
+                token = record[link]
+            sweeps += own
+        if len(keys) > 1:
+            sweeps.sort(key=lambda sweep: sweep.timestamp_us, reverse=link == "prev")
         return tuple(sweeps)
 
     def _sweep(self, record: dict[str, Any], T_ego_global: Transform) -> LidarSweep:
+        T_ego_vehicle = T_ego_global @ self._ego_pose(record)
         return LidarSweep(
             path=self.root / record["filename"],
             timestamp_us=int(record["timestamp"]),
-            T_ego_lidar=T_ego_global @ self._ego_pose(record) @ self._calibration(record)[0],
+            T_ego_lidar=T_ego_vehicle @ self._calibration(record)[0],
+            lidar=record["channel"],
+            T_ego_vehicle=T_ego_vehicle,
         )
 
     def _camera(self, name: str, record: dict[str, Any], T_ego_global: Transform) -> CameraView:
@@ -266,20 +289,9 @@ class NuScenesSource:
         return read_picture(view, stated_by="sample_data.json")
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        try:
-            raw = np.fromfile(sweep.path, np.uint8)
-        except OSError as error:
-            raise SceneError(where=str(sweep.path), rule=f"cannot be read: {error}") from None
-        if raw.size == 0 or raw.size % 20:
-            raise SceneError(
-                where=str(sweep.path),
-                rule=f"truncated: {raw.size} bytes is no positive multiple of 20 "
-                "(x, y, z, intensity, ring as float32)",
-            )
-        points = raw.view("<f4").reshape(-1, 5)[:, :4].astype(np.float32)
-        if not np.isfinite(points).all():
-            row = int(np.argwhere(~np.isfinite(points).all(axis=1))[0, 0])
-            raise SceneError(where=str(sweep.path), rule=f"point {row} is not finite")
+        points, kept, dropped = _read_points(sweep.path)
+        points = points[kept]
+        self.returns.put(sweep, dropped)
         _check_full_turn(points, sweep.path)
         return points
 
@@ -295,9 +307,20 @@ class NuScenesSource:
 
     def _remember(self, sample: dict[str, Any]) -> None:
         """So that data loader workers need no table for frames that were opened before."""
-        if LIDAR in sample["data"]:
-            tokens = str(sample["scene_token"]), str(sample["data"][LIDAR])
+        if channels := self._lidars(sample):
+            tokens = str(sample["scene_token"]), channels[0][1]
             self._tokens[sample["token"]] = tokens
+
+    def _lidars(self, sample: dict[str, Any]) -> list[tuple[str, str]]:
+        """Channel and ``sample_data`` token of each LiDAR, the key LiDAR first."""
+        data: dict[str, str] = sample["data"]
+        names = [
+            channel
+            for channel, token in data.items()
+            if self._tables.get("sample_data", token)["sensor_modality"] == "lidar"
+        ]
+        key = _key_lidar(names)
+        return [(name, str(data[name])) for name in sorted(names, key=lambda n: (n != key, n))]
 
     def annotations(self, frame: Frame) -> Annotations:
         """Boxes of a key-frame and, where the log has nuScenes-lidarseg, the classes of its points.
@@ -314,7 +337,8 @@ class NuScenesSource:
             sample = self._tables.get("sample", frame.token)
             T_ego_global = inverse(frame.T_global_ego)
             boxes = tuple(self._box(token, T_ego_global) for token in sample["anns"])
-            classes = self._point_classes(sample["data"].get(LIDAR))
+            classes = [self._point_classes(token) for _, token in self._lidars(sample)]
+            annotated = bool(boxes) or self._has_annotations(sample["scene_token"])
         except KeyError as error:
             raise SceneError(
                 where=f"scene {frame.scene_id}",
@@ -327,7 +351,32 @@ class NuScenesSource:
                 frame=frame.token,
                 rule=f"damaged row of its annotations: {error}",
             ) from error
-        return Annotations(boxes=boxes, point_classes=classes)
+        try:
+            return Annotations(
+                boxes=boxes,
+                point_classes=classes[0] if classes else None,
+                companion_classes=tuple(classes[1:]),
+                annotated=annotated,
+            )
+        except SceneError as error:
+            raise SceneError(
+                where=f"scene {frame.scene_id}",
+                frame=frame.token,
+                rule=f"{error.where}: {error.rule}",
+            ) from None
+
+    def _has_annotations(self, scene_token: str) -> bool:
+        """Whether any key-frame of a scene has a box: those of the test split have none."""
+        if scene_token not in self._annotated:
+            token = self._tables.get("scene", scene_token)["first_sample_token"]
+            found = False
+            for _ in range(len(self._tables.sample)):
+                if not token or found:
+                    break
+                sample = self._tables.get("sample", token)
+                found, token = bool(sample["anns"]), sample["next"]
+            self._annotated[scene_token] = found
+        return self._annotated[scene_token]
 
     def _box(self, token: str, T_ego_global: Transform) -> Box:
         row = self._tables.get("sample_annotation", token)
@@ -346,19 +395,21 @@ class NuScenesSource:
         rows = json.loads(table.read_text()) if table.is_file() else ()
         return {row["sample_data_token"]: self.root / row["filename"] for row in rows}
 
-    def _point_classes(self, key: str | None) -> NDArray[np.uint8] | None:
-        if key is None or key not in self._lidarseg:
+    def _point_classes(self, key: str) -> NDArray[np.uint8] | None:
+        """Of the points of ``read_points``, in their order."""
+        if key not in self._lidarseg:
             return None
         path = self._lidarseg[key]
         points = self.root / self._tables.get("sample_data", key)["filename"]
         try:
             marks = np.fromfile(path, np.uint8)
-            expected = points.stat().st_size // 20
         except OSError as error:
             raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
-        if len(marks) != expected:
+        _, kept, _ = _read_points(points)
+        if len(marks) != len(kept):
             raise SceneError(
-                where=str(path), rule=f"{len(marks)} classes for {expected} points of {points.name}"
+                where=str(path),
+                rule=f"{len(marks)} classes for {len(kept)} points of {points.name}",
             )
         used, inverse_of = np.unique(marks, return_inverse=True)
         names = {int(row["index"]): row["name"] for row in self._tables.category}
@@ -368,7 +419,7 @@ class NuScenesSource:
                 where=str(path), rule=f"class {unknown[0]} is no index of category.json"
             )
         table = np.array([_class_of(names[int(i)]) for i in used], np.uint8)
-        return np.asarray(table[inverse_of], np.uint8)
+        return np.asarray(table[inverse_of][kept], np.uint8)
 
     def fingerprint(self, scene_id: str) -> str:
         return scene_fingerprint(self.scene(scene_id))
@@ -382,6 +433,30 @@ def _only_version(root: Path) -> str:
         have = ", ".join(found) or "none"
         raise SetupError(f"{root}: needs one table folder v1.0-*, has {have}; name a version")
     return found[0]
+
+
+def _read_points(
+    path: Path,
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], DroppedReturns]:
+    """All N points (N, 4) of a file, which of them measure something, and what the others are."""
+    try:
+        raw = np.fromfile(path, np.uint8)
+    except OSError as error:
+        raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
+    if raw.size == 0 or raw.size % 20:
+        raise SceneError(
+            where=str(path),
+            rule=f"truncated: {raw.size} bytes is no positive multiple of 20 "
+            "(x, y, z, intensity, ring as float32)",
+        )
+    points = raw.view("<f4").reshape(-1, 5)[:, :4].astype(np.float32)
+    return points, *measuring(points, str(path))
+
+
+def _key_lidar(channels: Iterable[str]) -> str:
+    """LIDAR_TOP, or the first by name of a vehicle that has none of that name."""
+    names = sorted(channels)
+    return LIDAR if LIDAR in names or not names else names[0]
 
 
 def _pose(record: dict[str, Any], *, table: str) -> Transform:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import SceneError
+from datasets.returns import DroppedReturns, measuring
 from datasets.taxonomy import IGNORE_ID
 
 SUFFIXES = (".npz", ".bin", ".ply")
@@ -56,12 +57,18 @@ class PointFormat:
             )
 
 
-def read_points(path: Path, form: PointFormat) -> NDArray[np.float32]:
-    """(N, 4) x, y, z metres and intensity scaled to 0..255.
+def read_points(
+    path: Path, form: PointFormat
+) -> tuple[NDArray[np.float32], NDArray[np.bool_], DroppedReturns]:
+    """The returns of a point file that measure something (``datasets.returns``).
+
+    Returns:
+        (K, 4) x, y, z metres and intensity scaled to 0..255; which of the file's N points they
+        are, (N,); and what was left out.
 
     Raises:
-        SceneError: missing, damaged, truncated, empty, not finite, or an intensity outside
-            0..``intensity_max``.
+        SceneError: missing, damaged, truncated, empty, too many points that are not finite, or an
+            intensity outside 0..``intensity_max``.
     """
     if path.suffix == ".npz":
         points = _npz_array(path, "points")
@@ -75,8 +82,9 @@ def read_points(path: Path, form: PointFormat) -> NDArray[np.float32]:
         if len(raw) % width:
             raise SceneError(
                 where=str(path),
-                rule=f"truncated: {len(raw)} bytes is no multiple of {width} "
-                f"({', '.join(form.bin_columns)} as float32)",
+                rule=f"truncated, or of other columns: {len(raw)} bytes is no multiple of {width} "
+                f"({', '.join(form.bin_columns)} as float32); 'bin_columns' under 'points' in "
+                "log.json names them",
             )
         columns = [form.bin_columns.index(name) for name in NEEDED]
         points = np.frombuffer(raw, "<f4").reshape(-1, len(form.bin_columns))[:, columns]
@@ -87,25 +95,37 @@ def read_points(path: Path, form: PointFormat) -> NDArray[np.float32]:
     points = points.astype(np.float32)
     if not len(points):
         raise SceneError(where=str(path), rule="it holds no point")
-    good = np.isfinite(points).all(axis=1)
-    if not good.all():
-        raise SceneError(where=str(path), rule=f"point {int(np.argmin(good))} is not finite")
+    kept, dropped = measuring(points, str(path))
+    points = points[kept]
     good = (points[:, 3] >= 0) & (points[:, 3] <= form.intensity_max)
     if not good.all():
-        i = int(np.argmin(good))
+        i = int(np.flatnonzero(kept)[np.argmin(good)])
+        brightest = float(points[:, 3].max())
         raise SceneError(
             where=str(path),
-            rule=f"point {i}: intensity {points[i, 3]} is not in 0..{form.intensity_max:g}",
+            rule=f"point {i}: intensity {points[np.argmin(good), 3]:g} is not in "
+            f"0..{form.intensity_max:g}; the brightest is {brightest:g}: state 'intensity_max' "
+            "under 'points' in log.json"
+            + (", or the file's columns in 'bin_columns'" if path.suffix == ".bin" else ""),
         )
     points[:, 3] *= np.float32(255 / form.intensity_max)
-    return points
+    return points, kept, dropped
 
 
-def read_classes(path: Path, *, n_points: int, n_classes: int) -> NDArray[np.uint8] | None:
+def read_classes(
+    path: Path,
+    *,
+    n_points: int,
+    n_classes: int,
+    class_map: Mapping[int, int] | None = None,
+) -> NDArray[np.uint8] | None:
     """(N,) class ids of a point file, 255 where nobody said; None where there are none.
 
     They are the array ``classes`` inside an ``.npz``, else the file beside it that ends in
     ``.classes.npy``.
+
+    Args:
+        class_map: what the file's own ids mean; None: they are the taxonomy's.
 
     Raises:
         SceneError: damaged, not uint8, of another length than the points, or an unknown id.
@@ -128,11 +148,22 @@ def read_classes(path: Path, *, n_points: int, n_classes: int) -> NDArray[np.uin
         raise SceneError(
             where=str(path), rule=f"classes of shape {classes.shape} for {n_points} points"
         )
+    if class_map is not None:
+        table = np.full(256, -1, np.int64)
+        table[[*class_map, IGNORE_ID]] = [*class_map.values(), IGNORE_ID]
+        mapped = table[classes]
+        if (mapped < 0).any():
+            raise SceneError(
+                where=str(path),
+                rule=f"class {classes[mapped < 0][0]} is not in 'class_map' of log.json",
+            )
+        return np.asarray(mapped, np.uint8)
     bad = (classes >= n_classes) & (classes != IGNORE_ID)
     if bad.any():
         raise SceneError(
             where=str(path),
-            rule=f"class {classes[bad][0]} is neither in 0..{n_classes - 1} nor {IGNORE_ID}",
+            rule=f"class {classes[bad][0]} is neither in 0..{n_classes - 1} nor {IGNORE_ID}; "
+            "'class_map' in log.json maps ids of one's own",
         )
     return classes
 

@@ -50,6 +50,12 @@ class Record:
             raise self.error(f"{key!r} must be {_KINDS[kind]}, is {_shown(value)}")
         return value
 
+    def take_or_null(self, key: str, kind: type[T]) -> T | None:
+        if key in self._left and self._left[key] is None:
+            self._pop(key)
+            return None
+        return self.take(key, kind)
+
     def record(self, key: str, *, at: str | None = None) -> Record:
         return Record(self.take(key, dict), where=self.where, at=at or self.at or key)
 
@@ -106,27 +112,33 @@ class Record:
         return np.asarray(value, np.float64)
 
 
-def read_json(path: Path, where: str) -> object:
+def read_json(path: Path, where: str, *, constants: bool = False) -> object:
     """What a JSON file holds.
 
     Args:
         where: what messages call the file.
+        constants: let NaN and Infinity pass; a ``Record`` refuses them where they stand, so that
+            one of them does not cost the whole file.
 
     Raises:
         SceneError: unreadable, no JSON, a key twice in one object, or NaN.
     """
     try:
         text = path.read_text(encoding="utf-8")
-        value: object = json.loads(text, object_pairs_hook=_no_twins, parse_constant=_no_constant)
+        value: object = json.loads(
+            text,
+            object_pairs_hook=_no_twins,
+            parse_constant=float if constants else _no_constant,
+        )
     except (OSError, ValueError, RecursionError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise SceneError(where=where, rule=f"no readable JSON: {reason}") from None
     return value
 
 
-def read_record(path: Path, where: str) -> Record:
+def read_record(path: Path, where: str, *, constants: bool = False) -> Record:
     """The object in a JSON file. Raises ``SceneError`` as ``read_json`` does, or for no object."""
-    return Record(read_json(path, where), where=where)
+    return Record(read_json(path, where, constants=constants), where=where)
 
 
 def _are_numbers(value: object, shape: tuple[int, ...]) -> bool:

@@ -116,18 +116,27 @@ class Components:
     @cached_property
     def _frames(self) -> tuple[RecordedFrame, ...]:
         shots = self._shots()
-        tops = self._rows("lidar_calibration", (f"{_LASER}extrinsic.transform",), laser_name=TOP)
-        with_returns = {row[TIME] for row in self._rows("lidar", (TIME,))}
-        if with_returns and not tops:
+        extrinsic = f"{_LASER}extrinsic.transform"
+        lasers = {
+            row[LASER]: matrix(row[extrinsic], what=f"laser {laser_name(row[LASER])}")
+            for row in self._rows("lidar_calibration", (LASER, extrinsic))
+        }
+        measured: dict[int, set[int]] = {}
+        for row in self._rows("lidar", (TIME, LASER)):
+            measured.setdefault(row[TIME], set()).add(row[LASER])
+        if measured and TOP not in lasers:
             raise self._bad("lidar_calibration", None, "there is no calibration of the TOP laser")
-        top = matrix(tops[0][f"{_LASER}extrinsic.transform"], what="laser TOP") if tops else None
         return tuple(
             RecordedFrame(
                 context=row[CONTEXT],
                 timestamp_us=row[TIME],
                 T_global_vehicle=matrix(row[_POSE], what=str(self._path("vehicle_pose"))),
                 shots=tuple(shots.get(row[TIME], ())),
-                T_vehicle_top=top if row[TIME] in with_returns else None,
+                T_vehicle_lasers={
+                    name: T
+                    for name, T in lasers.items()
+                    if row[TIME] in measured and name in (TOP, *measured[row[TIME]])
+                },
             )
             for row in self._poses
         )
@@ -195,6 +204,13 @@ class Components:
         label, divisor = f"{_PANOPTIC}panoptic_label", f"{_PANOPTIC}panoptic_label_divisor"
         rows = self._rows("camera_segmentation", (label, divisor), number, camera_name=camera)
         return (bytes(rows[0][label]), rows[0][divisor]) if rows else None
+
+    @cached_property
+    def _any_boxes(self) -> bool:
+        return bool(self._rows("lidar_box", (OBJECT,)))
+
+    def has_boxes(self) -> bool:
+        return self._any_boxes
 
     def boxes(self, number: int) -> tuple[Box, ...]:
         centre = [f"{_BOX}box.center.{axis}" for axis in "xyz"]

@@ -58,6 +58,7 @@ class FrameRecords:
         self._protos = protos()
         self._file = TFRecordFile(path)
         self._latest: tuple[int, Any] | None = None
+        self._any_boxes = False
 
     def picture_path(self) -> Path:
         return self._file.path
@@ -92,7 +93,9 @@ class FrameRecords:
         out: list[RecordedFrame] = []
         for number in range(len(self._file)):
             try:
-                out.append(self._described(self._frame(number)))
+                frame = self._frame(number)
+                out.append(self._described(frame))
+                self._any_boxes |= bool(frame.laser_labels)
             except SceneError as error:
                 if error.where == str(self._file.path):
                     raise
@@ -102,18 +105,20 @@ class FrameRecords:
         return tuple(out)
 
     def _described(self, frame: Any) -> RecordedFrame:
-        tops = [c for c in frame.context.laser_calibrations if c.name == TOP]
-        returns = any(laser.ri_return1.range_image_compressed for laser in frame.lasers)
-        if returns and not tops:
+        returns = {lsr.name for lsr in frame.lasers if lsr.ri_return1.range_image_compressed}
+        lasers = {
+            c.name: matrix(c.extrinsic.transform, what=f"laser {laser_name(c.name)}")
+            for c in frame.context.laser_calibrations
+            if c.name in (*returns, TOP)
+        }
+        if returns and TOP not in lasers:
             raise SceneError(where="context", rule="there is no calibration of the TOP laser")
         return RecordedFrame(
             context=frame.context.name,
             timestamp_us=frame.timestamp_micros,
             T_global_vehicle=matrix(frame.pose.transform, what="vehicle pose"),
             shots=_shots(frame),
-            T_vehicle_top=(
-                matrix(tops[0].extrinsic.transform, what="laser TOP") if returns else None
-            ),
+            T_vehicle_lasers=lasers if returns else {},
         )
 
     def picture(self, number: int, camera: int) -> bytes:
@@ -145,6 +150,9 @@ class FrameRecords:
             )
         except SceneError as error:
             raise self._bad(number, f"{error.where}: {error.rule}") from error
+
+    def has_boxes(self) -> bool:
+        return bool(self._frames) and self._any_boxes
 
     def lasers(self, number: int) -> tuple[LaserImage, ...]:
         frame = self._frame(number)

@@ -53,8 +53,10 @@ def points_of(images: Sequence[LaserImage], T_global_vehicle: Transform) -> Lase
         images: at least one.
         T_global_vehicle: the frame's pose.
 
+    A return that is not finite stays in, for its reader to leave out.
+
     Raises:
-        SceneError: a return is not finite, or a label is no class.
+        SceneError: a label is no class.
     """
     parts = [
         _points(image, k, T_global_vehicle) for image in images for k in range(len(image.returns))
@@ -66,14 +68,10 @@ def points_of(images: Sequence[LaserImage], T_global_vehicle: Transform) -> Lase
 
 def _points(image: LaserImage, k: int, T_global_vehicle: Transform) -> LaserPoints:
     values = image.returns[k]
-    rows, columns = np.nonzero(~(values[..., 0] <= 0))  # a NaN stays in and is refused below
+    rows, columns = np.nonzero(~(values[..., 0] <= 0))  # a NaN stays in
     poses = None if image.pixel_poses is None else image.pixel_poses[rows, columns]
     measured = values[rows, columns]
     where = f"laser {laser_name(image.name)}, return {k + 1}"
-    if not np.isfinite(measured[:, :3]).all() or (
-        poses is not None and not np.isfinite(poses).all()
-    ):
-        raise SceneError(where=where, rule="a return is not finite")
     T = image.T_vehicle_laser
     yaw = np.arctan2(T[1, 0], T[0, 0])
     azimuths = np.pi - (np.arange(values.shape[1]) + 0.5) / values.shape[1] * 2 * np.pi - yaw

@@ -7,7 +7,7 @@ points and boxes are in it. Legend: H rows (top row first) and W columns of a ra
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -75,14 +75,15 @@ class RecordedFrame:
 
     Attributes:
         timestamp_us: start of the turn.
-        T_vehicle_top: calibration of the TOP laser; None where the frame has no returns at all.
+        T_vehicle_lasers: calibration of each laser by ``LaserName``, TOP among them; empty where
+            the frame has no returns at all.
     """
 
     context: str
     timestamp_us: int
     T_global_vehicle: Transform
     shots: tuple[Shot, ...]
-    T_vehicle_top: Transform | None
+    T_vehicle_lasers: Mapping[int, Transform]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +148,10 @@ class Recording(Protocol):
 
     def boxes(self, number: int) -> tuple[Box, ...]:
         """The marked objects of a frame."""
+        ...
+
+    def has_boxes(self) -> bool:
+        """Whether any frame of the scene has a marked object."""
         ...
 
     def panoptic(self, number: int, camera: int) -> tuple[bytes, int] | None:

@@ -7,14 +7,15 @@ without ``segment-`` and ``_with_camera_labels``, or v2's component folders
 
 Geometry: the ego frame is Waymo's vehicle frame at the frame's pose, which belongs to about the
 middle of the LiDAR turn. ``T_ego_camera = inv(T_global_vehicle(frame)) T_global_vehicle(middle of
-the picture) T_vehicle_camera``. The five lasers' points are given as one sweep, with the axes of
-the vehicle and the origin at the TOP laser, from where nearly all of them were seen.
+the picture) T_vehicle_camera``. Each of the five lasers has a sweep of its own, with the axes of
+the vehicle and the origin at the laser; TOP's is the key sweep, the others are its companions.
 """
 
 from __future__ import annotations
 
 import hashlib
 import io
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -29,6 +30,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
 from datasets.remote_paths import remote_or_local
+from datasets.returns import ReturnTally, measuring
 from datasets.sources.waymo.cameras import (
     RecordedView,
     capture_time_s,
@@ -40,27 +42,37 @@ from datasets.sources.waymo.classes import decode_panoptic, occ3d_of_segments
 from datasets.sources.waymo.components import Components
 from datasets.sources.waymo.frame_records import FrameRecords
 from datasets.sources.waymo.range_images import LaserPoints, points_of
-from datasets.sources.waymo.recording import CAMERAS, RecordedFrame, Recording, Shot
+from datasets.sources.waymo.recording import (
+    CAMERAS,
+    RecordedFrame,
+    Recording,
+    Shot,
+    laser_name,
+)
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
 from datasets.taxonomy import OCC3D_WAYMO
 
+VEHICLE_M = ((-1.4, -1.2, -0.5), (4.3, 1.2, 2.4))
+"""Waymo's Chrysler Pacifica or Jaguar I-Pace with its sensors, vehicle frame."""
 SPLITS = {"training": "train", "validation": "val", "testing": "test"}
 """Waymo's folders and our names of them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedSweep(LidarSweep):
-    """A turn of all lasers inside a file that holds many.
+    """A turn of one laser inside a file that holds many.
 
     Attributes:
         scene_id: whose file it is.
         record: number of the frame in the file.
+        laser: ``LaserName``.
         T_global_vehicle: the frame's pose.
         origin_m: (3,) of the sweep's axes, in the vehicle frame of the turn.
     """
 
     scene_id: str
     record: int
+    laser: int
     T_global_vehicle: Transform
     origin_m: NDArray[np.float64]
 
@@ -119,9 +131,11 @@ class WaymoSource:
             labeled, unlabeled = divide({scene: scene for scene in train}, share)
             self._splits |= {"labeled": labeled, "unlabeled": unlabeled}
         self._latest: tuple[str, Recording] | None = None
+        self._turn: tuple[tuple[str, int], LaserPoints] | None = None
+        self.returns = ReturnTally()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_latest": None}  # workers open files themselves
+        return self.__dict__ | {"_latest": None, "_turn": None}  # workers open files themselves
 
     def scene_ids(self, split: str) -> tuple[str, ...]:
         """Scenes of ``all``, ``train``, ``val``, ``test`` (or their folders' names),
@@ -152,7 +166,7 @@ class WaymoSource:
         recording = self._recording(scene_id)
         recorded = recording.frames()
         path = recording.laser_path()
-        sweeps = [self._sweep(scene_id, k, frame, path) for k, frame in enumerate(recorded)]
+        sweeps = [self._sweeps(scene_id, k, frame, path) for k, frame in enumerate(recorded)]
         return Scene(
             scene_id=scene_id,
             frames=tuple(
@@ -161,29 +175,36 @@ class WaymoSource:
             ),
         )
 
-    def _sweep(
+    def _sweeps(
         self, scene_id: str, k: int, frame: RecordedFrame, path: Path
-    ) -> RecordedSweep | None:
-        if frame.T_vehicle_top is None:
-            return None
-        T_ego_lidar = np.eye(4)
-        T_ego_lidar[:3, 3] = frame.T_vehicle_top[:3, 3]
-        return RecordedSweep(
-            path=path,
-            timestamp_us=frame.timestamp_us,
-            T_ego_lidar=T_ego_lidar,
-            scene_id=scene_id,
-            record=k,
-            T_global_vehicle=frame.T_global_vehicle,
-            origin_m=frame.T_vehicle_top[:3, 3],
-        )
+    ) -> tuple[RecordedSweep, ...]:
+        """Of each laser, TOP first; none where the frame has no returns."""
+        out = []
+        for laser, T_vehicle_laser in sorted(frame.T_vehicle_lasers.items()):
+            T_ego_lidar = np.eye(4)
+            T_ego_lidar[:3, 3] = T_vehicle_laser[:3, 3]
+            out.append(
+                RecordedSweep(
+                    path=path,
+                    timestamp_us=frame.timestamp_us,
+                    T_ego_lidar=T_ego_lidar,
+                    lidar=laser_name(laser),
+                    T_ego_vehicle=np.eye(4),
+                    scene_id=scene_id,
+                    record=k,
+                    laser=laser,
+                    T_global_vehicle=frame.T_global_vehicle,
+                    origin_m=T_vehicle_laser[:3, 3],
+                )
+            )
+        return tuple(out)
 
     def _frame(
         self,
         scene_id: str,
         path: Path,
         recorded: Sequence[RecordedFrame],
-        sweeps: Sequence[RecordedSweep | None],
+        sweeps: Sequence[tuple[RecordedSweep, ...]],
         k: int,
     ) -> Frame:
         frame = recorded[k]
@@ -198,9 +219,11 @@ class WaymoSource:
             cameras=tuple(
                 _view(scene_id, path, k, shot, T_ego_global, token) for shot in frame.shots
             ),
-            lidar=sweeps[k],
+            lidar=sweeps[k][0] if sweeps[k] else None,
+            companions=sweeps[k][1:],
             past_sweeps=_seen_from(T_ego_global, past[: self.past_sweeps]),
             future_sweeps=_seen_from(T_ego_global, future[: self.future_sweeps]),
+            vehicle_m=VEHICLE_M,
         )
 
     def read_image(self, view: CameraView) -> NDArray[np.uint8]:
@@ -225,26 +248,40 @@ class WaymoSource:
         return straightened(pixels, view.calibration) if self.straighten else pixels
 
     def laser_points(self, sweep: LidarSweep) -> LaserPoints:
-        """All that is recorded of a turn's points, elongation included, in the vehicle frame of
-        the turn. ``read_points`` gives the same points in the same order."""
+        """All that is recorded of a laser's points in a turn, elongation included, in the vehicle
+        frame of the turn. ``read_points`` gives the same points in the same order."""
         sweep = _ours(sweep, RecordedSweep)
-        try:
-            images = self._recording(sweep.scene_id).lasers(sweep.record)
-            if not images:
-                raise SceneError(where="lasers", rule="there is no range image")
-            points = points_of(images, sweep.T_global_vehicle)
-        except SceneError as error:
-            if error.frame:
-                raise
-            raise SceneError(
-                where=f"{sweep.path}: {error.where}",
-                frame=f"record {sweep.record}",
-                rule=error.rule,
-            ) from error
-        return points if self.no_label_zones else points.chosen(~points.in_no_label_zone)
+        points = self._all_points(sweep)
+        points = points.chosen(points.laser == sweep.laser)
+        if not self.no_label_zones:
+            points = points.chosen(~points.in_no_label_zone)
+        measured = np.c_[points.xyz_m - sweep.origin_m, points.intensity, points.elongation]
+        kept, dropped = measuring(measured, f"{sweep.path}: record {sweep.record}, {sweep.lidar}")
+        self.returns.put(sweep, dropped)
+        return points if kept.all() else points.chosen(kept)
+
+    def _all_points(self, sweep: RecordedSweep) -> LaserPoints:
+        """Of every laser; the lasers of one turn are asked for one after the other."""
+        key, turn = (sweep.scene_id, sweep.record), self._turn
+        if turn is None or turn[0] != key:
+            try:
+                images = self._recording(sweep.scene_id).lasers(sweep.record)
+                if not images:
+                    raise SceneError(where="lasers", rule="there is no range image")
+                turn = key, points_of(images, sweep.T_global_vehicle)
+            except SceneError as error:
+                if error.frame:
+                    raise
+                raise SceneError(
+                    where=f"{sweep.path}: {error.where}",
+                    frame=f"record {sweep.record}",
+                    rule=error.rule,
+                ) from error
+            self._turn = turn
+        return turn[1]
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        """(N, 4): the vehicle's axes, origin at the TOP laser, both returns of every laser.
+        """(N, 4): the vehicle's axes, origin at the laser, both returns.
 
         The intensity is as recorded: mostly 0..1, but without an upper bound, so not 0..255.
         """
@@ -267,13 +304,25 @@ class WaymoSource:
 
     def annotations(self, frame: Frame) -> Annotations:
         """Boxes; and point classes where the turn has segmentation labels (only TOP's have)."""
-        boxes = self._recording(frame.scene_id).boxes(self.number_of(frame))
-        if frame.lidar is None:
-            return Annotations(boxes=boxes)
-        segments = self.laser_points(frame.lidar).segment
-        if not segments.any():
-            return Annotations(boxes=boxes)
-        return Annotations(boxes=boxes, point_classes=occ3d_of_segments()[segments])
+        recording, number = self._recording(frame.scene_id), self.number_of(frame)
+        boxes = recording.boxes(number)
+        classes = None
+        if frame.lidar is not None:
+            segments = self.laser_points(frame.lidar).segment
+            if segments.any():
+                classes = occ3d_of_segments()[segments]
+        try:
+            return Annotations(
+                boxes=boxes,
+                point_classes=classes,
+                annotated=bool(boxes) or recording.has_boxes(),
+            )
+        except SceneError as error:
+            raise SceneError(
+                where=f"{recording.laser_path()}: {error.where}",
+                frame=frame.token,
+                rule=error.rule,
+            ) from None
 
     def panoptic(self, view: CameraView) -> tuple[NDArray[np.uint8], NDArray[np.uint16]] | None:
         """Class (``PANOPTIC_CLASSES``) and instance of each stored pixel; None: not labelled.
@@ -292,13 +341,14 @@ class WaymoSource:
 
 
 def _seen_from(
-    T_ego_global: Transform, sweeps: Sequence[RecordedSweep | None]
+    T_ego_global: Transform, turns: Sequence[tuple[RecordedSweep, ...]]
 ) -> tuple[RecordedSweep, ...]:
-    return tuple(
-        replace(sweep, T_ego_lidar=T_ego_global @ sweep.T_global_vehicle @ sweep.T_ego_lidar)
-        for sweep in sweeps
-        if sweep is not None
-    )
+    out = []
+    for sweep in itertools.chain.from_iterable(turns):
+        T_ego_vehicle = T_ego_global @ sweep.T_global_vehicle
+        T_ego_lidar = T_ego_vehicle @ sweep.T_ego_lidar
+        out.append(replace(sweep, T_ego_lidar=T_ego_lidar, T_ego_vehicle=T_ego_vehicle))
+    return tuple(out)
 
 
 def _view(
