@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-from datasets.frames import Frame
+from datasets.frames import Frame, of_the_moment
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import FrameInputs
 from datasets.taxonomy import Taxonomy
@@ -37,7 +37,7 @@ Statistics = dict[str, float]
 def of_inputs(
     inputs: FrameInputs,
     frame: Frame,
-    points: NDArray[np.float32] | None,  # (P, 5 or more) metres
+    points: NDArray[np.float32] | None,  # (P, 6), as ``points_in_ego`` gives them
 ) -> Statistics:
     """What the sensors delivered for one frame."""
     out: Statistics = {}
@@ -47,7 +47,7 @@ def of_inputs(
         out["picture contrast"] = float(green.std(axis=(1, 2)).mean())
         out["picture detail"] = float(np.abs(np.diff(green, axis=2)).mean())
     if points is not None and frame.lidar is not None:
-        key = points[points[:, 4] == 0] if (points[:, 4] == 0).any() else points
+        key = points[of_the_moment(frame, points)]
         away = np.hypot(key[:, 0], key[:, 1])
         out["LiDAR returns"] = float(len(key))
         out["LiDAR height, m"] = float(frame.lidar.T_ego_lidar[2, 3])

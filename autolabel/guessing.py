@@ -28,7 +28,14 @@ from autolabel.meta_classifier import MetaClassifier, Others, features_of
 from autolabel.observing import Observation, metric_points, visible_to_cameras
 from autolabel.temporal import Refiner, Sight, pool, refine, sight_of, windows
 from datasets.errors import SceneError
-from datasets.frames import Frame, Scene, SceneSource, earlier_frames, in_lidar_frame
+from datasets.frames import (
+    Frame,
+    Scene,
+    SceneSource,
+    earlier_frames,
+    in_lidar_frame,
+    nearest_of_each,
+)
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import ModelInputs, collate, prepare_frame
 from datasets.remote_paths import fetch
@@ -239,9 +246,9 @@ class SceneWork:
     def _files(self, frame: Frame, earlier: Sequence[Frame]) -> Iterator[Path]:
         for view in itertools.chain(frame.cameras, *(one.cameras for one in earlier)):
             yield view.path
-        for sweep in (frame.lidar, *frame.past_sweeps[: self.spec.past_sweeps]):
-            if sweep is not None:
-                yield sweep.path
+        past = nearest_of_each(frame.past_sweeps, self.spec.past_sweeps)
+        for sweep in (*frame.moment, *past):
+            yield sweep.path
 
     def predict(self, batch: _Read) -> Iterator[_Predicted]:
         flow: Tensor | None = None

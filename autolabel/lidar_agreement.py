@@ -12,7 +12,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.frames import VEHICLE_M
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 
@@ -61,14 +60,16 @@ class LidarAgreement:
 def lidar_agreement(
     occupied: NDArray[np.bool_],  # (X, Y, Z)
     points_m: NDArray[np.float32],  # (P, 3) ego frame
-    origin_m: NDArray[np.float64],  # (3,) the sensor, ego frame
+    origins_m: NDArray[np.float64],  # (P, 3) or (3,) the LiDAR that measured each, ego frame
+    on_vehicle: NDArray[np.bool_],  # (P,)
     grid: VoxelGrid,
 ) -> LidarAgreement:
-    """Compare one frame's labels with one sweep."""
-    own = (np.abs(points_m[:, :2] - origin_m[:2]) < VEHICLE_M).all(axis=1)
-    on_vehicle = int(grid.contains(points_m[own]).sum())
-    points_m = points_m[~own]
-    hits, passes = lidar_evidence(origin_m, points_m, grid)
+    """Compare one frame's labels with the sweeps of its moment."""
+    vehicle_returns = int(grid.contains(points_m[on_vehicle]).sum())
+    if origins_m.ndim == 2:
+        origins_m = origins_m[~on_vehicle]
+    points_m = points_m[~on_vehicle]
+    hits, passes = lidar_evidence(origins_m, points_m, grid)
     inside = points_m[grid.contains(points_m)]
     i, j, k = grid.indices(inside).T
     near = np.zeros(tuple(n + 2 for n in grid.shape), bool)
@@ -78,7 +79,7 @@ def lidar_agreement(
                 x, y, z = grid.shape
                 near[dx : dx + x, dy : dy + y, dz : dz + z] |= occupied
     return LidarAgreement(
-        on_vehicle=on_vehicle,
+        on_vehicle=vehicle_returns,
         returns=len(inside),
         returns_occupied=int(occupied[i, j, k].sum()),
         returns_near=int(near[i + 1, j + 1, k + 1].sum()),

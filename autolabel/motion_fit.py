@@ -50,9 +50,8 @@ class Trajectory:
         for frame in frames:
             if frame.lidar is None:
                 continue
-            T_lidar_ego = inverse(frame.lidar.T_ego_lidar)
             for sweep in sweeps_of(frame):
-                T = frame.T_global_ego @ sweep.T_ego_lidar @ T_lidar_ego
+                T = frame.T_global_ego @ frame.vehicle_at(sweep)
                 poses.setdefault(sweep.timestamp_us, T)
         self._us = np.array(sorted(poses), np.int64)
         self._poses = np.array([poses[t] for t in self._us]).reshape(-1, 4, 4)

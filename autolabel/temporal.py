@@ -27,11 +27,12 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from datasets.frames import Frame
+from datasets.frames import Frame, of_the_moment
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 from datasets.geometry.transforms import Transform, apply, inverse
 from datasets.taxonomy import Taxonomy
+from datasets.visibility import ray_origins
 
 Counts = NDArray[np.uint8]
 A = TypeVar("A")
@@ -137,8 +138,8 @@ class Sight:
         surprise: (X, Y, Z, K) uint8, minus the log probabilities in steps of ``LOG_STEP``.
         moving: (X, Y, Z) bool, in or beside a voxel predicted as a moving class.
         hits, passes: (X, Y, Z) uint8 of all the sweeps that the network read.
-        ends: (P, 3) float32 metres, where rays of the key sweep ended, but for those in moving
-            voxels; origin: (3,) where they began.
+        ends: (P, 3) float32 metres, where rays of the frame's moment ended, but for those in moving
+            voxels; origin: where they began, (3,), or (P, 3) where several LiDARs measured.
     """
 
     T_global_grid: Transform
@@ -171,7 +172,7 @@ class Pooled:
 
 def sight_of(
     frame: Frame,
-    points: NDArray[np.float32] | None,  # (P, 5)
+    points: NDArray[np.float32] | None,  # (P, 6)
     logits: Tensor,  # (X, Y, Z, K)
     hits: Counts,  # (X, Y, Z)
     passes: Counts,  # (X, Y, Z)
@@ -187,11 +188,16 @@ def sight_of(
     moving = ndimage.binary_dilation(moving, np.ones((3, 3, 3), bool))
     ends, origin = np.empty((0, 3), np.float32), np.zeros(3)
     if points is not None and frame.lidar is not None:
-        ends, origin = points[points[:, 4] == 0, :3], frame.lidar.T_ego_lidar[:3, 3]
+        now = points[of_the_moment(frame, points)]
+        ends, origin = now[:, :3], frame.lidar.T_ego_lidar[:3, 3]
+        if frame.companions:
+            origin = ray_origins(frame, now)
         inside = np.flatnonzero(grid.contains(ends))
         still = np.ones(len(ends), bool)
         still[inside] = ~moving[tuple(grid.indices(ends[inside]).T)]
         ends = ends[still]
+        if frame.companions:
+            origin = origin[still]
     return Sight(
         T_global_grid=frame.T_global_ego,
         surprise=surprise,

@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from datasets.benchmarks.resampling import places, taken
-from datasets.frames import Frame, SceneSource, points_in_ego
+from datasets.frames import Frame, SceneSource, of_the_moment, points_in_ego
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 from datasets.geometry.transforms import inverse
@@ -109,8 +109,12 @@ class Evidence:
 
 
 def held_out(frame: Frame) -> int:
-    """How many of ``frame.future_sweeps`` vote: those soon after it, else the next one."""
-    lags = [(s.timestamp_us - frame.timestamp_us) * 1e-6 for s in frame.future_sweeps]
+    """How many later sweeps of each LiDAR vote: those soon after the frame, else the next one."""
+    lags = [
+        (s.timestamp_us - frame.timestamp_us) * 1e-6
+        for s in frame.future_sweeps
+        if frame.lidar is not None and s.lidar == frame.lidar.lidar
+    ]
     soon = sum(lag <= HELD_OUT_S for lag in lags)
     if soon:
         return min(soon, HELD_OUT_SWEEPS)
@@ -131,7 +135,7 @@ def evidence(source: SceneSource, frame: Frame, grid: VoxelGrid) -> Evidence:
     fine = VoxelGrid(min_m=grid.min_m, size_m=(x / 2, y / 2, z / 2), shape=(2 * X, 2 * Y, 2 * Z))
     points = points_in_ego(source, frame, future=held_out(frame))
     origins = ray_origins(frame, points)
-    now = points[:, 4] == 0
+    now = of_the_moment(frame, points)
     counts = lidar_evidence(origins[now], points[now, :3], fine)
     through_now = _parts(counts) >= SEEN_THROUGH_NOW
     returns_now = _blocks(counts[0]).any(axis=-1)

@@ -13,8 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 
-from datasets.frames import Frame
+from datasets.frames import Frame, in_lidar_frame
 from datasets.inputs import FitImage, FrameInputs, InputSpec, fitted_map
+from datasets.visibility import ray_origins
 
 Matrix = NDArray[np.float64]
 Points = NDArray[np.float32]
@@ -162,20 +163,22 @@ class AirborneReturns:
             raise ValueError(f"ranges must be positive: {self}")
 
     def __call__(
-        self, points: Points, origin: NDArray[np.float64], rng: np.random.Generator
+        self, points: Points, origins: NDArray[np.float64], rng: np.random.Generator
     ) -> Points:
-        """The points (P, 5 or more) with some drawn nearer to the origin (3,); lags stay."""
+        """The points (P, 5 or more) with some drawn nearer to where their rays began, (P, 3) or
+        (3,) for all; lags stay."""
         if rng.random() >= self.chance:
             return points
         caught = np.flatnonzero(rng.random(len(points)) < rng.random() * self.share)
-        rays = points[caught, :3] - origin.astype(np.float32)
+        starts = np.broadcast_to(origins.astype(np.float32), (len(points), 3))[caught]
+        rays = points[caught, :3] - starts
         ranges = np.linalg.norm(rays, axis=1)
         near = self.nearest_m + rng.exponential(self.range_m, len(caught)).astype(np.float32)
         weaker = rng.uniform(0, 0.3, len(caught)).astype(np.float32)
         shorter = near < ranges
-        caught, rays, ranges = caught[shorter], rays[shorter], ranges[shorter]
+        caught, rays, ranges, starts = (a[shorter] for a in (caught, rays, ranges, starts))
         out = points.copy()
-        out[caught, :3] = rays * (near[shorter] / ranges)[:, None] + origin.astype(np.float32)
+        out[caught, :3] = rays * (near[shorter] / ranges)[:, None] + starts
         out[caught, 3] *= weaker[shorter]
         return out
 
@@ -252,6 +255,7 @@ class DrawnView:
         """The frame's inputs with returns from the air among their points."""
         if self.airborne is None or inputs.points is None or self.frame.lidar is None:
             return inputs
-        T = np.eye(4) if spec.frame == "lidar" else self.frame.lidar.T_ego_lidar
+        frame = in_lidar_frame(self.frame) if spec.frame == "lidar" else self.frame
         rng = np.random.default_rng(self.air_seed)
-        return replace(inputs, points=self.airborne(inputs.points, T[:3, 3], rng))
+        origins = ray_origins(frame, inputs.points)
+        return replace(inputs, points=self.airborne(inputs.points, origins, rng))

@@ -100,7 +100,7 @@ def check_times(frames: Sequence[Frame]) -> list[Finding]:
 
 def sweeps_of(frame: Frame) -> tuple[Any, ...]:
     """Every sweep that a frame names."""
-    return (*((frame.lidar,) if frame.lidar else ()), *frame.past_sweeps, *frame.future_sweeps)
+    return frame.sweeps
 
 
 def speeds_m_s(frames: Sequence[Frame]) -> NDArray[np.float64]:

@@ -37,19 +37,28 @@ from datasets.benchmarks.catalogue import benchmark as benchmark_named
 from datasets.benchmarks.conversion import Conversion, Prediction
 from datasets.benchmarks.truth import Truth
 from datasets.errors import AutolabelError, SetupError
-from datasets.frames import Scene, SceneSource, earlier_frames, in_lidar_frame, points_in_ego
+from datasets.frames import (
+    Scene,
+    SceneSource,
+    earlier_frames,
+    from_vehicle,
+    in_lidar_frame,
+    points_in_ego,
+)
 from datasets.geometry.transforms import apply, inverse
 from datasets.inputs import collate, prepare_frame
 from datasets.label_store import LabelStore, MaskBit
+from datasets.metrics import rays
 from datasets.metrics.calibration import ConfidenceScore
 from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
 from datasets.metrics.openoccupancy import OpenOccupancyScore
-from datasets.metrics.rays import RayScore, ray_origins
+from datasets.metrics.rays import RayScore
 from datasets.places import parse_where
 from datasets.review_counts import count_reviews
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES, open_source
 from datasets.taxonomy import Taxonomy
+from datasets.visibility import ray_origins
 from models.checkpoint import load_checkpoint
 from models.inference import Teacher
 
@@ -105,7 +114,7 @@ class Scores:
             self.rays.update(
                 truth.semantics,
                 semantics,
-                apply(to_grid, ray_origins(frames, prediction.k)),
+                apply(to_grid, rays.ray_origins(frames, prediction.k)),
                 truth_flow=truth.flow if both else None,
                 predicted_flow=prediction.flow if both else None,
             )
@@ -369,12 +378,11 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
                 layers["ground truth"] = occ3d_nuscenes.read_labels(path).semantics != free
             if header.frame == "lidar":
                 frame = in_lidar_frame(frame)
-            points = points_in_ego(source, frame, key_with_vehicle=True)[:, :3]
-            assert frame.lidar is not None  # it gave the points
-            origin = frame.lidar.T_ego_lidar[:3, 3]
+            points = points_in_ego(source, frame, vehicle="kept")
+            origins, own = ray_origins(frame, points), from_vehicle(frame, points)
             frames += 1
             for name, voxels in layers.items():
-                agreement = lidar_agreement(voxels, points, origin, header.grid)
+                agreement = lidar_agreement(voxels, points[:, :3], origins, own, header.grid)
                 print(f"{scene_id} frame {frame.token}, {name}: {agreement}")
                 totals[name] = totals[name] + agreement if name in totals else agreement
     for name, agreement in totals.items():

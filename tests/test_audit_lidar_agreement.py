@@ -19,7 +19,8 @@ def test_returns_rays_and_neighbours_are_counted() -> None:
         [[6.5, 2.5, 2.5], [6.6, 2.5, 2.5], [7.5, 2.5, 2.5], [99, 0, 0], [0.5, 2.5, 2.6]],
         np.float32,
     )
-    found = lidar_agreement(occupied, points, np.array([0.5, 2.5, 2.5]), GRID)
+    own = np.array([False, False, False, False, True])
+    found = lidar_agreement(occupied, points, np.array([0.5, 2.5, 2.5]), own, GRID)
     assert (found.returns, found.returns_occupied, found.returns_near) == (3, 2, 3)
     assert found.on_vehicle == 1
     assert (found.occupied, found.observed) == (3, 2)

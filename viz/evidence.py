@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.frames import VEHICLE_M
 from datasets.geometry.raycast import lidar_evidence
 from datasets.label_store import FrameLabels
 from viz.review import ReviewFrame
@@ -55,7 +54,7 @@ class Evidence:
     """Rays that ended in (``hits``) or went through (``passes``) each voxel, (X, Y, Z) uint8.
 
     Attributes:
-        stored: the store has them, of every sweep it used; else they are of the key sweep alone.
+        stored: the store has them, of every sweep it used; else they are of the frame's moment.
     """
 
     hits: NDArray[np.uint8]
@@ -64,14 +63,13 @@ class Evidence:
 
 
 def evidence_of(frame: ReviewFrame) -> Evidence | None:
-    """What the store has, or else what the frame's own sweep says; None without either."""
+    """What the store has, or else what the frame's own sweeps say; None without either."""
     labels = frame.labels
     if labels.hits is not None and labels.passes is not None:
         return Evidence(hits=labels.hits, passes=labels.passes, stored=True)
     if frame.points_m is None or frame.lidar_m is None:
         return None
-    near = (np.abs(frame.points_m[:, :2] - frame.lidar_m[:2]) < VEHICLE_M).all(axis=1)
-    hits, passes = lidar_evidence(frame.lidar_m, frame.points_m[~near], frame.grid)
+    hits, passes = lidar_evidence(frame.lidar_m, frame.points_m, frame.grid)
     return Evidence(hits=hits, passes=passes, stored=False)
 
 

@@ -20,6 +20,7 @@ from datasets.frames import CameraView, Frame, Scene, SceneSource, in_lidar_fram
 from datasets.geometry.transforms import apply, inverse
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
+from datasets.visibility import ray_origins
 from viz.turning import turned_frame, turns_to_forward
 
 
@@ -80,12 +81,13 @@ class LogOfLabels:
         cameras = [replace(view, T_ego_camera=T @ view.T_ego_camera) for view in frame.cameras]
         pictures, missing = read_pictures(source, cameras)
         notes += missing
-        points = None
+        points = lidar = None
         try:
-            points = apply(T, points_in_ego(source, frame)[:, :3]).astype(np.float32)
+            returns = points_in_ego(source, frame)
+            points = apply(T, returns[:, :3]).astype(np.float32)
+            lidar = apply(T, ray_origins(frame, returns))
         except SceneError as error:
             notes.append(f"no LiDAR points: {error}")
-        lidar = None if frame.lidar is None else apply(T, frame.lidar.T_ego_lidar[:3, 3])
         return Logged(
             pictures=pictures,
             points_m=points,

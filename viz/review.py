@@ -54,8 +54,9 @@ class ReviewFrame:
         k, n_frames: its place in the scene.
         labels: as stored, with the strokes of the reviews applied.
         pictures: any number, in the source's order; their poses are in the grid's frame.
-        points_m: (N, 3) float32, key LiDAR sweep in the grid's frame, metres; None if not at hand.
-        lidar_m: (3,) where the key sweep was taken; None without LiDAR.
+        points_m: (N, 3) float32, returns of the frame's moment in the grid's frame, metres, without
+            those from the vehicle itself; None if not at hand.
+        lidar_m: (N, 3), or (3,) for all, where the LiDAR was that measured each; None without.
         notes: what could not be shown and why, one line each.
         truth, second: ground truth and a second store's labels of the same frame, if asked for
             and there.

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.errors import SceneError
-from datasets.frames import CameraView, Scene
+from datasets.frames import VEHICLE_M, CameraView, Scene
 
 
 def read_picture(view: CameraView, *, stated_by: str) -> NDArray[np.uint8]:
@@ -45,8 +45,9 @@ def scene_fingerprint(scene: Scene) -> str:
         for view in frame.cameras:
             digest.update(f"{view.name} {_size(view.path)}".encode())
             digest.update(view.intrinsics.tobytes() + view.T_ego_camera.tobytes())
-        sweeps = (*frame.past_sweeps, *frame.future_sweeps)
-        for sweep in (frame.lidar, *sweeps) if frame.lidar else sweeps:
+        if frame.vehicle_m != VEHICLE_M:
+            digest.update(repr(frame.vehicle_m).encode())
+        for sweep in frame.sweeps:
             digest.update(f"{sweep.timestamp_us} {_size(sweep.path)}".encode())
             digest.update(sweep.T_ego_lidar.tobytes())
     return digest.hexdigest()
