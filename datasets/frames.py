@@ -246,6 +246,15 @@ class ElongationSource(Protocol):
         ...
 
 
+@runtime_checkable
+class KeepsDropOuts(Protocol):
+    """A log whose files hold returns at the sensor's origin, which published pipelines read."""
+
+    def read_all_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        """(N, 4): the points of ``read_points`` and those at the origin. Raises as there."""
+        ...
+
+
 def elongation_source(source: SceneSource, features: PointFeatures) -> ElongationSource | None:
     """The log, for features that need elongation; None for others.
 
@@ -291,8 +300,8 @@ def points_in_ego(
     Args:
         past, future: so many sweeps of each LiDAR beside those of the moment.
         vehicle: returns from inside ``frame.vehicle_m`` are cut or kept. ``published``: as in the
-            published pipelines, those of the moment are kept, those of neighbours are cut within
-            1 m of their sensor in x and y.
+            published pipelines, those of the moment are kept, even at the sensor's origin, and
+            those of neighbours are cut within 1 m of their sensor in x and y.
 
     Returns:
         (N, 6) float32: x, y, z metres (ego), raw intensity, time lag ``t_key - t_sweep`` in
@@ -315,7 +324,10 @@ def points_in_ego(
     parts = []
     for sweep in (*frame.moment, *neighbours):
         if elongated is None:
-            points = source.read_points(sweep)
+            if vehicle == "published" and isinstance(source, KeepsDropOuts):
+                points = source.read_all_points(sweep)
+            else:
+                points = source.read_points(sweep)
         else:
             points = elongated.read_points_and_elongation(sweep)
         if vehicle == "published" and number[id(sweep)] >= len(frame.moment):

@@ -8,10 +8,10 @@ The recipe of Occ3D (arXiv 2304.14365) as far as these give it, scene by scene:
 2. Points in a box (grown to the sides and upwards by a margin; a marked point of the surroundings,
    such as road under a car, stays out of it) are gathered per track in the box's own frame and
    put back at the box's pose in the labelled key-frame (``datasets.tracks``). A key-frame that
-   nobody annotated has the boxes of its annotated neighbours, moved evenly; without such neighbours
-   near in time it is left out, sweeps included. A scene without any annotation is taken as it is.
-   All other points are static. Marked points of something that can move but has no box leave a
-   trail if gathered, so they count in their own key-frame only.
+   nobody annotated has the boxes of its annotated neighbours, moved evenly; where it does not lie
+   between two of them near in time it is left out, sweeps included. A scene without any annotation
+   is taken as it is. All other points are static. Marked points of something that can move but has
+   no box leave a trail if gathered, so they count in their own key-frame only.
 3. A point that nobody marked takes the class of the nearest marked static point within
    ``radius_m``. A voxel's class is that of most of its points; a track's points have the class of
    their box. A voxel whose points have no class is occupied and 255, do not score.
@@ -211,22 +211,30 @@ class SceneReconstruction:
         if not times:
             return turns
 
-        def known(us: int) -> bool:
+        def between(us: int) -> bool:
             k = bisect.bisect_left(times, us)
-            before = us - times[k - 1] if k else None
-            after = times[k] - us if k < len(times) else None
-            near = [gap for gap in (before, after) if gap is not None]
-            between = before is not None and after is not None
-            return min(near) <= BEYOND_TRACK_US or (between and sum(near) <= MAX_ANNOTATION_GAP_US)
+            if k < len(times) and times[k] == us:
+                return True
+            return 0 < k < len(times) and times[k] - times[k - 1] <= MAX_ANNOTATION_GAP_US
 
         for token, marks in list(self._marks.items()):
-            if not marks.annotated and not known(self._frames[token].timestamp_us):
+            if not marks.annotated and not between(self._frames[token].timestamp_us):
                 self.bad_frames[token] = (
-                    "nobody annotated it, and no annotated key-frames lie near enough in time to "
-                    "tell where its objects are"
+                    "nobody annotated it, and it does not lie between annotated key-frames at most "
+                    f"{MAX_ANNOTATION_GAP_US * 1e-6:g} s apart, so nobody knows where its objects "
+                    "are"
                 )
                 del self._frames[token], self._marks[token]
-        return [turn for turn in turns if known(turn.timestamp_us)]
+        return [
+            turn
+            for turn in turns
+            if (turn.token is None or turn.token in self._marks)
+            and (
+                between(turn.timestamp_us)
+                or 0 < times[0] - turn.timestamp_us <= BEYOND_TRACK_US
+                or turn.token is not None
+            )
+        ]
 
     @property
     def frames(self) -> tuple[Frame, ...]:

@@ -46,7 +46,7 @@ def test_real_frames_have_six_cameras_and_points_in_the_ego_frame(real: Path) ->
         assert len(frame.cameras) == 6
         assert frame.past_sweeps == ()
         points = points_in_ego(source, frame, past=9)
-        assert points.shape[1] == 5
+        assert points.shape[1] == 6
         # the road under the car is near z = 0 of the ego frame
         near = points[(np.abs(points[:, 0] - 10) < 5) & (np.abs(points[:, 1]) < 2)]
         assert abs(np.median(near[:, 2])) < 0.4

@@ -132,7 +132,7 @@ def test_returns_of_other_frames_count_at_their_place_unless_they_lie_on_what_mo
         cameras=(),
         lidar=lidar,
     )
-    points = np.array([[2.2, -3.0, 0.2, 0, 0], [4.2, 0.2, 0.2, 0, 0]], np.float32)
+    points = np.array([[2.2, -3.0, 0.2, 0, 0, 0], [4.2, 0.2, 0.2, 0, 0, 0]], np.float32)
     logits = torch.zeros(*GRID.shape, K)
     logits.scatter_(-1, torch.from_numpy(classes)[..., None], 3.0)
     other = sight_of(frame, points, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)

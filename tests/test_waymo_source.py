@@ -7,6 +7,7 @@ import pickle
 import subprocess
 import sys
 import zlib
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from datasets.sources.waymo.classes import (  # noqa: E402
     occ3d_of_segments,
     panoptic_counts,
 )
+from datasets.sources.waymo.range_images import LaserPoints  # noqa: E402
 from datasets.sources.waymo.recording import CameraCalibration  # noqa: E402
 from datasets.sources.waymo.source import RecordedSweep, WaymoSource  # noqa: E402
 
@@ -96,12 +98,23 @@ def sweep_of(source: WaymoSource, k: int) -> RecordedSweep:
     return lidar
 
 
+def turn_of(source: WaymoSource, k: int) -> LaserPoints:
+    """The points of every laser in a frame."""
+    parts = [source.laser_points(sweep) for sweep in source.scene(SCENE).frames[k].moment]
+    return LaserPoints(
+        **{
+            f.name: np.concatenate([getattr(part, f.name) for part in parts])
+            for f in fields(LaserPoints)
+        }
+    )
+
+
 def test_points_of_both_returns_come_back_to_a_millimetre_from_a_moving_car(
     root: Path, written: waymo_log.Segment
 ) -> None:
     source = WaymoSource(root)
     for k in range(3):
-        points = source.laser_points(sweep_of(source, k))
+        points = turn_of(source, k)
         truth = written.in_order(k)
         assert points.xyz_m.shape == truth.shape
         assert len(truth) > 3000
@@ -115,7 +128,7 @@ def test_features_and_no_label_zones_stay_with_their_points(
     root: Path, written: waymo_log.Segment
 ) -> None:
     source = WaymoSource(root)
-    points = source.laser_points(sweep_of(source, 1))
+    points = turn_of(source, 1)
     ahead = written.in_order(1)[:, 0] > waymo_log.NO_LABEL_X_M
     assert 0.02 < ahead.mean() < 0.98
     np.testing.assert_array_equal(points.in_no_label_zone, ahead)
@@ -123,7 +136,7 @@ def test_features_and_no_label_zones_stay_with_their_points(
     assert set(points.intensity[second]) == {20000.0} and set(points.elongation[second]) == {1.5}
     assert (points.elongation[~second] == 0.5).all() and points.intensity[~second].max() < 20
     without = WaymoSource(root, no_label_zones=False)
-    kept = without.laser_points(sweep_of(without, 1))
+    kept = turn_of(without, 1)
     np.testing.assert_array_equal(kept.xyz_m, points.xyz_m[~ahead])
 
 
@@ -133,19 +146,24 @@ def test_points_in_the_ego_frame_are_those_of_the_vehicle_frame(
     source = WaymoSource(root)
     frame = source.scene(SCENE).frames[2]
     assert frame.lidar is not None
-    # rays are cast from where the TOP laser is, along the vehicle's axes
+    # rays are cast from where each laser is, along the vehicle's axes
+    assert [sweep.lidar for sweep in frame.moment] == ["TOP", "FRONT", "REAR"]
     np.testing.assert_allclose(frame.lidar.T_ego_lidar, from_yaw(0, (1.43, 0, 2.18)), atol=1e-12)
-    points = points_in_ego(source, frame, key_with_vehicle=True)
+    points = points_in_ego(source, frame, vehicle="kept")
     assert np.abs(points[:, :3] - written.in_order(2)).max() < 1e-3
 
 
 def test_earlier_turns_lie_where_the_car_was(root: Path, written: waymo_log.Segment) -> None:
     source = WaymoSource(root, past_sweeps=5, future_sweeps=1)
     frames = source.scene(SCENE).frames
-    assert [len(f.past_sweeps) for f in frames] == [0, 1, 2]
-    assert [len(f.future_sweeps) for f in frames] == [1, 1, 0]
-    sweep = frames[2].past_sweeps[1]
-    points = apply(sweep.T_ego_lidar, source.read_points(sweep)[:, :3])
+    assert [len(f.past_sweeps) for f in frames] == [0, 3, 6]
+    assert [len(f.future_sweeps) for f in frames] == [3, 3, 0]
+    points = np.concatenate(
+        [
+            apply(sweep.T_ego_lidar, source.read_points(sweep)[:, :3])
+            for sweep in frames[2].past_sweeps[3:]
+        ]
+    )
     T = inverse(waymo_log.pose(2.5 * waymo_log.TURN_S)) @ waymo_log.pose(0.5 * waymo_log.TURN_S)
     assert np.abs(points - apply(T, written.in_order(0))).max() < 1e-3
     lags = points_in_ego(source, frames[2], past=5)[:, 4]
@@ -215,9 +233,9 @@ def test_boxes_and_point_classes_are_of_occ3d_waymo(root: Path) -> None:
     assert frame.lidar is not None
     classes, points = marked.point_classes, source.laser_points(frame.lidar)
     assert classes is not None and len(classes) == len(source.read_points(frame.lidar))
-    assert set(classes[points.laser != 1]) == {IGNORE_ID}
+    assert set(points.laser) == {1} and marked.companion_classes == ()
     top = [OCC3D_WAYMO.id_of("road"), OCC3D_WAYMO.id_of("building"), IGNORE_ID]
-    assert set(classes[points.laser == 1]) <= set(top)
+    assert set(classes) <= set(top)
     assert (classes == top[0]).sum() > 500 and (classes == top[1]).sum() > 500
 
 
@@ -279,7 +297,7 @@ def test_a_frame_without_returns_has_no_lidar(tmp_path: Path, written: waymo_log
     source = WaymoSource(tmp_path, past_sweeps=2)
     frames = source.scene(SCENE).frames
     assert [f.lidar is None for f in frames] == [False, True, False]
-    assert [len(f.past_sweeps) for f in frames] == [0, 1, 1]
+    assert [len(f.past_sweeps) for f in frames] == [0, 3, 3]
     assert len(source.annotations(frames[1]).boxes) == 4
     with pytest.raises(SceneError, match="has no LiDAR"):
         points_in_ego(source, frames[1])
@@ -287,7 +305,7 @@ def test_a_frame_without_returns_has_no_lidar(tmp_path: Path, written: waymo_log
 
 def _nan_range(frame: Any) -> None:
     values = np.zeros((16, 180, 4), np.float32)
-    values[3, 4] = np.nan
+    values[3:9] = np.nan
     frame.lasers[0].ri_return1.range_image_compressed = waymo_log.packed(values)
 
 
@@ -328,7 +346,23 @@ def test_a_damaged_range_image_names_file_record_and_laser(
         source.read_points(sweep_of(source, 1))
     assert FILE in str(caught.value) and "record 1" in str(caught.value)
     assert "laser TOP" in str(caught.value)
-    assert len(source.read_points(sweep_of(source, 2))) > 3000
+    assert len(source.read_points(sweep_of(source, 2))) > 2000
+
+
+def test_one_return_that_is_not_finite_is_left_out_and_counted(
+    tmp_path: Path, written: waymo_log.Segment
+) -> None:
+    def spoiled(frame: Any) -> None:
+        values = np.zeros((16, 180, 4), np.float32)
+        values[3, 4], values[3, 5:105, 0] = np.nan, 9.0
+        frame.lasers[0].ri_return1.range_image_compressed = waymo_log.packed(values)
+
+    waymo_log.write_records(tmp_path / FILE, changed(written, spoiled))
+    source = WaymoSource(tmp_path)
+    sweep = sweep_of(source, 1)
+    points = source.read_points(sweep)
+    counted = source.returns.total([sweep])
+    assert counted.not_finite == 1 and counted.read == len(points) + 1
 
 
 def _other_context(frame: Any) -> None:

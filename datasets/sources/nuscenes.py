@@ -295,6 +295,10 @@ class NuScenesSource:
         _check_full_turn(points, sweep.path)
         return points
 
+    def read_all_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        points, _, _ = _read_points(sweep.path)
+        return np.asarray(points[np.isfinite(points).all(axis=1)])
+
     def scene_and_lidar_token(self, frame: Frame) -> tuple[str, str]:
         """Tokens of a frame's ``scene`` and of its key sweep's ``sample_data`` row.
 

@@ -256,7 +256,9 @@ class WaymoSource:
         if not self.no_label_zones:
             points = points.chosen(~points.in_no_label_zone)
         measured = np.c_[points.xyz_m - sweep.origin_m, points.intensity, points.elongation]
-        kept, dropped = measuring(measured, f"{sweep.path}: record {sweep.record}, {sweep.lidar}")
+        kept, dropped = measuring(
+            measured, f"{sweep.path}: record {sweep.record}, laser {sweep.lidar}"
+        )
         self.returns.put(sweep, dropped)
         return points if kept.all() else points.chosen(kept)
 
