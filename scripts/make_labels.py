@@ -4,6 +4,10 @@
     python scripts/make_labels.py --source folder --root DIR --split all --out DIR --past-sweeps 4
     python scripts/make_labels.py --root DIR --split SCENE --out DIR --hold-out TOKEN
 
+What cannot be known is said: returns that measure nothing, scenes that nobody annotated (what moves
+leaves trails there), key-frames without annotations (boxes between annotated ones are moved evenly;
+elsewhere the frame is set aside).
+
 Labels go to ``OUT/gts/<scene>/<token>/labels.npz``. How they are built, and what is left out of the
 recipe of Occ3D: datasets/label_building.py. A frame or scene whose data are bad is set aside and
 named in ``OUT/make_labels.json``; the others go on, and the exit code is 1.
@@ -17,7 +21,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +39,7 @@ from datasets.label_building import (
     SceneReconstruction,
     key_returns,
 )
+from datasets.returns import CountsReturns, DroppedReturns
 from datasets.sources.opening import SOURCES, open_source
 from datasets.taxonomy import IGNORE_ID
 
@@ -59,7 +64,7 @@ def main() -> int:
         nargs=6,
         type=float,
         metavar=("X0", "Y0", "Z0", "X1", "Y1", "Z1"),
-        help="the vehicle itself, lower and upper corner in its frame, metres",
+        help="the vehicle itself, lower and upper corner in its frame, metres; as the log states",
     )
     args = parser.parse_args()
     if args.past_sweeps < 0:
@@ -67,7 +72,10 @@ def main() -> int:
     config = LabelBuildingConfig(correct_heights=not args.no_height_correction)
     if args.vehicle:
         low, high = tuple(args.vehicle[:3]), tuple(args.vehicle[3:])
-        config = LabelBuildingConfig(correct_heights=config.correct_heights, vehicle_m=(low, high))
+        try:
+            config = replace(config, vehicle_m=(low, high))
+        except ValueError as error:
+            parser.error(f"--vehicle: {error}")
 
     source = open_source(args.source, args.root, past_sweeps=args.past_sweeps)
     if source.taxonomy != TAXONOMY:
@@ -139,8 +147,13 @@ def make_scene(
                 points, classes = key_returns(source, frame, config)
                 scores[frame.token] = asdict(returns_in(labels, points, classes))
             bar.update()
+    returns = DroppedReturns()
+    if isinstance(source, CountsReturns):
+        returns = source.returns.total(s for f in built.frames for s in f.sweeps)
     figures = {
         "frames": len(built.frames),
+        "annotated": built.annotated,
+        "returns": asdict(returns),
         "ground_thickness_m": built.ground_thickness(),
         "ground_thickness_as_logged_m": built.ground_thickness(corrected=False),
         "held_out": scores,
@@ -190,6 +203,13 @@ def describe(figures: dict[str, Any]) -> str:
         f"{figures['frames']} key-frames; flat ground is {figures['ground_thickness_m']:.3f} m "
         f"thick, {figures['ground_thickness_as_logged_m']:.3f} m under the poses as logged"
     ]
+    returns = DroppedReturns(**figures["returns"])
+    if returns.dropped:
+        lines.append(f"  {returns}")
+    if not figures["annotated"]:
+        lines.append(
+            "  nobody annotated objects here: all is taken for static, what moves leaves trails"
+        )
     for token, s in figures["held_out"].items():
         in_kinds = ", ".join(f"{100 * s[k]:.1f} % {k}" for k in ("occupied", "free", "unknown"))
         lines.append(
