@@ -7,7 +7,8 @@
 
 PANDASET holds NNN/ (pictures, poses, cuboids as CSV) and NNN_compact/ (exported points). The
 published .pkl.gz files are pickles, which are never opened: datasets/sources/pandaset.py says what
-to export. Every 10 Hz sweep is kept; the key-frames are those with pictures.
+to export. Every 10 Hz sweep is kept; the key-frames are those with pictures. One whose cuboids are
+damaged is named and written as not annotated; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -45,20 +46,23 @@ def main() -> int:
     names = sorted(p.name.removesuffix("_compact") for p in args.source.glob("[0-9]*_compact"))
     if not names:
         raise SetupError(f"{args.source}: no folder NNN_compact with exported points")
+    damaged = 0
     for name, part in product(names, args.parts):
         sequence = PandasetSequence(args.source, name, part)
         scene = args.out / "scenes" / sequence.scene_id
         scene.mkdir(parents=True, exist_ok=True)
         for frame in tqdm(sequence.frames, desc=f"scene {sequence.scene_id}", unit="sweep"):
             sequence.write_sweep(frame, scene)
-        sequence.write_scene(scene)
+        for token, why in sequence.write_scene(scene).items():
+            damaged += 1
+            print(f"not annotated: {sequence.scene_id} {token}: {why}", file=sys.stderr)
         print(
             f"{sequence.scene_id}: {len(sequence.frames)} sweeps, {len(sequence.key_frames)} "
             f"key-frames; road {-sequence.ground_z_m:.2f} m below PandaSet's origin"
         )
     write_log_file(args.out)
     print(f"log: {args.out}")
-    return 0
+    return 1 if damaged else 0
 
 
 def part_of(text: str) -> tuple[int, int]:

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.errors import AutolabelError, SetupError
 from datasets.frames import points_in_ego
 from datasets.geometry.transforms import apply, from_quaternion, inverse
 from datasets.log_checks import StaticAgreement, columns, pairs_to_compare, static_agreement
@@ -128,11 +128,28 @@ def test_every_class_has_a_place() -> None:
         (CAR[:5], "damaged"),
     ],
 )
-def test_bad_cuboids_are_named(tmp_path: Path, cuboid: list[Any], rule: str) -> None:
+def test_a_frame_with_bad_cuboids_is_named_and_not_annotated(
+    tmp_path: Path, cuboid: list[Any], rule: str
+) -> None:
     root = write_sequence(tmp_path / "in", [CAR, cuboid])
-    with pytest.raises(SceneError, match=rule) as caught:
-        convert(root, tmp_path / "out")
-    assert "02.csv" in caught.value.where and caught.value.frame == "row 1"
+    done = subprocess.run(
+        [sys.executable, "scripts/convert_pandaset.py", str(root), str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 1 and rule in done.stderr
+    assert "002-02" in done.stderr and "02.csv (frame row 1)" in done.stderr
+    source = FolderSource(tmp_path / "out", past_sweeps=0)
+    (frame,) = source.scene("002").frames
+    marks = source.annotations(frame)
+    assert marks.boxes == () and not marks.annotated
+
+
+def test_a_frame_without_a_table_of_cuboids_is_not_annotated(tmp_path: Path) -> None:
+    root = write_sequence(tmp_path / "in")
+    (root / "002/annotations/cuboids_csv/02.csv").unlink()
+    source = convert(root, tmp_path / "out")
+    assert not source.annotations(source.scene("002").frames[0]).annotated
 
 
 def _camera_file(root: Path, name: str, text: str) -> None:

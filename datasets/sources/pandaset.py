@@ -181,8 +181,13 @@ class PandasetSequence:
                 (scene / name).mkdir(exist_ok=True)
                 shutil.copyfile(picture, scene / name / picture.name)
 
-    def write_scene(self, scene: Path) -> None:
-        """The scene's JSON, once its sweeps are there."""
+    def write_scene(self, scene: Path) -> dict[str, str]:
+        """The scene's JSON, once its sweeps are there.
+
+        Returns:
+            Key-frames whose cuboids are damaged, and why. They are written as not annotated, like
+            those without a table of cuboids.
+        """
         mounts = {name: self._mount(camera) for name, camera in self.cameras.items()}
         cameras = {
             name: {
@@ -219,11 +224,21 @@ class PandasetSequence:
             }
             for i in self.key_frames
         ]
-        boxes = {_token(self.name, i): self._boxes(i) for i in self.key_frames}
+        boxes, damaged = {}, {}
+        for i in self.key_frames:
+            token = _token(self.name, i)
+            try:
+                own = self._boxes(i)
+            except SceneError as error:
+                damaged[token] = str(error)
+            else:
+                if own is not None:
+                    boxes[token] = own
         (scene / "annotations.json").write_text(json.dumps({"frames": boxes}))
         lidars = {"pandar64": {"T_vehicle_lidar": _pose_json(self.T_vehicle_lidar)}}
         document = {"cameras": cameras, "lidars": lidars, "sweeps": sweeps, "frames": frames}
         (scene / "scene.json").write_text(json.dumps(document))
+        return damaged
 
     def _picture(self, camera: str, frame: int) -> Path:
         return self.folder / "camera" / camera / f"{frame:02d}.jpg"
@@ -291,10 +306,11 @@ class PandasetSequence:
             raise SceneError(where=str(path), rule=f"a class is not in 0..{max(_CLASSES)}")
         return arrays
 
-    def _boxes(self, frame: int) -> list[dict[str, Any]]:
+    def _boxes(self, frame: int) -> list[dict[str, Any]] | None:
+        """Cuboids of a frame; None where nobody drew any."""
         path = self.folder / "annotations" / "cuboids_csv" / f"{frame:02d}.csv"
         if not path.exists():
-            return []
+            return None
         with path.open(newline="") as file:
             rows = list(csv.DictReader(file))
         boxes = []
