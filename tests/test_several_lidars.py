@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +18,13 @@ from datasets.frames import from_vehicle, in_lidar_frame, nearest_of_each, point
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import apply, inverse
 from datasets.label_building import LabelBuildingConfig, SceneReconstruction, key_returns
+from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.returns import DroppedReturns
 from datasets.sources.folder import FolderSource
 from datasets.taxonomy import OCC3D_NUSCENES
 from datasets.visibility import frame_visibility, ray_origins
 
+ROOT = Path(__file__).parents[1]
 GRID = VoxelGrid(min_m=(-40, -40, -1), size_m=(0.4, 0.4, 0.4), shape=(200, 200, 16))
 T0 = 10_000_000
 FRONT, REAR = (3.0, 0.0, 1.8), (-3.0, 0.5, 1.0)
@@ -240,6 +244,49 @@ def test_a_class_map_to_nowhere_is_refused(tmp_path: Path, table: Json, rule: st
             [frame_at("f.npz")],
             log={"class_map": table},
         )
+
+
+def test_evaluation_scores_the_returns_of_every_lidar(tmp_path: Path) -> None:
+    rows = [sweep("f.npz", "front", T0), sweep("r.npz", "rear", T0)]
+    points = {"f.npz": returns(wall(20) - FRONT), "r.npz": returns(wall(-20) - REAR)}
+    source = write(tmp_path / "log", rows, points, [frame_at("f.npz")])
+    (frame,) = source.scene("s").frames
+    semantics = np.full((1, *GRID.shape), OCC3D_NUSCENES.free_id, np.uint8)
+    for x in (20, -20):
+        semantics[(0, *GRID.indices(wall(x)).T)] = OCC3D_NUSCENES.id_of("manmade")
+    store = LabelStore.create(
+        tmp_path / "labels.zarr",
+        StoreHeader(
+            grid=GRID,
+            taxonomy=OCC3D_NUSCENES,
+            levels=(0.0, 1.0),
+            licence="none",
+            provenance={"source": "folder"},
+            run_id="run-1",
+        ),
+    )
+    store.write_scene(
+        SceneLabels(
+            scene_id="s",
+            frame_tokens=(frame.token,),
+            timestamps_us=np.array([frame.timestamp_us]),
+            T_global_grid=frame.T_global_ego[None],
+            semantics=semantics,
+            confidence=np.ones_like(semantics),
+            mask=np.full_like(semantics, MaskBit.TRUSTED),
+        )
+    )
+    command = ["scripts/evaluate.py", "--store", "labels.zarr", "--root", "log", "--lidar"]
+    done = subprocess.run(
+        [sys.executable, str(ROOT / command[0]), *command[1:], "--source", "folder"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    # two walls of 41 returns, each ray from the LiDAR that measured it
+    assert "returns in occupied voxels 82 of 82 (100.0 %)" in done.stdout
+    assert "pass and never hit 0 of" in done.stdout
 
 
 # --- frames that nobody annotated, and boxes that cannot be
