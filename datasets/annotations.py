@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import bisect
 from collections import Counter
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -82,6 +84,30 @@ class Annotations:
             )
         if self.boxes and not self.annotated:
             raise SceneError(where="annotations", rule="boxes in a frame that nobody annotated")
+
+
+def annotated_frames(tracks: Sequence[Collection[str]]) -> list[bool]:
+    """Which frames of a scene somebody annotated, for logs that do not say.
+
+    Those with objects. One without any is taken for looked at, unless the nearest frames with
+    objects before and after it share a track: an object does not vanish and come back.
+
+    Args:
+        tracks: of each frame in time order.
+    """
+    found = [bool(own) for own in tracks]
+    with_objects = [k for k, own in enumerate(tracks) if own]
+    if not with_objects:
+        return found
+    for k in range(len(tracks)):
+        if not tracks[k]:
+            i = bisect.bisect_left(with_objects, k)
+            if 0 < i < len(with_objects):
+                before, after = tracks[with_objects[i - 1]], tracks[with_objects[i]]
+                found[k] = not set(before) & set(after)
+            else:
+                found[k] = True
+    return found
 
 
 class AnnotatedSource(SceneSource, Protocol):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from datasets.annotations import Annotations
+from datasets.annotations import Annotations, annotated_frames
 from datasets.errors import SceneError
 from datasets.frames import from_vehicle, in_lidar_frame, nearest_of_each, points_in_ego
 from datasets.geometry.grid import VoxelGrid
@@ -342,6 +342,22 @@ def test_a_key_frame_far_from_any_annotation_is_left_out(tmp_path: Path) -> None
     wrong, bad = phantoms(passing_car(tmp_path, {"f0": [car(CAR_X[0])]}))
     assert list(bad) == ["f1", "f2"] and "nobody annotated it" in bad["f2"]
     assert wrong == []
+
+
+@pytest.mark.parametrize(
+    ("tracks", "annotated"),
+    [
+        ([], []),
+        ([(), ()], [False, False]),
+        ([("a",), (), ("a", "b")], [True, False, True]),
+        ([("a",), (), (), ("a",), ()], [True, False, False, True, True]),
+        ([("a",), (), ("b",)], [True, True, True]),
+    ],
+)
+def test_an_empty_frame_between_frames_of_one_track_was_not_annotated(
+    tracks: list[tuple[str, ...]], annotated: list[bool]
+) -> None:
+    assert annotated_frames(tracks) == annotated
 
 
 def test_no_annotations_at_all_is_said(tmp_path: Path) -> None:

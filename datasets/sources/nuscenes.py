@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
-from datasets.annotations import Annotations, Box
+from datasets.annotations import Annotations, Box, annotated_frames
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
@@ -117,7 +117,7 @@ class NuScenesSource:
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
         self.version = version or _only_version(self.root)
         self._tokens: dict[str, tuple[str, str]] = {}  # of a frame's scene and key sweep
-        self._annotated: dict[str, bool] = {}  # by scene token
+        self._annotated: dict[str, frozenset[str]] = {}  # by scene token
         self._scenes: dict[str, dict[str, Any]] = {s["name"]: s for s in self._tables.scene}
         self._splits = self._known_splits(splits or {}, labelled)
 
@@ -342,7 +342,20 @@ class NuScenesSource:
             T_ego_global = inverse(frame.T_global_ego)
             boxes = tuple(self._box(token, T_ego_global) for token in sample["anns"])
             classes = [self._point_classes(token) for _, token in self._lidars(sample)]
-            annotated = bool(boxes) or self._has_annotations(sample["scene_token"])
+            return Annotations(
+                boxes=boxes,
+                point_classes=classes[0] if classes else None,
+                companion_classes=tuple(classes[1:]),
+                annotated=bool(boxes)
+                or frame.token in self._annotated_samples(sample["scene_token"]),
+            )
+        except SceneError as error:
+            at = f" [{error.frame}]" if error.frame else ""
+            raise SceneError(
+                where=f"scene {frame.scene_id}: {error.where}",
+                frame=frame.token,
+                rule=f"{error.rule}{at}",
+            ) from error
         except KeyError as error:
             raise SceneError(
                 where=f"scene {frame.scene_id}",
@@ -355,31 +368,21 @@ class NuScenesSource:
                 frame=frame.token,
                 rule=f"damaged row of its annotations: {error}",
             ) from error
-        try:
-            return Annotations(
-                boxes=boxes,
-                point_classes=classes[0] if classes else None,
-                companion_classes=tuple(classes[1:]),
-                annotated=annotated,
-            )
-        except SceneError as error:
-            raise SceneError(
-                where=f"scene {frame.scene_id}",
-                frame=frame.token,
-                rule=f"{error.where}: {error.rule}",
-            ) from None
 
-    def _has_annotations(self, scene_token: str) -> bool:
-        """Whether any key-frame of a scene has a box: those of the test split have none."""
+    def _annotated_samples(self, scene_token: str) -> frozenset[str]:
+        """Samples that somebody annotated: the tables do not tell them from empty ones."""
         if scene_token not in self._annotated:
+            tokens: list[str] = []
+            tracks: list[set[str]] = []
             token = self._tables.get("scene", scene_token)["first_sample_token"]
-            found = False
-            for _ in range(len(self._tables.sample)):
-                if not token or found:
-                    break
+            while token and len(tokens) < len(self._tables.sample):
                 sample = self._tables.get("sample", token)
-                found, token = bool(sample["anns"]), sample["next"]
-            self._annotated[scene_token] = found
+                rows = (self._tables.get("sample_annotation", ann) for ann in sample["anns"])
+                tokens.append(token)
+                tracks.append({row["instance_token"] for row in rows})
+                token = sample["next"]
+            looked_at = zip(tokens, annotated_frames(tracks), strict=True)
+            self._annotated[scene_token] = frozenset(t for t, yes in looked_at if yes)
         return self._annotated[scene_token]
 
     def _box(self, token: str, T_ego_global: Transform) -> Box:

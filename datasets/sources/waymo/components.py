@@ -205,12 +205,11 @@ class Components:
         rows = self._rows("camera_segmentation", (label, divisor), number, camera_name=camera)
         return (bytes(rows[0][label]), rows[0][divisor]) if rows else None
 
-    @cached_property
-    def _any_boxes(self) -> bool:
-        return bool(self._rows("lidar_box", (OBJECT,)))
-
-    def has_boxes(self) -> bool:
-        return self._any_boxes
+    def tracks(self) -> list[set[str]]:
+        at: dict[int, set[str]] = {time_us: set() for time_us in self._times}
+        for row in self._rows("lidar_box", (TIME, OBJECT)):
+            at.setdefault(row[TIME], set()).add(row[OBJECT])
+        return [at[time_us] for time_us in self._times]
 
     def boxes(self, number: int) -> tuple[Box, ...]:
         centre = [f"{_BOX}box.center.{axis}" for axis in "xyz"]

@@ -58,7 +58,7 @@ class FrameRecords:
         self._protos = protos()
         self._file = TFRecordFile(path)
         self._latest: tuple[int, Any] | None = None
-        self._any_boxes = False
+        self._tracks: tuple[set[str], ...] = ()
 
     def picture_path(self) -> Path:
         return self._file.path
@@ -91,17 +91,19 @@ class FrameRecords:
     @cached_property
     def _frames(self) -> tuple[RecordedFrame, ...]:
         out: list[RecordedFrame] = []
+        tracks: list[set[str]] = []
         for number in range(len(self._file)):
             try:
                 frame = self._frame(number)
                 out.append(self._described(frame))
-                self._any_boxes |= bool(frame.laser_labels)
+                tracks.append({label.id for label in frame.laser_labels})
             except SceneError as error:
                 if error.where == str(self._file.path):
                     raise
                 raise self._bad(number, f"{error.where}: {error.rule}") from error
             if out[-1].context != out[0].context:
                 raise self._bad(number, f"is of {out[-1].context}, record 0 of {out[0].context}")
+        self._tracks = tuple(tracks)
         return tuple(out)
 
     def _described(self, frame: Any) -> RecordedFrame:
@@ -151,8 +153,9 @@ class FrameRecords:
         except SceneError as error:
             raise self._bad(number, f"{error.where}: {error.rule}") from error
 
-    def has_boxes(self) -> bool:
-        return bool(self._frames) and self._any_boxes
+    def tracks(self) -> tuple[set[str], ...]:
+        self.frames()
+        return self._tracks
 
     def lasers(self, number: int) -> tuple[LaserImage, ...]:
         frame = self._frame(number)

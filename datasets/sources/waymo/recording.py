@@ -7,7 +7,7 @@ points and boxes are in it. Legend: H rows (top row first) and W columns of a ra
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -150,8 +150,8 @@ class Recording(Protocol):
         """The marked objects of a frame."""
         ...
 
-    def has_boxes(self) -> bool:
-        """Whether any frame of the scene has a marked object."""
+    def tracks(self) -> Sequence[Collection[str]]:
+        """Ids of the marked objects of each frame."""
         ...
 
     def panoptic(self, number: int, camera: int) -> tuple[bytes, int] | None:

@@ -25,7 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from datasets.annotations import Annotations
+from datasets.annotations import Annotations, annotated_frames
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
@@ -317,7 +317,7 @@ class WaymoSource:
             return Annotations(
                 boxes=boxes,
                 point_classes=classes,
-                annotated=bool(boxes) or recording.has_boxes(),
+                annotated=bool(boxes) or annotated_frames(recording.tracks())[number],
             )
         except SceneError as error:
             raise SceneError(
