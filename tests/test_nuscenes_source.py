@@ -8,6 +8,7 @@ import pickle
 import re
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -18,6 +19,7 @@ from datasets.frames import points_in_ego
 from datasets.geometry.transforms import apply, inverse
 from datasets.inputs import InputSpec, prepare_frame
 from datasets.sources.nuscenes import NuScenesSource
+from datasets.visibility import ray_origins
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get("AUTOLABEL_REAL_DATA", ROOT.parent / "shared" / "data"))
@@ -196,3 +198,48 @@ def test_unknown_splits_and_roots_are_refused(real: Path, tmp_path: Path) -> Non
         NuScenesSource(tmp_path / "nowhere", past_sweeps=0)
     with pytest.raises(SetupError, match=r"v1\.0-"):
         NuScenesSource(tmp_path, past_sweeps=0)
+
+
+@needs_real_data
+def test_every_lidar_channel_belongs_to_its_key_frame(real: Path) -> None:
+    folder = real / "v1.0-mini"
+
+    def rows_of(table: str) -> list[dict[str, Any]]:
+        rows: list[dict[str, Any]] = json.loads((folder / f"{table}.json").read_text())
+        return rows
+
+    def add(table: str, row: dict[str, Any], **changes: Any) -> None:
+        path = folder / f"{table}.json"
+        path.write_text(json.dumps([*rows_of(table), row | changes]))
+
+    def row(table: str, token: str) -> dict[str, Any]:
+        return next(r for r in rows_of(table) if r["token"] == token)
+
+    data = next(r for r in rows_of("sample_data") if "LIDAR_TOP/n015-2018-07-24" in r["filename"])
+    mount = row("calibrated_sensor", data["calibrated_sensor_token"])
+    sensor = row("sensor", mount["sensor_token"])
+    shutil.copy(real / data["filename"], real / "samples" / "rear.pcd.bin")
+    add("sensor", sensor, token="rear", channel="LIDAR_REAR")
+    x, y, z = mount["translation"]
+    place = [x - 2, y, z - 1]
+    add("calibrated_sensor", mount, token="rear", sensor_token="rear", translation=place)
+    own = {"calibrated_sensor_token": "rear", "filename": "samples/rear.pcd.bin"}
+    later = {"timestamp": data["timestamp"] + 7}
+    add("sample_data", data, token="rear", prev="", next="", **own, **later)
+    source = NuScenesSource(real, past_sweeps=0)
+    frame = source.scene("scene-0061").frames[0]
+    assert [s.lidar for s in frame.moment] == ["LIDAR_TOP", "LIDAR_REAR"]
+    points = points_in_ego(source, frame)
+    origins = np.unique(ray_origins(frame, points), axis=0)
+    np.testing.assert_allclose(origins, [place, [x, y, z]], atol=1e-9)
+    assert 0.4 < (points[:, 5] == 1).mean() < 0.6
+
+
+@needs_real_data
+def test_real_drop_outs_are_left_out_but_for_published_networks(real: Path) -> None:
+    source = NuScenesSource(real, past_sweeps=0)
+    frame = source.scene("scene-0061").frames[0]
+    kept = points_in_ego(source, frame, vehicle="kept")
+    counted = source.returns.total(frame.sweeps)
+    assert counted.at_origin > 400 and len(kept) == counted.read - counted.at_origin
+    assert len(points_in_ego(source, frame, vehicle="published")) == counted.read
