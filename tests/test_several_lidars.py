@@ -121,13 +121,16 @@ def test_each_ray_starts_at_its_own_lidar_whatever_the_times_say(
     assert seen.passes[tuple(beside)] == 0  # between the LiDARs no ray went
 
 
-def test_past_sweeps_are_counted_for_each_lidar(tmp_path: Path) -> None:
+@pytest.mark.parametrize("grouped", [False, True])
+def test_past_sweeps_are_counted_for_each_lidar(tmp_path: Path, grouped: bool) -> None:
     rows, points = [], {}
     for k in range(-4, 1):
         for lidar, shift in (("rear", -20_000), ("front", 0)):
             name = f"{lidar}{k}.npz"
             rows.append(sweep(name, lidar, T0 + 100_000 * k + shift))
             points[name] = returns(wall(20))
+    if grouped:  # all sweeps of one LiDAR, then all of the other
+        rows.sort(key=lambda row: row["lidar"])
     source = write(tmp_path, rows, points, [frame_at("front0.npz")])
     (frame,) = source.scene("s").frames
     assert [s.path.stem for s in frame.moment] == ["front0", "rear0"]

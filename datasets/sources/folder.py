@@ -53,8 +53,8 @@ rest.
     }
 
 Cameras look along z, x right, y down; pictures (anything Pillow reads) are without distortion, and
-intrinsics hold for their stored size. ``sweeps`` stand in time order and may come between the
-key-frames. Of several LiDARs each has sweeps of its own; the sweep of each other LiDAR that lies
+intrinsics hold for their stored size. ``sweeps`` of each LiDAR stand in time order and may come
+between the key-frames. Of several LiDARs each has sweeps of its own; the sweep of each other LiDAR that lies
 nearest to a key sweep in time, at most 0.05 s away, belongs to its key-frame. The points of a sweep
 are brought to its timestamp and stand in the LiDAR's own frame, whose origin is where the rays
 begin. A frame takes time and pose from its key ``sweep``; one without LiDAR states ``timestamp_us``
@@ -499,7 +499,7 @@ def _box(record: Record, class_of: Mapping[str, int], T_global_vehicle: Transfor
 
 def _sweeps(data: Record, folder: Path, lidars: dict[str, Transform]) -> dict[str, _Sweep]:
     sweeps: dict[str, _Sweep] = {}
-    last_us: int | None = None
+    last_us: dict[str, int] = {}
     for record in data.records("sweeps", at="sweep"):
         name = record.take("file", str)
         path = _inside(folder, name, record)
@@ -512,9 +512,9 @@ def _sweeps(data: Record, folder: Path, lidars: dict[str, Transform]) -> dict[st
         if lidar not in lidars:
             raise record.error(f"unknown lidar {lidar!r}")
         time_us = record.take("timestamp_us", int)
-        if last_us is not None and time_us < last_us:
-            raise record.error(f"sweeps out of time order: {time_us} us after {last_us} us")
-        last_us = time_us
+        if time_us < (last := last_us.get(lidar, time_us)):
+            raise record.error(f"sweeps out of time order: {time_us} us after {last} us")
+        last_us[lidar] = time_us
         sweeps[name] = _Sweep(
             path=path,
             timestamp_us=time_us,
