@@ -18,7 +18,7 @@ The folder of one's own log (--source folder), in short; datasets/sources/folder
                                  "licence": "ours"}
   scenes/<id>/scene.json        cameras, lidars, sweeps and frames with their poses and files
   scenes/<id>/annotations.json  boxes (optional)
-  pictures as Pillow reads them; points as .npz (points (N, 4) float32), .bin (float32) or .ply
+  pictures as JPEG, PNG, TIFF, WEBP or BMP; points as .npz (points (N, 4) float32), .bin (float32) or .ply
 """
 
 from __future__ import annotations

@@ -52,8 +52,9 @@ rest.
                                "timestamp_us": 1020}]}]
     }
 
-Cameras look along z, x right, y down; pictures (anything Pillow reads) are without distortion, and
-intrinsics hold for their stored size. ``sweeps`` of each LiDAR stand in time order and may come
+Cameras look along z, x right, y down; pictures (JPEG, PNG, TIFF, WEBP, BMP) are without
+distortion. Size and intrinsics hold for the upright picture: an EXIF orientation is applied, as
+viewers and ``cv2.imread`` do (datasets/sources/pictures.py). ``sweeps`` of each LiDAR stand in time order and may come
 between the key-frames. Of several LiDARs, the sweep of each other one that lies nearest to a key
 sweep in time, at most 0.05 s away, belongs to its key-frame. The points of a sweep are brought to
 its timestamp and stand in the LiDAR's own frame, whose origin is where the rays begin. A frame

@@ -29,7 +29,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.transforms import (
@@ -40,6 +39,7 @@ from datasets.geometry.transforms import (
     inverse,
     to_quaternion,
 )
+from datasets.sources.pictures import picture_size
 from datasets.sources.strict_json import Record, read_json, read_record
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
@@ -358,7 +358,7 @@ class PandasetSequence:
         times = _list(self.folder / "camera" / name / "timestamps.json", where)
         if not all(isinstance(t, (int, float)) for t in times):
             raise SceneError(where=where, rule="must be a list of seconds")
-        width, height = _picture_size(min((self.folder / "camera" / name).glob("*.jpg")))
+        width, height = picture_size(min((self.folder / "camera" / name).glob("*.jpg")))
         return _Camera(
             width=width,
             height=height,
@@ -372,14 +372,6 @@ def write_log_file(out: Path) -> None:
     """The folder's ``log.json``; written last, it makes the log complete."""
     document = {"format": "autolabel-folder", "version": 1, "name": "pandaset", "licence": LICENCE}
     (out / "log.json").write_text(json.dumps(document, indent=1) + "\n")
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise SceneError(where=str(path), rule=f"picture cannot be read: {error}") from None
 
 
 def _list(path: Path, where: str) -> list[Any]:

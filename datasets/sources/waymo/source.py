@@ -23,7 +23,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from datasets.annotations import Annotations, annotated_frames
 from datasets.errors import SceneError, SetupError
@@ -31,6 +30,7 @@ from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
 from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally, measuring
+from datasets.sources.pictures import decode_picture
 from datasets.sources.waymo.cameras import (
     RecordedView,
     capture_time_s,
@@ -229,22 +229,13 @@ class WaymoSource:
     def read_image(self, view: CameraView) -> NDArray[np.uint8]:
         view = _ours(view, RecordedView)
         stored = self._recording(view.scene_id).picture(view.record, view.calibration.name)
-        where = f"{view.path}: {view.name}"
-        record = f"record {view.record}"
-        try:
-            with Image.open(io.BytesIO(stored)) as image:
-                pixels = np.asarray(image.convert("RGB"), np.uint8)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise SceneError(
-                where=where, frame=record, rule=f"picture cannot be decoded: {error}"
-            ) from None
-        if pixels.shape != (view.height, view.width, 3):
-            raise SceneError(
-                where=where,
-                frame=record,
-                rule=f"picture is {pixels.shape[1]}x{pixels.shape[0]}, its calibration says "
-                f"{view.width}x{view.height}",
-            )
+        pixels = decode_picture(
+            io.BytesIO(stored),
+            size=(view.width, view.height),
+            stated_by="its calibration",
+            where=f"{view.path}: {view.name}",
+            frame=f"record {view.record}",
+        )
         return straightened(pixels, view.calibration) if self.straighten else pixels
 
     def laser_points(self, sweep: LidarSweep) -> LaserPoints:
