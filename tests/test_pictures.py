@@ -88,7 +88,7 @@ def test_a_picture_without_a_known_white_or_of_another_format_is_refused(
 
 def test_colours_of_a_twelve_bit_camera_stored_unscaled_are_refused(tmp_path: Path) -> None:
     counts = np.repeat(GREY.astype(np.uint16)[..., None] * 16, 3, axis=2)
-    with pytest.raises(SceneError, match="16-bit RGB picture .* scale them to 8 bits"):
+    with pytest.raises(SceneError, match=r"16-bit RGB picture .* scale them to 8 bits"):
         decoded(save_png16(tmp_path / "a.png", counts))
 
 

@@ -52,16 +52,16 @@ rest.
                                "timestamp_us": 1020}]}]
     }
 
-Cameras look along z, x right, y down; pictures (JPEG, PNG, TIFF, WEBP, BMP) are without
-distortion. Size and intrinsics hold for the upright picture: an EXIF orientation is applied, as
-viewers and ``cv2.imread`` do (datasets/sources/pictures.py). ``sweeps`` of each LiDAR stand in time order and may come
-between the key-frames. Of several LiDARs, the sweep of each other one that lies nearest to a key
-sweep in time, at most 0.05 s away, belongs to its key-frame. The points of a sweep are brought to
-its timestamp and stand in the LiDAR's own frame, whose origin is where the rays begin. A frame
-takes time and pose from its key ``sweep``; one without LiDAR states ``timestamp_us`` and
+Cameras look along z, x right, y down; pictures (JPEG, PNG, TIFF, WEBP, BMP) are without distortion.
+Size and intrinsics hold for the upright picture: an EXIF orientation is applied, as viewers and
+``cv2.imread`` do (datasets/sources/pictures.py). ``sweeps`` of each LiDAR stand in time order and
+may come between the key-frames. Of several LiDARs, the sweep of each other one that lies nearest to
+a key sweep in time, at most 0.05 s away, belongs to its key-frame. The points of a sweep are
+brought to its timestamp and stand in the LiDAR's own frame, whose origin is where the rays begin. A
+frame takes time and pose from its key ``sweep``; one without LiDAR states ``timestamp_us`` and
 ``T_global_vehicle`` itself. A camera entry may state its own ``T_global_vehicle``; else the poses
-of sweeps and frames before and after are interpolated (at most 1 s apart; continued by at most
-0.2 s, and no longer than they are apart, at the ends).
+of sweeps and frames before and after are interpolated (at most 1 s apart; continued by at most 0.2
+s, and no longer than they are apart, at the ends).
 
 **Point files**: ``.npz`` with an array ``points`` (N, 4) float32 of x, y, z, intensity; ``.bin``,
 rows of float32; ``.ply`` (ascii or binary little-endian) with vertex properties x, y, z, intensity.
