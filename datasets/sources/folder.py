@@ -93,6 +93,7 @@ from datasets.annotations import Annotations, Box
 from datasets.errors import SceneError, SetupError
 from datasets.frames import VEHICLE_M, CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
+from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally
 from datasets.sources import point_files
@@ -135,6 +136,8 @@ class FolderSource:
         past_sweeps, future_sweeps: at most so many neighbours of a key sweep.
         labelled: which training scenes ``labeled`` names; None: what the log's splits say, or else
             the published 20 %.
+        refuse_impossible: scenes whose units cannot be raise ``SceneError``
+            (``datasets.plausibility``), as every command asks for through ``open_source``.
 
     Raises:
         SetupError: no such folder, or ``log.json`` is not as described.
@@ -147,9 +150,11 @@ class FolderSource:
         past_sweeps: int,
         future_sweeps: int = 0,
         labelled: Labelled | None = None,
+        refuse_impossible: bool = False,
     ) -> None:
         self.root = remote_or_local(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
+        self.refuse_impossible = refuse_impossible
         if not (self.root / "log.json").is_file():
             raise SetupError(f"{self.root}: no log.json (expected a folder log)")
         self._scene_ids = tuple(
@@ -274,7 +279,10 @@ class FolderSource:
         for sweep in sweeps.values():
             by_lidar.setdefault(sweep.lidar, []).append(sweep)
         frames = tuple(self._frame(scene_id, folder, m, cameras, by_lidar, path) for m in moments)
-        return Scene(scene_id=scene_id, frames=frames)
+        scene = Scene(scene_id=scene_id, frames=frames)
+        if self.refuse_impossible:
+            check_units(scene)
+        return scene
 
     def _frame(
         self,

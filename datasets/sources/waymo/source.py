@@ -28,6 +28,7 @@ from datasets.annotations import Annotations, annotated_frames
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
+from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally, measuring
 from datasets.sources.pictures import decode_picture
@@ -84,6 +85,8 @@ class WaymoSource:
         root: see the module's docstring.
         past_sweeps, future_sweeps: at most so many neighbours of a frame's turn, 0.1 s apart.
         labelled: which training scenes ``labeled`` names; ``unlabeled`` is the rest. None: 20 %.
+        refuse_impossible: scenes whose units cannot be raise ``SceneError``
+            (``datasets.plausibility``), as every command asks for through ``open_source``.
         straighten: take the lens distortion out of the pictures. Without it they are as stored,
             and the intrinsic matrix is wrong by up to some 25 pixels in the corners.
         no_label_zones: keep the points in Waymo's no-label zones. They are as real as others,
@@ -104,11 +107,13 @@ class WaymoSource:
         past_sweeps: int = 0,
         future_sweeps: int = 0,
         labelled: Labelled | None = None,
+        refuse_impossible: bool = False,
         straighten: bool = True,
         no_label_zones: bool = True,
     ) -> None:
         self.root = remote_or_local(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
+        self.refuse_impossible = refuse_impossible
         self.straighten, self.no_label_zones = straighten, no_label_zones
         self._places: dict[str, Path] = {}  # a TFRecord file, or a folder of components
         self._splits: dict[str, tuple[str, ...]] = {}
@@ -167,13 +172,16 @@ class WaymoSource:
         recorded = recording.frames()
         path = recording.laser_path()
         sweeps = [self._sweeps(scene_id, k, frame, path) for k, frame in enumerate(recorded)]
-        return Scene(
+        scene = Scene(
             scene_id=scene_id,
             frames=tuple(
                 self._frame(scene_id, recording.picture_path(), recorded, sweeps, k)
                 for k in range(len(recorded))
             ),
         )
+        if self.refuse_impossible:
+            check_units(scene)
+        return scene
 
     def _sweeps(
         self, scene_id: str, k: int, frame: RecordedFrame, path: Path
