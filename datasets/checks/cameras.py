@@ -264,7 +264,11 @@ def _swapped(cameras: Mapping[str, CameraEvidence]) -> Finding | None:
                     (sum(ours.others[b]) - sum(ours.stated)) / n[0],
                     (sum(theirs.others[a]) - sum(theirs.stated)) / n[1],
                 )
-                if min(gains) >= MIN_GAIN_SWAPPED and sum(gains) >= MIN_SUM_SWAPPED:
+                if min(gains) < MIN_GAIN_SWAPPED or sum(gains) < MIN_SUM_SWAPPED:
+                    continue
+                # another cause that fits both better than the mix-up does
+                moved = ours.gains().sum(axis=0) / n[0] + theirs.gains().sum(axis=0) / n[1]
+                if sum(gains) > float(moved.max()):
                     best = max(best or (0.0, a, b), (sum(gains), a, b))
     if best is None:
         return None
@@ -316,7 +320,7 @@ def _alone(name: str, cameras: Mapping[str, CameraEvidence]) -> tuple[str, str] 
             best = max(best or (0.0, i), (gain, i))
     if best is None:
         return None
-    others = [o for other, o in cameras.items() if other != name and sum(o.edges)]
+    others = [o for other, o in cameras.items() if other != name and any(o.edges)]
     told = (
         sum(sum(o.edges) for o in others) >= MIN_TOGETHER_EDGES
         and sum(float(o.gains()[:, best[1]].sum()) for o in others) < 0
