@@ -253,8 +253,8 @@ def about_y(degrees: float) -> Transform:
 
 
 def cameras(change: Callable[[CameraView], CameraView]) -> dict[str, CameraEvidence]:
-    """Evidence of four cameras, each of which looks at posts of its own over six frames."""
-    frames = [replace(f, cameras=tuple(change(v) for v in _four(f.timestamp_us))) for f in drive(6)]
+    """Evidence of four cameras, each of which looks at posts of its own over four frames."""
+    frames = [replace(f, cameras=tuple(change(v) for v in _four(f.timestamp_us))) for f in drive(4)]
     found: dict[str, CameraEvidence] = {}
     for k in range(len(frames)):
         pictures, points = {}, []

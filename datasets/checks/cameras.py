@@ -287,6 +287,10 @@ def _together(cameras: Mapping[str, CameraEvidence]) -> Finding | None:
     of_all = [i for i, h in enumerate(HYPOTHESES) if h.kind in ("focal", "late")]
     gains = np.array([c.gains() for c in judged])  # (cameras, frames, H)
     best = max(of_all, key=lambda i: float(gains[:, :, i].sum()))
+    # all cameras turned alike: the LiDAR is, or the vehicle's frame
+    turns = [i for i, h in enumerate(HYPOTHESES) if h.kind == "yaw"]
+    if max(float(gains[:, :, i].sum()) for i in turns) > float(gains[:, :, best].sum()):
+        return None
     share = float((gains[:, :, best].sum(axis=1) > 0).mean())
     edges = np.array([c.edges for c in judged]).sum(axis=0)
     per_frame = gains[:, :, best].sum(axis=0) / np.maximum(edges, 1)
