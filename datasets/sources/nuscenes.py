@@ -19,11 +19,13 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
 from datasets.annotations import Annotations, Box, annotated_frames
+from datasets.bounded_files import read_bytes
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
 from datasets.remote_paths import remote_or_local, with_local_files
 from datasets.returns import DroppedReturns, ReturnTally, measuring
+from datasets.sources.point_files import MAX_POINTS
 from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
 from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
@@ -409,8 +411,8 @@ class NuScenesSource:
         path = self._lidarseg[key]
         points = self.root / self._tables.get("sample_data", key)["filename"]
         try:
-            marks = np.fromfile(path, np.uint8)
-        except OSError as error:
+            marks = np.frombuffer(read_bytes(path, MAX_POINTS, "MAX_POINTS"), np.uint8)
+        except (OSError, ValueError) as error:
             raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
         _, kept, _ = _read_points(points)
         if len(marks) != len(kept):
@@ -447,8 +449,8 @@ def _read_points(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], DroppedReturns]:
     """All N points (N, 4) of a file, which of them measure something, and what the others are."""
     try:
-        raw = np.fromfile(path, np.uint8)
-    except OSError as error:
+        raw = np.frombuffer(read_bytes(path, 20 * MAX_POINTS, "MAX_POINTS"), np.uint8)
+    except (OSError, ValueError) as error:
         raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
     if raw.size == 0 or raw.size % 20:
         raise SceneError(

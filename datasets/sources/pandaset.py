@@ -20,8 +20,6 @@ from __future__ import annotations
 import csv
 import json
 import shutil
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datasets.bounded_files import npz_member, open_npz, parsing
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.transforms import (
     Transform,
@@ -286,11 +285,12 @@ class PandasetSequence:
     def _arrays(self, frame: int) -> dict[str, NDArray[Any]]:
         path = self.points_folder / f"{frame:02d}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with parsing(), open_npz(path) as file:
                 arrays = {
-                    k: file[k] for k in ("xyz_cm", "intensity", "sensor", "semseg", "timestamp")
+                    k: npz_member(file, k)
+                    for k in ("xyz_cm", "intensity", "sensor", "semseg", "timestamp")
                 }
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError) as error:
             raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
         n = arrays["xyz_cm"].shape[-1] if arrays["xyz_cm"].ndim == 2 else -1
         flat = ("intensity", "sensor", "semseg")
