@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -30,6 +31,10 @@ def connect(
     Raises:
         SetupError: there is no such cluster, or its workers cannot import the package.
     """
+    try:
+        Path.home()
+    except RuntimeError:  # a user whom the machine does not know; Ray wants a home to look into
+        os.environ["HOME"] = "/"
     _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its working folder travels already
     environment = None

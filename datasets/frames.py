@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.transforms import Transform, inverse
+from datasets.names import check_scene, check_token
 
 
 def _check_rigid(T: Transform, *, what: str, token: str) -> None:
@@ -100,6 +101,9 @@ class Frame:
         lidar: the key sweep; None for a log without LiDAR.
         past_sweeps: earlier sweeps, newest first; may be shorter than asked for.
         future_sweeps: later sweeps, soonest first (offboard use only).
+
+    Raises:
+        SceneError: the token cannot be a file name, or the pose is not a finite rigid transform.
     """
 
     scene_id: str
@@ -112,6 +116,7 @@ class Frame:
     future_sweeps: tuple[LidarSweep, ...] = ()
 
     def __post_init__(self) -> None:
+        check_token(self.token, where=f"scene {self.scene_id}")
         _check_rigid(self.T_global_ego, what="ego pose", token=self.token)
 
 
@@ -120,13 +125,15 @@ class Scene:
     """A drive: frames in time order.
 
     Raises:
-        SceneError: there is no frame, or the frames are not in strict time order.
+        SceneError: the id cannot be a folder name, there is no frame, or the frames are not in
+            strict time order.
     """
 
     scene_id: str
     frames: tuple[Frame, ...]
 
     def __post_init__(self) -> None:
+        check_scene(self.scene_id, where="the log")
         if not self.frames:
             raise SceneError(where=f"scene {self.scene_id}", rule="it has no frame")
         for a, b in zip(self.frames, self.frames[1:], strict=False):
