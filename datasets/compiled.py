@@ -11,14 +11,13 @@ there is none and every process compiles for itself.
 from __future__ import annotations
 
 import os
-import stat
 import sys
-import tempfile
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+
+from datasets.temporary import private_folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -32,7 +31,7 @@ def compiled(function: Function) -> Function:
     except RuntimeError as error:
         if "locator" not in str(error):
             raise
-    folder = private_folder(Path(tempfile.gettempdir()))
+    folder = private_folder("numba")
     if folder is not None and str(folder) != numba.config.CACHE_DIR:
         note = f"no cache folder of numba's can be written: using {folder}"
         print(f"note: {note} ({VARIABLE} names another)", file=sys.stderr)
@@ -46,19 +45,3 @@ def compiled(function: Function) -> Function:
 
 def _cached(function: Function) -> Function:
     return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
-
-
-def private_folder(temporary: Path) -> Path | None:
-    """This user's own folder below a temporary one that all may write to; None if there is none.
-
-    numba unpickles what it finds in its cache, so nobody else may be able to write there: a folder
-    of that name that is another's, open to others or a link is not taken.
-    """
-    folder = temporary / f"autolabel-numba-{os.getuid()}"
-    try:
-        folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
-    except OSError:
-        return None
-    is_mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-    return folder if is_mine and not found.st_mode & 0o077 else None
