@@ -40,7 +40,8 @@ from autolabel.auditing import audit_labels, gather
 from autolabel.scene_audit import Predict
 from autolabel.votes import HELD_OUT_SWEEPS
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.frames import Scene, SceneSource, earlier_frames
 from datasets.inputs import collate, prepare_frame
 from datasets.places import parse_where
@@ -152,11 +153,7 @@ def write_json(path: Path, data: dict[str, Any]) -> None:
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        return run(parse(argv))
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from ray.exceptions import RayError
 from autolabel.cluster import START_TIMEOUT_S, room
 from autolabel.events import Events, Metrics
 from autolabel.worker import AT_ONCE, Job, Outcome, start_worker
-from datasets.errors import SceneError, SetupError
+from datasets.errors import SceneError, SetupError, UnwritableError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
 
@@ -148,6 +148,7 @@ def run_job(
     Raises:
         SetupError: no worker can open the log, the weights or the store, or none can start, or
             a scene of the store was labelled from other inputs than the log now holds.
+        UnwritableError: the store takes nothing more (a full disk); no scene is blamed for it.
     """
     store = LabelStore.open(job.store)
     asked = list(dict.fromkeys(scene_ids))
@@ -312,6 +313,9 @@ class _Run:
             if not any(other.ready for other in self.hands):
                 raise SetupError(outcome.reason)
             return
+        if outcome.kind == "unwritable":
+            self.events("job ended", reason=outcome.reason)
+            raise UnwritableError(outcome.reason)
         if not hand.ready:
             hand.starting, hand.node, self.bad_starts = None, outcome.node, 0
             self.ready_at = self.ready_at or time.monotonic()

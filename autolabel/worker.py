@@ -21,7 +21,7 @@ import ray
 from autolabel.confidence import Calibration
 from autolabel.labeling import rehearse, write_labels
 from autolabel.labeling_config import LabelingConfig
-from datasets.errors import SceneError, SetupError
+from datasets.errors import SceneError, SetupError, UnwritableError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
 from datasets.places import Where
@@ -76,14 +76,15 @@ class Outcome:
     """What a worker answers.
 
     ``bad``: the scene's data; ``failed``: anything else, of this scene; ``lost``: the worker's node
-    is gone; ``setup``: no scene can work here; ``abandoned``: as asked.
+    is gone; ``setup``: no scene can work here; ``unwritable``: the store takes no scene from
+    anyone; ``abandoned``: as asked.
 
     Attributes:
         seconds: from the scene's being given to its being written; two of a worker may overlap.
         where: address and process of the worker; node: Ray's id of its machine.
     """
 
-    kind: Literal["ready", "done", "bad", "failed", "lost", "setup", "abandoned"]
+    kind: Literal["ready", "done", "bad", "failed", "lost", "setup", "unwritable", "abandoned"]
     frames: int = 0
     seconds: float = 0.0
     reason: str = ""
@@ -160,10 +161,12 @@ class Worker:
             return Outcome(kind="abandoned", where=self.where)
         except SceneError as error:
             return self._sorry("bad", str(error))
+        except UnwritableError as error:
+            return self._sorry("unwritable", str(error))
         except Exception as error:
             return self._sorry("failed", f"{type(error).__name__}: {error}".split("\n")[0])
 
-    def _sorry(self, kind: Literal["bad", "failed"], reason: str) -> Outcome:
+    def _sorry(self, kind: Literal["bad", "failed", "unwritable"], reason: str) -> Outcome:
         return Outcome(kind=kind, reason=reason, detail=traceback.format_exc(), where=self.where)
 
     @contextlib.contextmanager

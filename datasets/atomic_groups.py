@@ -43,11 +43,16 @@ def parse_group(document: bytes) -> dict[str, Any]:
 def write_file(path: Path, data: bytes) -> None:
     """Write a file in one atomic step, on the disk when it returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def commit_file(draft: Path, final: Path, data: bytes) -> bool:

@@ -10,7 +10,8 @@ Layout::
         timestamp_us (T,) int64
         T_global_ego (T, 4, 4) float64, or T_global_lidar where the grid lies in the LiDAR's frame
         attributes: frame tokens, counts, hash of inputs, sha256 of every array's values
-      quarantine/<scene id>/   attributes: why the scene has no labels
+      quarantine/<scene id>/   attributes: why the scene has no labels; an id that cannot be a
+                               folder's name is stated there, and a hash stands for it
 
 Voxel arrays have one chunk per frame and a shard per 32 MiB (``scene_writer``), so that a frame is
 one small read and a scene is a handful of files. A shard is written whole, in one go, by one
@@ -28,6 +29,7 @@ Legend: T frames of a scene; X, Y, Z axes of the grid (``GridFrame``).
 from __future__ import annotations
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from typing import Any, Literal, cast
 
@@ -37,7 +39,17 @@ from numpy.typing import NDArray
 
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import VoxelGrid
-from datasets.places import GROUP, Place, Where, as_os_error, as_place, read_group, write_group
+from datasets.names import check_scene_id, fault_of_scene_id
+from datasets.places import (
+    GROUP,
+    Place,
+    Where,
+    as_os_error,
+    as_place,
+    read_group,
+    write_group,
+    writing,
+)
 from datasets.scene_writer import SceneWriter, sha256_of
 from datasets.shards import ShardedFrames
 from datasets.store_header import FORMAT, FORMAT_VERSIONS, StoreHeader, difference
@@ -49,7 +61,6 @@ from datasets.voxel_labels import (
     MaskBit,
     SceneLabels,
     Voxels,
-    check_scene_id,
     pose_array,
 )
 
@@ -286,7 +297,8 @@ class LabelStore:
         Raises:
             ValueError: another grid or frame, flow is there or not against the header, an unknown
                 class id, a confidence beyond the levels, or a velocity that is not finite.
-            OSError: the disk is full or gone; nothing becomes visible.
+            OSError: it cannot be written, ``UnwritableError`` where that lasts (the disk is full);
+                nothing becomes visible.
         """
         with self.writer(labels.scene_id, len(labels), inputs=labels.inputs) as writer:
             if labels.frame != self.header.frame:
@@ -310,37 +322,52 @@ class LabelStore:
             OSError: as ``write_scene``.
         """
         check_scene_id(scene_id)
-        present = scene_id in self
-        draft = None if present else self.place.draft(f"{SCENES}/{scene_id}")
-        writer = SceneWriter(draft, self.header, scene_id, n_frames)
+        present, what = scene_id in self, f"label store {self.place}"
+        with writing(what):
+            draft = None if present else self.place.draft(f"{SCENES}/{scene_id}")
+        writer = SceneWriter(draft, self.header, scene_id, n_frames, what)
         try:
             with as_os_error():
                 yield writer
+            with writing(what):
                 attributes = writer.finish(inputs)
                 if draft is not None:
                     draft.commit(attributes, lambda: scene_id in self)
         finally:
             if draft is not None:
                 draft.discard()
-        self._clear_quarantine(scene_id)
+        with writing(what):
+            self._clear_quarantine(scene_id)
 
     def quarantine(self, scene_id: str, reason: str, detail: str) -> None:
-        """Note why a scene has no labels. A later ``write_scene`` clears the note."""
-        check_scene_id(scene_id)
-        write_group(self.place, QUARANTINE, {})
-        write_group(self.place, f"{QUARANTINE}/{scene_id}", {"reason": reason, "detail": detail})
+        """Note why a scene has no labels. A later ``write_scene`` clears the note.
+
+        Raises:
+            UnwritableError: it cannot be written.
+        """
+        note = {"reason": reason, "detail": detail}
+        name = scene_id
+        if fault_of_scene_id(scene_id):
+            name = hashlib.sha256(scene_id.encode(errors="surrogatepass")).hexdigest()[:32]
+            note["scene_id"] = scene_id
+        with writing(f"label store {self.place}", any_failure=True):
+            write_group(self.place, QUARANTINE, {})
+            write_group(self.place, f"{QUARANTINE}/{name}", note)
 
     def quarantined(self) -> dict[str, dict[str, str]]:
         """Scenes set aside: id -> ``reason`` (one line) and ``detail``, sorted by id."""
         found = {}
-        for scene_id in self.place.names(QUARANTINE):
+        for name in self.place.names(QUARANTINE):
             with contextlib.suppress(FileNotFoundError):
-                note = read_group(self.place, f"{QUARANTINE}/{scene_id}")
+                note = read_group(self.place, f"{QUARANTINE}/{name}")
+                scene_id = str(note.get("scene_id", name))
                 found[scene_id] = {"reason": str(note["reason"]), "detail": str(note["detail"])}
-        return found
+        return dict(sorted(found.items()))
 
     def attributes(self, scene_id: str) -> dict[str, Any] | None:
         """Counts, checksums and tokens of a committed scene; None if there is none of that id."""
+        if fault_of_scene_id(scene_id):
+            return None
         try:
             attributes = read_group(self.place, f"{SCENES}/{scene_id}")
         except (OSError, ValueError, KeyError, TypeError):

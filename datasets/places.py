@@ -12,6 +12,7 @@ arrays there. A *draft* is a scene being written: others see it whole or not at 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,12 +42,14 @@ from datasets.atomic_groups import (
     visible_files,
     write_file,
 )
-from datasets.errors import SetupError
+from datasets.errors import SetupError, UnwritableError
 
 Where = str | Path
 """A folder, or the URL of an object store's prefix: ``s3://bucket/prefix``, ``gs://``, ``az://``."""
 
 GROUP = "zarr.json"
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Failures that the next write will meet as well."""
 REQUESTS = 32
 """Sent at a time to an object store for many small documents."""
 
@@ -380,3 +383,28 @@ def as_os_error() -> Iterator[None]:
         raise FileNotFoundError(_first_line(error)) from error
     except BaseError as error:
         raise OSError(_first_line(error)) from error
+
+
+@contextlib.contextmanager
+def writing(what: str, *, any_failure: bool = False) -> Iterator[None]:
+    """Failures that the next write will meet as well, as ``UnwritableError``; others as they are.
+
+    Args:
+        what: what is written to, for the message.
+        any_failure: none of them is worth another try.
+
+    Raises:
+        OSError: any other failure.
+    """
+    try:
+        with as_os_error():
+            yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        if not any_failure and error.errno not in UNWRITABLE:
+            raise
+        why = error.strerror or error
+        raise UnwritableError(
+            f"{what}: cannot be written: {why}; once it can be, the same command goes on"
+        ) from error

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
 from zarr.errors import ContainsArrayError
 
-from datasets.places import Draft
+from datasets.places import Draft, writing
 from datasets.store_header import StoreHeader
 from datasets.taxonomy import IGNORE_ID
 from datasets.voxel_labels import VOXEL_ARRAYS, FrameLabels, MaskBit, pose_array
@@ -33,12 +33,19 @@ class SceneWriter:
     Args:
         draft: where to write; None: frames are checked and dropped.
         n_frames: T.
+        store: what is written to, for messages.
     """
 
     def __init__(
-        self, draft: Draft | None, header: StoreHeader, scene_id: str, n_frames: int
+        self,
+        draft: Draft | None,
+        header: StoreHeader,
+        scene_id: str,
+        n_frames: int,
+        store: str = "label store",
     ) -> None:
         self.draft, self.header, self.scene_id, self.n_frames = draft, header, scene_id, n_frames
+        self.store = store
         self._arrays: dict[str, _ShardedArray] = {}
         self._tokens: list[str] = []
         self._timestamps_us: list[int] = []
@@ -58,7 +65,7 @@ class SceneWriter:
             ValueError: another grid, flow is there or not against the header, evidence is there or
                 not against the frames before, an unknown class id, a confidence beyond the levels,
                 or a velocity that is not finite.
-            OSError: the disk is full or gone.
+            OSError: it cannot be written, ``UnwritableError`` where that lasts.
         """
         voxels = self._checked(labels)
         self._tokens.append(labels.token)
@@ -72,10 +79,11 @@ class SceneWriter:
         self._trusted += np.bincount(trusted, minlength=256)[: len(self._trusted)]
         if self.draft is None:
             return
-        for name, array in voxels.items():
-            if name not in self._arrays:
-                self._arrays[name] = _ShardedArray(self.draft, name, self.n_frames, array)
-            self._arrays[name].append(array)
+        with writing(self.store):
+            for name, array in voxels.items():
+                if name not in self._arrays:
+                    self._arrays[name] = _ShardedArray(self.draft, name, self.n_frames, array)
+                self._arrays[name].append(array)
 
     def finish(self, inputs: str) -> dict[str, Any]:
         """Write what is left; gives the attributes of the scene's group, the commit marker.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 
-from datasets.errors import SetupError
+from datasets.errors import SetupError, UnwritableError
 
 
 def load_state(folder: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:
@@ -50,7 +51,17 @@ def _differing(there: Any, here: Any, name: str = "") -> list[str]:
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Replaces the state on disk in one step."""
+    """Replaces the state on disk in one step.
+
+    Raises:
+        UnwritableError: it cannot be written; the state before stays.
+    """
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        why = (getattr(error, "strerror", None) or str(error)).split("\n")[0]
+        raise UnwritableError(f"{path}: cannot be written (is the disk full?): {why}") from error

@@ -35,7 +35,8 @@ from torch import nn
 from tqdm import tqdm
 
 from datasets.benchmarks.occ3d_nuscenes import GRID
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.example_inputs import example_inputs
 from datasets.frames import points_in_ego
 from datasets.geometry import raycast, raycast_numpy
@@ -358,8 +359,4 @@ def table_text(table: dict[str, StageCost], limits: dict[str, float], mode: str)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -51,7 +51,8 @@ from autolabel.motion_fit import explain
 from autolabel.scene_audit import SceneAudit
 from autolabel.votes import HELD_OUT_SWEEPS, VOTES, Ballot
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code, usable_scenes_of
+from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
 from datasets.metrics.confusion import ConfusionMatrix
@@ -169,7 +170,7 @@ def main() -> int:
     args.out.mkdir(parents=True, exist_ok=True)
 
     log = open_log("city", args.root, past_sweeps=9)
-    scene_ids = log.scene_ids(args.split)
+    scene_ids = usable_scenes_of(log, args.split, root=args.root)
     past_sweeps = load_checkpoint(args.weights).preset.inputs.past_sweeps
     store = label(
         args.weights,
@@ -462,8 +463,4 @@ def draw(
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -26,7 +26,7 @@ from tqdm import tqdm
 from autolabel.drift import Statistics, drift, mean_of
 from autolabel.guessing import guess_frames
 from autolabel.labeling_config import LabelingConfig
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code
 from datasets.geometry.transforms import Transform
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic import nuscenes_writer
@@ -120,8 +120,4 @@ def of_weather(scenes: Sequence[tuple[str, Statistics]], which: Sequence[str]) -
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -43,7 +43,7 @@ from autolabel.labeling import store_header, write_labels
 from autolabel.labeling_config import LabelingConfig
 from autolabel.run import DEFAULT_WEIGHTS
 from autolabel.worker import ASIDE, Job, Outcome
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code, scenes_of
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import collate, prepare_frame
@@ -86,7 +86,7 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
         open_source, "city", args.root.resolve(), past_sweeps=spec.past_sweeps, labelled=None
     )
     source = opener()
-    scene_ids = source.scene_ids(args.split)
+    scene_ids = scenes_of(source, args.split, root=args.root)
     torch.set_num_threads(1)
     keep_freed_memory()
     teacher = Teacher(model.module, model.preset)
@@ -397,8 +397,4 @@ def many_scenes(args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

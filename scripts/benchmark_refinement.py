@@ -27,7 +27,8 @@ from autolabel.guessing import sights_of
 from autolabel.labeling_config import LabelingConfig
 from autolabel.run import calibration_of
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code, usable_scenes_of
+from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import GroundTruth
@@ -74,7 +75,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     config = LabelingConfig(past_sweeps=args.past_sweeps, visibility_split=args.visibility_split)
     past = config.input_spec(model.preset.inputs).past_sweeps
     source = open_source(args.source, args.root, past_sweeps=past)
-    scenes = source.scene_ids(args.split)
+    scenes = usable_scenes_of(source, args.split, root=args.root)
     truth = GroundTruth(benchmark(args.benchmark), args.truth or args.root, source, scenes)
     out = {}
     for metres, degrees in NOISES:
@@ -114,8 +115,4 @@ def table(found: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

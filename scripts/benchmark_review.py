@@ -34,6 +34,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from datasets.commands import exit_code
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import LabelStore, SceneLabels, StoreHeader
 from datasets.reviews import Judgement, Reviews, Stroke, Verdict
@@ -322,4 +323,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -38,7 +38,8 @@ from matplotlib.figure import Figure
 
 from autolabel.selection import Candidate, Strategy, candidates, choose, count_scene, score
 from datasets.benchmarks.catalogue import benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.label_store import LabelStore
 from datasets.remote_paths import absolute
 from datasets.sources.synthetic.city import MARKER, ensure_city
@@ -412,13 +413,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return measure(parse(argv))
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
+        return exit_code(lambda: measure(parse(argv)), goes_on=True)
     finally:
         signal.signal(signal.SIGTERM, handler)
 

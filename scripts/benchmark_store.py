@@ -26,7 +26,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code
 from datasets.label_store import LabelStore
 from datasets.voxel_labels import SceneLabels
 
@@ -165,8 +165,4 @@ def describe(table: dict[str, dict[str, float]], n_frames: int) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

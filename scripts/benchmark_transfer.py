@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any
 
 from datasets.benchmarks.catalogue import NAMES
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from models.checkpoint import load_checkpoint
 from models.presets import COARSE_GRID
 
@@ -261,8 +262,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -45,7 +45,8 @@ from autolabel.observing import FREE_PASSES
 from autolabel.risk import promise
 from autolabel.temporal import Refinement, Refiner, RefinerFit
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.sources.opening import open_source
@@ -385,8 +386,4 @@ def markdown(figures: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 from open3d.visualization import gui
 
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import FrameLabels
 from viz.frame_jobs import MadeView
@@ -259,12 +259,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     options = parser.parse_args()
     width, height = (int(n) for n in options.size.split("x"))
-    try:
-        labels = StoredLabels(options.store)
-        log = open_log(options.source, options.root) if options.root else "no log"
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    labels = StoredLabels(options.store)
+    log = open_log(options.source, options.root) if options.root else "no log"
     gui.Application.instance.initialize()
     results: dict[str, Any] = {}
     fine = Refined(labels, FINE)
@@ -288,4 +284,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

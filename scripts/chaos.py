@@ -32,6 +32,7 @@ from ray.cluster_utils import Cluster
 from tqdm import tqdm
 
 from datasets import store_tools
+from datasets.commands import exit_code
 from datasets.label_store import LabelStore
 from datasets.sources.synthetic.city import CityConfig, ensure_city
 
@@ -231,4 +232,4 @@ def describe(counts: Counts) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

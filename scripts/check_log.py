@@ -35,7 +35,8 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource
-from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.commands import exit_code, scenes_of
+from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, SceneSource, points_in_ego
 from datasets.log_checks import (
     MAX_GROUND_OFF_M,
@@ -54,6 +55,7 @@ from datasets.log_checks import (
     static_agreement,
     sweeps_of,
 )
+from datasets.names import fault_of_scene_id
 from datasets.sources.opening import SOURCES, open_source
 from datasets.sources.waymo.classes import panoptic_counts
 from datasets.sources.waymo.source import WaymoSource
@@ -89,7 +91,7 @@ def main() -> int:
         raise SetupError(f"{args.root}: no such folder")
 
     source = open_source(args.source, args.root, past_sweeps=SWEEPS, future_sweeps=SWEEPS)
-    scene_ids = source.scene_ids(args.scene or "all")
+    scene_ids = scenes_of(source, args.scene or "all", root=args.root)
     bad = 0
     together: dict[str, CameraAgreement] = {}
     for scene_id in scene_ids:
@@ -103,7 +105,8 @@ def main() -> int:
             print(f"  {name:<20} {agreement}")
         bad += report("all scenes", [f for n, c in together.items() for f in c.findings(n)])
     if args.picture:
-        frames = source.scene(scene_ids[0]).frames
+        first = next((s for s in scene_ids if not fault_of_scene_id(s)), scene_ids[0])
+        frames = source.scene(first).frames
         args.picture.parent.mkdir(parents=True, exist_ok=True)
         draw(source, frames[len(frames) // 2]).save(args.picture)
         print(f"picture: {args.picture}")
@@ -289,8 +292,4 @@ def draw_view(
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -24,7 +24,8 @@ from typing import Any
 import numpy as np
 
 from datasets.benchmarks.occ3d_nuscenes import GRID
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.geometry.raycast import first_hits, first_hits_plain
 from datasets.metrics.rays import RayScore, lidar_rays
 from datasets.metrics.reference import Arrays, Difference, compare, read_case
@@ -150,8 +151,4 @@ def median_s(run: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (AutolabelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

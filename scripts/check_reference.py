@@ -22,7 +22,8 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from models.inference import Agreement, Teacher, agreement
 from models.presets import build_network, preset
 from models.reference import (
@@ -231,8 +232,4 @@ def check(case: Case, arrays: Arrays, frame: Arrays, *, device: str, fast: bool)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (AutolabelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -22,7 +22,7 @@ import argparse
 import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +36,8 @@ from datasets.benchmarks.catalogue import NAMES
 from datasets.benchmarks.catalogue import benchmark as benchmark_named
 from datasets.benchmarks.conversion import Conversion, Prediction
 from datasets.benchmarks.truth import Truth
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code, scenes_in, usable_scenes_of
+from datasets.errors import SetupError
 from datasets.frames import (
     Scene,
     SceneSource,
@@ -222,9 +223,10 @@ def main() -> int:
         parser.error("--reviewed needs --store, and does not go with --lidar")
 
     benchmark = benchmark_named(args.benchmark)
-    levels = None
+    levels, left_out = None, 0
     if args.store:
         store = LabelStore.open(args.store)
+        scenes_in(store)
         if args.lidar:
             source = open_source(args.source, args.root, past_sweeps=0)
             compare_with_lidar(store, source, args.truth or args.root)
@@ -250,7 +252,9 @@ def main() -> int:
         )
         teacher = Teacher(model.module, preset, fast=args.fast, flips=args.flips)
         source = open_source(args.source, args.root, past_sweeps=preset.inputs.past_sweeps)
-        predictions = predicted_labels(teacher, source, args.split)
+        scene_ids = usable_scenes_of(source, args.split, root=args.root)
+        left_out = len(source.scene_ids(args.split)) - len(scene_ids)
+        predictions = predicted_labels(teacher, source, scene_ids)
 
     folder = args.truth or args.root / benchmark.folder
     scores = Scores(conversion, levels=levels, rays=args.rays or args.benchmark == "openocc_flow")
@@ -261,7 +265,7 @@ def main() -> int:
     if args.out:
         args.out.parent.mkdir(parents=True, exist_ok=True)
         args.out.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
+    return 1 if left_out else 0
 
 
 def report(scores: Scores, figures: dict[str, object]) -> None:
@@ -336,8 +340,10 @@ def stored_labels(
             )
 
 
-def predicted_labels(teacher: Teacher, source: SceneSource, split: str) -> Iterator[Prediction]:
-    scenes = [source.scene(scene_id) for scene_id in source.scene_ids(split)]
+def predicted_labels(
+    teacher: Teacher, source: SceneSource, scene_ids: Sequence[str]
+) -> Iterator[Prediction]:
+    scenes = [source.scene(scene_id) for scene_id in scene_ids]
     moments = [(scene, k) for scene in scenes for k in range(len(scene.frames))]
     for scene, k in tqdm(moments, desc="evaluate"):
         yield predict(teacher, source, scene, k)
@@ -390,8 +396,4 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

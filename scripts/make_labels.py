@@ -32,7 +32,8 @@ from tqdm import tqdm
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
 from datasets.benchmarks.truth import Truth
-from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.commands import exit_code, scenes_of
+from datasets.errors import SceneError, SetupError
 from datasets.label_building import (
     BuiltLabels,
     LabelBuildingConfig,
@@ -90,7 +91,7 @@ def main() -> int:
         "scenes": {},
         "set_aside": {},
     }
-    scene_ids = source.scene_ids(args.split)
+    scene_ids = scenes_of(source, args.split, root=args.root)
     for scene_id in tqdm(scene_ids, desc="scenes", disable=len(scene_ids) < 2):
         try:
             figures, bad = make_scene(source, scene_id, config, args.out, args)
@@ -220,8 +221,4 @@ def describe(figures: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

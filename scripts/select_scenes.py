@@ -52,7 +52,8 @@ from autolabel.selection import (
     read_audit,
     score,
 )
-from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SceneError, SetupError
 from datasets.label_store import LabelStore
 from datasets.places import parse_where
 
@@ -317,11 +318,7 @@ def as_json(
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        return select(parse(argv))
-    except (AutolabelError, OSError) as error:  # a folder or a file that cannot be written
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: select(parse(argv)))
 
 
 if __name__ == "__main__":

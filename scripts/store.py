@@ -32,7 +32,7 @@ from autolabel.confidence import Calibration
 from autolabel.risk import Promise
 from datasets import store_tools
 from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code, scenes_in
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import parse_where
 from datasets.review_counts import ReviewCounts, count_reviews
@@ -222,7 +222,8 @@ def tidy(args: argparse.Namespace) -> int:
 def write_files(args: argparse.Namespace) -> int:
     store, chosen = LabelStore.open(args.store), benchmark(args.format)
     source = open_source(args.source, args.root, past_sweeps=0)
-    with progress(len(store.scene_ids()), "export") as bar:
+    scenes = scenes_in(store)
+    with progress(len(scenes), "export") as bar:
         bad = store_tools.export(
             args.store,
             chosen,
@@ -235,8 +236,9 @@ def write_files(args: argparse.Namespace) -> int:
     for scene_id, why in bad.items():
         print(f"not exported: {scene_id}: {why}", file=sys.stderr)
     notice = store_tools.sharing(store.header.licence)
+    args.out.mkdir(parents=True, exist_ok=True)  # there is none if no scene could be exported
     (args.out / "LICENCE.txt").write_text(notice + "\n")
-    print(f"{args.out}: {len(store.scene_ids()) - len(bad)} scenes as {chosen.name}")
+    print(f"{args.out}: {len(scenes) - len(bad)} scenes as {chosen.name}")
     if not args.no_reviews and (changes := count_reviews(Reviews(store)).changes):
         print(f"reviews: {changes.replace('left out', 'given empty masks')}")
     print(notice)
@@ -259,8 +261,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

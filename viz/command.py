@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.reviews import Reviews
 from viz.label_sets import LabelSet, StoredLabels, TrueLabels
@@ -35,22 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = p.parse_args(argv)
     if fault := check(options):
         p.error(fault)
-    try:
-        _inspect(options)
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _inspect(options))
 
 
-def _inspect(options: argparse.Namespace) -> None:
+def _inspect(options: argparse.Namespace) -> int:
     if options.screenshot is not None and options.screenshot.suffix.lower() != ".png":
         raise SetupError(f"--screenshot {options.screenshot}: the name must end in .png")
     session = _session(options)
     show = layers_of(options, session.labels.taxonomy)
     if options.video is not None:
         _film(options, session, show)
-        return
+        return 0
     queue: tuple[QueueItem, ...] = ()
     suspicion: Suspicion | None = None
     if options.queue and session.reviews is not None:
@@ -71,6 +67,7 @@ def _inspect(options: argparse.Namespace) -> None:
         _serve(options, session, frame, show, queue, suspicion)
     else:
         _window(options, session, frame, show, queue, suspicion)
+    return 0
 
 
 def _window(

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from datasets import store_tools
 from datasets.benchmarks.catalogue import BENCHMARKS, NAMES, Benchmark, benchmark, voxels_in_words
+from datasets.commands import exit_code
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore, StoreHeader
@@ -88,12 +89,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         p.error("--benchmark needs --truth")
     if options.pictures < 0:
         p.error("--pictures must not be negative")
-    try:
-        content = gather(options)
-        _write(options.out, render(content))
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _report(options))
+
+
+def _report(options: argparse.Namespace) -> int:
+    content = gather(options)
+    _write(options.out, render(content))
     for note in content.notes:
         print(f"note: {note}", file=sys.stderr)
     for scene_id, why in content.unreadable.items():

@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.mappings import ClassMapping
 from datasets.benchmarks.truth import Truth
+from datasets.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID, OCC3D_COARSE, OCC3D_NUSCENES
 
@@ -90,7 +90,7 @@ def merge(fine: Truth) -> Truth:
 _LABELLED, _LIDAR, _CAMERA = 1, 2, 4  # evidence of a fine voxel, from weak to strong
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _decide(
     classes: NDArray[np.uint8],  # (2X, 2Y, 2Z)
     evidence: NDArray[np.uint8],  # (2X, 2Y, 2Z)

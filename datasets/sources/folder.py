@@ -82,7 +82,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -92,6 +92,7 @@ from datasets.annotations import Annotations, Box
 from datasets.errors import SceneError, SetupError
 from datasets.frames import VEHICLE_M, CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
+from datasets.names import below, check_scene, fault_of_token
 from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally
 from datasets.sources import point_files
@@ -249,6 +250,7 @@ class FolderSource:
     def _record(self, scene_id: str) -> Record:
         if scene_id not in self._scene_ids:
             raise KeyError(scene_id)
+        check_scene(scene_id, where=str(self.root / "scenes"))
         path = self.root / "scenes" / scene_id / "scene.json"
         return read_record(path, f"scenes/{scene_id}/scene.json")
 
@@ -391,6 +393,8 @@ class _Moment:
     def __init__(self, record: Record, sweeps: dict[str, _Sweep]) -> None:
         self.record = record
         self.token = record.take("token", str)
+        if fault := fault_of_token(self.token):
+            raise record.error(fault)
         record.at = self.token
         self.sweep: _Sweep | None = None
         if "sweep" in record:
@@ -611,7 +615,7 @@ def _in_ego(sweep: _Sweep, T_ego_global: Transform) -> LidarSweep:
 
 
 def _inside(folder: Path, name: str, record: Record) -> Path:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or not relative.name:
-        raise record.error(f"the path {name!r} must be relative and stay in the scene's folder")
-    return folder / relative
+    try:
+        return below(folder, name, where=record.where, called="the scene's folder")
+    except SceneError as error:
+        raise record.error(error.rule) from None

@@ -39,6 +39,7 @@ from datasets.geometry.transforms import (
     inverse,
     to_quaternion,
 )
+from datasets.names import check_scene
 from datasets.sources.strict_json import Record, read_json, read_record
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
@@ -125,12 +126,13 @@ class PandasetSequence:
 
     Raises:
         SetupError: the sequence or its exported points, or frames of this part, are not there.
-        SceneError: a file is damaged.
+        SceneError: a file is damaged, or the name cannot be a scene id.
     """
 
     def __init__(self, root: Path, name: str, part: tuple[int, int] | None = None) -> None:
         self.name, self.folder = name, root / name
         self.scene_id = name if part is None else f"{name}-{part[0]:02d}-{part[1]:02d}"
+        check_scene(self.scene_id, where=str(root))
         self.points_folder = root / f"{name}_compact" / "lidar"
         self.frames = sorted(int(p.stem) for p in self.points_folder.glob("[0-9]*.npz"))
         if not self.frames:
