@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -22,10 +22,11 @@ from autolabel.confidence import Calibration
 from autolabel.labeling import rehearse, write_labels
 from autolabel.labeling_config import LabelingConfig
 from datasets.errors import SceneError, SetupError, UnwritableError
-from datasets.frames import SceneSource
+from datasets.frames import Scene, SceneSource
 from datasets.label_store import LabelStore
 from datasets.places import Where
 from datasets.remote_paths import forget_copies
+from datasets.returns import CountsReturns, DroppedReturns
 
 ASIDE = "aside"
 """Concurrency group of the calls that are answered while a scene is labelled."""
@@ -80,6 +81,7 @@ class Outcome:
     anyone; ``abandoned``: as asked.
 
     Attributes:
+        returns: of the scene's sweeps, what was read and what measured nothing.
         seconds: from the scene's being given to its being written; two of a worker may overlap.
         where: address and process of the worker; node: Ray's id of its machine.
     """
@@ -87,6 +89,7 @@ class Outcome:
     kind: Literal["ready", "done", "bad", "failed", "lost", "setup", "unwritable", "abandoned"]
     frames: int = 0
     seconds: float = 0.0
+    returns: DroppedReturns = field(default_factory=DroppedReturns)
     reason: str = ""
     detail: str = ""
     where: str = ""
@@ -155,8 +158,13 @@ class Worker:
                 turn=self._turn(),
                 on_frame=self._count,
             )
-            seconds = time.monotonic() - began
-            return Outcome(kind="done", frames=len(scene.frames), seconds=seconds, where=self.where)
+            return Outcome(
+                kind="done",
+                frames=len(scene.frames),
+                returns=self._returns(scene),
+                seconds=time.monotonic() - began,
+                where=self.where,
+            )
         except _AbandonedError:
             return Outcome(kind="abandoned", where=self.where)
         except SceneError as error:
@@ -165,6 +173,14 @@ class Worker:
             return self._sorry("unwritable", str(error))
         except Exception as error:
             return self._sorry("failed", f"{type(error).__name__}: {error}".split("\n")[0])
+
+    def _returns(self, scene: Scene) -> DroppedReturns:
+        if not isinstance(self.source, CountsReturns):
+            return DroppedReturns()
+        sweeps = [sweep for frame in scene.frames for sweep in frame.sweeps]
+        total = self.source.returns.total(sweeps)
+        self.source.returns.forget(sweeps)
+        return total
 
     def _sorry(self, kind: Literal["bad", "failed", "unwritable"], reason: str) -> Outcome:
         return Outcome(kind=kind, reason=reason, detail=traceback.format_exc(), where=self.where)
