@@ -166,7 +166,7 @@ def _abandoned(partial: Path) -> bool:
     """Whether the writer is gone: by its process here, by age on another machine."""
     parts = partial.name.removesuffix("-debris").rsplit("-", 3)
     if len(parts) != 4 or parts[1] != _host() or not parts[2].isdecimal():
-        return time.time() - partial.stat().st_mtime > _ABANDONED_S
+        return time.time() - _last_change(partial) > _ABANDONED_S
     try:
         os.kill(int(parts[2]), 0)
     except ProcessLookupError:
@@ -176,8 +176,24 @@ def _abandoned(partial: Path) -> bool:
     return False
 
 
+def _last_change(folder: Path) -> float:
+    """Of a folder and all below it, in seconds."""
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
 def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """Where a process id means something: a machine since it was started, and on it a container,
+    which may share its name and its disks with others."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
 
 
 def sync(path: Path) -> None:

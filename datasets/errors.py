@@ -14,6 +14,11 @@ class UnwritableError(SetupError, OSError):
     2). No scene's fault: whoever makes room and starts the same command again goes on."""
 
 
+class UnreadableError(SetupError):
+    """Something is there and cannot be read: a damaged document, a refused request (exit code 2).
+    It counts neither as present nor as absent, so nothing is concluded from it or done to it."""
+
+
 class SceneError(AutolabelError):
     """One scene's data is bad: it is set aside and reported, other scenes go on (exit code 1)."""
 

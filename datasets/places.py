@@ -53,6 +53,9 @@ UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, e
 REQUESTS = 32
 """Sent at a time to an object store for many small documents."""
 
+REMOVED_TRIES = 20
+"""So often a folder is made again that other writers remove as empty."""
+
 A = TypeVar("A")
 B = TypeVar("B")
 
@@ -63,6 +66,9 @@ class Draft(Protocol):
     def zarr(self, name: str) -> Store:
         """The root of an array of the group, to write it. (At a path inside a store zarr would
         write the groups above it as well.)"""
+
+    def files(self) -> list[tuple[str, int]]:
+        """Sorted keys and bytes of what is written so far. Raises ``OSError``."""
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         """Make it visible in one step. Where another writer was first, its group stays.
@@ -109,6 +115,9 @@ class Place(Protocol):
 
     def remove(self, key: str) -> None:
         """All that is below a key, if there is anything."""
+
+    def remove_empty(self, key: str) -> None:
+        """A group below which there is none. One that another writer adds meanwhile stays."""
 
     def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
         """``read`` of every item, as many at a time as pays here."""
@@ -182,8 +191,13 @@ class Folder:
 
     def write(self, key: str, data: bytes) -> None:
         path = self.path / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, data)
+        for tries_left in reversed(range(REMOVED_TRIES)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return write_file(path, data)
+            except FileNotFoundError:  # another writer removed the empty folder just now
+                if not tries_left:
+                    raise
 
     def create(self, key: str, data: bytes) -> bool:
         final = self.path / key
@@ -210,6 +224,14 @@ class Folder:
     def remove(self, key: str) -> None:
         remove_folder(self.path / key)
 
+    def remove_empty(self, key: str) -> None:
+        folder = self.path / key
+        if self.names(key) or not folder.is_dir():
+            return
+        (folder / GROUP).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another writer's, which is not empty
+            folder.rmdir()
+
     def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
         return [read(item) for item in items]
 
@@ -230,6 +252,9 @@ class _FolderDraft:
 
     def zarr(self, name: str) -> Store:
         return LocalStore(self.partial / name)
+
+    def files(self) -> list[tuple[str, int]]:
+        return Folder(self.partial).files("")
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         sync_tree(self.partial)
@@ -305,6 +330,10 @@ class Remote:
     def remove(self, key: str) -> None:
         self._delete(f"{key}/{name}" for name, _ in self.files(key))
 
+    def remove_empty(self, key: str) -> None:
+        if not self.names(key):
+            self._delete([f"{key}/{GROUP}"])
+
     def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
         with ThreadPoolExecutor(REQUESTS) as asking:
             return list(asking.map(read, items))
@@ -330,6 +359,9 @@ class _RemoteDraft:
 
     def zarr(self, name: str) -> Store:
         return _Unread(ObjectStore(bucket_at(f"{self.at.url}/{self.key}/{name}")))
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(key, n) for key, n in self.at.files(self.key) if key != GROUP]
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         marker, document = f"{self.key}/{GROUP}", group_document(attributes)

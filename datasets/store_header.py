@@ -13,11 +13,16 @@ from typing import Any
 import numpy as np
 
 from datasets.geometry.grid import VoxelGrid
+from datasets.seals import DIGEST
 from datasets.taxonomy import Taxonomy
 from datasets.voxel_labels import GridFrame
 
 FORMAT = "occupancy-labels"
 FORMAT_VERSIONS = (1, 2)
+_KEYS = {
+    *("format", "format_version", "run_id", "frame", "grid", "taxonomy", "levels", "licence"),
+    *("provenance", "flow", DIGEST),
+}
 FRAMES: dict[GridFrame, str] = {
     "ego": "ego at the LiDAR key-frame: X forward, Y left, Z up",
     "lidar": "LiDAR at the key-frame: its origin and its own axes (nuScenes: X right, Y forward, "
@@ -83,6 +88,8 @@ class StoreHeader:
     def from_json(cls, data: dict[str, Any]) -> StoreHeader:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
         names = {text: name for name, text in FRAMES.items()}
+        if odd := sorted(data.keys() - _KEYS):
+            raise ValueError(f"unknown key {odd[0]!r}")
         if data["frame"] not in names:
             raise ValueError(f"unknown frame {data['frame']!r}")
         return cls(

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from datasets.atomic_groups import PARTIAL
 from datasets.benchmarks.catalogue import Benchmark, voxels_in_words
 from datasets.benchmarks.truth import Truth
-from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.errors import AutolabelError, SceneError, SetupError, UnreadableError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import QUARANTINE, SCENES, FrameLabels, LabelStore, MaskBit
@@ -93,7 +93,8 @@ def verify(
     Raises:
         SetupError: the store cannot be opened.
     """
-    scenes = LabelStore.open(where).scene_ids()
+    store = LabelStore.open(where)
+    scenes = [name for name in store.place.names(SCENES) if _may_be_there(store, name)]
     found = _spread(partial(_verify_scene, where), scenes, workers, on_scene)
     return {scene: why for scene, why in zip(scenes, found, strict=True) if why}
 
@@ -101,14 +102,26 @@ def verify(
 def _verify_scene(where: Where, scene_id: str) -> str:
     try:
         LabelStore.open(where).scene(scene_id).verify()
-    except (SceneError, KeyError) as error:
+    except (SceneError, UnreadableError, KeyError) as error:
         return str(error)
     return ""
 
 
+def _may_be_there(store: LabelStore, scene_id: str) -> bool:
+    """Committed, or not to be read."""
+    try:
+        return scene_id in store
+    except UnreadableError:
+        return True
+
+
 def leftovers(store: LabelStore) -> list[str]:
     """Keys that no reader looks at: scenes without a commit marker, folders of killed writers,
-    and notes on scenes that were set aside and have labels since."""
+    and notes on scenes that were set aside and have labels since.
+
+    Raises:
+        UnreadableError: a scene cannot be read, so nobody knows what is left over.
+    """
     at = store.place
     there = set(store.scene_ids())
     found = [f"{SCENES}/{name}" for name in at.names(SCENES) if name not in there]
@@ -117,7 +130,8 @@ def leftovers(store: LabelStore) -> list[str]:
 
 
 def prune(store: LabelStore) -> list[str]:
-    """Remove the leftovers; gives their keys. No job must be at work on the store."""
+    """Remove the leftovers; gives their keys. No job must be at work on the store. Raises as
+    ``leftovers``, before anything is removed."""
     found = leftovers(store)
     for key in found:
         store.place.remove(key)
