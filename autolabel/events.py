@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
 from ray.util import metrics
+
+from datasets.json_files import json_text
 
 
 class Events:
@@ -29,7 +30,7 @@ class Events:
     def __call__(self, event: str, **what: Any) -> None:
         if self._file is not None:
             line = {"time": round(time.time(), 3), "event": event, **what}
-            self._file.write(json.dumps(line) + "\n")
+            self._file.write(json_text(line) + "\n")
             self._file.flush()
 
     def close(self) -> None:

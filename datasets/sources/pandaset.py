@@ -18,7 +18,6 @@ static extrinsics of the cameras. Points were published as brought to their swee
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 import zipfile
 import zlib
@@ -40,6 +39,7 @@ from datasets.geometry.transforms import (
     inverse,
     to_quaternion,
 )
+from datasets.json_files import json_text, write_json
 from datasets.sources.strict_json import Record, read_json, read_record
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
@@ -220,10 +220,10 @@ class PandasetSequence:
             for i in self.key_frames
         ]
         boxes = {_token(self.name, i): self._boxes(i) for i in self.key_frames}
-        (scene / "annotations.json").write_text(json.dumps({"frames": boxes}))
+        (scene / "annotations.json").write_text(json_text({"frames": boxes}))
         lidars = {"pandar64": {"T_vehicle_lidar": _pose_json(self.T_vehicle_lidar)}}
         document = {"cameras": cameras, "lidars": lidars, "sweeps": sweeps, "frames": frames}
-        (scene / "scene.json").write_text(json.dumps(document))
+        (scene / "scene.json").write_text(json_text(document))
 
     def _picture(self, camera: str, frame: int) -> Path:
         return self.folder / "camera" / camera / f"{frame:02d}.jpg"
@@ -355,7 +355,7 @@ class PandasetSequence:
 def write_log_file(out: Path) -> None:
     """The folder's ``log.json``; written last, it makes the log complete."""
     document = {"format": "autolabel-folder", "version": 1, "name": "pandaset", "licence": LICENCE}
-    (out / "log.json").write_text(json.dumps(document, indent=1) + "\n")
+    write_json(out / "log.json", document)
 
 
 def _picture_size(path: Path) -> tuple[int, int]:
