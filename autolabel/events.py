@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any, TextIO
 
 from ray.util import metrics
 
+from datasets.json_files import json_text
 from datasets.places import writing
 
 
@@ -37,7 +37,7 @@ class Events:
         if self._file is not None:
             line = {"time": round(time.time(), 3), "event": event, **what}
             try:
-                self._file.write(json.dumps(line) + "\n")
+                self._file.write(json_text(line) + "\n")
                 self._file.flush()
             except OSError as error:
                 name = self._file.name

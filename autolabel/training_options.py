@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +16,7 @@ from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.commands import usable_scenes_of
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
+from datasets.json_files import json_text
 from datasets.label_store import LabelStore
 from datasets.remote_paths import absolute
 from datasets.sources.opening import SOURCES, open_source
@@ -194,7 +194,7 @@ def save_trained(
     path: Path, trained: Trained, network: Preset, training: Mapping[str, Any], **metadata: str
 ) -> None:
     """The averaged weights, with how they came about."""
-    notes = {"training": json.dumps(dict(training)), **metadata}
+    notes = {"training": json_text(dict(training)), **metadata}
     save_checkpoint(path, trained.network, network.name, notes)
     print(trained.report)
     print(f"weights: {path}\nreport: {path.parent / 'report.json'}, {path.parent / 'curves.png'}")

@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from datasets.json_files import json_text
+
 PARTIAL = ".partial"
 _ABANDONED_S = 24 * 3600.0
 
@@ -25,7 +27,7 @@ _ABANDONED_S = 24 * 3600.0
 def group_document(attributes: dict[str, Any]) -> bytes:
     """The ``zarr.json`` of a zarr 3 group."""
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    return (json.dumps(document, indent=2) + "\n").encode("ascii")
+    return (json_text(document, indent=2) + "\n").encode("ascii")
 
 
 def parse_group(document: bytes) -> dict[str, Any]:

@@ -7,8 +7,9 @@ code wrote have none: nothing tells then whether they were altered.
 from __future__ import annotations
 
 import hashlib
-import json
 from typing import Any
+
+from datasets.json_files import json_text
 
 DIGEST = "digest"
 
@@ -32,5 +33,4 @@ def fault_of_seal(document: dict[str, Any], *, wanted: bool) -> str:
 def digest_of(document: dict[str, Any]) -> str:
     """sha256 of a document's canonical JSON, its own digest left out."""
     content = {key: value for key, value in document.items() if key != DIGEST}
-    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()
+    return hashlib.sha256(json_text(content, sort_keys=True).encode()).hexdigest()

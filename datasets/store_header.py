@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from datasets.geometry.grid import VoxelGrid
+from datasets.json_files import json_text
 from datasets.seals import DIGEST
 from datasets.taxonomy import Taxonomy
 from datasets.voxel_labels import GridFrame
@@ -106,7 +107,7 @@ class StoreHeader:
 
 def difference(there: StoreHeader, here: StoreHeader) -> str:
     """What tells two headers apart, in a few words."""
-    a, b = (_flat(json.loads(json.dumps(header.to_json()))) for header in (there, here))
+    a, b = (_flat(json.loads(json_text(header.to_json()))) for header in (there, here))
     keys = [k for k in sorted(a.keys() | b.keys()) if k != "run_id" and a.get(k) != b.get(k)]
     shown = [f"{k} {_short(a.get(k))} there, {_short(b.get(k))} here" for k in keys or ["run_id"]]
     return "; ".join(shown[:3]) + (f"; and {len(shown) - 3} more" if len(shown) > 3 else "")

@@ -54,6 +54,7 @@ from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.commands import exit_code, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
+from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.metrics.confusion import ConfusionMatrix
 from datasets.sources.opening import SOURCES, open_source
@@ -201,7 +202,7 @@ def main() -> int:
             for one in args.real
         ],
     }
-    (args.out / "audit.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(args.out / "audit.json", figures)
     (args.out / "audit.md").write_text(markdown(figures))
     draw(args.out / "audit.png", clean, errors, figures["ranking"])
     print(markdown(figures))
@@ -211,8 +212,7 @@ def main() -> int:
 def kept(path: Path, make: Callable[[], dict[str, Any]]) -> dict[str, Any]:
     """What was measured before, or is now."""
     if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(json.dumps(make(), indent=1) + "\n")
+        write_json(path, make())
     out: dict[str, Any] = json.loads(path.read_text())
     return out
 

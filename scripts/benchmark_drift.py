@@ -28,6 +28,7 @@ from autolabel.guessing import guess_frames
 from autolabel.labeling_config import LabelingConfig
 from datasets.commands import exit_code
 from datasets.geometry.transforms import Transform
+from datasets.json_files import write_json
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic import nuscenes_writer
 from datasets.sources.synthetic.city import CityConfig, generate_city
@@ -91,7 +92,7 @@ def main() -> int:
         alarms += bool(drift([everything[k] for k in here], [everything[k] for k in there]))
     figures["false alarms"] = {"splits": SPLITS, "raised": alarms}
     print(f"random splits of both cities' scenes, 20 against the rest: {alarms} of {SPLITS} raised")
-    (args.out / "drift.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(args.out / "drift.json", figures)
     return 0
 
 

@@ -47,6 +47,7 @@ from datasets.commands import exit_code, scenes_of
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import collate, prepare_frame
+from datasets.json_files import write_json
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.sources.opening import open_source
 from datasets.taxonomy import OCC3D_NUSCENES
@@ -74,7 +75,7 @@ def main() -> int:
     figures = {"overhead": overhead, "memory": memory, "scenes": many_scenes}[args.what](args)
     if args.json:
         facts = {"date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count(), **figures}
-        args.json.write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(args.json, facts)
     return 0
 
 

@@ -12,7 +12,6 @@ the page cache for all of them.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import statistics
@@ -27,6 +26,7 @@ import numpy as np
 from tqdm import tqdm
 
 from datasets.commands import exit_code
+from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.voxel_labels import SceneLabels
 
@@ -65,7 +65,7 @@ def main() -> int:
     print(describe(table, n_frames))
     if args.json:
         facts = {"date": time.strftime("%Y-%m-%d"), "frames": n_frames, "formats": table}
-        args.json.write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(args.json, facts)
     return 0
 
 

@@ -49,6 +49,7 @@ from datasets.commands import exit_code
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
+from datasets.json_files import plain, write_json
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from datasets.training_sets import GroundTruth
@@ -125,7 +126,7 @@ def main() -> int:
                     figures[f"risk, {what}, splits of both cities, {size} scenes"] = kept
     if rows:
         draw_reliability(rows, bench.taxonomy, args.out / "reliability.png")
-    (args.out / "trust.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(args.out / "trust.json", figures)
     text = markdown(figures)
     (args.out / "trust.md").write_text(text)
     print(text)
@@ -144,7 +145,7 @@ class Bench:
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         path = self.args.out / f"{name}.json"
         if not path.is_file():
-            path.write_text(json.dumps(make(), indent=1) + "\n")
+            write_json(path, make())
         return json.loads(path.read_text())
 
     def city(self, which: str) -> tuple[SceneSource, GroundTruth]:
@@ -325,6 +326,11 @@ def trusted(calibration: Calibration, thresholds: Sequence[int], seen: Any) -> A
     return levels >= np.asarray(thresholds)[None, :, None]
 
 
+def _shown(figures: dict[str, Any]) -> dict[str, Any]:
+    """A dash for what does not exist."""
+    return {name: "-" if value is None else value for name, value in plain(figures).items()}
+
+
 def markdown(figures: dict[str, Any]) -> str:
     lines = [f"Labels one can trust, {figures['date']}, {figures['teacher']}.", ""]
     for key in ("refinement", "refinement_with_flips"):
@@ -339,7 +345,7 @@ def markdown(figures: dict[str, Any]) -> str:
         ]
         for name, row in figures[key].items():
             if "visible" in row:
-                v, o = row["visible"], row["observed"]
+                v, o = _shown(row["visible"]), _shown(row["observed"])
                 lines.append(
                     f"| {name} | {v['mIoU']} | {v['static']} | {v['moving']} | "
                     f"{v['static gap closed %']} % | {o['mIoU']} | {o['static']} | {o['moving']} | "
@@ -355,7 +361,7 @@ def markdown(figures: dict[str, Any]) -> str:
                 "|---|---|---|---|---|",
             ]
             for name, row in found["of"].items():
-                a, b = row["raw"], row["calibrated"]
+                a, b = _shown(row["raw"]), _shown(row["calibrated"])
                 lines.append(
                     f"| {name} | {a['ECE %']} % | {b['ECE %']} % | {a['Brier']} | {b['Brier']} |"
                 )

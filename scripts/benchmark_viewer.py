@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import math
 import platform
 import statistics
@@ -32,6 +31,7 @@ from open3d.visualization import gui
 
 from datasets.commands import exit_code
 from datasets.geometry.grid import VoxelGrid
+from datasets.json_files import json_text, write_json
 from datasets.label_store import FrameLabels
 from viz.frame_jobs import MadeView
 from viz.label_sets import StoredLabels
@@ -276,10 +276,10 @@ def main() -> int:
         bench.window.end()
         thread.join(5)
         results[name] = bench.figures
-        print(name, json.dumps(bench.figures), flush=True)
+        print(name, json_text(bench.figures), flush=True)
     results["machine"] = f"{platform.processor() or platform.machine()}, window {options.size}"
     if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.json, results)
     return 0
 
 

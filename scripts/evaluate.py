@@ -19,7 +19,6 @@ that loses is printed. ``--lidar`` compares a store with the log's own key sweep
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
@@ -48,6 +47,7 @@ from datasets.frames import (
 )
 from datasets.geometry.transforms import apply, inverse
 from datasets.inputs import collate, prepare_frame
+from datasets.json_files import in_words, write_json
 from datasets.label_store import LabelStore, MaskBit
 from datasets.metrics import rays
 from datasets.metrics.calibration import ConfidenceScore
@@ -123,8 +123,8 @@ class Scores:
     def table(self) -> ScoreTable:
         return ScoreTable.ranged(self.benchmark.taxonomy, self.by_range)
 
-    def store_figures(self) -> dict[str, float]:
-        """How good and how many a store's trusted voxels are, in percent."""
+    def store_figures(self) -> dict[str, float | None]:
+        """How good and how many a store's trusted voxels are, in percent; None of nothing."""
         matrices = {mask: ranged.total() for mask, ranged in self.by_range.items()}
         trusted = matrices["trusted"].counts
         scored = matrices[self.benchmark.mask or "all"].counts.sum()
@@ -134,9 +134,9 @@ class Scores:
             f"{name} voxels that are trusted": _percent(self.trusted_and_scored, scored),
         }
 
-    def conversion_figures(self) -> dict[str, float]:
-        """Under each mask, percent of the labelled voxels."""
-        nameless, out = self.conversion.nameless, dict[str, float]()
+    def conversion_figures(self) -> dict[str, float | None]:
+        """Under each mask, percent of the labelled voxels; None where there is none."""
+        nameless, out = self.conversion.nameless, dict[str, float | None]()
         for mask, ranged in self.by_range.items():
             counts, labelled = ranged.total().counts, self.labelled[mask]
             if not self.conversion.same_voxels:
@@ -183,8 +183,12 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
-def _percent(part: float, whole: float) -> float:
-    return round(float(100 * part / max(whole, 1)), 2)
+def _percent(part: float, whole: float) -> float | None:
+    return round(float(100 * part / whole), 2) if whole else None
+
+
+def _told(percent: float | None) -> str:
+    return in_words(percent, ".2f", "does not exist: no such voxel") + " %" * (percent is not None)
 
 
 def _rounded(fraction: float) -> float | None:
@@ -263,8 +267,7 @@ def main() -> int:
     figures = scores.to_json()
     report(scores, figures)
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(args.out, figures)
     return 1 if left_out else 0
 
 
@@ -282,17 +285,20 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
         print(f"  classes: {converted['classes']}")
         print(f"  voxels: {converted['voxels']}")
         for name, value in scores.conversion_figures().items():
-            print(f"  {name}: {value:.2f} %")
+            print(f"  {name}: {_told(value)}")
     if b.mask is None:
         print(f"{b.name} has no mask: every labelled voxel is scored")
     if scores.confidence is not None:
         for name, value in scores.store_figures().items():
-            print(f"{name}: {value:.2f} %")
-        curve = scores.confidence.risk_coverage()
-        print(
-            f"confidence of observed voxels: ECE (plain) {scores.confidence.ece():.4f}, "
-            f"AURC {curve.area:.4f}, error rate of all of them {curve.risk[-1]:.4f}"
-        )
+            print(f"{name}: {_told(value)}")
+        if scores.confidence.total().seen.any():
+            curve = scores.confidence.risk_coverage()
+            print(
+                f"confidence of observed voxels: ECE (plain) {scores.confidence.ece():.4f}, "
+                f"AURC {curve.area:.4f}, error rate of all of them {curve.risk[-1]:.4f}"
+            )
+        else:
+            print("confidence of observed voxels: no voxel is observed in labels and truth")
     if scores.rays is not None:
         r = scores.rays
         per_threshold = ", ".join(f"{100 * v:.2f}" for v in np.nanmean(r.iou(), axis=1))
@@ -309,9 +315,18 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
             print("no mAVE, no OccScore: flow is not predicted, or not in the truth")
     for name in ("SC IoU", "SSC mIoU (plain mean)"):
         if name in figures:
-            print(f"{name}[all] = {figures[name]}")
+            print(f"{name}[all] = {_miou(figures[name], 'one class occurs')}")
     for mask in scores.by_range:
-        print(f"mIoU[{mask}] = {figures[f'mIoU[{mask}]']}")
+        print(f"mIoU[{mask}] = {_miou(figures[f'mIoU[{mask}]'], 'the classes occur')}")
+
+
+def _miou(percent: object, which: str) -> str:
+    """``which``: what a missing mean says of classes."""
+    return (
+        f"does not exist: {which} neither in truth nor prediction"
+        if percent is None
+        else f"{percent}"
+    )
 
 
 def stored_labels(

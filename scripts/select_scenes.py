@@ -25,7 +25,6 @@ could not be carried out.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -54,6 +53,7 @@ from autolabel.selection import (
 )
 from datasets.commands import exit_code
 from datasets.errors import SceneError, SetupError
+from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.places import parse_where
 
@@ -117,9 +117,8 @@ def select(args: argparse.Namespace) -> int:
     picked = [those[choice.index] for choice in chosen]
     bad |= write(args, store, picked, excluded, share)
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         told = as_json(args, store, those, chosen, bad)
-        args.json.write_text(json.dumps(told, indent=1) + "\n")
+        write_json(args.json, told)
     for scene_id, why in bad.items():
         print(f"left out: {scene_id}: {why}", file=sys.stderr)
     return 1 if bad else 0

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -33,6 +32,7 @@ from autolabel.risk import Promise
 from datasets import store_tools
 from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
 from datasets.commands import exit_code, scenes_in
+from datasets.json_files import json_text
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import parse_where
 from datasets.review_counts import ReviewCounts, count_reviews
@@ -94,7 +94,7 @@ def show_info(args: argparse.Namespace) -> int:
         facts |= {"quarantined": found.quarantined, "inputs_sha256": found.inputs_sha256}
         facts |= {"reviews": asdict(found.reviews)}
         facts |= {"licence": header.licence, "provenance": header.provenance}
-        print(json.dumps(facts, indent=1))
+        print(json_text(facts, indent=1))
         return 0
     print(f"{store.place}: {found.scenes} scenes, {found.frames} frames")
     shape = "x".join(str(n) for n in header.grid.shape)

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 from typing import cast
 
@@ -34,6 +33,7 @@ from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
 from datasets.commands import exit_code, usable_scenes_of
 from datasets.errors import SetupError
+from datasets.json_files import write_json
 from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth
 from models.inference import Teacher
@@ -103,7 +103,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
     }
     weights = args.out / f"{network.name}_teacher.safetensors"
     save_trained(weights, trained, network, notes, **found.metadata())
-    (args.out / "scores.json").write_text(json.dumps(notes, indent=1) + "\n")
+    write_json(args.out / "scores.json", notes)
     return 1 if trained.report.bad_frames else 0
 
 

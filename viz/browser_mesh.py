@@ -9,7 +9,6 @@ Legend: F faces.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -18,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.compiled import compiled
+from datasets.json_files import json_text
 from viz.scene3d import ColouredMesh
 
 _FACES_EACH = 16383
@@ -75,7 +75,7 @@ def glb(meshes: Sequence[ColouredMesh]) -> bytes:
         "bufferViews": views,
         "buffers": [{"byteLength": 2 * n + m}],
     }
-    return _container(json.dumps(document).encode("ascii"), (places, lights, indices))
+    return _container(json_text(document).encode("ascii"), (places, lights, indices))
 
 
 def _primitives(places: NDArray[np.uint16]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:

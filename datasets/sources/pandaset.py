@@ -18,7 +18,6 @@ static extrinsics of the cameras. Points were published as brought to their swee
 from __future__ import annotations
 
 import csv
-import json
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -39,6 +38,7 @@ from datasets.geometry.transforms import (
     inverse,
     to_quaternion,
 )
+from datasets.json_files import json_text, write_json
 from datasets.names import check_scene
 from datasets.sources.strict_json import Record, read_json, read_record
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
@@ -235,10 +235,10 @@ class PandasetSequence:
             else:
                 if own is not None:
                     boxes[token] = own
-        (scene / "annotations.json").write_text(json.dumps({"frames": boxes}))
+        (scene / "annotations.json").write_text(json_text({"frames": boxes}))
         lidars = {"pandar64": {"T_vehicle_lidar": _pose_json(self.T_vehicle_lidar)}}
         document = {"cameras": cameras, "lidars": lidars, "sweeps": sweeps, "frames": frames}
-        (scene / "scene.json").write_text(json.dumps(document))
+        (scene / "scene.json").write_text(json_text(document))
         return damaged
 
     def _picture(self, camera: str, frame: int) -> Path:
@@ -373,7 +373,7 @@ class PandasetSequence:
 def write_log_file(out: Path) -> None:
     """The folder's ``log.json``; written last, it makes the log complete."""
     document = {"format": "autolabel-folder", "version": 1, "name": "pandaset", "licence": LICENCE}
-    (out / "log.json").write_text(json.dumps(document, indent=1) + "\n")
+    write_json(out / "log.json", document)
 
 
 def _picture_size(path: Path) -> tuple[int, int]:

@@ -32,6 +32,7 @@ from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.frames import Scene, SceneSource
+from datasets.json_files import json_text, write_json
 from datasets.label_store import LabelStore
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
 from models.checkpoint import (
@@ -109,7 +110,7 @@ class Workshop:
             **result,
         }
         partial = folder / "result.partial"
-        partial.write_text(json.dumps(whole, indent=1) + "\n")
+        write_json(partial, whole)
         partial.replace(folder / "result.json")
 
     def _truth(self, source: AnnotatedSource, scenes: Sequence[str]) -> GroundTruth:
@@ -217,7 +218,7 @@ class Workshop:
         )
         labeller = Teacher(network, chosen, flips=self.profile.flips)
         found = calibrate(labeller, source, self._truth(source, kept), kept, LabelingConfig())
-        metadata = {CALIBRATION_KEY: json.dumps(found.calibration.to_json())}
+        metadata = {CALIBRATION_KEY: json_text(found.calibration.to_json())}
         save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
         (folder / "state.pt").unlink(missing_ok=True)
         return training | {"held_out": list(kept), "scores": self._scores(network, chosen, source)}
