@@ -10,6 +10,7 @@ there is none and every process compiles for itself.
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Callable
@@ -31,17 +32,24 @@ def compiled(function: Function) -> Function:
     except RuntimeError as error:
         if "locator" not in str(error):
             raise
-    folder = private_folder("numba")
-    if folder is not None and str(folder) != numba.config.CACHE_DIR:
-        note = f"no cache folder of numba's can be written: using {folder}"
-        print(f"note: {note} ({VARIABLE} names another)", file=sys.stderr)
-        # processes that this one starts are told, so they do not say so again
-        os.environ[VARIABLE] = numba.config.CACHE_DIR = str(folder)
-    try:
+    if _use_private_folder():
         return _cached(function)
-    except RuntimeError:
-        return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
+    return numba.njit(nogil=True)(function)  # type: ignore[no-any-return]
 
 
 def _cached(function: Function) -> Function:
     return numba.njit(cache=True, nogil=True)(function)  # type: ignore[no-any-return]
+
+
+@functools.cache
+def _use_private_folder() -> bool:
+    """Whether there is one; says so once, to whoever started this process and its children."""
+    folder = private_folder("numba")
+    what = "every process compiles for itself" if folder is None else f"using {folder}"
+    print(
+        f"note: no cache folder of numba's can be written: {what} ({VARIABLE} names another)",
+        file=sys.stderr,
+    )
+    if folder is not None:
+        os.environ[VARIABLE] = numba.config.CACHE_DIR = str(folder)
+    return folder is not None

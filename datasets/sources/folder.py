@@ -211,8 +211,6 @@ class FolderSource:
     def _known_splits(self, log: Record, labelled: Labelled | None) -> dict[str, tuple[str, ...]]:
         if not self._scene_ids:
             raise log.error("no scene: there is no scenes/*/scene.json beside it")
-        if odd := [s for s in self._scene_ids if "," in s]:
-            raise log.error(f"scene names hold no comma: {odd[0]}")
         known = {"all": self._scene_ids}
         if "splits" in log:
             splits = log.record("splits")
