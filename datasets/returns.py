@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import SceneError
+from datasets.plausibility import check_ranges
 
 MIN_RANGE_M = 0.1
 """No LiDAR of a vehicle measures what is nearer to its origin than this."""
@@ -93,7 +94,8 @@ def measuring(
         where: the file, for messages.
 
     Raises:
-        SceneError: more than ``MAX_NOT_FINITE`` of the returns are not finite, or none is left.
+        SceneError: more than ``MAX_NOT_FINITE`` of the returns are not finite, none is left, or
+            they cannot be metres (``datasets.plausibility``).
     """
     finite = np.isfinite(points).all(axis=1)
     n, broken = len(points), len(points) - int(finite.sum())
@@ -111,6 +113,7 @@ def measuring(
             where=where,
             rule=f"all of its {n:,} points lie at the sensor's origin or are not finite",
         )
+    check_ranges(points[kept], where)
     return kept, DroppedReturns(
         read=n, not_finite=broken, at_origin=int(finite.sum()) - int(kept.sum())
     )

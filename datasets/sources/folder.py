@@ -52,15 +52,16 @@ rest.
                                "timestamp_us": 1020}]}]
     }
 
-Cameras look along z, x right, y down; pictures (anything Pillow reads) are without distortion, and
-intrinsics hold for their stored size. ``sweeps`` of each LiDAR stand in time order and may come
-between the key-frames. Of several LiDARs, the sweep of each other one that lies nearest to a key
-sweep in time, at most 0.05 s away, belongs to its key-frame. The points of a sweep are brought to
-its timestamp and stand in the LiDAR's own frame, whose origin is where the rays begin. A frame
-takes time and pose from its key ``sweep``; one without LiDAR states ``timestamp_us`` and
+Cameras look along z, x right, y down; pictures (JPEG, PNG, TIFF, WEBP, BMP) are without distortion.
+Size and intrinsics hold for the upright picture: an EXIF orientation is applied, as viewers and
+``cv2.imread`` do (datasets/sources/pictures.py). ``sweeps`` of each LiDAR stand in time order and
+may come between the key-frames. Of several LiDARs, the sweep of each other one that lies nearest to
+a key sweep in time, at most 0.05 s away, belongs to its key-frame. The points of a sweep are
+brought to its timestamp and stand in the LiDAR's own frame, whose origin is where the rays begin. A
+frame takes time and pose from its key ``sweep``; one without LiDAR states ``timestamp_us`` and
 ``T_global_vehicle`` itself. A camera entry may state its own ``T_global_vehicle``; else the poses
-of sweeps and frames before and after are interpolated (at most 1 s apart; continued by at most
-0.2 s, and no longer than they are apart, at the ends).
+of sweeps and frames before and after are interpolated (at most 1 s apart; continued by at most 0.2
+s, and no longer than they are apart, at the ends).
 
 **Point files**: ``.npz`` with an array ``points`` (N, 4) float32 of x, y, z, intensity; ``.bin``,
 rows of float32; ``.ply`` (ascii or binary little-endian) with vertex properties x, y, z, intensity.
@@ -93,6 +94,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import VEHICLE_M, CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
 from datasets.names import below, check_scene, fault_of_token
+from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally
 from datasets.sources import point_files
@@ -135,6 +137,8 @@ class FolderSource:
         past_sweeps, future_sweeps: at most so many neighbours of a key sweep.
         labelled: which training scenes ``labeled`` names; None: what the log's splits say, or else
             the published 20 %.
+        refuse_impossible: scenes whose units cannot be raise ``SceneError``
+            (``datasets.plausibility``), as every command asks for through ``open_source``.
 
     Raises:
         SetupError: no such folder, or ``log.json`` is not as described.
@@ -147,9 +151,11 @@ class FolderSource:
         past_sweeps: int,
         future_sweeps: int = 0,
         labelled: Labelled | None = None,
+        refuse_impossible: bool = False,
     ) -> None:
         self.root = remote_or_local(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
+        self.refuse_impossible = refuse_impossible
         if not (self.root / "log.json").is_file():
             raise SetupError(f"{self.root}: no log.json (expected a folder log)")
         self._scene_ids = tuple(
@@ -273,7 +279,10 @@ class FolderSource:
         for sweep in sweeps.values():
             by_lidar.setdefault(sweep.lidar, []).append(sweep)
         frames = tuple(self._frame(scene_id, folder, m, cameras, by_lidar, path) for m in moments)
-        return Scene(scene_id=scene_id, frames=frames)
+        scene = Scene(scene_id=scene_id, frames=frames)
+        if self.refuse_impossible:
+            check_units(scene)
+        return scene
 
     def _frame(
         self,

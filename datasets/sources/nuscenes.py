@@ -24,6 +24,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
 from datasets.names import below, check_scene, check_token
+from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local, with_local_files
 from datasets.returns import DroppedReturns, ReturnTally, measuring
 from datasets.sources.point_files import MAX_POINTS
@@ -98,6 +99,8 @@ class NuScenesSource:
         splits: scene names of further splits (they win over the official ones).
         labelled: which training scenes ``labeled`` names; ``unlabeled`` is the rest. None: what
             ``splits`` says, or else the published 20 %.
+        refuse_impossible: scenes whose units cannot be raise ``SceneError``
+            (``datasets.plausibility``), as every command asks for through ``open_source``.
         name, licence: of the log; the licence goes into every store made from it.
 
     Raises:
@@ -115,12 +118,14 @@ class NuScenesSource:
         version: str | None = None,
         splits: Mapping[str, Sequence[str]] | None = None,
         labelled: Labelled | None = None,
+        refuse_impossible: bool = False,
         name: str = "nuscenes",
         licence: str = "CC BY-NC-SA 4.0 (nuScenes terms of use): non-commercial",
     ) -> None:
         self.name, self.licence = name, licence
         self.root = remote_or_local(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
+        self.refuse_impossible = refuse_impossible
         self.version = version or _only_version(self.root)
         self._tokens: dict[str, tuple[str, str]] = {}  # of a frame's scene and key sweep
         self._annotated: dict[str, frozenset[str]] = {}  # by scene token
@@ -212,7 +217,10 @@ class NuScenesSource:
                     where=f"scene {scene_id}", frame=token, rule=f"damaged table row: {error}"
                 ) from error
             token = sample["next"]
-        return Scene(scene_id=scene_id, frames=tuple(frames))
+        scene = Scene(scene_id=scene_id, frames=tuple(frames))
+        if self.refuse_impossible:
+            check_units(scene)
+        return scene
 
     def _frame(self, scene_id: str, sample: dict[str, Any]) -> Frame:
         check_token(sample["token"], where="sample.json")

@@ -36,20 +36,34 @@ def open_source(
 
     Raises:
         SetupError: unknown kind, or no such log at ``root``.
+
+    Scenes whose units cannot be raise ``SceneError`` (``datasets.plausibility``).
     """
     if kind not in SOURCES:
         raise SetupError(f"unknown source {kind!r}; known: {', '.join(SOURCES)}")
     if kind == "nuscenes":
         return NuScenesSource(
-            root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, labelled=labelled
+            root,
+            past_sweeps=past_sweeps,
+            future_sweeps=future_sweeps,
+            labelled=labelled,
+            refuse_impossible=True,
         )
     if kind == "folder":
         return FolderSource(
-            root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, labelled=labelled
+            root,
+            past_sweeps=past_sweeps,
+            future_sweeps=future_sweeps,
+            labelled=labelled,
+            refuse_impossible=True,
         )
     if kind == "waymo":
         return WaymoSource(
-            root, past_sweeps=past_sweeps, future_sweeps=future_sweeps, labelled=labelled
+            root,
+            past_sweeps=past_sweeps,
+            future_sweeps=future_sweeps,
+            labelled=labelled,
+            refuse_impossible=True,
         )
     root = remote_or_local(root)
     if not (root / MARKER).is_file():  # any finished city will do, whatever its size
@@ -62,6 +76,7 @@ def open_source(
         future_sweeps=future_sweeps,
         splits=city_splits(root),
         labelled=labelled,
+        refuse_impossible=True,
         name="city",
         licence="CC0-1.0 (synthetic)",
     )

@@ -26,7 +26,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from datasets.bounded_files import npz_member, open_npz, parsing
 from datasets.errors import SceneError, SetupError
@@ -40,6 +39,7 @@ from datasets.geometry.transforms import (
 )
 from datasets.json_files import json_text, write_json
 from datasets.names import check_scene
+from datasets.sources.pictures import picture_size
 from datasets.sources.strict_json import Record, read_json, read_record
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
@@ -360,7 +360,7 @@ class PandasetSequence:
         times = _list(self.folder / "camera" / name / "timestamps.json", where)
         if not all(isinstance(t, (int, float)) for t in times):
             raise SceneError(where=where, rule="must be a list of seconds")
-        width, height = _picture_size(min((self.folder / "camera" / name).glob("*.jpg")))
+        width, height = picture_size(min((self.folder / "camera" / name).glob("*.jpg")))
         return _Camera(
             width=width,
             height=height,
@@ -374,14 +374,6 @@ def write_log_file(out: Path) -> None:
     """The folder's ``log.json``; written last, it makes the log complete."""
     document = {"format": "autolabel-folder", "version": 1, "name": "pandaset", "licence": LICENCE}
     write_json(out / "log.json", document)
-
-
-def _picture_size(path: Path) -> tuple[int, int]:
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except OSError as error:
-        raise SceneError(where=str(path), rule=f"picture cannot be read: {error}") from None
 
 
 def _list(path: Path, where: str) -> list[Any]:

@@ -7,10 +7,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from datasets.errors import SceneError
 from datasets.frames import VEHICLE_M, CameraView, Scene
+from datasets.sources.pictures import decode_picture
 
 
 def read_picture(view: CameraView, *, stated_by: str) -> NDArray[np.uint8]:
@@ -20,20 +19,10 @@ def read_picture(view: CameraView, *, stated_by: str) -> NDArray[np.uint8]:
         stated_by: the file that states the picture's size, for the message.
 
     Raises:
-        SceneError: missing, cannot be decoded, or of another size than ``view`` states.
+        SceneError: as ``decode_picture``.
     """
-    try:
-        with Image.open(view.path) as image:
-            pixels = np.asarray(image.convert("RGB"), np.uint8)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise SceneError(where=str(view.path), rule=f"picture cannot be decoded: {error}") from None
-    if pixels.shape != (view.height, view.width, 3):
-        raise SceneError(
-            where=str(view.path),
-            rule=f"picture is {pixels.shape[1]}x{pixels.shape[0]}, "
-            f"{stated_by} says {view.width}x{view.height}",
-        )
-    return pixels
+    size = view.width, view.height
+    return decode_picture(view.path, size=size, stated_by=stated_by, where=str(view.path))
 
 
 def scene_fingerprint(scene: Scene) -> str:

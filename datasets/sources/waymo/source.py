@@ -23,15 +23,16 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from datasets.annotations import Annotations, annotated_frames
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
 from datasets.names import check_scene, check_token
+from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally, measuring
+from datasets.sources.pictures import decode_picture
 from datasets.sources.waymo.cameras import (
     RecordedView,
     capture_time_s,
@@ -85,6 +86,8 @@ class WaymoSource:
         root: see the module's docstring.
         past_sweeps, future_sweeps: at most so many neighbours of a frame's turn, 0.1 s apart.
         labelled: which training scenes ``labeled`` names; ``unlabeled`` is the rest. None: 20 %.
+        refuse_impossible: scenes whose units cannot be raise ``SceneError``
+            (``datasets.plausibility``), as every command asks for through ``open_source``.
         straighten: take the lens distortion out of the pictures. Without it they are as stored,
             and the intrinsic matrix is wrong by up to some 25 pixels in the corners.
         no_label_zones: keep the points in Waymo's no-label zones. They are as real as others,
@@ -105,11 +108,13 @@ class WaymoSource:
         past_sweeps: int = 0,
         future_sweeps: int = 0,
         labelled: Labelled | None = None,
+        refuse_impossible: bool = False,
         straighten: bool = True,
         no_label_zones: bool = True,
     ) -> None:
         self.root = remote_or_local(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
+        self.refuse_impossible = refuse_impossible
         self.straighten, self.no_label_zones = straighten, no_label_zones
         self._places: dict[str, Path] = {}  # a TFRecord file, or a folder of components
         self._splits: dict[str, tuple[str, ...]] = {}
@@ -169,13 +174,16 @@ class WaymoSource:
         recorded = recording.frames()
         path = recording.laser_path()
         sweeps = [self._sweeps(scene_id, k, frame, path) for k, frame in enumerate(recorded)]
-        return Scene(
+        scene = Scene(
             scene_id=scene_id,
             frames=tuple(
                 self._frame(scene_id, recording.picture_path(), recorded, sweeps, k)
                 for k in range(len(recorded))
             ),
         )
+        if self.refuse_impossible:
+            check_units(scene)
+        return scene
 
     def _sweeps(
         self, scene_id: str, k: int, frame: RecordedFrame, path: Path
@@ -232,22 +240,13 @@ class WaymoSource:
     def read_image(self, view: CameraView) -> NDArray[np.uint8]:
         view = _ours(view, RecordedView)
         stored = self._recording(view.scene_id).picture(view.record, view.calibration.name)
-        where = f"{view.path}: {view.name}"
-        record = f"record {view.record}"
-        try:
-            with Image.open(io.BytesIO(stored)) as image:
-                pixels = np.asarray(image.convert("RGB"), np.uint8)
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-            raise SceneError(
-                where=where, frame=record, rule=f"picture cannot be decoded: {error}"
-            ) from None
-        if pixels.shape != (view.height, view.width, 3):
-            raise SceneError(
-                where=where,
-                frame=record,
-                rule=f"picture is {pixels.shape[1]}x{pixels.shape[0]}, its calibration says "
-                f"{view.width}x{view.height}",
-            )
+        pixels = decode_picture(
+            io.BytesIO(stored),
+            size=(view.width, view.height),
+            stated_by="its calibration",
+            where=f"{view.path}: {view.name}",
+            frame=f"record {view.record}",
+        )
         return straightened(pixels, view.calibration) if self.straighten else pixels
 
     def laser_points(self, sweep: LidarSweep) -> LaserPoints:

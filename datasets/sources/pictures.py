@@ -1,0 +1,137 @@
+"""A camera's picture as 8-bit RGB, or a refusal that says why it cannot be that.
+
+The formats are those that logs hold: JPEG, PNG, TIFF, WEBP and BMP. 8-bit grey, palette and
+bilevel pictures become RGB; transparency is dropped. 16-bit pictures are full range by their
+formats (0..65535) and are scaled to 8 bits. Whose brightest value stays below 4096 is refused: most
+likely a camera of 12 bits or fewer wrote its counts unscaled, and the picture would be all but
+black. Pictures of 32-bit integers or of floats have no stated white, so they are refused, as are
+CMYK, Lab and HSV, which no camera of a log writes.
+
+The EXIF orientation is applied, as ``cv2.imread`` and viewers do, through which calibrations are
+made: a size, and the intrinsics that go with it, hold for the upright picture.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import IO
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
+
+from datasets.errors import SceneError
+
+FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
+EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "La", "RGBa", "YCbCr")
+SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
+LEAST_WHITE = 4096
+"""A 16-bit picture without one value so high holds the counts of a camera of at most 12 bits."""
+
+_WHITE_IS_ZERO = 0
+_PHOTOMETRIC = 262
+_TURNED = (5, 6, 7, 8)
+
+
+def decode_picture(
+    file: Path | IO[bytes], *, size: tuple[int, int], stated_by: str, where: str, frame: str = ""
+) -> NDArray[np.uint8]:
+    """(H, W, 3) RGB.
+
+    Args:
+        size: width and height that the log states, in pixels of the upright picture.
+        stated_by: who states the size; ``where`` and ``frame``: what to name in a message.
+
+    Raises:
+        SceneError: missing, cannot be decoded, no 8-bit or 16-bit picture, or of another size.
+    """
+    try:
+        with Image.open(file, formats=FORMATS) as image:
+            sixteen_bits = image.mode in SIXTEEN_BITS or (
+                image.format == "PNG" and image.mode == "I"  # 16-bit grey to Pillow before 11.3
+            )
+            cut_to_eight = not sixteen_bits and any(";16" in str(tile[-1]) for tile in image.tile)
+            orientation = _orientation(image)  # loads a PNG
+            rule = ""
+            pixels = np.empty((0, 0, 3), np.uint8)
+            upright = ImageOps.exif_transpose(image) if orientation != 1 else image
+            if sixteen_bits:
+                pixels, rule = _from_sixteen_bits(upright, inverted=_white_is_zero(image))
+            elif image.mode in EIGHT_BITS:
+                pixels = np.asarray(upright.convert("RGB"), np.uint8)
+                if cut_to_eight and pixels.max() < LEAST_WHITE >> 8:
+                    rule = _too_dark("RGB", f"about {int(pixels.max()) * 256}")
+            else:
+                rule = _no_white(image.mode)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        rule = f"picture cannot be decoded: {error}"
+        if isinstance(error, UnidentifiedImageError):
+            rule = f"picture cannot be decoded: it is none of {', '.join(FORMATS)}"
+    if rule:
+        raise SceneError(where=where, frame=frame, rule=rule)
+    if pixels.shape != (size[1], size[0], 3):
+        rule = f"picture is {pixels.shape[1]}x{pixels.shape[0]}"
+        if orientation in _TURNED:
+            rule += f" once turned as its EXIF orientation {orientation} says"
+        raise SceneError(
+            where=where, frame=frame, rule=f"{rule}, {stated_by} says {size[0]}x{size[1]}"
+        )
+    return pixels
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """Width and height of the upright picture in pixels. Raises ``SceneError`` as
+    ``decode_picture``."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            width, height = image.size
+            # a TIFF's size is that of the upright picture as soon as it is opened
+            turned = image.format != "TIFF" and _orientation(image) in _TURNED
+            return (height, width) if turned else (width, height)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise SceneError(where=str(path), rule=f"picture cannot be read: {error}") from None
+
+
+def applied_orientation(path: Path) -> int:
+    """The EXIF orientation of a picture's file, 1..8; 1 where it states none or is no picture."""
+    try:
+        with Image.open(path, formats=FORMATS) as image:
+            return _orientation(image)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+        return 1
+
+
+def _orientation(image: Image.Image) -> int:
+    found = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+
+
+def _white_is_zero(image: Image.Image) -> bool:
+    return isinstance(image, TiffImageFile) and image.tag_v2.get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+
+
+def _from_sixteen_bits(image: Image.Image, *, inverted: bool) -> tuple[NDArray[np.uint8], str]:
+    """The picture scaled to 8 bits, and why it must not be used, else empty."""
+    stored = np.asarray(image).astype(np.int64)
+    if inverted:  # Pillow inverts 8 bits only
+        stored = 65535 - stored
+    grey = ((stored + 128) // 257).astype(np.uint8)
+    white = int(stored.max())
+    rule = _too_dark("grey", str(white)) if white < LEAST_WHITE else ""
+    return np.repeat(grey[..., None], 3, axis=2), rule
+
+
+def _too_dark(kind: str, white: str) -> str:
+    return (
+        f"16-bit {kind} picture whose brightest value is {white} of 65535: the camera's counts "
+        "were probably stored unscaled; scale them to 8 bits, or to 0..65535"
+    )
+
+
+def _no_white(mode: str) -> str:
+    what = {"I": "32-bit integers", "F": "floats"}.get(mode, mode)
+    return (
+        f"picture of {what} (mode {mode}): which value is white is not stated; store 8-bit grey or "
+        "RGB"
+    )
