@@ -53,7 +53,7 @@ def test_no_other_module_writes_json() -> None:
 
 
 def test_hashes_of_configurations_stay_what_they_were() -> None:
-    config = LabelingConfig().resolved(preset("fusion_tiny").inputs)
+    config = LabelingConfig().resolved(preset("city_tiny").inputs)
     before = hashlib.sha256(json.dumps(config, sort_keys=True).encode()).hexdigest()
     assert hashlib.sha256(canonical_text(config).encode()).hexdigest() == before
     assert canonical_text({"b": 1, "a": [0.1, None]}) == '{"a": [0.1, null], "b": 1}'

@@ -270,3 +270,10 @@ def test_workers_divide_the_batch_of_a_step(tmp_path: Path) -> None:
     assert torch.equal(parts[1].inputs.T_bda, shares[1].inputs.T_bda)
     with pytest.raises(SetupError, match="cannot be shared by 3"):
         samples.share(0, 3)
+
+
+def test_a_frame_without_a_camera_is_refused_by_name_for_a_camera_network() -> None:
+    log = OneCameraLog()
+    blind = dataclasses.replace(log.scene("a").frames[0], cameras=())
+    with pytest.raises(SceneError, match=r"scene a.*has no camera, and this network reads nothing"):
+        prepare_frame(log, blind, SPEC)
