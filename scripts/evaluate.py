@@ -301,12 +301,18 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
             print("confidence of observed voxels: no voxel is observed in labels and truth")
     if scores.rays is not None:
         r = scores.rays
-        per_threshold = ", ".join(f"{100 * v:.2f}" for v in np.nanmean(r.iou(), axis=1))
-        print(
-            f"RayIoU[rays that hit in the truth] = {100 * r.ray_iou():.2f} "
-            f"(at 1, 2, 4 m: {per_threshold}); {r.truth.sum():,} rays from {r.origins} origins "
-            f"of {r.frames} frames"
-        )
+        per_threshold = ", ".join(in_words(100 * v, ".2f", "none") for v in r.threshold_iou())
+        rays = f"{r.truth.sum():,} rays from {r.origins} origins of {r.frames} frames"
+        if r.truth.any():
+            print(
+                f"RayIoU[rays that hit in the truth] = {100 * r.ray_iou():.2f} "
+                f"(at 1, 2, 4 m: {per_threshold}); {rays}, {r.missed:,} more without a hit"
+            )
+        else:
+            print(
+                f"RayIoU does not exist: none of {r.missed:,} rays meets an occupied voxel of the "
+                "truth; are its free id and its origins right?"
+            )
         if r.velocity_rays.any():
             moving = len(b.taxonomy.dynamic)
             print(f"mAVE[right rays at 2 m, {moving} movable classes] = {r.mave():.3f} m/s")
