@@ -5,6 +5,7 @@ Nothing here depends on where a log is: a copy elsewhere, or in an object store,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import zipfile
@@ -21,7 +22,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame
 from datasets.geometry.transforms import inverse
 from datasets.label_store import LabelStore, StoredScene
-from datasets.voxel_labels import GridFrame
+from datasets.voxel_labels import FrameLabels, GridFrame
 
 SAME_TIME_US = 1000
 SAME_POSE_M, SAME_POSE_RAD = 0.01, 1e-3
@@ -69,24 +70,27 @@ def labelled_scene(
     return stored, scene
 
 
-def require_same_log(
-    what: str, labelled: LabelledFrames, scene: Scene, frame: GridFrame, *, token: str = ""
-) -> None:
+def require_log_of(store: LabelStore, scene_id: str, source: SceneSource) -> None:
+    """Raises ``SetupError``: the log has a scene of that id, and the store's labels are not of it.
+    What cannot be read, or is not in both, is not compared."""
+    with contextlib.suppress(SceneError, KeyError):
+        stored, scene = store.scene(scene_id), source.scene(scene_id)
+        require_same_log(f"label store {store.place}", stored, scene, store.header.frame)
+
+
+def require_same_log(what: str, labelled: LabelledFrames, scene: Scene, frame: GridFrame) -> None:
     """Raises ``SetupError``: the labels were not made from these frames.
 
     Args:
         what: the labels, in the words of a message.
         frame: that their grid lies in.
-        token: compare this frame alone.
     """
-    at, how = difference(labelled, scene, frame, token=token)
+    at, how = difference(labelled, scene, frame)
     if how:
         raise another_log(what, scene.scene_id, at, how)
 
 
-def difference(
-    labelled: LabelledFrames, scene: Scene, frame: GridFrame, *, token: str = ""
-) -> tuple[str, str]:
+def difference(labelled: LabelledFrames, scene: Scene, frame: GridFrame) -> tuple[str, str]:
     """The first frame that was not labelled as the log has it, and how it differs; empty: none.
 
     Labels tell of each frame its token, its time and its pose, so that is compared. Frames of the
@@ -98,19 +102,46 @@ def difference(
         return "", "none of the labelled frames is in the log"
     for k in both:
         one = now[labelled.frame_tokens[k]]
-        if token and one.token != token:
-            continue
-        late_us = one.timestamp_us - int(labelled.timestamps_us[k])
-        if abs(late_us) > SAME_TIME_US:
-            return one.token, f"its time in the log is another, by {late_us * 1e-6:+.3f} s"
-        placed = in_lidar_frame(one) if frame == "lidar" and one.lidar else one
-        away_m, turn_rad = distance(labelled.T_global_grid[k], placed.T_global_ego)
-        if away_m > SAME_POSE_M or turn_rad > SAME_POSE_RAD:
-            return one.token, (
-                f"its pose in the log is another, by {away_m:.2f} m and "
-                f"{np.degrees(turn_rad):.2f} degrees"
-            )
+        time_us, placed = int(labelled.timestamps_us[k]), T_global_grid(one, frame)
+        if how := _apart(time_us, labelled.T_global_grid[k], one.timestamp_us, placed):
+            return one.token, how
     return "", ""
+
+
+def require_same_frame(
+    what: str,
+    labels: FrameLabels,
+    other: Frame | FrameLabels,
+    frame: GridFrame,
+) -> None:
+    """Raises ``SetupError``: the labels of a frame are not of that one, in the log or in other
+    labels, though it has the same name.
+
+    Args:
+        what: the labels, in the words of a message.
+        frame: that their grid lies in.
+    """
+    placed = T_global_grid(other, frame) if isinstance(other, Frame) else other.T_global_grid
+    how = _apart(labels.timestamp_us, labels.T_global_grid, other.timestamp_us, placed)
+    if how:
+        raise SetupError(f"{what}: labels of another log: the log differs: {how}")
+
+
+def T_global_grid(frame: Frame, of: GridFrame) -> NDArray[np.float64]:  # noqa: N802
+    """(4, 4) pose of the grid of a frame's labels."""
+    return (in_lidar_frame(frame) if of == "lidar" and frame.lidar else frame).T_global_ego
+
+
+def _apart(
+    time_us: int, T: NDArray[np.float64], other_us: int, T_other: NDArray[np.float64]
+) -> str:
+    """How two frames differ, in words; empty: they do not."""
+    if abs(late_us := other_us - time_us) > SAME_TIME_US:
+        return f"its time is another, by {late_us * 1e-6:+.3f} s"
+    away_m, turn_rad = distance(T, T_other)
+    if away_m > SAME_POSE_M or turn_rad > SAME_POSE_RAD:
+        return f"its pose is another, by {away_m:.2f} m and {np.degrees(turn_rad):.2f} degrees"
+    return ""
 
 
 def distance(T_a: NDArray[np.float64], T_b: NDArray[np.float64]) -> tuple[float, float]:
