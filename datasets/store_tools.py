@@ -24,6 +24,7 @@ from datasets.errors import AutolabelError, SceneError, SetupError, UnreadableEr
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import QUARANTINE, SCENES, FrameLabels, LabelStore, MaskBit
+from datasets.log_identity import labelled_scene
 from datasets.places import Where
 from datasets.review_counts import ReviewCounts, carry_over, count_reviews
 from datasets.review_painting import distrusted, painted
@@ -315,8 +316,8 @@ def _export_scene(
     scene_id, strokes, rejected = mended
     try:
         store = LabelStore.open(where)
-        stored = store.scene(scene_id)
-        for frame in source.scene(scene_id).frames:
+        stored, scene = labelled_scene(store, scene_id, source)
+        for frame in scene.frames:
             path = benchmark.path(out, source, frame)
             labels = stored.frame(stored.index_of(frame.token))
             if frame.token in strokes:

@@ -142,6 +142,7 @@ def fit(
             {
                 "config": config.decisive(),
                 "samples": samples.fingerprint(),
+                "data": samples.data(),
                 "workers": team.workers,
                 "job": dict(job or {}),
             }

@@ -49,6 +49,7 @@ from datasets.geometry.transforms import apply, inverse
 from datasets.inputs import collate, prepare_frame
 from datasets.json_files import in_words, write_json
 from datasets.label_store import LabelStore, MaskBit
+from datasets.log_identity import labelled_scene
 from datasets.metrics import rays
 from datasets.metrics.calibration import ConfidenceScore
 from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
@@ -339,9 +340,8 @@ def stored_labels(
     store: LabelStore, source: SceneSource, reviews: Reviews | None = None
 ) -> Iterator[Prediction]:
     for scene_id in tqdm(store.scene_ids(), desc="evaluate"):
-        stored = store.scene(scene_id)
+        stored, scene = labelled_scene(store, scene_id, source)
         try:
-            scene = source.scene(scene_id)
             index = [stored.index_of(frame.token) for frame in scene.frames]
         except KeyError as error:
             raise SetupError(f"{store.place}: labels of another log: no {error}") from error
@@ -390,8 +390,8 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
     header, free = store.header, store.header.taxonomy.free_id
     comparable = (header.grid, header.frame) == (occ3d_nuscenes.GRID, occ3d_nuscenes.FRAME)
     for scene_id in store.scene_ids():
-        scene = store.scene(scene_id)
-        for frame in source.scene(scene_id).frames:
+        scene, logged = labelled_scene(store, scene_id, source)
+        for frame in logged.frames:
             if frame.lidar is None:
                 continue
             labels = scene.frame(scene.index_of(frame.token))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -432,6 +433,14 @@ class DrivingLog:
 
 
 class NoLabels:
+    what = "no labels"
+
+    def check(self, scene: Scene) -> None:
+        pass
+
+    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
+        return {}
+
     def scene_ids(self) -> tuple[str, ...]:
         return ("a",)
 

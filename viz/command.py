@@ -59,6 +59,7 @@ def _inspect(options: argparse.Namespace) -> int:
         frame = session.frame(queue[0].scene_id, queue[0].k)
     else:
         frame = session.frame(_scene_of(options, session), options.frame or 0)
+    _require_log_of(options, session, frame.scene_id)
     for note in frame.notes:
         print(f"note: {note}", file=sys.stderr)
     if options.screenshot is not None:
@@ -150,6 +151,7 @@ def _film(options: argparse.Namespace, session: ReviewSession, show: Show) -> No
     from viz.video import video
 
     scene_id = _scene_of(options, session)
+    _require_log_of(options, session, scene_id)
     first, end = options.frames or (0, session.n_frames(scene_id))
     film = video(
         session,
@@ -188,6 +190,13 @@ def _session(options: argparse.Namespace) -> ReviewSession:
     second = None if options.second is None else StoredLabels(options.second)
     reviews = Reviews(labels.store)
     return ReviewSession(labels, log, truth=truth, second=second, reviews=reviews)
+
+
+def _require_log_of(options: argparse.Namespace, session: ReviewSession, scene_id: str) -> None:
+    """Raises ``SetupError``: the log that was named is not the one that was labelled. Of another
+    log that lies where none was named, nothing is shown, and a note says so."""
+    if options.root is not None and session.reviews is not None:
+        session.require_log_of(session.reviews.store, scene_id)
 
 
 def _truth(options: argparse.Namespace, folder: Path, source: SceneSource) -> TrueLabels:

@@ -18,6 +18,7 @@ from datasets.commands import exit_code
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore, StoreHeader
+from datasets.log_identity import require_log_of
 from datasets.places import parse_where
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES
@@ -107,12 +108,17 @@ def gather(options: argparse.Namespace) -> Content:
     """Read all that the page tells.
 
     Raises:
-        SetupError: the store, the audit's report or the ground truth cannot be opened.
+        SetupError: the store, the audit's report or the ground truth cannot be opened, or the log
+            that was named is not the one that was labelled.
     """
     store = LabelStore.open(options.store)
     found_audit = None if options.audit is None else read_audit(options.audit)
     kind = options.source or str(store.header.provenance.get("source") or "city")
     log = _log(kind, options.root)
+    named = options.root is not None or options.truth is not None
+    if named and not isinstance(log, str):
+        for scene_id in store.scene_ids():
+            require_log_of(store, scene_id, log)
     truth = None if options.truth is None else _truth(options, store.header, log)
     notes: list[str] = []
     frames = _frames(store)
