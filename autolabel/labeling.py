@@ -34,7 +34,7 @@ from datasets.voxel_labels import FrameLabels, MaskBit, SceneLabels, Voxels
 from models.checkpoint import LoadedModel
 from models.inference import Teacher
 
-LABELING_VERSION = 4
+LABELING_VERSION = 5
 """Raised whenever the same inputs would give other labels."""
 
 

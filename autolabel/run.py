@@ -274,6 +274,7 @@ def run(args: argparse.Namespace) -> int:
         root=root,
         weights=args.weights.resolve(),
         store=where,
+        run_id=header.run_id,
         calibration=calibration,
         config=config,
         gpus_per_worker=args.gpus_per_worker,

@@ -48,7 +48,7 @@ class Job:
         open_source: opens the log.
         root: folder of the log; taken out of the reasons that go into the store.
         weights: the teacher's file.
-        store: an existing label store.
+        store: an existing label store; run_id: of its header.
         gpus_per_worker: 0 labels on the CPU.
         readers: threads of a worker that read and decode, and as many that finish labels.
         retries: further tries of a scene whose worker died or failed unexpectedly.
@@ -59,6 +59,7 @@ class Job:
     root: Path
     weights: Path
     store: Where
+    run_id: str
     calibration: Calibration
     config: LabelingConfig
     gpus_per_worker: float = 0.0
@@ -131,6 +132,8 @@ class Worker:
             config = self.job.config
             self.teacher = Teacher(model.module, model.preset, fast=config.fast, flips=config.flips)
             self.store = LabelStore.open(self.job.store)
+            if self.store.header.run_id != self.job.run_id:
+                raise SetupError(f"label store {self.store.place}: another job's store by now")
             wanted = self.store.header.provenance["weights_sha256"]
             if model.weights_sha256 != wanted:
                 raise SetupError(f"{self.job.weights}: a worker's node holds other weights")

@@ -117,6 +117,7 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
                 root=args.root.resolve(),
                 weights=args.weights.resolve(),
                 store=path / "labels.zarr",
+                run_id=header.run_id,
                 calibration=calibration,
                 config=config,
             )
@@ -357,6 +358,7 @@ def many_scenes(args: argparse.Namespace) -> dict[str, Any]:
             root=Path(folder),
             weights=Path(folder),
             store=path,
+            run_id=header.run_id,
             calibration=Calibration.uncalibrated(18),
             config=LabelingConfig(),
         )

@@ -316,6 +316,7 @@ def job_for(
         root=city,
         weights=weights,
         store=store,
+        run_id=header.run_id,
         calibration=calibration,
         config=config,
         **more,
