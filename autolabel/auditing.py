@@ -9,7 +9,7 @@ import numpy as np
 
 from autolabel.audit_report import AuditReport, report
 from autolabel.audited_labels import AuditedLabels
-from autolabel.faults import EVERYWHERE, Fault, find_faults, record_faults
+from autolabel.faults import EVERYWHERE, Fault, find_faults, not_judged, record_faults
 from autolabel.scene_audit import PARTS, Auditor, Part, Predict, SceneAudit
 from autolabel.votes import held_out
 from datasets.errors import SceneError
@@ -84,11 +84,12 @@ def gather(
             "or high, and the ground is missed"
         )
     if not voting:
-        notes.append("no held-out sweeps: no misses, and violations by key sweeps alone")
-    if not any(audit.motion for audit in audits):
-        notes.append("poses and LiDAR heading not tested: no two frames a second apart that fit")
-    if not any(audit.views for audit in audits):
-        notes.append("cameras not tested: there is no picture")
+        notes.append(
+            "not judged: misses, and violations but by key sweeps alone: there are no held-out "
+            "sweeps"
+        )
+    if audits and set(parts) == set(PARTS):
+        notes += not_judged(audits)
     return Gathered(audits=audits, records=records, set_aside=set_aside, notes=notes)
 
 

@@ -41,6 +41,8 @@ the delay is long, for noise of neighbouring poses must not look like a motion."
 MIN_SCALE_M = 0.02
 """What remains between two right frames, at least, when explanations are compared."""
 FOLDS = 10
+MIN_PAIRS = 4
+"""Fewer pairs are not explained: the causes would fit anything."""
 ARM_M = 15.0
 """A turn counts as the way it moves things so far away."""
 
@@ -228,9 +230,11 @@ class MotionFit:
         errors: standard errors of these, from pairs drawn again and again (all of a scene at once
             where there are many scenes); infinite where the drives do not tell.
         best: the cause that explains best the pairs that had no part in its fit.
+        gain: by how much it raises the log-likelihood of these pairs over no cause.
         lead: by how many standard errors it explains them better than the runner-up does, and
             than no cause; ``rest``: by how many all causes together explain them better still.
-        noise_m: median of what remains between two frames under all causes together.
+        noise_m: median of what remains between two frames under all causes together; of too few
+            pairs to explain, of what was found.
         chain: correlation of what remains of pairs that share a frame, -0.5 for noise of poses and
             0 for other errors, and its standard error; NaN where no pairs share a frame.
     """
@@ -239,6 +243,7 @@ class MotionFit:
     amounts: dict[Cause, float]
     errors: dict[Cause, float]
     best: Cause
+    gain: float
     lead: float
     rest: float
     noise_m: float
@@ -248,13 +253,14 @@ class MotionFit:
 def explain(pairs: Sequence[MotionPair]) -> MotionFit:
     """Compare the explanations of all pairs, robust against pairs that were laid wrong."""
     usable = [pair for pair in pairs if np.isfinite(pair.traces).all()]
-    if not usable:
+    if len(usable) < MIN_PAIRS:
         noise = float(np.median([np.hypot(*p.found[:2]) for p in pairs])) if pairs else np.nan
         return MotionFit(
             pairs=len(pairs),
             amounts=dict.fromkeys(CAUSES, 0.0),
             errors=dict.fromkeys(CAUSES, np.inf),
             best=CAUSES[0],
+            gain=0.0,
             lead=0.0,
             rest=0.0,
             noise_m=noise,
@@ -276,6 +282,7 @@ def explain(pairs: Sequence[MotionPair]) -> MotionFit:
         amounts=dict(zip(CAUSES, amounts, strict=True)),
         errors=dict(zip(CAUSES, errors, strict=True)),
         best=CAUSES[best],
+        gain=float(gains[best].sum()),
         lead=min(sigmas(gains[best] - rival) for rival in rivals),
         rest=sigmas(gains[-1] - gains[best]),
         noise_m=float(np.median(np.hypot(left[:, 0], left[:, 1]))),
