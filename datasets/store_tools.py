@@ -220,6 +220,8 @@ def diff(
 
 def _apart(a: Transform, b: Transform) -> str:
     """How far apart two poses of a grid are; empty for the same place."""
+    if np.array_equal(a, b):
+        return ""
     step = inverse(a) @ b
     away_m = float(np.linalg.norm(step[:3, 3]))
     turn_rad = float(np.arccos(np.clip((np.trace(step[:3, :3]) - 1) / 2, -1, 1)))
