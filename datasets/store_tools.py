@@ -23,6 +23,7 @@ from datasets.benchmarks.truth import Truth
 from datasets.errors import AutolabelError, SceneError, SetupError, UnreadableError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import Transform, inverse
 from datasets.label_store import QUARANTINE, SCENES, FrameLabels, LabelStore, MaskBit
 from datasets.log_identity import labelled_scene
 from datasets.places import Where
@@ -38,6 +39,7 @@ _Mended = tuple[str, dict[str, tuple[Stroke, ...]], frozenset[str]]
 """A scene's id, the strokes of its frames, and the tokens of those that were rejected."""
 RINGS_M = (20.0, 40.0)
 """Distances from the vehicle that part a store's comparison into rings."""
+SAME_PLACE_M, SAME_PLACE_RAD = 1e-3, 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -149,6 +151,8 @@ class Difference:
         confusion: (R + 1, K, K) voxels by ring, class in a and class in b, of those that a sensor
             observed according to either.
         trusted: (2, 2) of these voxels: in a or not, in b or not.
+        unmatched: frames that the other one lacks.
+        elsewhere: frames whose grids lie at other places, which no comparison of voxels can mend.
     """
 
     taxonomy: Taxonomy
@@ -158,6 +162,13 @@ class Difference:
     confusion: NDArray[np.int64]
     trusted: NDArray[np.int64]
     unmatched: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """Whether both hold the same frames, and all of them the same labels and trust."""
+        apart = self.only_a or self.only_b or self.unmatched or self.elsewhere or self.differ
+        return self.frames > 0 and not apart and not self.trusted[[0, 1], [1, 0]].any()
 
     @property
     def differ(self) -> int:
@@ -176,7 +187,7 @@ class Difference:
 def diff(
     a: LabelStore, b: LabelStore, *, on_scene: Callable[[], None] = lambda: None
 ) -> Difference:
-    """Compare two stores frame by frame.
+    """Compare two stores frame by frame; frames whose grids lie elsewhere are left out and named.
 
     Raises:
         SetupError: other voxels or classes.
@@ -206,7 +217,11 @@ def diff(
         for k, token in enumerate(one.frame_tokens):
             if token not in other.frame_tokens:
                 continue
-            x, y = one.frame(k), other.frame(other.index_of(token))
+            there = other.index_of(token)
+            if apart := _apart(one.T_global_grid[k], other.T_global_grid[there]):
+                found.elsewhere.append(f"{scene_id} {token}: {apart}")
+                continue
+            x, y = one.frame(k), other.frame(there)
             known = (x.semantics < K) & (y.semantics < K) & ((x.mask | y.mask) & seen > 0)
             index = (rings[known].astype(np.int64) * K + x.semantics[known]) * K
             index += y.semantics[known]
@@ -216,6 +231,18 @@ def diff(
             found.frames += 1
         on_scene()
     return found
+
+
+def _apart(a: Transform, b: Transform) -> str:
+    """How far apart two poses of a grid are; empty for the same place."""
+    if np.array_equal(a, b):
+        return ""
+    step = inverse(a) @ b
+    away_m = float(np.linalg.norm(step[:3, 3]))
+    turn_rad = float(np.arccos(np.clip((np.trace(step[:3, :3]) - 1) / 2, -1, 1)))
+    if away_m <= SAME_PLACE_M and turn_rad <= SAME_PLACE_RAD:
+        return ""
+    return f"{away_m:.3f} m and {np.degrees(turn_rad):.2f} degrees apart"
 
 
 def ring_of(grid: VoxelGrid) -> NDArray[np.uint8]:

@@ -175,8 +175,7 @@ def compare(args: argparse.Namespace) -> int:
     with progress(len(set(a.scene_ids()) & set(b.scene_ids())), "diff") as bar:
         found = store_tools.diff(a, b, on_scene=bar.update)
     describe(found)
-    same = not (found.only_a or found.only_b or found.unmatched or found.differ)
-    return 0 if same and not (found.trusted[0, 1] or found.trusted[1, 0]) else 1
+    return 0 if found.same else 1
 
 
 def describe(found: Difference) -> None:
@@ -185,6 +184,16 @@ def describe(found: Difference) -> None:
             print(f"only in the {name}: {len(scenes)} scenes: {', '.join(scenes[:5])} ...")
     for frame in found.unmatched[:5]:
         print(f"not in both: frame {frame}")
+    if found.elsewhere:
+        print(
+            f"not compared: the grids of {len(found.elsewhere)} frames lie elsewhere in the other "
+            "store, which was made from other poses or calibration of the log:"
+        )
+    for frame in found.elsewhere[:5]:
+        print(f"  frame {frame}")
+    if not found.frames:
+        print("nothing is compared: no frame is in both stores at the same place")
+        return
     total = int(found.confusion.sum())
     print(
         f"{found.frames} frames: {found.differ:,} of {total:,} observed voxels have another class "

@@ -242,9 +242,14 @@ class ChangedLabels:
         frames_late: int = 0,
         scenes_late: int = 0,
         mirrored: bool = False,
+        of_log: AuditedLabels | None = None,
     ) -> None:
+        """Args:
+        of_log: the content comes from these labels, of scenes with the same place in their log.
+        """
         self.labels, self.header, self.mirrored = labels, labels.header, mirrored
         self.shift, self.frames_late, self.scenes_late = shift, frames_late, scenes_late
+        self._content = of_log or labels
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.labels.scene_ids()
@@ -253,9 +258,9 @@ class ChangedLabels:
         return self.labels.inputs(scene_id)
 
     def scene(self, scene_id: str) -> LabelledScene:
-        ids = self.labels.scene_ids()
-        other = ids[(ids.index(scene_id) + self.scenes_late) % len(ids)]
-        return _ChangedScene(self, self.labels.scene(scene_id), self.labels.scene(other))
+        place, ids = self.labels.scene_ids().index(scene_id), self._content.scene_ids()
+        other = ids[(place + self.scenes_late) % len(ids)]
+        return _ChangedScene(self, self.labels.scene(scene_id), self._content.scene(other))
 
 
 class _ChangedScene:
