@@ -9,7 +9,8 @@ of the audit's constants (city seeds 101, 102, 7301 and 7304; 7303 and 7305 were
 are labelled and audited; each scene's score is compared with its true error. Then faults are put
 into the log after labelling, the labels are moved or exchanged, and, for some scenes of the first
 city, labels are made from the faulty log as well. Every case is judged for each city's scenes
-together and for each scene alone: is there an alarm, is the cause named rightly, wrongly, or said to be unknown?
+together and for each scene alone: is there an alarm, is the cause named rightly, wrongly, or said
+to be unknown?
 ``--real`` audits labels of a real log: a store, or a folder of Occ3D's files, as they are and with
 the faults that any log can have.
 
