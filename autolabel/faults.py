@@ -145,6 +145,10 @@ def _of(audits: Sequence[SceneAudit], where: str) -> dict[Area, list[Fault]]:
             "cameras": [_unsure(fault) for fault in cameras],
             "labels": [_unsure(fault) for fault in labels],
         }
+    heights = [height for audit in audits for height in audit.heights_m]
+    if heights and abs(float(np.median(heights))) > MIN_GROUND_OFF_M:
+        # few scenes make it no alarm, but labels may lie off because the LiDAR is too high
+        found["labels"] = [_unsure(fault) for fault in labels]
     if "poses delayed" in names and any(fault.name == "cameras late" for fault in cameras):
         # it may be the clock of the LiDAR
         unsure = [_unsure(fault) for fault in motion]
@@ -307,7 +311,8 @@ def _hypothesis(kind: Kind, amount: float) -> str:
 def label_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
     fits = [one for audit in audits for one in audit.fits]
     exchanged = [a.elsewhere for a in audits if a.elsewhere is not None]
-    there = [one for one in exchanged if one.fit > one.own + MIN_OVER_FOREIGN]
+    # the best of many foreign labels fits a little better by chance
+    there = [one for one in exchanged if one.fit > one.own + 2 * MIN_OVER_FOREIGN]
     if there and len(there) >= FIT_AGREE * len(audits):
         text = (
             f"the LiDAR fits the labels of other scenes better than a scene's own, such as those "

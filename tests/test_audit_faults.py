@@ -210,6 +210,9 @@ def test_a_lidar_too_high_needs_many_scenes() -> None:
         return one
 
     assert named(*map(high, "abc")) == []
+    stale = high("a")
+    stale.fits = [fits(own=0.5, shifted={(0, 0, -1): 0.7})] * 6
+    assert named(stale) == [(UNKNOWN, EVERYWHERE)], "labels are judged by the LiDAR"
     assert named(*map(high, "abcdefgh")) == [("LiDAR height", EVERYWHERE)]
 
 
