@@ -146,6 +146,8 @@ def _apart(
 
 def distance(T_a: NDArray[np.float64], T_b: NDArray[np.float64]) -> tuple[float, float]:
     """Between two poses, (4, 4) each: metres and radians."""
+    if np.array_equal(T_a, T_b):
+        return 0.0, 0.0
     step = inverse(T_a) @ T_b
     # from the difference of the matrices: the trace cannot tell small angles from rounding
     turn = 2 * np.arcsin(np.clip(np.linalg.norm(step[:3, :3] - np.eye(3)) / np.sqrt(8), 0, 1))

@@ -237,8 +237,8 @@ class OneScene:
             Frame(
                 scene_id=scene_id,
                 token=token,
-                timestamp_us=k,
-                T_global_ego=np.eye(4),
+                timestamp_us=int(self.labels.timestamps_us[k]),
+                T_global_ego=self.labels.T_global_grid[k],
                 cameras=(),
                 lidar=None,
                 past_sweeps=(),
