@@ -16,19 +16,16 @@ import pytest
 from PIL import Image
 from test_folder_source import edit_json, pose, vehicle_at, write_log
 
+from datasets.checks.cameras import NOTHING, CameraEvidence, camera_evidence, camera_findings
+from datasets.checks.structure import StaticAgreement, pairs_to_compare, static_agreement
 from datasets.frames import CameraView, Frame, LidarSweep
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse
 from datasets.log_checks import (
-    CameraAgreement,
-    StaticAgreement,
-    camera_agreement,
     check_motion,
     check_times,
     columns,
     ground_height_m,
-    pairs_to_compare,
     spread,
-    static_agreement,
 )
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.taxonomy import OCC3D_WAYMO
@@ -84,10 +81,9 @@ def agreement(frames: list[Frame]) -> StaticAgreement:
     upright = {}
     for k, frame in enumerate(frames):
         assert frame.lidar is not None
-        upright[frame.token] = columns(apply(frame.lidar.T_ego_lidar, seen_points(k)))
-    pairs = pairs_to_compare(frames, 10)
-    parts = (static_agreement(a, b, upright[a.token], upright[b.token]) for a, b in pairs)
-    return sum(parts, StaticAgreement())
+        own = columns(apply(frame.lidar.T_ego_lidar, seen_points(k)))
+        upright[frame.token, frame.lidar.lidar] = own
+    return static_agreement(pairs_to_compare(frames, 10), upright, "lidar")
 
 
 def with_pose(T: Callable[[Transform, int], Transform]) -> Change:
@@ -184,7 +180,7 @@ def test_motion_that_no_vehicle_makes_is_found(change: Change, says: str) -> Non
     [
         (lambda k, f: _later(f, 2) if k > 4 else f, False, "frames: gap of 2.50 s, usually 0.50 s"),
         (lambda k, f: replace(f, lidar=None) if k == 4 else f, True, "no LiDAR sweep"),
-        (lambda k, f: f if k == 4 else _with_camera(f, 0, 0), True, "no picture of front"),
+        (lambda k, f: f if k == 4 else _with_camera(f, 0, 0), False, "no picture of front"),
         (lambda k, f: _with_camera(f, 160_000, 1), True, "front was taken +0.160 s from"),
     ],
 )
@@ -251,30 +247,91 @@ def street(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return np.concatenate(points), picture
 
 
-def judged(T_turn: Transform) -> CameraAgreement:
-    view = _camera()
-    view = replace(view, T_ego_camera=view.T_ego_camera @ T_turn)
-    parts = (camera_agreement(*_seen(street(seed), view)) for seed in range(4))
-    return sum(parts, CameraAgreement())
-
-
-def _seen(world: tuple[np.ndarray, np.ndarray], view: CameraView) -> tuple[Any, Any, Any]:
-    return world[0], view, world[1]
-
-
 def about_y(degrees: float) -> Transform:
     c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     return np.array([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, 0], [0, 0, 0, 1]])
 
 
-def test_depth_edges_lie_on_picture_edges_of_a_right_camera_only() -> None:
-    right = judged(np.eye(4))
-    assert right.edges > 1000
-    assert right.stated > 1.3 * max(*right.yawed)
-    assert right.findings("front") == []
-    (finding,) = judged(about_y(4)).findings("front")
-    assert finding.bad and "turned by -4 degrees about the camera's y axis" in finding.text
-    (finding,) = judged(about_y(180)).findings("front")
+def cameras(change: Callable[[CameraView], CameraView]) -> dict[str, CameraEvidence]:
+    """Evidence of four cameras, each of which looks at posts of its own over six frames."""
+    frames = [replace(f, cameras=tuple(change(v) for v in _four(f.timestamp_us))) for f in drive(6)]
+    found: dict[str, CameraEvidence] = {}
+    for k in range(len(frames)):
+        pictures, points = {}, []
+        for i, (name, yaw) in enumerate(AROUND.items()):
+            world, picture = street(10 * k + i)
+            points.append(apply(from_yaw(yaw, [0, 0, 0]), world))
+            pictures[SWAPPED_NAMES.get(name, name) if change is swapped else name] = picture
+        for name, evidence in camera_evidence(frames, k, np.concatenate(points), pictures).items():
+            found[name] = found.get(name, NOTHING) + evidence
+    return found
+
+
+AROUND = {"front": 0.0, "left": np.pi / 2, "back": np.pi, "right": -np.pi / 2}
+SWAPPED_NAMES = {"front": "left", "left": "front"}
+
+
+def _four(time_us: int) -> tuple[CameraView, ...]:
+    view = replace(_camera(time_us), T_ego_vehicle=np.eye(4))
+    return tuple(
+        replace(view, name=name, T_ego_camera=from_yaw(yaw, [0, 0, 0]) @ FORWARD)
+        for name, yaw in AROUND.items()
+    )
+
+
+def swapped(view: CameraView) -> CameraView:
+    return view
+
+
+def turned_front(view: CameraView) -> CameraView:
+    if view.name != "front":
+        return view
+    return replace(view, T_ego_camera=view.T_ego_camera @ about_y(4))
+
+
+def all_turned(view: CameraView) -> CameraView:
+    return replace(view, T_ego_camera=view.T_ego_camera @ about_y(4))
+
+
+def longer_lens(name: str) -> Callable[[CameraView], CameraView]:
+    def change(view: CameraView) -> CameraView:
+        scale = np.diag([1.1, 1.1, 1]) if name in (view.name, "all") else np.eye(3)
+        K = scale @ view.intrinsics
+        K[:2, 2] = view.intrinsics[:2, 2]
+        return replace(view, intrinsics=K)
+
+    return change
+
+
+def test_depth_edges_lie_on_picture_edges_of_right_cameras() -> None:
+    found = cameras(lambda view: view)
+    assert min(sum(c.edges) for c in found.values()) > 400
+    assert camera_findings(found) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (turned_front, r"^front: its extrinsics turned by -4 degrees about the camera's y axis"),
+        (longer_lens("front"), r"^front: a focal length 0.91 times the stated one"),
+        (longer_lens("all"), r"^all cameras: a focal length 0.91 times the stated one"),
+        (swapped, "^pictures of front and left look swapped"),
+        (all_turned, "the cause is not told"),
+    ],
+)
+def test_a_wrong_camera_is_named_only_where_it_is_alone(
+    change: Callable[[CameraView], CameraView], says: str
+) -> None:
+    (finding,) = camera_findings(cameras(change))
+    assert finding.bad
+    assert re.search(says, finding.text), finding.text
+
+
+def test_a_camera_that_looks_away_from_all_points_is_named() -> None:
+    view = replace(_camera(), T_ego_camera=_camera().T_ego_camera @ about_y(180))
+    frame = replace(drive(1)[0], cameras=(view,))
+    world, picture = street(0)
+    (finding,) = camera_findings(camera_evidence([frame], 0, world, {"front": picture}))
     assert "0.00 % of the points lie in its picture" in finding.text
 
 
@@ -427,13 +484,12 @@ def test_real_poses_pass_and_wrong_ones_do_not() -> None:
 
     def agree(changed: list[Frame]) -> StaticAgreement:
         upright = {
-            f.token: columns(apply(f.lidar.T_ego_lidar, source.read_points(f.lidar)[:, :3]))
+            (f.token, s.lidar): columns(apply(s.T_ego_lidar, source.read_points(s)[:, :3]))
             for f in changed
-            if f.lidar
+            for s in f.moment
         }
-        pairs = pairs_to_compare(changed, 5)
-        parts = (static_agreement(a, b, upright[a.token], upright[b.token]) for a, b in pairs)
-        return sum(parts, StaticAgreement())
+        lidar = changed[0].moment[0].lidar
+        return static_agreement(pairs_to_compare(changed, 5), upright, lidar)
 
     right = agree(frames)
     assert right.findings() == []

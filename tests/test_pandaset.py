@@ -14,10 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from datasets.checks.structure import pairs_to_compare, static_agreement
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import points_in_ego
 from datasets.geometry.transforms import apply, from_quaternion, inverse
-from datasets.log_checks import StaticAgreement, columns, pairs_to_compare, static_agreement
+from datasets.log_checks import columns
 from datasets.sources.folder import FolderSource
 from datasets.sources.pandaset import NAMES, PandasetSequence, class_table, write_log_file
 from datasets.taxonomy import OCC3D_NUSCENES
@@ -260,12 +261,11 @@ def test_real_points_boxes_and_classes_fit_together(real: FolderSource) -> None:
 def test_real_static_structure_stays_in_place(real: FolderSource) -> None:
     frames = real.scene("002").frames
     upright = {
-        f.token: columns(apply(f.lidar.T_ego_lidar, real.read_points(f.lidar)[:, :3]))
+        (f.token, s.lidar): columns(apply(s.T_ego_lidar, real.read_points(s)[:, :3]))
         for f in frames
-        if f.lidar
+        for s in f.moment
     }
-    pairs = pairs_to_compare(frames, 5)
-    parts = (static_agreement(a, b, upright[a.token], upright[b.token]) for a, b in pairs)
-    found = sum(parts, StaticAgreement())
+    lidar = frames[0].moment[0].lidar
+    found = static_agreement(pairs_to_compare(frames, 5), upright, lidar)
     assert found.stated / found.n > 0.6 > 0.45 > found.unmoved / found.n
     assert found.findings() == []

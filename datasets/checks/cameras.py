@@ -264,7 +264,11 @@ def _swapped(cameras: Mapping[str, CameraEvidence]) -> Finding | None:
                     (sum(ours.others[b]) - sum(ours.stated)) / n[0],
                     (sum(theirs.others[a]) - sum(theirs.stated)) / n[1],
                 )
-                if min(gains) >= MIN_GAIN_SWAPPED and sum(gains) >= MIN_SUM_SWAPPED:
+                if min(gains) < MIN_GAIN_SWAPPED or sum(gains) < MIN_SUM_SWAPPED:
+                    continue
+                # another cause that fits both better than the mix-up does
+                moved = ours.gains().sum(axis=0) / n[0] + theirs.gains().sum(axis=0) / n[1]
+                if sum(gains) > float(moved.max()):
                     best = max(best or (0.0, a, b), (sum(gains), a, b))
     if best is None:
         return None

@@ -36,7 +36,7 @@ ELSEWHERE_M = np.stack(np.meshgrid(*(np.arange(-10, 11) * 0.2,) * 2, indexing="i
 MIN_ELSEWHERE_M = 0.3
 MIN_COLUMNS = 40
 MIN_BETTER_SHARE, MIN_BETTER_PAIRS = 0.05, 0.75
-MIN_ABOVE_CHANCE = 2.0
+MIN_ABOVE_CHANCE, MIN_MEETING = 2.0, 0.04
 OTHERWISE = (
     *(f"the LiDAR turned by {degrees:+.0f} degrees about its vertical" for degrees in TURNS_DEG),
     *(f"the motion {length:g} times as long" for length in LENGTHS),
@@ -126,7 +126,8 @@ class StaticAgreement:
             )
             return [Finding(bad=True, text=text)]
         chance = sum(p.chance for p in self.pairs)
-        if self.stated < MIN_ABOVE_CHANCE * chance + 2 * np.sqrt(chance + 1):
+        least = max(MIN_ABOVE_CHANCE * chance + 2 * np.sqrt(chance + 1), MIN_MEETING * self.n)
+        if self.stated < least:
             text = f"poses or extrinsics of the LiDAR{of}: static structure does not stay in place"
             return [Finding(bad=True, text=f"{text}: {self}")]
         return []
