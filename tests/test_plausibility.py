@@ -154,7 +154,7 @@ def test_a_camera_less_log_in_nanoseconds_shows_by_its_creeping() -> None:
     slow = scene(unit=1e3, start_us=0, sweeps_s=None)
     slow = replace(slow, frames=tuple(replace(f, cameras=()) for f in slow.frames))
     with pytest.raises(
-        SceneError, match="moves on at 0.005 m/s at most, in key-frames 500 s apart"
+        SceneError, match=r"moves on at 0\.005 m/s at most, in key-frames 500 s apart"
     ):
         check_units(slow)
 
