@@ -25,9 +25,8 @@ if __name__ == "__main__":
 
 import argparse
 import functools
-import json
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import numpy as np
 import torch
@@ -40,9 +39,11 @@ from autolabel.auditing import audit_labels, gather
 from autolabel.scene_audit import Predict
 from autolabel.votes import HELD_OUT_SWEEPS
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.frames import Scene, SceneSource, earlier_frames
 from datasets.inputs import collate, prepare_frame
+from datasets.json_files import write_json
 from datasets.places import parse_where
 from datasets.remote_paths import remote_or_local
 from datasets.sources.opening import SOURCES, open_source
@@ -146,17 +147,8 @@ def mirrored_labels(teacher: Teacher, header: Header) -> Predict:
     return predict
 
 
-def write_json(path: Path, data: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(data, indent=1) + "\n")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
-    try:
-        return run(parse(argv))
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: run(parse(argv)))
 
 
 if __name__ == "__main__":

@@ -6,13 +6,13 @@ Legend: K classes, R rings of distance.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from autolabel.audited_labels import Header
 from autolabel.faults import Fault
-from autolabel.motion_fit import explain
+from autolabel.motion_fit import MIN_PAIRS, explain
 from autolabel.scene_audit import SceneAudit
 from autolabel.votes import RINGS, VOTES, Ballot, shares
 
@@ -36,7 +36,8 @@ class SceneReport:
             vote (``votes.VOTES``); None where nothing was judged.
         flips: share of observed voxels whose class changes with mirrored inputs; None: not asked.
         fit: how well labels fit the LiDAR, 0..1; None without LiDAR.
-        pose_noise_m: what remains between frames a second apart; None where they do not tell.
+        pose_noise_m: what remains between frames a second apart; None where there are too few
+            to tell.
         problems: what could not be read.
     """
 
@@ -113,7 +114,9 @@ class AuditReport:
         lines += [f"left out: {problem}" for problem in problems[:SHOWN]]
         if len(problems) > SHOWN:
             lines.append(f"... {len(problems) - SHOWN} more")
-        lines += [f"FAULT {fault}" for fault in self.faults] or ["no fault found"]
+        judged = not any(note.startswith("not judged") for note in self.notes)
+        nothing = "no fault found" + ("" if judged else " in what could be judged")
+        lines += [f"FAULT {fault}" for fault in self.faults] or [nothing]
         return "\n".join(lines)
 
 
@@ -125,7 +128,8 @@ def report(
     notes: Sequence[str],
 ) -> AuditReport:
     """Rank scenes and add up their votes."""
-    scenes = sorted((_scene(audit) for audit in audits), key=lambda s: (-s.score, s.scene_id))
+    usual = usual_shares(audits)
+    scenes = sorted((_scene(a, usual) for a in audits), key=lambda s: (-s.score, s.scene_id))
     n = header.taxonomy.n_classes
     totals = {name: sum((audit.votes[name] for audit in audits), Ballot.none(n)) for name in VOTES}
     return AuditReport(
@@ -145,22 +149,39 @@ def report(
     )
 
 
-def score(audit: SceneAudit) -> float:
-    """How suspect a scene is: a sum of shares, weighted by ``WEIGHTS``; one of nothing adds 0."""
-    parts = {
-        "expected": audit.expected_wrong / max(audit.judged, 1),
-        "untrusted": audit.untrusted / max(audit.judged, 1),
+def score(audit: SceneAudit, usual: Mapping[str, float] | None = None) -> float:
+    """How suspect a scene is: a sum of shares, weighted by ``WEIGHTS``. What was not judged is
+    taken to be as in the other scenes (``usual_shares``), else it adds 0."""
+    usual = usual or {}
+    parts = _parts(audit)
+    known = {name: parts[name] if parts[name] >= 0 else usual.get(name, 0.0) for name in WEIGHTS}
+    return sum(weight * known[name] for name, weight in WEIGHTS.items())
+
+
+def usual_shares(audits: Sequence[SceneAudit]) -> dict[str, float]:
+    """The mean of each of ``WEIGHTS`` over the scenes in which it was judged."""
+    found = [_parts(audit) for audit in audits]
+    known = {name: [parts[name] for parts in found if parts[name] >= 0] for name in WEIGHTS}
+    return {name: sum(values) / len(values) for name, values in known.items() if values}
+
+
+def _parts(audit: SceneAudit) -> dict[str, float]:
+    """NaN: not judged."""
+    judged = audit.judged or float("nan")
+    return {
+        "expected": audit.expected_wrong / judged,
+        "untrusted": audit.untrusted / judged,
         **{name: audit.votes[name].share for name in VOTES},
     }
-    return sum(weight * parts[name] for name, weight in WEIGHTS.items() if parts[name] >= 0)
 
 
-def _scene(audit: SceneAudit) -> SceneReport:
+def _scene(audit: SceneAudit, usual: Mapping[str, float]) -> SceneReport:
     fits = [one.own for one in audit.fits]
-    noise_m = explain(audit.motion).noise_m
+    enough = len(audit.motion) >= MIN_PAIRS
+    noise_m = explain(audit.motion).noise_m if enough else float("nan")
     return SceneReport(
         scene_id=audit.scene_id,
-        score=score(audit),
+        score=score(audit, usual),
         frames=audit.frames,
         expected_error=audit.expected_wrong / audit.judged if audit.judged else None,
         untrusted=audit.untrusted / audit.judged if audit.judged else None,

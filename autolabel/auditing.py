@@ -9,8 +9,8 @@ import numpy as np
 
 from autolabel.audit_report import AuditReport, report
 from autolabel.audited_labels import AuditedLabels
-from autolabel.faults import EVERYWHERE, Fault, find_faults, record_faults
-from autolabel.scene_audit import Auditor, Predict, SceneAudit
+from autolabel.faults import EVERYWHERE, Fault, find_faults, not_judged, record_faults
+from autolabel.scene_audit import PARTS, Auditor, Part, Predict, SceneAudit
 from autolabel.votes import held_out
 from datasets.errors import SceneError
 from datasets.frames import Scene, SceneSource
@@ -47,16 +47,17 @@ def gather(
     *,
     fingerprint: Callable[[str], str] | None = None,
     predict: Predict | None = None,
+    parts: Sequence[Part] = PARTS,
 ) -> Gathered:
     """Go through scenes; one that cannot be read is set aside.
 
     Args:
         source: the log, opened with ``votes.HELD_OUT_SWEEPS`` future sweeps.
         fingerprint: of a scene as the labels' maker saw it; None: not compared.
-        predict: see ``Auditor``.
+        predict, parts: see ``Auditor``.
     """
     audits, set_aside, records = list[SceneAudit](), dict[str, str](), list[Fault]()
-    auditor = Auditor(labels.header, source, predict)
+    auditor = Auditor(labels.header, source, predict, parts)
     unknown = voting = level = 0
     for scene_id in scene_ids:
         try:
@@ -73,6 +74,7 @@ def gather(
         except KeyError:
             text = "the log has no such scene"
             records.append(Fault(name="stale labels", scene_id=scene_id, evidence=text))
+    auditor.match(audits)
     notes = []
     if unknown:
         notes.append(f"{unknown} scenes do not tell from what inputs they were labelled")
@@ -82,11 +84,12 @@ def gather(
             "or high, and the ground is missed"
         )
     if not voting:
-        notes.append("no held-out sweeps: no misses, and violations by key sweeps alone")
-    if not any(audit.motion for audit in audits):
-        notes.append("poses and LiDAR heading not tested: no two frames a second apart that fit")
-    if not any(audit.cameras for audit in audits):
-        notes.append("cameras not tested: there is no picture")
+        notes.append(
+            "not judged: misses, and violations but by key sweeps alone: there are no held-out "
+            "sweeps"
+        )
+    if audits and set(parts) == set(PARTS):
+        notes += not_judged(audits)
     return Gathered(audits=audits, records=records, set_aside=set_aside, notes=notes)
 
 

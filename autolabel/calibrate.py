@@ -6,7 +6,6 @@ learnt without its truth.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
@@ -22,6 +21,7 @@ from autolabel.meta_classifier import MetaClassifier, MetaFit, TooFewVoxelsError
 from autolabel.risk import Evidence
 from autolabel.temporal import Refiner, RefinerFit, Sight, windows
 from datasets.frames import SceneSource
+from datasets.json_files import json_text
 from datasets.metrics.confusion import ScoreTable
 from datasets.training_sets import GroundTruth
 from models.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, REFERENCE_KEY
@@ -56,9 +56,9 @@ class Calibrated:
     def metadata(self) -> dict[str, str]:
         """For a weights file."""
         return {
-            CALIBRATION_KEY: json.dumps(self.calibration.to_json()),
-            EVIDENCE_KEY: json.dumps(self.evidence.to_json()),
-            REFERENCE_KEY: json.dumps(reference_to_json(self.reference)),
+            CALIBRATION_KEY: json_text(self.calibration.to_json()),
+            EVIDENCE_KEY: json_text(self.evidence.to_json()),
+            REFERENCE_KEY: json_text(reference_to_json(self.reference)),
         }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+from pathlib import Path
 from typing import Any
 
 import ray
@@ -12,6 +13,7 @@ from ray.exceptions import RayError
 
 from autolabel.worker import Job
 from datasets.errors import SetupError
+from datasets.temporary import private_folder
 
 START_TIMEOUT_S = 300.0
 
@@ -30,6 +32,7 @@ def connect(
     Raises:
         SetupError: there is no such cluster, or its workers cannot import the package.
     """
+    _find_home()
     _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its working folder travels already
     environment = None
@@ -44,7 +47,7 @@ def connect(
             logging_level=logging.ERROR,
             log_to_driver=show_workers,
         )
-    except (ConnectionError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "the one last started here"
         why = str(error).split("\n")[0]
         raise SetupError(
@@ -59,6 +62,18 @@ def connect(
             f"a Ray worker cannot import the package ({why}); install it on every node, or use "
             "'ray job submit --working-dir .'"
         ) from error
+
+
+def _find_home() -> None:
+    """Ray writes to the home folder. Who has none, or none to write to, gets another: any user
+    of a container, say."""
+    try:
+        home = Path.home()
+    except RuntimeError:  # a user whom the machine does not know
+        home = None
+    usable = home is not None and ((home / ".ray").exists() or os.access(home, os.W_OK))
+    if not usable and (folder := private_folder("home")):
+        os.environ["HOME"] = str(folder)
 
 
 def _check_reachable(address: str) -> None:

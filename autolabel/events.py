@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
+import sys
 import time
 from pathlib import Path
 from typing import Any, TextIO
 
 from ray.util import metrics
+
+from datasets.json_files import json_text
+from datasets.places import writing
 
 
 class Events:
@@ -16,25 +20,35 @@ class Events:
     Args:
         path: appended to, so that a continued job has one file; None: nothing is written.
 
+    A job does not end because its events cannot be written later on: a line on stderr says so.
+
     Raises:
-        OSError: the file cannot be opened.
+        UnwritableError: the file cannot be opened.
     """
 
     def __init__(self, path: Path | None) -> None:
         self._file: TextIO | None = None
         if path is not None:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = path.open("a", encoding="utf-8")
+            with writing(f"events {path}", any_failure=True):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = path.open("a", encoding="utf-8")
 
     def __call__(self, event: str, **what: Any) -> None:
         if self._file is not None:
             line = {"time": round(time.time(), 3), "event": event, **what}
-            self._file.write(json.dumps(line) + "\n")
-            self._file.flush()
+            try:
+                self._file.write(json_text(line) + "\n")
+                self._file.flush()
+            except OSError as error:
+                name = self._file.name
+                print(f"warning: {name}: no more events: {error.strerror}", file=sys.stderr)
+                self.close()
 
     def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            with contextlib.suppress(OSError):  # of what could not be written before
+                self._file.close()
+            self._file = None
 
 
 class Metrics:

@@ -16,7 +16,7 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal
 
 import ray
@@ -25,9 +25,10 @@ from ray.exceptions import RayError
 from autolabel.cluster import START_TIMEOUT_S, room
 from autolabel.events import Events, Metrics
 from autolabel.worker import AT_ONCE, Job, Outcome, start_worker
-from datasets.errors import SceneError, SetupError
+from datasets.errors import SceneError, SetupError, UnwritableError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
+from datasets.returns import DroppedReturns
 
 BEAT_S = 2.0
 """How often each worker is asked how far it is, and the cluster what it has room for."""
@@ -80,6 +81,7 @@ class JobSummary:
         skipped: scenes that the store had already.
         failures: scene id -> reason, for the scenes set aside.
         voxels, trusted, trusted_occupied: of all asked-for scenes that the store now has.
+        returns: LiDAR returns that were read, and those that measured nothing.
         retries: tries beyond the first.
         worker_s: seconds from each scene's being given to a worker to its being written, summed.
     """
@@ -91,6 +93,7 @@ class JobSummary:
     voxels: int
     trusted: int
     trusted_occupied: int
+    returns: DroppedReturns
     retries: int
     seconds: float
     worker_s: float
@@ -148,6 +151,7 @@ def run_job(
     Raises:
         SetupError: no worker can open the log, the weights or the store, or none can start, or
             a scene of the store was labelled from other inputs than the log now holds.
+        UnwritableError: the store takes nothing more (a full disk); no scene is blamed for it.
     """
     store = LabelStore.open(job.store)
     asked = list(dict.fromkeys(scene_ids))
@@ -201,6 +205,7 @@ class _Run:
         self.failures: dict[str, str] = {}
         self.scenes = self.frames = self.retries = self.bad_starts = 0
         self.worker_s = 0.0
+        self.returns = DroppedReturns()
         self.began = self.looked = time.monotonic()
         self.ready_at: float | None = None
         for scene_id in todo:
@@ -312,6 +317,9 @@ class _Run:
             if not any(other.ready for other in self.hands):
                 raise SetupError(outcome.reason)
             return
+        if outcome.kind == "unwritable":
+            self.events("job ended", reason=outcome.reason)
+            raise UnwritableError(outcome.reason)
         if not hand.ready:
             hand.starting, hand.node, self.bad_starts = None, outcome.node, 0
             self.ready_at = self.ready_at or time.monotonic()
@@ -373,7 +381,9 @@ class _Run:
             self.metrics.frames.inc(self.lengths[scene_id])
             self.metrics.scenes.inc(1, tags={"outcome": "done"})
             frames, seconds = self.lengths[scene_id], round(outcome.seconds, 3)
-            self.events("scene done", **what, frames=frames, seconds=seconds)
+            dropped = asdict(outcome.returns) if outcome.returns.dropped else {}
+            self.returns += outcome.returns
+            self.events("scene done", **what, frames=frames, seconds=seconds, **dropped)
             return
         if outcome.kind == "lost":
             self.lost[scene_id] = self.lost.get(scene_id, 0) + 1
@@ -434,6 +444,7 @@ class _Run:
             voxels=voxels,
             trusted=trusted,
             trusted_occupied=occupied,
+            returns=self.returns,
             retries=self.retries,
             seconds=seconds,
             worker_s=self.worker_s,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import functools
 import hashlib
-import json
 import tempfile
 from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
@@ -28,13 +27,14 @@ from autolabel.observing import Observation
 from datasets.errors import SceneError
 from datasets.example_inputs import ExampleLog
 from datasets.frames import Scene, SceneSource
+from datasets.json_files import canonical_text
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.taxonomy import Taxonomy
 from datasets.voxel_labels import FrameLabels, MaskBit, SceneLabels, Voxels
 from models.checkpoint import LoadedModel
 from models.inference import Teacher
 
-LABELING_VERSION = 4
+LABELING_VERSION = 5
 """Raised whenever the same inputs would give other labels."""
 
 
@@ -177,7 +177,7 @@ def store_header(
         frame=preset.inputs.frame,
         flow=preset.network.head.flow,
     )
-    text = json.dumps(header.to_json(), sort_keys=True)
+    text = canonical_text(header.to_json())
     run_id = hashlib.sha256(text.encode()).hexdigest()
     return replace(header, run_id=run_id, provenance=provenance | {"software": software()})
 

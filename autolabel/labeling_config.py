@@ -10,6 +10,7 @@ from autolabel.observing import Seeing
 from autolabel.risk import Promise
 from autolabel.temporal import Refinement
 from datasets.inputs import InputSpec
+from datasets.json_files import json_text
 from datasets.visibility import RAY_COLUMNS
 
 
@@ -89,7 +90,7 @@ class LabelingConfig:
 def made_with(config: LabelingConfig) -> dict[str, Any]:
     """What of a configuration changes classes and confidence: a calibration holds for it only."""
     how = config.refinement
-    refined = None if how is None else json.loads(json.dumps(asdict(how)))
+    refined = None if how is None else json.loads(json_text(asdict(how)))
     return {
         "past_sweeps": config.past_sweeps,
         "ray_columns": config.ray_columns,

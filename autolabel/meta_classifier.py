@@ -16,13 +16,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autolabel.temporal import PASS_EDGES, Pooled, one_thread
+from datasets.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 
 HIDDEN = 32
@@ -283,7 +283,7 @@ def _places(grid: VoxelGrid) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     return distance.astype(np.float32), levels[:, 2].astype(np.float32)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _around(semantics: Any, odds: Any, voxels: Any, free_id: int, out: Any) -> None:
     """Share of the same class and of free, mean and least log odds of the voxels next to it."""
     X, Y, Z = semantics.shape

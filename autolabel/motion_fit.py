@@ -1,11 +1,13 @@
 """What is wrong with poses and LiDAR extrinsics, from how frames really fit together.
 
 The upright structure of two frames about a second apart is laid over each other in the plane
-(iterated closest points with a robust weight). What that adds to the stated motion is explained, by
-least squares over all pairs, by three causes at once: poses of another time, a LiDAR turned about
-its vertical, a motion of another length. Each leaves its own trace: a delay shows where the vehicle
-turns or changes its speed, a turned LiDAR as a drift aside on every straight, a wrong length as a
-drift along it. What none of them explains is noise of the poses.
+(iterated closest points with a robust weight). What that adds to the stated motion is explained by
+each of five causes: poses of another time, a LiDAR turned about its vertical, a motion of another
+length, a LiDAR that sits farther left or forward. Each leaves its own trace: a delay shows where
+the vehicle turns or changes its speed, a turned LiDAR as a drift aside on every straight, a wrong
+length as a drift along it, a moved LiDAR where the vehicle turns, by as much as it turns. Which of
+them it is, pairs tell that had no part in the fit. What none of them explains is noise of the
+poses: an error of one pose throws the pair before it one way and the pair after it the other.
 
 Legend: P pairs, C columns (``datasets.log_checks.columns``).
 """
@@ -14,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -30,8 +33,16 @@ MIN_PARTNERS = 12
 REACH_M = (1.5, 0.25)
 TUKEY_M = (1.2, 0.2)
 ITERATIONS = 15
-STEP = np.array([0.02, np.radians(0.2), 0.01])
-"""Small amounts of the three causes, by which their traces are found: seconds, radians, share."""
+Cause = Literal["delay", "turn", "stretch", "left", "forward"]
+CAUSES: tuple[Cause, ...] = ("delay", "turn", "stretch", "left", "forward")
+STEP = np.array([0.25, np.radians(0.2), 0.01, 0.05, 0.05])
+"""Amounts of the causes, by which their traces are found: seconds, radians, share, metres. That of
+the delay is long, for noise of neighbouring poses must not look like a motion."""
+MIN_SCALE_M = 0.02
+"""What remains between two right frames, at least, when explanations are compared."""
+FOLDS = 10
+MIN_PAIRS = 4
+"""Fewer pairs are not explained: the causes would fit anything."""
 ARM_M = 15.0
 """A turn counts as the way it moves things so far away."""
 
@@ -84,13 +95,17 @@ class MotionPair:
     Attributes:
         found: (3,) what the fit adds to the stated motion, in the later frame: metres along x and
             y, and radians about z times ``ARM_M``.
-        traces: (3, 3) what would be found for one second, one radian and a motion twice as long:
-            [component, cause]. A column of NaN: the cause cannot be told here.
+        traces: (3, causes) what would be found for one unit of each of ``CAUSES``: [component,
+            cause]. A column of NaN: the cause cannot be told here.
+        tokens: of the earlier and the later frame.
+        yaw_rad: by which the vehicle turns between them, to the left.
     """
 
     scene_id: str
     found: Vector
     traces: Vector
+    tokens: tuple[str, str] = ("", "")
+    yaw_rad: float = 0.0
 
 
 def pairs_apart(frames: Sequence[Frame], limit: int = PAIRS) -> list[tuple[Frame, Frame]]:
@@ -120,8 +135,8 @@ def fit_pair(
     T_a_lidar, T_b_lidar = a.lidar.T_ego_lidar, b.lidar.T_ego_lidar
 
     def delayed(seconds: float) -> Transform | None:
-        first = trajectory.at(a.timestamp_us + seconds * 1e6)
-        second = trajectory.at(b.timestamp_us + seconds * 1e6)
+        first = pose_near(trajectory, a.timestamp_us + seconds * 1e6, a)
+        second = pose_near(trajectory, b.timestamp_us + seconds * 1e6, b)
         return None if first is None or second is None else inverse(second) @ first
 
     def turned(radians: float) -> Transform:
@@ -134,11 +149,35 @@ def fit_pair(
         T[:3, 3] *= 1 + share
         return T
 
-    causes: tuple[Callable[[float], Transform | None], ...] = (delayed, turned, stretched)
+    def moved(axis: int) -> Callable[[float], Transform]:
+        def by(metres: float) -> Transform:
+            step = np.eye(4)
+            step[axis, 3] = metres
+            return np.asarray(inverse(step) @ T_b_a @ step)
+
+        return by
+
+    causes: tuple[Callable[[float], Transform | None], ...]
+    causes = (delayed, turned, stretched, moved(1), moved(0))
     traces = [
         _trace(cause(step), cause(-step), step) for cause, step in zip(causes, STEP, strict=True)
     ]
-    return MotionPair(scene_id=a.scene_id, found=found, traces=np.stack(traces, axis=1))
+    return MotionPair(
+        scene_id=a.scene_id,
+        found=found,
+        traces=np.stack(traces, axis=1),
+        tokens=(a.token, b.token),
+        yaw_rad=float(np.arctan2(T_b_a[0, 1], T_b_a[0, 0])),
+    )
+
+
+def pose_near(trajectory: Trajectory, us: float, frame: Frame) -> Transform | None:
+    """The pose at a time near a frame; beyond the ends of a drive the vehicle goes on as it went
+    before them. None where the drive is too short for that."""
+    if (T := trajectory.at(us)) is not None:
+        return T
+    now, mirrored = trajectory.at(frame.timestamp_us), trajectory.at(2 * frame.timestamp_us - us)
+    return None if now is None or mirrored is None else now @ inverse(mirrored) @ now
 
 
 def lay_over(ours: Vector, theirs: Vector) -> Vector | None:
@@ -184,66 +223,147 @@ class MotionFit:
 
     Attributes:
         pairs: pairs of frames that could be laid over each other.
-        delay_s: poses of so much later fit best: the log's poses are so much delayed.
-        yaw_rad: the LiDAR is turned by so much about its vertical against what the log says.
-        stretch: the motion is longer than stated by this share.
-        errors: standard errors of these three, from scenes drawn again and again; infinite where
-            the drives do not tell.
-        noise_m: median of what remains between two frames.
+        amounts: of each of ``CAUSES``, were it the only one: poses of so many seconds later fit
+            best, the LiDAR is turned by so many radians or sits so many metres farther left or
+            forward than the log says, the motion is longer than stated by this share.
+        errors: standard errors of these, from pairs drawn again and again (all of a scene at once
+            where there are many scenes); infinite where the drives do not tell.
+        best: the cause that explains best the pairs that had no part in its fit.
+        gain: by how much it raises the log-likelihood of these pairs over no cause.
+        lead: by how many standard errors it explains them better than the runner-up does, and
+            than no cause; ``rest``: by how many all causes together explain them better still.
+        noise_m: median of what remains between two frames under all causes together; of too few
+            pairs to explain, of what was found.
+        chain: correlation of what remains of pairs that share a frame, -0.5 for noise of poses and
+            0 for other errors, and its standard error; NaN where no pairs share a frame.
     """
 
     pairs: int
-    delay_s: float
-    yaw_rad: float
-    stretch: float
-    errors: tuple[float, float, float]
+    amounts: dict[Cause, float]
+    errors: dict[Cause, float]
+    best: Cause
+    gain: float
+    lead: float
+    rest: float
     noise_m: float
+    chain: tuple[float, float]
 
 
 def explain(pairs: Sequence[MotionPair]) -> MotionFit:
-    """The least-squares explanation of all pairs, robust against pairs that were laid wrong."""
+    """Compare the explanations of all pairs, robust against pairs that were laid wrong."""
     usable = [pair for pair in pairs if np.isfinite(pair.traces).all()]
-    blind = (np.inf,) * 3
-    if not usable:
+    if len(usable) < MIN_PAIRS:
         noise = float(np.median([np.hypot(*p.found[:2]) for p in pairs])) if pairs else np.nan
         return MotionFit(
-            pairs=len(pairs), delay_s=0, yaw_rad=0, stretch=0, errors=blind, noise_m=noise
+            pairs=len(pairs),
+            amounts=dict.fromkeys(CAUSES, 0.0),
+            errors=dict.fromkeys(CAUSES, np.inf),
+            best=CAUSES[0],
+            gain=0.0,
+            lead=0.0,
+            rest=0.0,
+            noise_m=noise,
+            chain=(np.nan, np.nan),
         )
-    A = np.array([pair.traces for pair in usable])  # (P, 3, 3)
+    A = np.array([pair.traces for pair in usable])  # (P, 3, causes)
     y = np.array([pair.found for pair in usable])  # (P, 3)
     scenes = np.unique([pair.scene_id for pair in usable], return_inverse=True)[1]
-    x = _robust(A, y)
-    left = y - A @ x
-    rng = np.random.default_rng(0)
-    n, draws = scenes.max() + 1, []
-    # few scenes: draw pairs instead
-    group = scenes if n >= 8 else np.arange(len(usable))
-    members = [np.flatnonzero(group == g) for g in range(group.max() + 1)]
-    for _ in range(100):
-        chosen = np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
-        draws.append(_robust(A[chosen], y[chosen]))
-    errors = np.std(draws, axis=0) if len(members) >= 4 else np.full(3, np.inf)
+    # few scenes: pairs instead
+    group = scenes if scenes.max() + 1 >= 8 else np.arange(len(usable))
+    left = y - A @ _robust(A, y)
+    amounts = [float(_robust(A[:, :, [k]], y)[0]) for k in range(len(CAUSES))]
+    errors = _errors(A, y, group)
+    gains = _gains(A, y, group, np.maximum(_scale(left), MIN_SCALE_M))
+    best = int(gains[: len(CAUSES)].sum(axis=1).argmax())
+    rivals = [gains[k] for k in range(len(CAUSES)) if k != best] + [np.zeros(len(usable))]
     return MotionFit(
         pairs=len(pairs),
-        delay_s=float(x[0]),
-        yaw_rad=float(x[1]),
-        stretch=float(x[2]),
-        errors=(float(errors[0]), float(errors[1]), float(errors[2])),
+        amounts=dict(zip(CAUSES, amounts, strict=True)),
+        errors=dict(zip(CAUSES, errors, strict=True)),
+        best=CAUSES[best],
+        gain=float(gains[best].sum()),
+        lead=min(sigmas(gains[best] - rival) for rival in rivals),
+        rest=sigmas(gains[-1] - gains[best]),
         noise_m=float(np.median(np.hypot(left[:, 0], left[:, 1]))),
+        chain=_chain(usable, left),
     )
 
 
+def sigmas(gains: Vector) -> float:
+    """How many standard errors the mean of (N,) is above 0; 0 of fewer than two."""
+    if len(gains) < 2 or not gains.any():
+        return 0.0
+    error = float(gains.std(ddof=1) / np.sqrt(len(gains)))
+    return float(gains.mean()) / max(error, 1e-9)
+
+
+def _errors(A: Vector, y: Vector, group: NDArray[np.int64]) -> list[float]:
+    """Of each cause alone (bootstrap over groups)."""
+    members = [np.flatnonzero(group == g) for g in np.unique(group)]
+    if len(members) < 4:
+        return [np.inf] * len(CAUSES)
+    rng = np.random.default_rng(0)
+    draws = []
+    for _ in range(50):
+        of = np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
+        draws.append([float(_robust(A[of][:, :, [k]], y[of])[0]) for k in range(len(CAUSES))])
+    return [float(error) for error in np.std(draws, axis=0)]
+
+
+def _gains(A: Vector, y: Vector, group: NDArray[np.int64], scale: Vector) -> Vector:
+    """(causes + 1, P): by how much each cause, and last all together, raises the log-likelihood
+    (Cauchy) of pairs that had no part in its fit."""
+    fold = np.unique(group, return_inverse=True)[1] % FOLDS
+    columns = [[k] for k in range(len(CAUSES))] + [list(range(len(CAUSES)))]
+    gains = np.zeros((len(columns), len(y)))
+    if fold.max() == 0:
+        return gains
+    for f in range(fold.max() + 1):
+        held, rest = fold == f, fold != f
+        for k, of in enumerate(columns):
+            x = _robust(A[rest][:, :, of], y[rest])
+            left = y[held] - A[held][:, :, of] @ x
+            before, after = ((v / scale) ** 2 for v in (y[held], left))
+            gains[k, held] = (np.log1p(before) - np.log1p(after)).sum(axis=1)
+    return gains
+
+
+def _chain(pairs: Sequence[MotionPair], left: Vector) -> tuple[float, float]:
+    """Correlation of (P, 3) residuals of pairs of which one ends where the other begins."""
+    ends = {(pair.scene_id, pair.tokens[1]): k for k, pair in enumerate(pairs)}
+    limit = 3 * np.maximum(_scale(left), 1e-6)  # pairs that were laid wrong must not decide
+    left = np.clip(left, -limit, limit)
+    products, squares = [], []
+    for k, pair in enumerate(pairs):
+        if not pair.tokens[0] or (j := ends.get((pair.scene_id, pair.tokens[0]))) is None:
+            continue
+        turn = from_yaw(pair.yaw_rad, [0, 0, 0])[:3, :3]
+        before, after = turn @ left[j], left[k]  # both in the later frame
+        products.append(before * after)
+        squares.append((before**2 + after**2) / 2)
+    if not products:
+        return np.nan, np.nan
+    product, square = np.concatenate(products), np.concatenate(squares)
+    total = max(float(square.sum()), 1e-12)
+    return float(product.sum()) / total, float(np.sqrt((product**2).sum())) / total
+
+
+def _scale(left: Vector) -> Vector:
+    """(3,) robust spread of (P, 3) residuals."""
+    out: Vector = 1.48 * np.median(np.abs(left), axis=0)
+    return out
+
+
 def _robust(A: Vector, y: Vector) -> Vector:
-    """Iterated weighted least squares (Cauchy) of (P, 3) values by (P, 3, 3) traces."""
+    """Iterated weighted least squares (Cauchy) of (P, 3) values by (P, 3, causes) traces."""
     weight = np.ones(y.shape)
-    x = np.zeros(3)
-    prior = np.diag([1e-3, 1e-3, 1e-3])  # leaves at 0 what nothing tells
+    x = np.zeros(A.shape[2])
+    prior = 1e-3 * np.eye(A.shape[2])  # leaves at 0 what nothing tells
     for _ in range(8):
         x = np.linalg.solve(
             np.einsum("pci,pc,pcj->ij", A, weight, A) + prior,
             np.einsum("pci,pc,pc->i", A, weight, y),
         )
         left = y - A @ x
-        scale = np.maximum(1.48 * np.median(np.abs(left), axis=0), 0.01)
-        weight = 1 / (1 + (left / scale) ** 2)
+        weight = 1 / (1 + (left / np.maximum(_scale(left), 0.01)) ** 2)
     return x

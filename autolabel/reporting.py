@@ -52,6 +52,7 @@ def describe(summary: JobSummary, store: Where) -> str:
         f"{s.retries} tries repeated, {len(s.failures)} scenes set aside",
         f"trusted by the mask: {kept:.1f} % of {s.voxels:,} voxels; "
         f"{occupied:.1f} % of these are occupied",
+        *([f"LiDAR: {s.returns}"] if s.returns.dropped else []),
         *(f"  set aside: {scene_id}: {reason}" for scene_id, reason in s.failures.items()),
         f"store: {store.resolve() if isinstance(store, Path) else store}",
     ]

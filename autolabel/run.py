@@ -53,6 +53,7 @@ from autolabel.labeling_config import LabelingConfig, made_with
 from autolabel.reporting import Reporter, describe
 from autolabel.risk import Evidence, Promise, Test, promise
 from autolabel.worker import Job
+from datasets.commands import exit_code, scenes_of
 from datasets.errors import SetupError
 from datasets.frames import elongation_source
 from datasets.label_store import LabelStore, StoreHeader
@@ -242,7 +243,7 @@ def run(args: argparse.Namespace) -> int:
     )
     source = opener()
     elongation_source(source, teacher.preset.inputs.point_features)
-    scene_ids = source.scene_ids(args.split)
+    scene_ids = scenes_of(source, args.split, root=args.root)
     header = store_header(
         teacher,
         calibration,
@@ -273,6 +274,7 @@ def run(args: argparse.Namespace) -> int:
         root=root,
         weights=args.weights.resolve(),
         store=where,
+        run_id=header.run_id,
         calibration=calibration,
         config=config,
         gpus_per_worker=args.gpus_per_worker,
@@ -377,14 +379,7 @@ def promise_of(
 def main(argv: Sequence[str] | None = None) -> int:
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        args = parse(argv)
-        return run(args)
-    except SetupError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
+        return exit_code(lambda: run(parse(argv)), goes_on=True)
     finally:
         ray.shutdown()
         signal.signal(signal.SIGTERM, handler)

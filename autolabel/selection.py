@@ -29,6 +29,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, inverse
 from datasets.label_store import StoredScene, StoreHeader
+from datasets.log_identity import require_same_frame
 from datasets.store_tools import RINGS_M, ring_of
 from datasets.voxel_labels import FrameLabels, MaskBit
 
@@ -119,6 +120,7 @@ def count_scene(
 
     Raises:
         SceneError: it cannot be read, or the second store lacks one of its frames.
+        SetupError: the second store is of another log.
     """
     rings, bits = ring_of(header.grid), uncertainty(header.levels)
     K, R = header.taxonomy.n_classes, len(RINGS_M) + 1
@@ -132,7 +134,9 @@ def count_scene(
             if token not in second.frame_tokens:
                 rule = "the second store has no labels of this frame"
                 raise SceneError(where=f"scene {scene.scene_id}", frame=token, rule=rule)
-            disputed = contradictions(labels, second.frame(second.index_of(token)), K)
+            other = second.frame(second.index_of(token))
+            require_same_frame("the second store", other, labels, header.frame)
+            disputed = contradictions(labels, other, K)
         elif before is not None:
             disputed = flicker(before, labels, header.grid, K)
         else:

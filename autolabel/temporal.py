@@ -20,13 +20,13 @@ from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
 
-import numba
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from datasets.compiled import compiled
 from datasets.frames import Frame, of_the_moment
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
@@ -416,7 +416,7 @@ def _affine(T: Transform, grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray
     return matrix, offset
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _look_up(
     cells: Any,
     matrix: Any,

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import json
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -14,8 +13,10 @@ from torch import nn
 
 from autolabel.measuring import score
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import usable_scenes_of
+from datasets.errors import SetupError
 from datasets.frames import SceneSource
+from datasets.json_files import json_text
 from datasets.label_store import LabelStore
 from datasets.remote_paths import absolute
 from datasets.sources.opening import SOURCES, open_source
@@ -91,18 +92,6 @@ def parse_training(parser: argparse.ArgumentParser, script: str) -> argparse.Nam
     return args
 
 
-def exit_code(main: Callable[[], int]) -> int:
-    """What a command line ends with; errors that a user can act on are a line, not a traceback."""
-    try:
-        return main()
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
-
-
 def chosen(args: argparse.Namespace) -> tuple[Recipe, Preset]:
     """The recipe, and the network it shall train.
 
@@ -150,7 +139,7 @@ def validation(args: argparse.Namespace, network: Preset, source: SceneSource) -
         return None
     truth = benchmark(args.benchmark)
     truth.require(f"preset {network.name}", network.grid, network.taxonomy, network.inputs.frame)
-    scenes = source.scene_ids(args.validate_split)
+    scenes = usable_scenes_of(source, args.validate_split, root=args.root)
     labels = GroundTruth(truth, args.truth or args.root / truth.folder, source, scenes)
 
     def validate(module: nn.Module) -> dict[str, float]:
@@ -205,7 +194,7 @@ def save_trained(
     path: Path, trained: Trained, network: Preset, training: Mapping[str, Any], **metadata: str
 ) -> None:
     """The averaged weights, with how they came about."""
-    notes = {"training": json.dumps(dict(training)), **metadata}
+    notes = {"training": json_text(dict(training)), **metadata}
     save_checkpoint(path, trained.network, network.name, notes)
     print(trained.report)
     print(f"weights: {path}\nreport: {path.parent / 'report.json'}, {path.parent / 'curves.png'}")

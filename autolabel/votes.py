@@ -25,6 +25,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -53,6 +54,9 @@ FLAT = frozenset(
 """Names of classes that rays graze, in every taxonomy."""
 MOVING_REACH_M = 3.0
 SHIFTS = tuple(s for s in itertools.product((-1, 0, 1), repeat=3) if any(s))
+Turn = Literal["mirrored left to right", "mirrored front to back", "half", "left", "right"]
+TURNS: tuple[Turn, ...] = get_args(Turn)
+"""How labels may lie instead: mirrored, or turned by a half or a quarter about the vertical."""
 
 Mask = NDArray[np.bool_]
 Counts = NDArray[np.int64]
@@ -239,6 +243,21 @@ def fit(occupied: Mask, seen: Evidence) -> float:
 def shifted_fits(occupied: Mask, seen: Evidence) -> tuple[float, ...]:
     """``fit`` of the labels moved by each of ``SHIFTS``, (S,)."""
     return tuple(fit(_shifted(occupied, shift), seen) for shift in SHIFTS)
+
+
+def turned_fits(occupied: Mask, seen: Evidence, grid: VoxelGrid) -> tuple[float, ...]:
+    """``fit`` of the labels lying as each of ``TURNS``; NaN where the grid is not the same then."""
+    (x, y, _), (X, Y, _), (dx, dy, _) = grid.min_m, grid.shape, grid.size_m
+    even_x, even_y = (abs(2 * low + n * d) < d / 2 for low, n, d in ((x, X, dx), (y, Y, dy)))
+    square = even_x and even_y and X == Y and dx == dy
+    turned = (
+        occupied[:, ::-1] if even_y else None,
+        occupied[::-1] if even_x else None,
+        occupied[::-1, ::-1] if even_x and even_y else None,
+        np.rot90(occupied, 1) if square else None,
+        np.rot90(occupied, -1) if square else None,
+    )
+    return tuple(float("nan") if one is None else fit(one, seen) for one in turned)
 
 
 def _shifted(voxels: Mask, shift: Sequence[int]) -> Mask:

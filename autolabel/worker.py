@@ -12,7 +12,7 @@ import threading
 import time
 import traceback
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -21,11 +21,12 @@ import ray
 from autolabel.confidence import Calibration
 from autolabel.labeling import rehearse, write_labels
 from autolabel.labeling_config import LabelingConfig
-from datasets.errors import SceneError, SetupError
-from datasets.frames import SceneSource
+from datasets.errors import SceneError, SetupError, UnwritableError
+from datasets.frames import Scene, SceneSource
 from datasets.label_store import LabelStore
 from datasets.places import Where
 from datasets.remote_paths import forget_copies
+from datasets.returns import CountsReturns, DroppedReturns
 
 ASIDE = "aside"
 """Concurrency group of the calls that are answered while a scene is labelled."""
@@ -47,7 +48,7 @@ class Job:
         open_source: opens the log.
         root: folder of the log; taken out of the reasons that go into the store.
         weights: the teacher's file.
-        store: an existing label store.
+        store: an existing label store; run_id: of its header.
         gpus_per_worker: 0 labels on the CPU.
         readers: threads of a worker that read and decode, and as many that finish labels.
         retries: further tries of a scene whose worker died or failed unexpectedly.
@@ -58,6 +59,7 @@ class Job:
     root: Path
     weights: Path
     store: Where
+    run_id: str
     calibration: Calibration
     config: LabelingConfig
     gpus_per_worker: float = 0.0
@@ -76,16 +78,19 @@ class Outcome:
     """What a worker answers.
 
     ``bad``: the scene's data; ``failed``: anything else, of this scene; ``lost``: the worker's node
-    is gone; ``setup``: no scene can work here; ``abandoned``: as asked.
+    is gone; ``setup``: no scene can work here; ``unwritable``: the store takes no scene from
+    anyone; ``abandoned``: as asked.
 
     Attributes:
+        returns: of the scene's sweeps, what was read and what measured nothing.
         seconds: from the scene's being given to its being written; two of a worker may overlap.
         where: address and process of the worker; node: Ray's id of its machine.
     """
 
-    kind: Literal["ready", "done", "bad", "failed", "lost", "setup", "abandoned"]
+    kind: Literal["ready", "done", "bad", "failed", "lost", "setup", "unwritable", "abandoned"]
     frames: int = 0
     seconds: float = 0.0
+    returns: DroppedReturns = field(default_factory=DroppedReturns)
     reason: str = ""
     detail: str = ""
     where: str = ""
@@ -127,6 +132,8 @@ class Worker:
             config = self.job.config
             self.teacher = Teacher(model.module, model.preset, fast=config.fast, flips=config.flips)
             self.store = LabelStore.open(self.job.store)
+            if self.store.header.run_id != self.job.run_id:
+                raise SetupError(f"label store {self.store.place}: another job's store by now")
             wanted = self.store.header.provenance["weights_sha256"]
             if model.weights_sha256 != wanted:
                 raise SetupError(f"{self.job.weights}: a worker's node holds other weights")
@@ -154,16 +161,31 @@ class Worker:
                 turn=self._turn(),
                 on_frame=self._count,
             )
-            seconds = time.monotonic() - began
-            return Outcome(kind="done", frames=len(scene.frames), seconds=seconds, where=self.where)
+            return Outcome(
+                kind="done",
+                frames=len(scene.frames),
+                returns=self._returns(scene),
+                seconds=time.monotonic() - began,
+                where=self.where,
+            )
         except _AbandonedError:
             return Outcome(kind="abandoned", where=self.where)
         except SceneError as error:
             return self._sorry("bad", str(error))
+        except UnwritableError as error:
+            return self._sorry("unwritable", str(error))
         except Exception as error:
             return self._sorry("failed", f"{type(error).__name__}: {error}".split("\n")[0])
 
-    def _sorry(self, kind: Literal["bad", "failed"], reason: str) -> Outcome:
+    def _returns(self, scene: Scene) -> DroppedReturns:
+        if not isinstance(self.source, CountsReturns):
+            return DroppedReturns()
+        sweeps = [sweep for frame in scene.frames for sweep in frame.sweeps]
+        total = self.source.returns.total(sweeps)
+        self.source.returns.forget(sweeps)
+        return total
+
+    def _sorry(self, kind: Literal["bad", "failed", "unwritable"], reason: str) -> Outcome:
         return Outcome(kind=kind, reason=reason, detail=traceback.format_exc(), where=self.where)
 
     @contextlib.contextmanager

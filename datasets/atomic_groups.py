@@ -18,6 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from datasets.json_files import json_text
+
 PARTIAL = ".partial"
 _ABANDONED_S = 24 * 3600.0
 
@@ -25,7 +27,7 @@ _ABANDONED_S = 24 * 3600.0
 def group_document(attributes: dict[str, Any]) -> bytes:
     """The ``zarr.json`` of a zarr 3 group."""
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
-    return (json.dumps(document, indent=2) + "\n").encode("ascii")
+    return (json_text(document, indent=2) + "\n").encode("ascii")
 
 
 def parse_group(document: bytes) -> dict[str, Any]:
@@ -43,11 +45,16 @@ def parse_group(document: bytes) -> dict[str, Any]:
 def write_file(path: Path, data: bytes) -> None:
     """Write a file in one atomic step, on the disk when it returns."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    with temporary.open("xb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
+    try:
+        with temporary.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise
 
 
 def commit_file(draft: Path, final: Path, data: bytes) -> bool:
@@ -161,7 +168,7 @@ def _abandoned(partial: Path) -> bool:
     """Whether the writer is gone: by its process here, by age on another machine."""
     parts = partial.name.removesuffix("-debris").rsplit("-", 3)
     if len(parts) != 4 or parts[1] != _host() or not parts[2].isdecimal():
-        return time.time() - partial.stat().st_mtime > _ABANDONED_S
+        return time.time() - _last_change(partial) > _ABANDONED_S
     try:
         os.kill(int(parts[2]), 0)
     except ProcessLookupError:
@@ -171,8 +178,24 @@ def _abandoned(partial: Path) -> bool:
     return False
 
 
+def _last_change(folder: Path) -> float:
+    """Of a folder and all below it, in seconds."""
+    times = [folder.stat().st_mtime]
+    for path in folder.rglob("*"):
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times)
+
+
 def _host() -> str:
-    return hashlib.sha256(socket.gethostname().encode()).hexdigest()[:8]
+    """Where a process id means something: a machine since it was started, and on it a container,
+    which may share its name and its disks with others."""
+    parts = [socket.gethostname()]
+    with contextlib.suppress(OSError):
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text())
+    with contextlib.suppress(OSError):
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
 
 
 def sync(path: Path) -> None:

@@ -9,6 +9,16 @@ class SetupError(AutolabelError):
     """The job cannot start: a wrong path, option, split, store or weights file (exit code 2)."""
 
 
+class UnwritableError(SetupError, OSError):
+    """A place takes nothing more: its disk or quota is full, or it may not be written (exit code
+    2). No scene's fault: whoever makes room and starts the same command again goes on."""
+
+
+class UnreadableError(SetupError):
+    """Something is there and cannot be read: a damaged document, a refused request (exit code 2).
+    It counts neither as present nor as absent, so nothing is concluded from it or done to it."""
+
+
 class SceneError(AutolabelError):
     """One scene's data is bad: it is set aside and reported, other scenes go on (exit code 1)."""
 

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import Triple
 from datasets.geometry.transforms import Transform, apply, inverse
+from datasets.names import check_scene, check_token
 
 
 def _check_rigid(T: Transform, *, what: str, token: str) -> None:
@@ -120,7 +121,8 @@ class Frame:
             come from the vehicle.
 
     Raises:
-        SceneError: the pose is not a finite rigid transform, or the corners are not in order.
+        SceneError: the token cannot be a file name, the pose is not a finite rigid transform, or
+            the corners are not in order.
     """
 
     scene_id: str
@@ -135,6 +137,7 @@ class Frame:
     vehicle_m: tuple[Triple, Triple] = VEHICLE_M
 
     def __post_init__(self) -> None:
+        check_token(self.token, where=f"scene {self.scene_id}")
         _check_rigid(self.T_global_ego, what="ego pose", token=self.token)
         if not np.less(*self.vehicle_m).all():
             raise SceneError(
@@ -170,13 +173,15 @@ class Scene:
     """A drive: frames in time order.
 
     Raises:
-        SceneError: there is no frame, or the frames are not in strict time order.
+        SceneError: the id cannot be a folder name, there is no frame, or the frames are not in
+            strict time order.
     """
 
     scene_id: str
     frames: tuple[Frame, ...]
 
     def __post_init__(self) -> None:
+        check_scene(self.scene_id, where="the log")
         if not self.frames:
             raise SceneError(where=f"scene {self.scene_id}", rule="it has no frame")
         for a, b in zip(self.frames, self.frames[1:], strict=False):

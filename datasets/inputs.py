@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from datasets.errors import SceneError
 from datasets.frames import Frame, PointFeatures, SceneSource, in_lidar_frame, points_in_ego
 from datasets.geometry.transforms import Transform, apply, inverse
 
+V = TypeVar("V", bound=np.generic)
 IMAGENET_MEAN = (123.675, 116.28, 103.53)
 IMAGENET_STD = (58.395, 57.12, 57.375)
 
@@ -76,8 +77,10 @@ class ModelInputs:
             for camera-only networks.
         depth: (B, N, H, W) float32 metres, 0 where no return; None for networks without such maps.
         previous: the same cameras at earlier key-frames, nearest first. Their poses are in this
-            frame's ego frame, so they hold the ego motion; points and depth are None, ``T_bda`` is
-            the same.
+            frame's ego frame, so they hold the ego motion; points and depth are None, ``T_bda`` and
+            ``present`` are the same.
+        present: (B, N) bool, where the frames have different counts of cameras: False for a picture
+            that only fills the batch, black, which no network may read. None: all are there.
     """
 
     images: Tensor
@@ -88,6 +91,21 @@ class ModelInputs:
     points: tuple[Tensor, ...] | None
     depth: Tensor | None
     previous: tuple[ModelInputs, ...] = ()
+    present: Tensor | None = None
+
+    def pictures(self, per_view: Tensor | None = None) -> Tensor:
+        """(B, N, ...) values of the views, the images when left out -> (M, ...) those of the M
+        pictures that are there, in order; M = B N where all are."""
+        values = self.images if per_view is None else per_view
+        return values.flatten(0, 1) if self.present is None else values[self.present]
+
+    def by_view(self, of_pictures: Tensor) -> Tensor:
+        """(M, ...) values of the pictures that are there -> (B N, ...), 0 for the others."""
+        if self.present is None:
+            return of_pictures
+        at = self.present.flatten().nonzero().flatten()
+        out = of_pictures.new_zeros(self.present.numel(), *of_pictures.shape[1:])
+        return out.index_copy(0, at, of_pictures)
 
     def to(self, device: torch.device | str) -> ModelInputs:
         """The same batch on another device."""
@@ -101,6 +119,7 @@ class ModelInputs:
             points=None if self.points is None else tuple(p.to(device) for p in self.points),
             depth=None if self.depth is None else self.depth.to(device),
             previous=tuple(frame.to(device) for frame in self.previous),
+            present=None if self.present is None else self.present.to(device),
         )
 
     def mirrored(self, *, x: bool, y: bool) -> ModelInputs:
@@ -153,18 +172,28 @@ def prepare_frame(
 ) -> FrameInputs:
     """Read one frame's pictures (and points when the spec asks for them).
 
+    Cameras may come and go from frame to frame, and change their order. Where an earlier frame
+    lacks one, the frame's own picture stands in for it, as the frame does where the scene has no
+    earlier one.
+
     Args:
         previous: ``spec.past_frames`` earlier key-frames, from ``earlier_frames``.
         fit: of each camera, in earlier frames too; ``fit_image`` when left out.
 
     Raises:
-        SceneError: a picture or point file is bad, there is no LiDAR to give the frame, or an
-            earlier frame has other cameras.
+        SceneError: a picture or point file is bad, there is no LiDAR to give the frame, or no
+            camera for a network that reads nothing else.
         SetupError: the log does not record the spec's features of points.
         ValueError: the number of earlier frames is not what the spec asks for.
     """
     if len(previous) != spec.past_frames:
         raise ValueError(f"expected {spec.past_frames} earlier frames, got {len(previous)}")
+    if not (frame.cameras or spec.lidar):
+        raise SceneError(
+            where=f"scene {frame.scene_id}",
+            frame=frame.token,
+            rule="it has no camera, and this network reads nothing else",
+        )
     if spec.frame == "lidar":
         frame = in_lidar_frame(frame)
     fit = fit or [fit_image] * len(frame.cameras)
@@ -172,7 +201,8 @@ def prepare_frame(
         inputs = _published_frame(source, frame, spec, fit)
     else:
         inputs = _clean_frame(source, frame, spec, fit)
-    return replace(inputs, previous=tuple(_earlier(source, frame, f, spec, fit) for f in previous))
+    earlier = tuple(_earlier(source, frame, inputs, f, spec, fit) for f in previous)
+    return replace(inputs, previous=earlier)
 
 
 def _clean_frame(
@@ -230,29 +260,35 @@ def _published_frame(
 
 
 def _earlier(
-    source: SceneSource, frame: Frame, earlier: Frame, spec: InputSpec, fit: Sequence[FitImage]
+    source: SceneSource,
+    frame: Frame,
+    own: FrameInputs,
+    earlier: Frame,
+    spec: InputSpec,
+    fit: Sequence[FitImage],
 ) -> FrameInputs:
-    """An earlier frame's cameras, in the ego frame that ``frame``'s own inputs are in."""
-    if [v.name for v in earlier.cameras] != [v.name for v in frame.cameras]:
-        raise SceneError(
-            where=f"scene {frame.scene_id}",
-            frame=frame.token,
-            rule=f"its cameras are not those of the earlier frame {earlier.token}",
-        )
-    images, post_image = _fitted_images(source, earlier, spec, fit)
+    """The same cameras in an earlier frame, in the ego frame of ``own``, the frame's inputs."""
+    by_name = {view.name: view for view in earlier.cameras}
+    there = [i for i, view in enumerate(frame.cameras) if view.name in by_name]
+    earlier = replace(earlier, cameras=tuple(by_name[frame.cameras[i].name] for i in there))
+    images, post_image = _fitted_images(source, earlier, spec, [fit[i] for i in there])
     T_ego_earlier = inverse(frame.T_global_ego) @ earlier.T_global_ego
     if spec.reference_parity:
         images = images[..., ::-1]
         if frame.cameras and spec.frame == "ego":
             T_ego_earlier = inverse(frame.cameras[0].T_ego_vehicle) @ T_ego_earlier
-    return FrameInputs(
-        images=images,
-        T_ego_camera=_stacked([T_ego_earlier @ v.T_ego_camera for v in earlier.cameras]),
-        intrinsics=_intrinsics(earlier),
-        post_image=post_image,
+    found = FrameInputs(
+        images=own.images.copy(),
+        T_ego_camera=own.T_ego_camera.copy(),
+        intrinsics=own.intrinsics.copy(),
+        post_image=own.post_image.copy(),
         points=None,
         depth=None,
     )
+    found.images[there], found.post_image[there] = images, post_image
+    found.intrinsics[there] = _intrinsics(earlier)
+    found.T_ego_camera[there] = _stacked([T_ego_earlier @ v.T_ego_camera for v in earlier.cameras])
+    return found
 
 
 def _fitted_images(
@@ -339,17 +375,21 @@ def depth_maps(
 
 
 def collate(frames: Sequence[FrameInputs], T_bda: NDArray[np.float64] | None = None) -> ModelInputs:
-    """Batch frames that have the same number of cameras.
+    """Batch frames; those with fewer cameras are filled up, which ``present`` tells.
 
     Args:
         T_bda: (B, 4, 4) ego to augmented ego; identity when left out.
 
     Raises:
-        ValueError: no frame, or frames with different counts of cameras or earlier frames.
+        ValueError: no frame, or frames with different counts of earlier frames.
     """
-    counts = {len(f.images) for f in frames}
-    if len(counts) != 1:
-        raise ValueError(f"a batch needs frames of one camera count, got {sorted(counts)}")
+    if not frames:
+        raise ValueError("a batch needs at least one frame")
+    counts = [len(f.images) for f in frames]
+    present = None
+    if len(set(counts)) > 1:
+        present = torch.arange(max(counts)) < torch.tensor(counts)[:, None]
+        frames = [_filled(f, max(counts)) for f in frames]
     bda = np.tile(np.eye(4), (len(frames), 1, 1)) if T_bda is None else T_bda
     images = torch.from_numpy(np.stack([f.images for f in frames])).permute(0, 1, 4, 2, 3)
     mean = torch.tensor(IMAGENET_MEAN).view(1, 1, 3, 1, 1)
@@ -368,7 +408,30 @@ def collate(frames: Sequence[FrameInputs], T_bda: NDArray[np.float64] | None = N
         T_bda=_stack(list(bda)),
         points=points,
         depth=depth,
-        previous=tuple(collate(one_time, bda) for one_time in earlier),
+        previous=tuple(replace(collate(one, bda), present=present) for one in earlier),
+        present=present,
+    )
+
+
+def _filled(frame: FrameInputs, n_cameras: int) -> FrameInputs:
+    """The frame with black pictures after its own, from cameras at the origin."""
+    missing = n_cameras - len(frame.images)
+
+    def black(array: NDArray[V]) -> NDArray[V]:
+        return np.concatenate([array, np.zeros((missing, *array.shape[1:]), array.dtype)])
+
+    def identity(matrices: NDArray[np.float64]) -> NDArray[np.float64]:
+        size = matrices.shape[-1]
+        return np.concatenate([matrices, np.tile(np.eye(size), (missing, 1, 1))])
+
+    return replace(
+        frame,
+        images=black(frame.images),
+        T_ego_camera=identity(frame.T_ego_camera),
+        intrinsics=identity(frame.intrinsics),
+        post_image=identity(frame.post_image),
+        depth=None if frame.depth is None else black(frame.depth),
+        previous=tuple(_filled(earlier, n_cameras) for earlier in frame.previous),
     )
 
 

@@ -34,13 +34,13 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import binary_closing, distance_transform_edt
 from scipy.spatial import cKDTree
 
 from datasets.annotations import AnnotatedSource, Annotations, Box
+from datasets.compiled import compiled
 from datasets.errors import SceneError
 from datasets.frames import Frame, LidarSweep, Scene, in_box
 from datasets.geometry.grid import Triple, VoxelGrid
@@ -498,7 +498,7 @@ def _spread_classes(turns: list[_Turn], radius_m: float) -> list[_Turn]:
     return out
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _own(points: Any, T: Any, half: Any, numbers: Any, margin: float, owners: Any) -> None:
     """Number of the first box that holds each point. ``T`` (B, 4, 4): vehicle to box."""
     for r in range(points.shape[0]):
@@ -514,7 +514,7 @@ def _own(points: Any, T: Any, half: Any, numbers: Any, margin: float, owners: An
                 break
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _vote(
     points: Any, classes: Any, owners: Any, wanted: Any, T: Any, lo: Any, size: Any, score: Any
 ) -> None:
@@ -538,7 +538,7 @@ def _vote(
             score[i, j, k, c] += 1
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _winner(score: Any, free: int, hits: Any, semantics: Any) -> None:
     """The class of most points of each voxel: the lowest of equals; 255 if all are unmarked."""
     nx, ny, nz, n = score.shape

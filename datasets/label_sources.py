@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError, SetupError
-from datasets.frames import Frame, SceneSource
+from datasets.frames import Frame, Scene, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import GridFrame, LabelStore, MaskBit, StoredScene
+from datasets.log_identity import files_digest, require_same_log
 from datasets.places import Where
 from datasets.review_painting import distrusted
-from datasets.reviews import Reviews
+from datasets.reviews import Reviews, labels_digest
 from datasets.samples import Target
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 
@@ -25,9 +26,27 @@ BALANCE = 10.0
 
 
 class LabelSource(Protocol):
-    """Where targets come from. Picklable; opens files only when asked for a target."""
+    """Where targets come from. Picklable; opens files only when asked for a target, to ``check`` a
+    scene or for its ``identity``."""
+
+    @property
+    def what(self) -> str:
+        """The labels, in the words of a message."""
+        ...
 
     def scene_ids(self) -> tuple[str, ...]: ...
+
+    def check(self, scene: Scene) -> None:
+        """Raises ``SetupError``: the labels of this scene are known to be of another log's."""
+        ...
+
+    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
+        """What targets are made from: kind, such as ``truth``, -> scene -> hash.
+
+        Args:
+            scenes: the log's frames; those of others do not matter.
+        """
+        ...
 
     def target(self, frame: Frame) -> Target: ...
 
@@ -57,6 +76,21 @@ class GroundTruth:
     ) -> None:
         self.benchmark, self.root, self.source = benchmark, root, source
         self.scenes, self.only_visible = tuple(scenes), only_visible
+
+    @property
+    def what(self) -> str:
+        return f"{self.benchmark.name} labels in {self.root}"
+
+    def check(self, scene: Scene) -> None:
+        """Nothing: label files bear tokens alone, no time and no pose."""
+
+    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
+        found: dict[str, str] = {}
+        for scene_id in set(self.scenes) & set(scenes):
+            frames = scenes[scene_id]
+            paths = [self.benchmark.path(self.root, self.source, frame) for frame in frames]
+            found[scene_id] = f"{self.benchmark.name} {files_digest(paths)}"
+        return {"truth": found}
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.scenes
@@ -113,11 +147,13 @@ class PseudoLabels:
             expect_taxonomy=expect_taxonomy,
             expect_frame=expect_frame,
         )
-        self.scenes = opened.scene_ids()
+        committed = opened.committed()
+        self.scenes = tuple(committed)
         if not self.scenes:
             raise SetupError(f"{store}: the store holds no finished scene")
         self.levels = np.asarray(opened.header.levels, np.float32)
-        self.run_id = opened.header.run_id
+        run_id, self.frame = opened.header.run_id, opened.header.frame
+        self._digests = {s: f"{run_id} {labels_digest(a)}" for s, a in committed.items()}
         self.reviews = Reviews(opened) if use_reviews is True else use_reviews or None
         self.class_weights = np.ones(256, np.float32)
         if balance is None:
@@ -134,13 +170,26 @@ class PseudoLabels:
     def scene_ids(self) -> tuple[str, ...]:
         return self.scenes
 
+    @property
+    def what(self) -> str:
+        return f"label store {self.path}"
+
+    def check(self, scene: Scene) -> None:
+        require_same_log(self.what, self._scene(scene.scene_id), scene, self.frame)
+
+    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
+        return {"labels": {one: self._digests[one] for one in self.scenes if one in scenes}}
+
     def left_out(self, scene_id: str) -> frozenset[str]:
         return frozenset() if self.reviews is None else self.reviews.rejected(scene_id)
 
+    def _scene(self, scene_id: str) -> StoredScene:
+        if scene_id not in self._open:
+            self._open[scene_id] = LabelStore.open(self.path).scene(scene_id)
+        return self._open[scene_id]
+
     def target(self, frame: Frame) -> Target:
-        if frame.scene_id not in self._open:
-            self._open[frame.scene_id] = LabelStore.open(self.path).scene(frame.scene_id)
-        scene = self._open[frame.scene_id]
+        scene = self._scene(frame.scene_id)
         try:
             labels = scene.frame(scene.index_of(frame.token))
         except KeyError:
@@ -217,6 +266,16 @@ class Unlabelled:
 
     def __init__(self, scenes: Sequence[str], grid: VoxelGrid) -> None:
         self.scenes, self.grid = tuple(scenes), grid
+
+    @property
+    def what(self) -> str:
+        return "scenes without labels"
+
+    def check(self, scene: Scene) -> None:
+        """Nothing: there are no labels."""
+
+    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
+        return {}
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.scenes

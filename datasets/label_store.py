@@ -9,8 +9,10 @@ Layout::
         flow                               (T, X, Y, Z, 2) float16 m/s; where the header says so
         timestamp_us (T,) int64
         T_global_ego (T, 4, 4) float64, or T_global_lidar where the grid lies in the LiDAR's frame
-        attributes: frame tokens, counts, hash of inputs, sha256 of every array's values
-      quarantine/<scene id>/   attributes: why the scene has no labels
+        attributes: frame tokens, counts, hash of inputs, sha256 of every array's values and
+                               document, its files and their sizes, a digest of all this
+      quarantine/<scene id>/   attributes: why the scene has no labels; an id that cannot be a
+                               folder's name is stated there, and a hash stands for it
 
 Voxel arrays have one chunk per frame and a shard per 32 MiB (``scene_writer``), so that a frame is
 one small read and a scene is a handful of files. A shard is written whole, in one go, by one
@@ -28,6 +30,8 @@ Legend: T frames of a scene; X, Y, Z axes of the grid (``GridFrame``).
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
 from collections.abc import Iterator
 from typing import Any, Literal, cast
 
@@ -35,10 +39,23 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 
-from datasets.errors import SceneError, SetupError
+from datasets.atomic_groups import group_document
+from datasets.bounded_files import parsing
+from datasets.errors import SceneError, SetupError, UnreadableError
 from datasets.geometry.grid import VoxelGrid
-from datasets.places import GROUP, Place, Where, as_os_error, as_place, read_group, write_group
+from datasets.names import check_scene_id, fault_of_scene_id
+from datasets.places import (
+    GROUP,
+    Place,
+    Where,
+    as_os_error,
+    as_place,
+    read_group,
+    write_group,
+    writing,
+)
 from datasets.scene_writer import SceneWriter, sha256_of
+from datasets.seals import DIGEST, fault_of_seal, sealed
 from datasets.shards import ShardedFrames
 from datasets.store_header import FORMAT, FORMAT_VERSIONS, StoreHeader, difference
 from datasets.taxonomy import Taxonomy
@@ -49,7 +66,6 @@ from datasets.voxel_labels import (
     MaskBit,
     SceneLabels,
     Voxels,
-    check_scene_id,
     pose_array,
 )
 
@@ -83,8 +99,9 @@ class StoredScene:
         self.scene_id = scene_id
         self.frame_tokens: tuple[str, ...] = tuple(attributes["frame_tokens"])
         self._arrays: dict[str, zarr.Array[Any] | ShardedFrames] = {}
-        self.timestamps_us: NDArray[np.int64] = self._read("timestamp_us", ...)
-        self.T_global_grid: NDArray[np.float64] = self._read(pose_array(frame), ...)
+        self._as_filled: dict[str, bool] = {}
+        self.timestamps_us: NDArray[np.int64] = self._checked("timestamp_us")
+        self.T_global_grid: NDArray[np.float64] = self._checked(pose_array(frame))
 
     def __getstate__(self) -> dict[str, Any]:
         # zarr's event loop does not travel between processes
@@ -130,21 +147,58 @@ class StoredScene:
         Raises:
             SceneError: an array cannot be read or differs.
         """
+        where = f"scene {self.scene_id}"
+        if (stated := self.attributes.get("files")) is not None:
+            found = dict(self.place.files(f"{SCENES}/{self.scene_id}"))
+            for key, size in stated.items():
+                if found.get(key) != size:
+                    have = "missing" if key not in found else f"{found[key]} bytes, not {size}"
+                    raise SceneError(where=where, rule=f"{key} is {have}")
+            if extra := sorted(found.keys() - stated.keys() - {GROUP}):
+                raise SceneError(where=where, rule=f"{extra[0]} is none of its files")
         for name, sha256 in self._checksums.items():
             frames = range(len(self)) if name in VOXEL_ARRAYS else [...]
             if sha256_of(self._read(name, k) for k in frames) != sha256:
-                raise SceneError(where=f"scene {self.scene_id}", rule=f"{name} was altered on disk")
+                raise SceneError(where=where, rule=f"{name} was altered on disk")
 
     @property
     def _checksums(self) -> dict[str, str]:
         return cast(dict[str, str], self.attributes["sha256"])
 
+    def _checked(self, name: str) -> NDArray[Any]:
+        """A small array, its values compared with their checksum."""
+        values: NDArray[Any] = self._read(name, ...)
+        if sha256_of([values]) != self._checksums.get(name):
+            raise SceneError(
+                where=f"label store {self.place}/{SCENES}/{self.scene_id}",
+                rule=f"{name} was altered on disk",
+            )
+        return values
+
     def _opened(self, name: str) -> zarr.Array[Any] | ShardedFrames:
         key = f"{SCENES}/{self.scene_id}/{name}"
+        document = self.place.read(f"{key}/{GROUP}")
+        stated = self.attributes.get("documents", {}).get(name)
+        if stated is not None and hashlib.sha256(document).hexdigest() != stated:
+            raise ValueError(f"its {GROUP} was altered on disk")
         if name in VOXEL_ARRAYS:
             with contextlib.suppress(NotImplementedError):
-                return ShardedFrames(self.place, key)
+                lacks = functools.partial(self._may_lack, name)
+                return ShardedFrames(self.place, key, document, lacks)
         return zarr.open_array(self.place.zarr(key), mode="r", zarr_format=3)
+
+    def _may_lack(self, name: str, shard: str) -> bool:
+        """Whether a shard was never written: all of it is the fill value."""
+        files = self.attributes.get("files")
+        if files is not None:
+            return f"{name}/{shard}" not in files
+        if name not in self._as_filled:  # older code did not say: the values' checksum does
+            key = f"{SCENES}/{self.scene_id}/{name}"
+            document = self.place.read(f"{key}/{GROUP}")
+            filled = ShardedFrames(self.place, key, document, lambda _: True)
+            values = sha256_of(filled[k] for k in range(len(self)))
+            self._as_filled[name] = values == self._checksums.get(name)
+        return self._as_filled[name]
 
     def _read(self, name: str, selection: Any) -> Any:
         try:
@@ -161,10 +215,13 @@ class StoredScene:
 class LabelStore:
     """A store in a folder or an object store (``places.Where``). Holds no open file; picklable."""
 
-    def __init__(self, at: Place, header: StoreHeader) -> None:
-        """Use ``create``, ``open`` or ``open_or_create`` instead."""
-        self.place = at
-        self.header = header
+    def __init__(self, at: Place, header: StoreHeader, *, sealed: bool) -> None:
+        """Use ``create``, ``open`` or ``open_or_create`` instead.
+
+        Args:
+            sealed: every document of the store has a digest; one that older code made has none.
+        """
+        self.place, self.header, self.sealed = at, header, sealed
 
     @classmethod
     def create(cls, where: Where | Place, header: StoreHeader) -> LabelStore:
@@ -178,11 +235,13 @@ class LabelStore:
             if not _vacant(at):
                 raise SetupError(f"label store {at}: something else is there; name a new place")
             write_group(at, SCENES, {})
-            write_group(at, "", header.to_json())  # last: this makes it a store
+            document = group_document(sealed(header.to_json()))
+            if not at.create(GROUP, document):  # last: this makes it a store
+                return cls._of_same_run(at, header)  # another job's driver was first
         except OSError as error:
             why = error.strerror or error
             raise SetupError(f"label store {at}: cannot be created: {why}") from error
-        return cls(at, header)
+        return cls(at, header, sealed=True)
 
     @classmethod
     def open(
@@ -211,6 +270,8 @@ class LabelStore:
         if (version := attributes.get("format_version")) not in FORMAT_VERSIONS:
             known = " and ".join(str(v) for v in FORMAT_VERSIONS)
             raise SetupError(f"label store {at}: format version {version}, this code reads {known}")
+        if fault := fault_of_seal(attributes, wanted=False):
+            raise UnreadableError(f"label store {at}: its {GROUP}: {fault}")
         try:
             header = StoreHeader.from_json(attributes)
         except (KeyError, TypeError, ValueError) as error:
@@ -231,7 +292,7 @@ class LabelStore:
                 f"label store {at}: its voxels lie in the {header.frame} frame, "
                 f"expected the {expect_frame} frame"
             )
-        return cls(at, header)
+        return cls(at, header, sealed=DIGEST in attributes)
 
     @classmethod
     def open_or_create(cls, where: Where | Place, header: StoreHeader) -> LabelStore:
@@ -247,11 +308,16 @@ class LabelStore:
             raise SetupError(f"label store {at}: cannot be read: {error}") from error
         if vacant:
             return cls.create(at, header)
+        store = cls._of_same_run(at, header)
+        at.tidy()
+        return store
+
+    @classmethod
+    def _of_same_run(cls, at: Place, header: StoreHeader) -> LabelStore:
         store = cls.open(at, expect_grid=header.grid)
         if store.header.run_id != header.run_id:
             what = difference(store.header, header)
             raise SetupError(f"label store {at}: made by another job ({what}); name a new place")
-        at.tidy()
         return store
 
     def scene_ids(self) -> tuple[str, ...]:
@@ -260,7 +326,7 @@ class LabelStore:
 
     def committed(self) -> dict[str, dict[str, Any]]:
         """Counts, checksums and tokens of every committed scene by its id, sorted; no array is
-        opened."""
+        opened. Raises ``UnreadableError`` as ``attributes``."""
         names = self.place.names(SCENES)
         found = self.place.map(self.attributes, names)
         return {name: one for name, one in zip(names, found, strict=True) if one is not None}
@@ -278,7 +344,10 @@ class LabelStore:
         attributes = self.attributes(scene_id)
         if attributes is None:
             raise KeyError(f"label store {self.place} has no scene {scene_id}")
-        return StoredScene(self.place, scene_id, attributes, self.header.frame)
+        try:
+            return StoredScene(self.place, scene_id, attributes, self.header.frame)
+        except (KeyError, TypeError, AttributeError) as error:
+            raise self._unreadable(scene_id, f"damaged attributes: {error!r}") from error
 
     def write_scene(self, labels: SceneLabels) -> None:
         """Write and commit a scene. Where another writer was first, its scene stays.
@@ -286,7 +355,8 @@ class LabelStore:
         Raises:
             ValueError: another grid or frame, flow is there or not against the header, an unknown
                 class id, a confidence beyond the levels, or a velocity that is not finite.
-            OSError: the disk is full or gone; nothing becomes visible.
+            OSError: it cannot be written, ``UnwritableError`` where that lasts (the disk is full);
+                nothing becomes visible.
         """
         with self.writer(labels.scene_id, len(labels), inputs=labels.inputs) as writer:
             if labels.frame != self.header.frame:
@@ -310,49 +380,89 @@ class LabelStore:
             OSError: as ``write_scene``.
         """
         check_scene_id(scene_id)
-        present = scene_id in self
-        draft = None if present else self.place.draft(f"{SCENES}/{scene_id}")
-        writer = SceneWriter(draft, self.header, scene_id, n_frames)
+        present, what = scene_id in self, f"label store {self.place}"
+        with writing(what):
+            draft = None if present else self.place.draft(f"{SCENES}/{scene_id}")
+        writer = SceneWriter(draft, self.header, scene_id, n_frames, what)
         try:
             with as_os_error():
                 yield writer
+            with writing(what):
                 attributes = writer.finish(inputs)
                 if draft is not None:
                     draft.commit(attributes, lambda: scene_id in self)
         finally:
             if draft is not None:
                 draft.discard()
-        self._clear_quarantine(scene_id)
+        with writing(what):
+            self._clear_quarantine(scene_id)
 
     def quarantine(self, scene_id: str, reason: str, detail: str) -> None:
-        """Note why a scene has no labels. A later ``write_scene`` clears the note."""
-        check_scene_id(scene_id)
-        write_group(self.place, QUARANTINE, {})
-        write_group(self.place, f"{QUARANTINE}/{scene_id}", {"reason": reason, "detail": detail})
+        """Note why a scene has no labels. A later ``write_scene`` clears the note.
+
+        Raises:
+            UnwritableError: it cannot be written.
+        """
+        note = {"reason": reason, "detail": detail}
+        name = scene_id
+        if fault_of_scene_id(scene_id):
+            name = hashlib.sha256(scene_id.encode(errors="surrogatepass")).hexdigest()[:32]
+            note["scene_id"] = scene_id
+        with writing(f"label store {self.place}", any_failure=True):
+            write_group(self.place, QUARANTINE, {})
+            write_group(self.place, f"{QUARANTINE}/{name}", note)
 
     def quarantined(self) -> dict[str, dict[str, str]]:
         """Scenes set aside: id -> ``reason`` (one line) and ``detail``, sorted by id."""
         found = {}
-        for scene_id in self.place.names(QUARANTINE):
-            with contextlib.suppress(FileNotFoundError):
-                note = read_group(self.place, f"{QUARANTINE}/{scene_id}")
-                found[scene_id] = {"reason": str(note["reason"]), "detail": str(note["detail"])}
-        return found
+        for name in self.place.names(QUARANTINE):
+            try:
+                with parsing():
+                    note = read_group(self.place, f"{QUARANTINE}/{name}")
+                    scene_id = str(note.get("scene_id", name))
+                    found[scene_id] = {"reason": str(note["reason"]), "detail": str(note["detail"])}
+            except FileNotFoundError:
+                continue
+            except (OSError, ValueError) as error:
+                why = f"set aside, but the note that says why cannot be read: {error}"
+                found[name] = {"reason": why.split("\n")[0], "detail": ""}
+        return dict(sorted(found.items()))
 
     def attributes(self, scene_id: str) -> dict[str, Any] | None:
-        """Counts, checksums and tokens of a committed scene; None if there is none of that id."""
-        try:
-            attributes = read_group(self.place, f"{SCENES}/{scene_id}")
-        except (OSError, ValueError, KeyError, TypeError):
+        """Counts, checksums and tokens of a committed scene; None if there is none of that id.
+
+        Raises:
+            UnreadableError: there is a document and it cannot be read, is damaged or was altered.
+        """
+        if fault_of_scene_id(scene_id):
             return None
-        return attributes if attributes.get("committed") is True else None
+        try:
+            with parsing():
+                attributes = read_group(self.place, f"{SCENES}/{scene_id}")
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except (OSError, ValueError) as error:
+            why = getattr(error, "strerror", None) or error
+            raise self._unreadable(scene_id, str(why)) from error
+        if fault := fault_of_seal(attributes, wanted=self.sealed):
+            raise self._unreadable(scene_id, fault)
+        if attributes.get("committed") is not True or attributes.get("scene_id") != scene_id:
+            raise self._unreadable(scene_id, "no commit marker of this scene")
+        return attributes
+
+    def _unreadable(self, scene_id: str, why: str) -> UnreadableError:
+        first = why.split("\n")[0]
+        return UnreadableError(
+            f"label store {self.place}: {SCENES}/{scene_id}/{GROUP}: {first}; nothing is done with "
+            "a scene that cannot be read ('store.py verify' looks at all of them)"
+        )
 
     def _clear_quarantine(self, scene_id: str) -> None:
         if scene_id in (there := self.place.names(QUARANTINE)):
             self.place.remove(f"{QUARANTINE}/{scene_id}")
             there.remove(scene_id)
-        if not there:
-            self.place.remove(QUARANTINE)
+            if not there:
+                self.place.remove_empty(QUARANTINE)
 
 
 def _vacant(at: Place) -> bool:

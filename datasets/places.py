@@ -12,6 +12,7 @@ arrays there. A *draft* is a scene being written: others see it whole or not at 
 from __future__ import annotations
 
 import contextlib
+import errno
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -41,14 +42,19 @@ from datasets.atomic_groups import (
     visible_files,
     write_file,
 )
-from datasets.errors import SetupError
+from datasets.errors import SetupError, UnwritableError
 
 Where = str | Path
 """A folder, or the URL of an object store's prefix: ``s3://bucket/prefix``, ``gs://``, ``az://``."""
 
 GROUP = "zarr.json"
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Failures that the next write will meet as well."""
 REQUESTS = 32
 """Sent at a time to an object store for many small documents."""
+
+REMOVED_TRIES = 20
+"""So often a folder is made again that other writers remove as empty."""
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -60,6 +66,9 @@ class Draft(Protocol):
     def zarr(self, name: str) -> Store:
         """The root of an array of the group, to write it. (At a path inside a store zarr would
         write the groups above it as well.)"""
+
+    def files(self) -> list[tuple[str, int]]:
+        """Sorted keys and bytes of what is written so far. Raises ``OSError``."""
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         """Make it visible in one step. Where another writer was first, its group stays.
@@ -106,6 +115,9 @@ class Place(Protocol):
 
     def remove(self, key: str) -> None:
         """All that is below a key, if there is anything."""
+
+    def remove_empty(self, key: str) -> None:
+        """A group below which there is none. One that another writer adds meanwhile stays."""
 
     def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
         """``read`` of every item, as many at a time as pays here."""
@@ -179,8 +191,13 @@ class Folder:
 
     def write(self, key: str, data: bytes) -> None:
         path = self.path / key
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_file(path, data)
+        for tries_left in reversed(range(REMOVED_TRIES)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                return write_file(path, data)
+            except FileNotFoundError:  # another writer removed the empty folder just now
+                if not tries_left:
+                    raise
 
     def create(self, key: str, data: bytes) -> bool:
         final = self.path / key
@@ -207,6 +224,14 @@ class Folder:
     def remove(self, key: str) -> None:
         remove_folder(self.path / key)
 
+    def remove_empty(self, key: str) -> None:
+        folder = self.path / key
+        if self.names(key) or not folder.is_dir():
+            return
+        (folder / GROUP).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another writer's, which is not empty
+            folder.rmdir()
+
     def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
         return [read(item) for item in items]
 
@@ -227,6 +252,9 @@ class _FolderDraft:
 
     def zarr(self, name: str) -> Store:
         return LocalStore(self.partial / name)
+
+    def files(self) -> list[tuple[str, int]]:
+        return Folder(self.partial).files("")
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         sync_tree(self.partial)
@@ -302,6 +330,10 @@ class Remote:
     def remove(self, key: str) -> None:
         self._delete(f"{key}/{name}" for name, _ in self.files(key))
 
+    def remove_empty(self, key: str) -> None:
+        if not self.names(key):
+            self._delete([f"{key}/{GROUP}"])
+
     def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
         with ThreadPoolExecutor(REQUESTS) as asking:
             return list(asking.map(read, items))
@@ -327,6 +359,9 @@ class _RemoteDraft:
 
     def zarr(self, name: str) -> Store:
         return _Unread(ObjectStore(bucket_at(f"{self.at.url}/{self.key}/{name}")))
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(key, n) for key, n in self.at.files(self.key) if key != GROUP]
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         marker, document = f"{self.key}/{GROUP}", group_document(attributes)
@@ -380,3 +415,28 @@ def as_os_error() -> Iterator[None]:
         raise FileNotFoundError(_first_line(error)) from error
     except BaseError as error:
         raise OSError(_first_line(error)) from error
+
+
+@contextlib.contextmanager
+def writing(what: str, *, any_failure: bool = False) -> Iterator[None]:
+    """Failures that the next write will meet as well, as ``UnwritableError``; others as they are.
+
+    Args:
+        what: what is written to, for the message.
+        any_failure: none of them is worth another try.
+
+    Raises:
+        OSError: any other failure.
+    """
+    try:
+        with as_os_error():
+            yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        if not any_failure and error.errno not in UNWRITABLE:
+            raise
+        why = error.strerror or error
+        raise UnwritableError(
+            f"{what}: cannot be written: {why}; once it can be, the same command goes on"
+        ) from error

@@ -23,6 +23,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.json_files import json_text
 from datasets.taxonomy import IGNORE_ID
 
 FORMAT, FORMAT_VERSION = "label-review", 1
@@ -198,7 +199,7 @@ def to_document(entry: Entry) -> bytes:
             document |= {"voxels": _packed(what.voxels), "note": what.note}
         case Undo():
             document |= {"entry": what.entry}
-    data = (json.dumps(document) + "\n").encode("ascii")
+    data = (json_text(document) + "\n").encode("ascii")
     if len(data) > MOST_BYTES:
         raise ValueError(f"an entry of {len(data):,} bytes; at most {MOST_BYTES:,}")
     return data

@@ -11,7 +11,6 @@ labelled anew since, it is *stale*, listed and not applied.
 from __future__ import annotations
 
 import hashlib
-import json
 import secrets
 import threading
 import time
@@ -20,6 +19,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from datasets.errors import SetupError
+from datasets.json_files import canonical_text, json_text
 from datasets.label_store import FrameLabels, LabelStore
 from datasets.places import GROUP, write_group
 from datasets.review_entries import (
@@ -207,7 +207,7 @@ class Reviews:
             left_out = sorted(self.rejected(scene_id))
             if left_out or strokes:
                 changes.append([scene_id, left_out, strokes])
-        return hashlib.sha256(json.dumps(changes).encode()).hexdigest() if changes else ""
+        return hashlib.sha256(json_text(changes).encode()).hexdigest() if changes else ""
 
     @property
     def _where(self) -> str:
@@ -333,7 +333,7 @@ class Reviews:
 
 def labels_digest(attributes: dict[str, Any]) -> str:
     """Hash of a scene's labels, from its attributes as stored."""
-    return hashlib.sha256(json.dumps(attributes["sha256"], sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(canonical_text(attributes["sha256"]).encode()).hexdigest()
 
 
 def _tokens(what: Written) -> tuple[str, ...]:

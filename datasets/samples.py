@@ -138,6 +138,7 @@ def _some_inputs(inputs: ModelInputs, a: int, b: int) -> ModelInputs:
         points=None if inputs.points is None else inputs.points[a:b],
         depth=None if inputs.depth is None else inputs.depth[a:b],
         previous=tuple(_some_inputs(frame, a, b) for frame in inputs.previous),
+        present=None if inputs.present is None else inputs.present[a:b],
     )
 
 

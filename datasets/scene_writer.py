@@ -14,9 +14,11 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import ZstdCodec
+from zarr.core.buffer import default_buffer_prototype
 from zarr.errors import ContainsArrayError
 
-from datasets.places import Draft
+from datasets.places import GROUP, Draft, writing
+from datasets.seals import sealed
 from datasets.store_header import StoreHeader
 from datasets.taxonomy import IGNORE_ID
 from datasets.voxel_labels import VOXEL_ARRAYS, FrameLabels, MaskBit, pose_array
@@ -33,12 +35,19 @@ class SceneWriter:
     Args:
         draft: where to write; None: frames are checked and dropped.
         n_frames: T.
+        store: what is written to, for messages.
     """
 
     def __init__(
-        self, draft: Draft | None, header: StoreHeader, scene_id: str, n_frames: int
+        self,
+        draft: Draft | None,
+        header: StoreHeader,
+        scene_id: str,
+        n_frames: int,
+        store: str = "label store",
     ) -> None:
         self.draft, self.header, self.scene_id, self.n_frames = draft, header, scene_id, n_frames
+        self.store = store
         self._arrays: dict[str, _ShardedArray] = {}
         self._tokens: list[str] = []
         self._timestamps_us: list[int] = []
@@ -58,7 +67,7 @@ class SceneWriter:
             ValueError: another grid, flow is there or not against the header, evidence is there or
                 not against the frames before, an unknown class id, a confidence beyond the levels,
                 or a velocity that is not finite.
-            OSError: the disk is full or gone.
+            OSError: it cannot be written, ``UnwritableError`` where that lasts.
         """
         voxels = self._checked(labels)
         self._tokens.append(labels.token)
@@ -72,10 +81,11 @@ class SceneWriter:
         self._trusted += np.bincount(trusted, minlength=256)[: len(self._trusted)]
         if self.draft is None:
             return
-        for name, array in voxels.items():
-            if name not in self._arrays:
-                self._arrays[name] = _ShardedArray(self.draft, name, self.n_frames, array)
-            self._arrays[name].append(array)
+        with writing(self.store):
+            for name, array in voxels.items():
+                if name not in self._arrays:
+                    self._arrays[name] = _ShardedArray(self.draft, name, self.n_frames, array)
+                self._arrays[name].append(array)
 
     def finish(self, inputs: str) -> dict[str, Any]:
         """Write what is left; gives the attributes of the scene's group, the commit marker.
@@ -88,30 +98,45 @@ class SceneWriter:
             raise ValueError(f"scene {self.scene_id}: {len(self)} of {self.n_frames} frames")
         if len(set(self._tokens)) != len(self) or not self._tokens:
             raise ValueError(f"scene {self.scene_id}: tokens must be unique and at least one")
-        sha256 = {}
+        sha256: dict[str, str] = {}
+        documents: dict[str, str] = {}
+        files: dict[str, int] = {}
         if self.draft is not None:
             for name, array in (
                 ("timestamp_us", np.array(self._timestamps_us, np.int64)),
                 (pose_array(self.header.frame), np.stack(self._poses)),
             ):
-                _create(self.draft, name, array.shape, array.dtype, array.shape)[...] = array
-                sha256[name] = sha256_of([array])
+                there = _create(self.draft, name, array.shape, array.dtype, array.shape)
+                there[...] = array
+                sha256[name], documents[name] = sha256_of([array]), _document(there)
             sha256 |= {name: array.finish() for name, array in self._arrays.items()}
+            documents |= {name: array.document for name, array in self._arrays.items()}
+            files = dict(self.draft.files())
+            wanted = {f"{name}/{GROUP}" for name in sha256}
+            wanted |= {key for array in self._arrays.values() for key in array.shards}
+            if lacking := sorted(wanted - files.keys()):
+                raise FileNotFoundError(
+                    f"scene {self.scene_id}: {lacking[0]} is gone before the scene was committed"
+                )
         counts: dict[str, Any] = {
             "frames": len(self),
             "voxels": len(self) * self.header.grid.n_voxels,
             **{str(bit.name).lower(): n for bit, n in self._bits.items()},
             "trusted_by_class": [int(n) for n in self._trusted],
         }
-        return {
-            "scene_id": self.scene_id,
-            "frame_tokens": self._tokens,
-            "inputs": inputs,
-            "counts": counts,
-            **({"statistics": self._means()} if self._statistics else {}),
-            "sha256": sha256,
-            "committed": True,
-        }
+        return sealed(
+            {
+                "scene_id": self.scene_id,
+                "frame_tokens": self._tokens,
+                "inputs": inputs,
+                "counts": counts,
+                **({"statistics": self._means()} if self._statistics else {}),
+                "sha256": sha256,
+                "documents": documents,
+                "files": files,
+                "committed": True,
+            }
+        )
 
     def _means(self) -> dict[str, float]:
         return {k: round(float(np.mean(v)), 6) for k, v in self._statistics.items()}
@@ -149,6 +174,8 @@ class _ShardedArray:
         self.buffer = np.empty((self.frames, *like.shape), like.dtype)
         self.held = self.written = 0
         self.digest = hashlib.sha256()
+        self.name = name
+        self.shards: list[str] = []  # keys of those that hold more than the fill value
         self.array = _create(
             draft,
             name,
@@ -170,12 +197,25 @@ class _ShardedArray:
         self._flush()
         return self.digest.hexdigest()
 
+    @property
+    def document(self) -> str:
+        """sha256 of the array's ``zarr.json``."""
+        return _document(self.array)
+
     def _flush(self) -> None:
         if self.held:
             part = self.buffer[: self.held]
             self.array[self.written : self.written + self.held] = part
+            if part.any():
+                number = str(self.written // self.frames)
+                self.shards.append("/".join([self.name, "c", number, *("0" * (part.ndim - 1))]))
             _hash(self.digest, part)
             self.written, self.held = self.written + self.held, 0
+
+
+def _document(array: zarr.Array[Any]) -> str:
+    files = array.metadata.to_buffer_dict(default_buffer_prototype())
+    return hashlib.sha256(files[GROUP].to_bytes()).hexdigest()
 
 
 def sha256_of(parts: Iterable[NDArray[Any]]) -> str:

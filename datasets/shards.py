@@ -8,6 +8,7 @@ makes is understood here (zarr 3 specification, "sharding_indexed"); the caller 
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from typing import Any
 
 import google_crc32c
@@ -26,24 +27,29 @@ class ShardedFrames:
 
     Args:
         key: of the array in the place.
+        document: its ``zarr.json``.
+        may_lack: whether a shard, ``c/0/0/0/0`` say, was never written, holding nothing but the
+            fill value. Any other one that is not there is lost.
 
     Raises:
         NotImplementedError: the array is not written as ours are.
-        OSError, ValueError, KeyError, TypeError: its document is missing or damaged.
+        ValueError, KeyError, TypeError: its document is damaged.
     """
 
-    def __init__(self, at: Place, key: str) -> None:
-        self.at, self.key = at, key
-        document = json.loads(at.read(f"{key}/zarr.json"))
-        shape = document["shape"]
-        shard = document["chunk_grid"]["configuration"]["chunk_shape"]
-        if [one["name"] for one in document["codecs"]] != ["sharding_indexed"]:
+    def __init__(
+        self, at: Place, key: str, document: bytes, may_lack: Callable[[str], bool]
+    ) -> None:
+        self.at, self.key, self.may_lack = at, key, may_lack
+        said = json.loads(document)
+        shape = said["shape"]
+        shard = said["chunk_grid"]["configuration"]["chunk_shape"]
+        if [one["name"] for one in said["codecs"]] != ["sharding_indexed"]:
             raise NotImplementedError(f"{key}: another layout")
-        inner = document["codecs"][0]["configuration"]
+        inner = said["codecs"][0]["configuration"]
         names = [one["name"] for one in inner["codecs"]]
         if (
-            document["chunk_grid"]["name"] != "regular"
-            or document["chunk_key_encoding"]
+            said["chunk_grid"]["name"] != "regular"
+            or said["chunk_key_encoding"]
             != {"name": "default", "configuration": {"separator": "/"}}
             or inner["chunk_shape"] != [1, *shape[1:]]
             or shard[1:] != shape[1:]
@@ -51,11 +57,11 @@ class ShardedFrames:
             or inner["codecs"][0].get("configuration", {}).get("endian", "little") != "little"
             or [one["name"] for one in inner["index_codecs"]] != ["bytes", "crc32c"]
             or inner["index_location"] != "end"
-            or document["fill_value"] != 0
+            or said["fill_value"] != 0
         ):
             raise NotImplementedError(f"{key}: another layout")
         self.shape = tuple(shape[1:])
-        self.dtype = np.dtype(document["data_type"]).newbyteorder("<")
+        self.dtype = np.dtype(said["data_type"]).newbyteorder("<")
         self.per_shard: int = shard[0]
         self._indices: dict[int, NDArray[np.uint64] | None] = {}
 
@@ -78,13 +84,18 @@ class ShardedFrames:
         return out
 
     def _shard(self, number: int) -> str:
-        return "/".join([self.key, "c", str(number), *("0" for _ in self.shape)])
+        return f"{self.key}/{self._name(number)}"
+
+    def _name(self, number: int) -> str:
+        return "/".join(["c", str(number), *("0" for _ in self.shape)])
 
     def _index(self, number: int) -> NDArray[np.uint64] | None:
         """(per_shard, 2) offsets and lengths; None if the shard was not written: all is fill."""
         try:
             tail = self.at.read_tail(self._shard(number), 16 * self.per_shard + 4)
         except FileNotFoundError:
+            if not self.may_lack(self._name(number)):
+                raise FileNotFoundError(f"{self._shard(number)} is missing") from None
             return None
         if google_crc32c.value(tail[:-4]) != int.from_bytes(tail[-4:], "little"):
             raise ValueError(f"{self._shard(number)}: its index is damaged")

@@ -13,11 +13,17 @@ from typing import Any
 import numpy as np
 
 from datasets.geometry.grid import VoxelGrid
+from datasets.json_files import json_text
+from datasets.seals import DIGEST
 from datasets.taxonomy import Taxonomy
 from datasets.voxel_labels import GridFrame
 
 FORMAT = "occupancy-labels"
 FORMAT_VERSIONS = (1, 2)
+_KEYS = {
+    *("format", "format_version", "run_id", "frame", "grid", "taxonomy", "levels", "licence"),
+    *("provenance", "flow", DIGEST),
+}
 FRAMES: dict[GridFrame, str] = {
     "ego": "ego at the LiDAR key-frame: X forward, Y left, Z up",
     "lidar": "LiDAR at the key-frame: its origin and its own axes (nuScenes: X right, Y forward, "
@@ -83,6 +89,8 @@ class StoreHeader:
     def from_json(cls, data: dict[str, Any]) -> StoreHeader:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
         names = {text: name for name, text in FRAMES.items()}
+        if odd := sorted(data.keys() - _KEYS):
+            raise ValueError(f"unknown key {odd[0]!r}")
         if data["frame"] not in names:
             raise ValueError(f"unknown frame {data['frame']!r}")
         return cls(
@@ -99,7 +107,7 @@ class StoreHeader:
 
 def difference(there: StoreHeader, here: StoreHeader) -> str:
     """What tells two headers apart, in a few words."""
-    a, b = (_flat(json.loads(json.dumps(header.to_json()))) for header in (there, here))
+    a, b = (_flat(json.loads(json_text(header.to_json()))) for header in (there, here))
     keys = [k for k in sorted(a.keys() | b.keys()) if k != "run_id" and a.get(k) != b.get(k)]
     shown = [f"{k} {_short(a.get(k))} there, {_short(b.get(k))} here" for k in keys or ["run_id"]]
     return "; ".join(shown[:3]) + (f"; and {len(shown) - 3} more" if len(shown) > 3 else "")

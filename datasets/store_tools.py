@@ -20,10 +20,12 @@ from numpy.typing import NDArray
 from datasets.atomic_groups import PARTIAL
 from datasets.benchmarks.catalogue import Benchmark, voxels_in_words
 from datasets.benchmarks.truth import Truth
-from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.errors import AutolabelError, SceneError, SetupError, UnreadableError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import Transform, inverse
 from datasets.label_store import QUARANTINE, SCENES, FrameLabels, LabelStore, MaskBit
+from datasets.log_identity import labelled_scene
 from datasets.places import Where
 from datasets.review_counts import ReviewCounts, carry_over, count_reviews
 from datasets.review_painting import distrusted, painted
@@ -37,6 +39,7 @@ _Mended = tuple[str, dict[str, tuple[Stroke, ...]], frozenset[str]]
 """A scene's id, the strokes of its frames, and the tokens of those that were rejected."""
 RINGS_M = (20.0, 40.0)
 """Distances from the vehicle that part a store's comparison into rings."""
+SAME_PLACE_M, SAME_PLACE_RAD = 1e-3, 1e-4
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,7 +96,8 @@ def verify(
     Raises:
         SetupError: the store cannot be opened.
     """
-    scenes = LabelStore.open(where).scene_ids()
+    store = LabelStore.open(where)
+    scenes = [name for name in store.place.names(SCENES) if _may_be_there(store, name)]
     found = _spread(partial(_verify_scene, where), scenes, workers, on_scene)
     return {scene: why for scene, why in zip(scenes, found, strict=True) if why}
 
@@ -101,14 +105,26 @@ def verify(
 def _verify_scene(where: Where, scene_id: str) -> str:
     try:
         LabelStore.open(where).scene(scene_id).verify()
-    except (SceneError, KeyError) as error:
+    except (SceneError, UnreadableError, KeyError) as error:
         return str(error)
     return ""
 
 
+def _may_be_there(store: LabelStore, scene_id: str) -> bool:
+    """Committed, or not to be read."""
+    try:
+        return scene_id in store
+    except UnreadableError:
+        return True
+
+
 def leftovers(store: LabelStore) -> list[str]:
     """Keys that no reader looks at: scenes without a commit marker, folders of killed writers,
-    and notes on scenes that were set aside and have labels since."""
+    and notes on scenes that were set aside and have labels since.
+
+    Raises:
+        UnreadableError: a scene cannot be read, so nobody knows what is left over.
+    """
     at = store.place
     there = set(store.scene_ids())
     found = [f"{SCENES}/{name}" for name in at.names(SCENES) if name not in there]
@@ -117,7 +133,8 @@ def leftovers(store: LabelStore) -> list[str]:
 
 
 def prune(store: LabelStore) -> list[str]:
-    """Remove the leftovers; gives their keys. No job must be at work on the store."""
+    """Remove the leftovers; gives their keys. No job must be at work on the store. Raises as
+    ``leftovers``, before anything is removed."""
     found = leftovers(store)
     for key in found:
         store.place.remove(key)
@@ -134,6 +151,8 @@ class Difference:
         confusion: (R + 1, K, K) voxels by ring, class in a and class in b, of those that a sensor
             observed according to either.
         trusted: (2, 2) of these voxels: in a or not, in b or not.
+        unmatched: frames that the other one lacks.
+        elsewhere: frames whose grids lie at other places, which no comparison of voxels can mend.
     """
 
     taxonomy: Taxonomy
@@ -143,6 +162,13 @@ class Difference:
     confusion: NDArray[np.int64]
     trusted: NDArray[np.int64]
     unmatched: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """Whether both hold the same frames, and all of them the same labels and trust."""
+        apart = self.only_a or self.only_b or self.unmatched or self.elsewhere or self.differ
+        return self.frames > 0 and not apart and not self.trusted[[0, 1], [1, 0]].any()
 
     @property
     def differ(self) -> int:
@@ -161,7 +187,7 @@ class Difference:
 def diff(
     a: LabelStore, b: LabelStore, *, on_scene: Callable[[], None] = lambda: None
 ) -> Difference:
-    """Compare two stores frame by frame.
+    """Compare two stores frame by frame; frames whose grids lie elsewhere are left out and named.
 
     Raises:
         SetupError: other voxels or classes.
@@ -191,7 +217,11 @@ def diff(
         for k, token in enumerate(one.frame_tokens):
             if token not in other.frame_tokens:
                 continue
-            x, y = one.frame(k), other.frame(other.index_of(token))
+            there = other.index_of(token)
+            if apart := _apart(one.T_global_grid[k], other.T_global_grid[there]):
+                found.elsewhere.append(f"{scene_id} {token}: {apart}")
+                continue
+            x, y = one.frame(k), other.frame(there)
             known = (x.semantics < K) & (y.semantics < K) & ((x.mask | y.mask) & seen > 0)
             index = (rings[known].astype(np.int64) * K + x.semantics[known]) * K
             index += y.semantics[known]
@@ -201,6 +231,18 @@ def diff(
             found.frames += 1
         on_scene()
     return found
+
+
+def _apart(a: Transform, b: Transform) -> str:
+    """How far apart two poses of a grid are; empty for the same place."""
+    if np.array_equal(a, b):
+        return ""
+    step = inverse(a) @ b
+    away_m = float(np.linalg.norm(step[:3, 3]))
+    turn_rad = float(np.arccos(np.clip((np.trace(step[:3, :3]) - 1) / 2, -1, 1)))
+    if away_m <= SAME_PLACE_M and turn_rad <= SAME_PLACE_RAD:
+        return ""
+    return f"{away_m:.3f} m and {np.degrees(turn_rad):.2f} degrees apart"
 
 
 def ring_of(grid: VoxelGrid) -> NDArray[np.uint8]:
@@ -301,8 +343,8 @@ def _export_scene(
     scene_id, strokes, rejected = mended
     try:
         store = LabelStore.open(where)
-        stored = store.scene(scene_id)
-        for frame in source.scene(scene_id).frames:
+        stored, scene = labelled_scene(store, scene_id, source)
+        for frame in scene.frames:
             path = benchmark.path(out, source, frame)
             labels = stored.frame(stored.index_of(frame.token))
             if frame.token in strokes:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import copy
 import hashlib
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
@@ -17,6 +18,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource, earlier_frames
 from datasets.inputs import FrameInputs, InputSpec, prepare_frame
 from datasets.label_sources import GroundTruth, LabelSource, PseudoLabels, Unlabelled
+from datasets.log_identity import NO_SCENE, another_log, frames_digest
 from datasets.memory import Memory, remembered
 from datasets.samples import BadFrame, Sample, Target, make_sample
 
@@ -62,7 +64,8 @@ class FrameSet(Dataset[Sample]):
         bad_scenes: scenes left out because their tables are bad.
 
     Raises:
-        SetupError: there is no frame, or a share is asked for of frames that are all of one kind.
+        SetupError: there is no frame, a share is asked for of frames that are all of one kind, or
+            labels are of another log.
     """
 
     def __init__(
@@ -85,6 +88,8 @@ class FrameSet(Dataset[Sample]):
         self.items: list[tuple[LabelSource, Frame]] = []
         self.earlier: list[tuple[Frame, ...]] = []
         self.bad_scenes: list[BadFrame] = []
+        self._labels = tuple(labels)
+        self._scenes: dict[str, tuple[Frame, ...]] = {}
         self._bad: dict[int, BadFrame] = {}
         for label_source in labels:
             for scene_id in label_source.scene_ids():
@@ -103,10 +108,14 @@ class FrameSet(Dataset[Sample]):
 
     def _add_scene(self, labels: LabelSource, scene_id: str) -> None:
         try:
-            frames = self.source.scene(scene_id).frames
+            scene = self.source.scene(scene_id)
+            labels.check(scene)
         except SceneError as error:
             self.bad_scenes.append(BadFrame(scene=scene_id, frame=error.frame, reason=str(error)))
             return
+        except KeyError:
+            raise another_log(labels.what, scene_id, "", NO_SCENE) from None
+        frames = self._scenes[scene_id] = scene.frames
         left_out = labels.left_out(scene_id)
         for k, frame in enumerate(frames):
             if frame.token not in left_out:
@@ -130,6 +139,18 @@ class FrameSet(Dataset[Sample]):
         tokens = [frame.token for _, frame in self.items]
         what = repr((tokens, self.spec, self.batch, self.augment, self.seed, self.human_share))
         return hashlib.sha256(what.encode()).hexdigest()
+
+    def data(self) -> dict[str, Any]:
+        """What the samples are made from, by its kind and its scene, as hashes: the log's frames
+        and files, the truth's files, the store's labels. A moved log is the same."""
+        lidar = self.spec.lidar
+        found: dict[str, Any] = {
+            "log": {one: frames_digest(f, lidar=lidar) for one, f in self._scenes.items()}
+        }
+        for labels in self._labels:
+            for kind, scenes in labels.identity(self._scenes).items():
+                found[kind] = found.get(kind, {}) | scenes
+        return found
 
     def __getitem__(self, step: int) -> Sample:
         size = self.batch // self.workers

@@ -7,7 +7,6 @@ frame (X forward, Y left, Z up), or along the axes of its key LiDAR (``GridFrame
 from __future__ import annotations
 
 import enum
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -16,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.geometry.transforms import Transform
+from datasets.names import check_scene_id
 
 Voxels = NDArray[np.uint8]
 VOXEL_ARRAYS = ("semantics", "confidence", "mask", "hits", "passes", "flow")
@@ -25,8 +25,6 @@ are optional."""
 GridFrame = Literal["ego", "lidar"]
 """Where a voxel grid lies: in the ego frame of the LiDAR key-frame, or in that of the key LiDAR
 itself, with its origin and its own axes (nuScenes: X right, Y forward, Z up)."""
-
-_SCENE_ID = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,199}")
 
 
 class MaskBit(enum.IntFlag):
@@ -182,12 +180,3 @@ class SceneLabels:
 def pose_array(frame: GridFrame) -> str:
     """Name of the array of a scene's ``T_global_grid`` in the store."""
     return f"T_global_{frame}"
-
-
-def check_scene_id(scene_id: str) -> None:
-    """Raise ``ValueError`` for an id that cannot be a folder name."""
-    if not _SCENE_ID.fullmatch(scene_id):
-        raise ValueError(
-            f"scene id {scene_id!r} must be 1..200 letters, digits, '.', '_' or '-', "
-            "and not begin with '.' or '-'"
-        )

@@ -44,7 +44,7 @@ class CameraStudent(nn.Module):
 
     def bev(self, inputs: ModelInputs) -> Tensor:
         """BEV features in the augmented ego frame, (B, C, Y, X)."""
-        maps = self.img_backbone(inputs.images.flatten(0, 1))
+        maps = self.img_backbone(inputs.pictures())
         bev: Tensor = self.img_view_transformer(self.img_neck(maps), inputs)
         bev = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(bev))
         return bev

@@ -8,6 +8,7 @@ elsewhere can name a wrong network but cannot run code.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 from collections.abc import Mapping
@@ -19,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
-from datasets.errors import SetupError
+from datasets.errors import SetupError, UnwritableError
 from models.presets import OccupancyNet, Preset, build_network, preset
 
 FORMAT = "effocc-autolabel-weights"
@@ -58,20 +59,24 @@ def save_checkpoint(
     Raises:
         SetupError: there is no such preset.
         ValueError: ``metadata`` uses a key of the format.
+        UnwritableError: the file cannot be written.
     """
     preset(preset_name)
     if taken := sorted(set(metadata) & set(_RESERVED)):
         raise ValueError(f"metadata keys belong to the format: {', '.join(taken)}")
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "preset": preset_name}
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, partial, metadata=header | dict(metadata))
         partial.chmod(0o644)  # safetensors writes for the owner only
         partial.replace(path)
+    except (SafetensorError, OSError) as error:
+        raise UnwritableError(f"{path}: cannot be written: {error}") from error
     finally:
-        partial.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(

@@ -3,7 +3,8 @@
 As in BEVDepth (arXiv 2206.10092) and BEVStereo (arXiv 2209.10248); module names are those of the
 official weights, their spelling included.
 
-Legend: B frames, N cameras, C channels, D depth bins, (h, w) feature pixels.
+Legend: B frames, N cameras, M pictures that are there, C channels, D depth bins, (h, w) feature
+pixels.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ DILATIONS = (1, 6, 12, 18)
 
 
 def camera_numbers(frame: ModelInputs, T_ego_camera: Tensor) -> Tensor:
-    """What gates the network: lens, picture augmentation, BEV augmentation, pose; (B N, 27).
+    """What gates the network: lens, picture augmentation, BEV augmentation, pose; (M, 27).
 
     Args:
         T_ego_camera: (B, N, 4, 4), the poses told. The published network tells the current frame's
@@ -36,7 +37,7 @@ def camera_numbers(frame: ModelInputs, T_ego_camera: Tensor) -> Tensor:
         bda[..., 2, 2, None],
         T_ego_camera[..., :3, :].flatten(-2),
     )
-    return torch.cat(numbers, dim=-1).flatten(0, 1)
+    return frame.pictures(torch.cat(numbers, dim=-1))
 
 
 class DepthNet(nn.Module):
@@ -83,11 +84,11 @@ class DepthNet(nn.Module):
 
     def forward(
         self,
-        features: Tensor,  # (B N, in_channels, h, w)
-        cameras: Tensor,  # (B N, 27)
-        matching: Tensor,  # (B N, D, 4 h, 4 w), probability of each depth by matching alone
+        features: Tensor,  # (M, in_channels, h, w)
+        cameras: Tensor,  # (M, 27)
+        matching: Tensor,  # (M, D, 4 h, 4 w), probability of each depth by matching alone
     ) -> tuple[Tensor, Tensor]:
-        """(B N, D, h, w) logits and (B N, context_channels, h, w) context."""
+        """(M, D, h, w) logits and (M, context_channels, h, w) context."""
         cameras = self.bn(cameras)
         x = self.reduce_conv(features)
         context = self.context_conv(self.context_se(x, self.context_mlp(cameras)))

@@ -108,7 +108,7 @@ class FusionTeacher(nn.Module):
         if inputs.images.shape[1] == 0:  # a log without cameras: nothing is seen anywhere
             B, _, Y, X = lidar_bev.shape
             return lidar_bev.new_zeros(B, lift.out_channels, Y, X)
-        maps = self.img_backbone(inputs.images.flatten(0, 1))
+        maps = self.img_backbone(inputs.pictures())
         bev: Tensor = self.img_view_transformer(self.img_neck(maps), inputs)
         return bev
 

@@ -21,7 +21,6 @@ P chunks, Q cells of several chunks, W most chunks of a cell, (X, Y, Z) voxels, 
 from __future__ import annotations
 
 import importlib.util
-import json
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from torch.nn.functional import embedding, logsigmoid
 
 from datasets.errors import SetupError
 from datasets.inputs import IMAGENET_MEAN, IMAGENET_STD, InputSpec, ModelInputs
+from datasets.json_files import json_text
 from models.camera import CameraConfig, CameraStudent
 from models.inference import fold_batch_norms
 from models.ops.bev_pool import PoolingPlan
@@ -349,7 +349,7 @@ def write_onnx(
     inputs = {str(v.name): _described(v) for v in graph.inputs}
     outputs = {str(v.name): _described(v) for v in graph.outputs}
     described = _metadata(preset, rig if fixed_rig else None, N) | dict(metadata or {})
-    described |= {"inputs": json.dumps(inputs), "outputs": json.dumps(outputs)}
+    described |= {"inputs": json_text(inputs), "outputs": json_text(outputs)}
     program.model.ir_version = IR_VERSION
     program.model.metadata_props.update(described)
     program.save(path)
@@ -370,20 +370,20 @@ def _metadata(preset: Preset, rig: Rig | None, N: int) -> dict[str, str]:
         "preset": preset.name,
         "calibration": "input" if rig is None else "constant",
         "cameras": str(N),
-        "picture_size": json.dumps({"height": spec.height, "width": spec.width}),
+        "picture_size": json_text({"height": spec.height, "width": spec.width}),
         "picture_fit": "resized by width (bicubic), bottom rows kept",
         "channels": "blue, green, red" if spec.reference_parity else "red, green, blue",
         "normalisation": "(value 0..255 - mean) / std, by channel in the order of 'channels'",
-        "mean": json.dumps(IMAGENET_MEAN),
-        "std": json.dumps(IMAGENET_STD),
+        "mean": json_text(IMAGENET_MEAN),
+        "std": json_text(IMAGENET_STD),
         "output_axes": "frame, X, Y, Z and for logits class",
-        "grid": json.dumps(preset.grid.to_json()),
+        "grid": json_text(preset.grid.to_json()),
         "frame": _frame(spec),
-        "class_names": json.dumps(preset.taxonomy.names),
+        "class_names": json_text(preset.taxonomy.names),
         "free_id": str(preset.taxonomy.free_id),
     }
     if rig is not None:
-        known |= {"camera_order": json.dumps(rig.names), "rig": json.dumps(rig.to_json())}
+        known |= {"camera_order": json_text(rig.names), "rig": json_text(rig.to_json())}
     return known
 
 

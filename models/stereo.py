@@ -5,8 +5,8 @@ from matching every picture with the same camera's earlier one as well as from t
 and the BEV maps of earlier frames, lifted straight into the current ego frame, are read beside the
 current one. The earliest frame lends only its stride-4 features, to be matched against.
 
-Legend: B frames, N cameras, C channels, D depth bins, (h, w) feature pixels, (Y, X) BEV cells,
-(X, Y, Z) voxels, K classes.
+Legend: B frames, N cameras, M pictures that are there (B N if all are), C channels, D depth bins,
+(h, w) feature pixels, (Y, X) BEV cells, (X, Y, Z) voxels, K classes.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class StereoStudent(nn.Module):
         *past, earlier = inputs.previous
         bevs = []
         with torch.no_grad():
-            matched = self.img_backbone.first_map(earlier.images.flatten(0, 1))
+            matched = self.img_backbone.first_map(earlier.pictures())
             for frame in reversed(past):
                 bev, _, matched = self._frame(frame, inputs, earlier, matched)
                 bevs.append(bev)
@@ -140,7 +140,7 @@ class StereoStudent(nn.Module):
             current: the frame whose camera poses the depth network is told.
             earlier: the frame before; matched: its stride-4 features.
         """
-        fine, *maps = self.img_backbone(frame.images.flatten(0, 1))
+        fine, *maps = self.img_backbone(frame.pictures())
         view = self.img_view_transformer
         matching = view.matching(fine, frame, matched, earlier)
         cameras = camera_numbers(frame, current.T_ego_camera)
@@ -165,22 +165,23 @@ class StereoViewTransform(Lift):
 
     def forward(
         self,
-        features: Tensor,  # (B N, C, h, w)
-        matching: Tensor,  # (B N, D, 4 h, 4 w)
-        cameras: Tensor,  # (B N, 27)
+        features: Tensor,  # (M, C, h, w)
+        matching: Tensor,  # (M, D, 4 h, 4 w)
+        cameras: Tensor,  # (M, 27)
         frame: ModelInputs,
     ) -> tuple[Tensor, Tensor]:
         """BEV (B, context_channels, Y, X) and depth probabilities (B N, D, h, w)."""
         logits, context = self.depth_net(features, cameras, matching)
         probability = logits.softmax(dim=1)
-        return self.lift(probability, context, frame), probability
+        return self.lift(probability, context, frame), frame.by_view(probability)
 
     @torch.no_grad()
     def matching(
         self, features: Tensor, frame: ModelInputs, earlier_features: Tensor, earlier: ModelInputs
     ) -> Tensor:
-        """Depth probabilities from matching alone: (B N, C, h, w) twice -> (B N, D, h, w)."""
+        """Depth probabilities from matching alone: (M, C, h, w) twice -> (M, D, h, w)."""
         h, w = (int(n) for n in features.shape[-2:])
+        features, earlier_features = frame.by_view(features), earlier.by_view(earlier_features)
         parity = self.config.reference_parity
         with full_precision(features):
             at = sweep_positions(
@@ -193,4 +194,5 @@ class StereoViewTransform(Lift):
                 unseen_cost=self.unseen_cost,
                 reference_parity=parity,
             )
-            return (-cost).softmax(dim=1)
+            matched = (-cost).softmax(dim=1)
+            return frame.pictures(matched.view(*frame.images.shape[:2], *matched.shape[1:]))

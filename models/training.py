@@ -26,6 +26,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torch.optim import AdamW
 
 from datasets.errors import SetupError
+from datasets.json_files import canonical_text, json_text, write_json
 from datasets.samples import Sample
 from datasets.training_sets import FrameSet
 from models.objectives import Objective, Weighted
@@ -137,10 +138,11 @@ def fit(
     if config.threads:
         torch.set_num_threads(config.threads)
     identity = json.loads(
-        json.dumps(
+        json_text(
             {
                 "config": config.decisive(),
                 "samples": samples.fingerprint(),
+                "data": samples.data(),
                 "workers": team.workers,
                 "job": dict(job or {}),
             }
@@ -152,7 +154,7 @@ def fit(
     if team.worker == 0:
         folder.mkdir(parents=True, exist_ok=True)
         described = {**identity, "sha256": _sha256(identity)}
-        (folder / "config.json").write_text(json.dumps(described, indent=1) + "\n")
+        write_json(folder / "config.json", described)
     mine = samples.share(team.worker, team.workers)
     return train(
         network,
@@ -351,4 +353,4 @@ def _update_average(average: nn.Module, network: nn.Module, decay: float) -> Non
 
 
 def _sha256(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(canonical_text(value).encode()).hexdigest()

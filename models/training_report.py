@@ -20,6 +20,7 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from datasets.json_files import in_words, is_figure, json_lines, json_text, write_json
 from datasets.samples import BadFrame, Sample
 
 
@@ -34,7 +35,7 @@ class TrainingReport:
         start_seconds: before the first batch came; not part of ``seconds``.
         empty_frames: frames with labels of which none could be used.
         terms: the loss's terms, means over the last log line's steps.
-        scores: the last validation's, if there was one.
+        scores: the last validation's, if there was one; NaN where there was nothing to score.
         bad_frames: what was skipped, and why.
     """
 
@@ -66,7 +67,11 @@ class TrainingReport:
             f"trained {self.steps} steps of {self.frames} frames in {self.seconds / 60:.1f} min: "
             f"{self.frames_per_s:.2f} frames/s, {100 * self.waited:.1f} % of the time waiting for "
             f"data (and {self.start_seconds:.1f} s for the first batch)",
-            *(f"  {name} {value:.4f}" for name, value in (self.terms | self.scores).items()),
+            *(f"  {name} {value:.4f}" for name, value in self.terms.items()),
+            *(
+                f"  {name} {in_words(value, '.4f', 'does not exist: nothing to score')}"
+                for name, value in self.scores.items()
+            ),
         ]
         if self.empty_frames:
             lines.append(f"{self.empty_frames} frames read had labels, but none that may be used")
@@ -117,7 +122,7 @@ class TrainingLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "log.jsonl"
             kept = [line for line in _lines(path) if line["step"] <= self.start]
-            path.write_text("".join(json.dumps(line) + "\n" for line in kept))
+            path.write_text(json_lines(kept))
             self._file = path.open("a")
             self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.start + 1)
         self._bar = tqdm(
@@ -202,10 +207,11 @@ class TrainingLog:
     def _line(self, step: int, values: Mapping[str, float]) -> None:
         if self.silent:
             return
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        self._file.write(json_text({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
-            self._board.add_scalar(name, value, step)
+            if is_figure(value):
+                self._board.add_scalar(name, value, step)
         self._board.flush()
 
     def news(self) -> tuple[set[BadFrame], int]:
@@ -249,8 +255,7 @@ class TrainingLog:
             bad_frames=tuple(sorted(self.bad)),
         )
         if not self.silent:
-            text = json.dumps(report.to_json(), indent=1) + "\n"
-            (self.folder / "report.json").write_text(text)
+            write_json(self.folder / "report.json", report.to_json())
             draw_curves(_lines(self.folder / "log.jsonl"), self.folder / "curves.png")
         return report
 
@@ -258,8 +263,9 @@ class TrainingLog:
 _NOT_A_LOSS = ("step", "lr", "frames_per_s", "waited", "seconds", "empty_frames", "bad_frames")
 
 
-def draw_curves(lines: list[dict[str, float]], path: Path) -> None:
+def draw_curves(lines: list[dict[str, float | None]], path: Path) -> None:
     """The loss's terms, the learning rate and, if there are any, the validation scores."""
+    lines = [{k: v for k, v in line.items() if is_figure(v)} for line in lines]
     names = list(dict.fromkeys(name for line in lines for name in line))
     losses = [n for n in names if n not in _NOT_A_LOSS and not n.startswith("val/")]
     if len(losses) == 2:
@@ -282,7 +288,7 @@ def draw_curves(lines: list[dict[str, float]], path: Path) -> None:
     figure.savefig(path, dpi=110)
 
 
-def _lines(path: Path) -> list[dict[str, float]]:
+def _lines(path: Path) -> list[dict[str, Any]]:
     """The log's lines; one torn by a kill ends it."""
     lines = []
     for text in path.read_text().splitlines() if path.exists() else []:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -9,14 +10,18 @@ from typing import Any
 
 import torch
 
-from datasets.errors import SetupError
+from datasets.errors import SetupError, UnwritableError
+
+DATA = "data"
+"""Of a run's identity: what its samples are made from (``FrameSet.data``)."""
+SCENES_NAMED = 3
 
 
 def load_state(folder: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str, Any] | None]:
     """Step and state of a stopped run in this folder, or ``(0, None)``.
 
     Raises:
-        SetupError: the folder holds a run with another configuration.
+        SetupError: the folder holds a run with another configuration or on other data.
     """
     path = folder / "state.pt"
     if not path.exists():
@@ -25,7 +30,7 @@ def load_state(folder: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str
     if state["identity"] != identity:
         raise SetupError(
             f"{path}: of a run with another configuration "
-            f"({', '.join(_differing(state['identity'], identity))}); choose another --out"
+            f"({_in_words(state['identity'], identity)}); choose another --out"
         )
     if state["threads"] != torch.get_num_threads():
         warnings.warn(
@@ -36,21 +41,48 @@ def load_state(folder: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str
     return int(state["step"]), state
 
 
-def _differing(there: Any, here: Any, name: str = "") -> list[str]:
-    """Dotted names of what differs between two JSON values."""
+def _in_words(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+    """What differs: dotted names of options, and kinds of data with their scenes."""
+    differing = _differing(there, here)
+    words = [".".join(name) for name in differing if name[0] != "data"]
+    if DATA not in there and DATA in here:
+        words.append("its log and labels are not known: an earlier version made it")
+        return ", ".join(words)
+    scenes: dict[str, list[str]] = {}
+    for name in differing:
+        if name[0] == DATA:
+            scenes.setdefault(".".join(name[1:2]), []).extend(name[2:])
+    for kind, names in scenes.items():
+        more = f" and {len(names) - SCENES_NAMED} more" if len(names) > SCENES_NAMED else ""
+        where = f": scene {', '.join(names[:SCENES_NAMED])}{more}" if names else ""
+        words.append(f"the {kind} {'differ' if kind.endswith('s') else 'differs'}{where}")
+    return ", ".join(words)
+
+
+def _differing(there: Any, here: Any, name: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Names of what differs between two JSON values."""
     if isinstance(there, dict) and isinstance(here, dict):
-        dot = "." if name else ""
         keys = sorted(there.keys() | here.keys())
         return [
             found
             for key in keys
-            for found in _differing(there.get(key), here.get(key), f"{name}{dot}{key}")
+            for found in _differing(there.get(key), here.get(key), (*name, key))
         ]
     return [] if there == here else [name]
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
-    """Replaces the state on disk in one step."""
+    """Replaces the state on disk in one step.
+
+    Raises:
+        UnwritableError: it cannot be written; the state before stays.
+    """
     partial = path.with_suffix(".partial")
-    torch.save(state, partial)
-    partial.replace(path)
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:  # torch tells of a full disk as a RuntimeError
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)
+        why = (getattr(error, "strerror", None) or str(error)).split("\n")[0]
+        raise UnwritableError(f"{path}: cannot be written (is the disk full?): {why}") from error

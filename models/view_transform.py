@@ -4,8 +4,8 @@ Lift (Philion and Fidler, ECCV 2020): every feature pixel predicts a distributio
 spread along its ray. Pull: every BEV cell is projected into the pictures at several heights and
 averages what it finds there.
 
-Legend: B frames, N cameras, C channels, D depth bins, (h, w) feature pixels, (H, W) network
-pixels, (Y, X) BEV cells, L heights.
+Legend: B frames, N cameras, M pictures that are there (B N if all are), C channels, D depth bins,
+(h, w) feature pixels, (H, W) network pixels, (Y, X) BEV cells, L heights.
 """
 
 from __future__ import annotations
@@ -130,7 +130,7 @@ LiftConfig = LssConfig | PullConfig
 
 
 def build_view_transform(config: LiftConfig, in_channels: int, stride: int) -> nn.Module:
-    """The module for a lift configuration: (B N, C, h, w), inputs -> (B, C, Y, X)."""
+    """The module for a lift configuration: (M, C, h, w), inputs -> (B, C, Y, X)."""
     if isinstance(config, LssConfig):
         return LssViewTransform(config, in_channels, stride)
     if in_channels != config.channels:
@@ -147,7 +147,8 @@ class Lift(nn.Module):
         self.geometry: GeometryCache[PoolingPlan] = GeometryCache()
 
     def lift(self, probability: Tensor, context: Tensor, inputs: ModelInputs) -> Tensor:
-        """(B N, D, h, w) and (B N, C, h, w) -> (B, C, Y, X), in float32."""
+        """(M, D, h, w) and (M, C, h, w) -> (B, C, Y, X), in float32."""
+        probability, context = inputs.by_view(probability), inputs.by_view(context)
         h, w = (int(n) for n in context.shape[-2:])
         with full_precision(context):
             plan = self.plan(inputs, h, w)
@@ -180,12 +181,15 @@ class Lift(nn.Module):
 
     @torch.no_grad()
     def cells(self, inputs: ModelInputs, h: int, w: int) -> Tensor:
-        """BEV cell y * X + x of every frustum point, -1 outside: (B, N, D, h, w) int64."""
+        """BEV cell y * X + x of every frustum point, -1 outside and for a picture that is not
+        there: (B, N, D, h, w) int64."""
         grid = self.config.grid
         points = self.frustum(inputs, h, w).movedim(2, -1)
         cell = (points - points.new_tensor(grid.min_m)) / points.new_tensor(grid.size_m)
         cell = cell.trunc() if self.config.reference_parity else cell.floor()
         inside = ((cell >= 0) & (cell < cell.new_tensor(grid.shape))).all(dim=-1)
+        if inputs.present is not None:
+            inside &= inputs.present[:, :, None, None, None]
         x, y, _ = cell.unbind(-1)
         return torch.where(inside, (y * grid.shape[0] + x).nan_to_num().long(), -1)
 
@@ -246,15 +250,15 @@ class LssViewTransform(Lift):
             )
 
     def forward(self, features: Tensor, inputs: ModelInputs) -> Tensor:
-        """(B N, C, h, w) picture features -> (B, context_channels, Y, X)."""
+        """(M, C, h, w) picture features -> (B, context_channels, Y, X)."""
         return self.lift(*self.depth_and_context(features, inputs), inputs)
 
     def depth_and_context(self, features: Tensor, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
-        """(B N, D, h, w) depth probabilities and (B N, C, h, w) context."""
+        """(M, D, h, w) depth probabilities and (M, C, h, w) context."""
         if self.config.lidar_depth:
             if inputs.depth is None:
                 raise ValueError("this network reads LiDAR depth maps, the inputs have none")
-            depth = inputs.depth.flatten(0, 1)[:, None]
+            depth = inputs.pictures(inputs.depth)[:, None]
             features = torch.cat((features, self.lidar_input_net(depth)), dim=1)
         logits, context = self.depth_net(features).split(
             (self.config.n_depths, self.config.context_channels), dim=1
@@ -283,8 +287,9 @@ class PullViewTransform(nn.Module):
             self.register_buffer("places", cell_places(config.grid), persistent=False)
 
     def forward(self, features: Tensor, inputs: ModelInputs) -> Tensor:
-        """(B N, C, h, w) picture features -> (B, L C, Y, X), zero where no camera looks; and the
-        channels of ``PullConfig.places``."""
+        """(M, C, h, w) picture features -> (B, L C, Y, X), zero where no camera looks; and the
+        channels of ``PullConfig.places``, zero in a frame without a camera."""
+        features = inputs.by_view(features)
         B = inputs.images.shape[0]
         BN, C, h, w = features.shape
         X, Y, _ = self.config.grid.shape
@@ -296,14 +301,16 @@ class PullViewTransform(nn.Module):
             bev = pool(table, weights, plan)
         # channels last: nothing is moved; under autocast converted once, not by every reader
         bev = bev.view(B, Y, X, L * C).permute(0, 3, 1, 2).to(features.dtype)
-        return self.with_places(bev)
+        return self.with_places(bev, inputs.present)
 
-    def with_places(self, bev: Tensor) -> Tensor:
+    def with_places(self, bev: Tensor, present: Tensor | None = None) -> Tensor:
         """(B, C, Y, X) with the channels of ``PullConfig.places``, if there are such."""
         if not self.config.places:
             return bev
-        places = self.get_buffer("places").to(bev.dtype)
-        return torch.cat((bev, places.expand(bev.shape[0], -1, -1, -1)), dim=1)
+        places = self.get_buffer("places").to(bev.dtype).expand(bev.shape[0], -1, -1, -1)
+        if present is not None:
+            places = places * present.any(dim=1)[:, None, None, None]
+        return torch.cat((bev, places), dim=1)
 
     @torch.no_grad()
     def taps(self, inputs: ModelInputs, h: int, w: int) -> tuple[Tensor, PoolingPlan]:
@@ -313,6 +320,8 @@ class PullViewTransform(nn.Module):
         u, v = pixel.unbind(2)
         seen = (depth > self.config.min_depth_m) & (u > -0.5) & (u < W - 0.5)
         seen &= (v > -0.5) & (v < H - 0.5)
+        if inputs.present is not None:
+            seen &= inputs.present[:, :, None]
         frame, point, camera = seen.transpose(1, 2).nonzero(as_tuple=True)
         at = torch.stack((v, u), dim=-1)[frame, camera, point]  # (S, 2)
         at = (at + 0.5) * at.new_tensor((h / H, w / W)) - 0.5

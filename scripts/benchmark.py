@@ -17,7 +17,6 @@ the LiDAR hit, beside plain numpy; files are read before the clock starts.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import resource
 import statistics
@@ -35,11 +34,13 @@ from torch import nn
 from tqdm import tqdm
 
 from datasets.benchmarks.occ3d_nuscenes import GRID
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.example_inputs import example_inputs
 from datasets.frames import points_in_ego
 from datasets.geometry import raycast, raycast_numpy
 from datasets.inputs import ModelInputs, collate, prepare_frame
+from datasets.json_files import write_json
 from datasets.sources.opening import SOURCES, open_source
 from datasets.visibility import ray_origins, ray_stride
 from models.checkpoint import load_checkpoint
@@ -103,8 +104,7 @@ def main() -> int:
         figures = measure(chosen, network, inputs.to(device), origin, args, limits)
         report["presets"][chosen.name] = {"frame": origin} | figures
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
-        args.json.write_text(json.dumps(report, indent=1) + "\n")
+        write_json(args.json, report)
         print(f"figures: {args.json}")
     return 0
 
@@ -358,8 +358,4 @@ def table_text(table: dict[str, StageCost], limits: dict[str, float], mode: str)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -14,7 +14,6 @@ what was done to the log; "cause not told" is neither right nor wrong.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import sys
@@ -46,6 +45,7 @@ from datasets.annotations import AnnotatedSource, Annotations
 from datasets.checks.scene import check_scene
 from datasets.errors import AutolabelError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
+from datasets.json_files import write_json
 from datasets.log_checks import Finding
 from datasets.plausibility import check_units
 from datasets.sources.opening import open_source
@@ -271,8 +271,7 @@ def main() -> int:
         "faults": {name: asdict(count) for name, count in faults.items()},
         "false_alarms": alarms,
     }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.with_suffix(".json").write_text(json.dumps(result, indent=1, allow_nan=False) + "\n")
+    write_json(args.out.with_suffix(".json"), result)
     text = table(result["date"], result["machine"], clean, faults)
     args.out.with_suffix(".md").write_text(text)
     print(text)

@@ -26,8 +26,9 @@ from tqdm import tqdm
 from autolabel.drift import Statistics, drift, mean_of
 from autolabel.guessing import guess_frames
 from autolabel.labeling_config import LabelingConfig
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code
 from datasets.geometry.transforms import Transform
+from datasets.json_files import write_json
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic import nuscenes_writer
 from datasets.sources.synthetic.city import CityConfig, generate_city
@@ -91,7 +92,7 @@ def main() -> int:
         alarms += bool(drift([everything[k] for k in here], [everything[k] for k in there]))
     figures["false alarms"] = {"splits": SPLITS, "raised": alarms}
     print(f"random splits of both cities' scenes, 20 against the rest: {alarms} of {SPLITS} raised")
-    (args.out / "drift.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(args.out / "drift.json", figures)
     return 0
 
 
@@ -120,8 +121,4 @@ def of_weather(scenes: Sequence[tuple[str, Statistics]], which: Sequence[str]) -
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -43,10 +43,11 @@ from autolabel.labeling import store_header, write_labels
 from autolabel.labeling_config import LabelingConfig
 from autolabel.run import DEFAULT_WEIGHTS
 from autolabel.worker import ASIDE, Job, Outcome
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code, scenes_of
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid
 from datasets.inputs import collate, prepare_frame
+from datasets.json_files import write_json
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.sources.opening import open_source
 from datasets.taxonomy import OCC3D_NUSCENES
@@ -74,7 +75,7 @@ def main() -> int:
     figures = {"overhead": overhead, "memory": memory, "scenes": many_scenes}[args.what](args)
     if args.json:
         facts = {"date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count(), **figures}
-        args.json.write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(args.json, facts)
     return 0
 
 
@@ -86,7 +87,7 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
         open_source, "city", args.root.resolve(), past_sweeps=spec.past_sweeps, labelled=None
     )
     source = opener()
-    scene_ids = source.scene_ids(args.split)
+    scene_ids = scenes_of(source, args.split, root=args.root)
     torch.set_num_threads(1)
     keep_freed_memory()
     teacher = Teacher(model.module, model.preset)
@@ -116,6 +117,7 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
                 root=args.root.resolve(),
                 weights=args.weights.resolve(),
                 store=path / "labels.zarr",
+                run_id=header.run_id,
                 calibration=calibration,
                 config=config,
             )
@@ -356,6 +358,7 @@ def many_scenes(args: argparse.Namespace) -> dict[str, Any]:
             root=Path(folder),
             weights=Path(folder),
             store=path,
+            run_id=header.run_id,
             calibration=Calibration.uncalibrated(18),
             config=LabelingConfig(),
         )
@@ -397,8 +400,4 @@ def many_scenes(args: argparse.Namespace) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -32,6 +32,7 @@ from datasets.benchmarks import (
     surroundocc,
 )
 from datasets.benchmarks.truth import Truth
+from datasets.commands import exit_code
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import Taxonomy
 
@@ -181,4 +182,4 @@ def files_per_s(read: Callable[[Path], object], paths: list[Path]) -> float:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code
 from datasets.frames import Frame, SceneSource, points_in_ego
 from datasets.inputs import prepare_frame
 from datasets.sources.opening import SOURCES, open_source
@@ -112,8 +112,4 @@ def bare_sweep(frame: Frame) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

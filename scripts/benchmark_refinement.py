@@ -12,7 +12,6 @@ none but are one in another frame of the drive.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -27,8 +26,10 @@ from autolabel.guessing import sights_of
 from autolabel.labeling_config import LabelingConfig
 from autolabel.run import calibration_of
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code, usable_scenes_of
+from datasets.errors import SetupError
 from datasets.frames import SceneSource
+from datasets.json_files import plain, write_json
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import GroundTruth
 from models.checkpoint import load_checkpoint
@@ -56,9 +57,9 @@ def main() -> int:
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    figures: dict[str, Any] = {"date": time.strftime("%Y-%m-%d"), "poses": measure(args)}
+    figures = plain({"date": time.strftime("%Y-%m-%d"), "poses": measure(args)})
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(args.json, figures)
     print(table(figures["poses"]))
     return 0
 
@@ -74,7 +75,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     config = LabelingConfig(past_sweeps=args.past_sweeps, visibility_split=args.visibility_split)
     past = config.input_spec(model.preset.inputs).past_sweeps
     source = open_source(args.source, args.root, past_sweeps=past)
-    scenes = source.scene_ids(args.split)
+    scenes = usable_scenes_of(source, args.split, root=args.root)
     truth = GroundTruth(benchmark(args.benchmark), args.truth or args.root, source, scenes)
     out = {}
     for metres, degrees in NOISES:
@@ -105,17 +106,14 @@ def table(found: dict[str, Any]) -> str:
             for mask in ("visible", "observed", "lidar"):
                 if (of := figures.get(mask)) is None:
                     continue
+                shown = {k: "-" if value is None else value for k, value in of.items()}
                 lines.append(
-                    f"{poses:<22}{way:<9}{mask:<10}{of['mIoU']:>8}{of['static']:>8}"
-                    f"{of['moving']:>8}{of['static gap closed %']:>10} %"
+                    f"{poses:<22}{way:<9}{mask:<10}{shown['mIoU']:>8}{shown['static']:>8}"
+                    f"{shown['moving']:>8}{shown['static gap closed %']:>10} %"
                     f"{figures['trails %']:>7} %{figures['seconds a frame']:>9}"
                 )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -21,7 +21,6 @@ once; milliseconds to open an overlay. Disk and machine decide these: compare on
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -34,7 +33,9 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from datasets.commands import exit_code
 from datasets.geometry.grid import VoxelGrid
+from datasets.json_files import write_json
 from datasets.label_store import LabelStore, SceneLabels, StoreHeader
 from datasets.reviews import Judgement, Reviews, Stroke, Verdict
 from datasets.taxonomy import OCC3D_NUSCENES
@@ -317,9 +318,9 @@ def main() -> int:
     for name, value in figures["overlay"].items():
         print(f"{name}: {value}")
     if args.json:
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(args.json, figures)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -17,7 +17,6 @@ again, and strategies that choose the same scenes share it.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import signal
 import sys
@@ -38,7 +37,9 @@ from matplotlib.figure import Figure
 
 from autolabel.selection import Candidate, Strategy, candidates, choose, count_scene, score
 from datasets.benchmarks.catalogue import benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
+from datasets.json_files import in_words, json_text
 from datasets.label_store import LabelStore
 from datasets.remote_paths import absolute
 from datasets.sources.synthetic.city import MARKER, ensure_city
@@ -227,14 +228,16 @@ class Results:
         self.mask = benchmark(shop.profile.benchmark).mask or "all"
         self.arms = [(arm, found) for arm in arms if (found := shop.result(arm.part))]
         fusion = [shop.result(part) for part in teachers if part.what == "fusion"]
-        self.before = {r["seed"]: float(r["scores"][f"mIoU[{self.mask}]"]) for r in fusion if r}
+        key = f"mIoU[{self.mask}]"
+        scored = [r for r in fusion if r and r["scores"][key] is not None]
+        self.before = {r["seed"]: float(r["scores"][key]) for r in scored}
 
     def scores(self, name: str, key: str | None = None) -> Scores:
         """By seed; of several draws the mean."""
         key = key or f"mIoU[{self.mask}]"
         of_seed: dict[int, list[float]] = {}
         for arm, found in self.arms:
-            if arm.name == name:
+            if arm.name == name and found["scores"][key] is not None:
                 of_seed.setdefault(arm.seed, []).append(float(found["scores"][key]))
         return {seed: sum(values) / len(values) for seed, values in of_seed.items()}
 
@@ -242,8 +245,9 @@ class Results:
         """Of ``random``, by seed."""
         found: dict[int, list[float]] = {}
         for arm, result in self.arms:
-            if arm.name == "random":
-                found.setdefault(arm.seed, []).append(result["scores"][f"mIoU[{self.mask}]"])
+            value = result["scores"][f"mIoU[{self.mask}]"]
+            if arm.name == "random" and value is not None:
+                found.setdefault(arm.seed, []).append(value)
         return found
 
     def between_draws(self) -> float:
@@ -303,7 +307,7 @@ def report(
         for name in ("profile", "percent", "budget", "steps", "learning_rate", "draws", "device")
     }
     args.report.parent.mkdir(parents=True, exist_ok=True)
-    told = json.dumps({"settings": settings} | results.to_json(), indent=1)
+    told = json_text({"settings": settings} | results.to_json(), indent=1)
     args.report.with_suffix(".json").write_text(told + "\n")
     args.report.with_suffix(".md").write_text(markdown(results, args))
     draw(results, args, args.report.with_suffix(".png"))
@@ -321,7 +325,8 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
         "which is at least what the spread between random draws gives; clear from two on.",
         "",
         f"Before: {_text(results.before)}. {args.draws} random draws of one seed differ by a "
-        f"standard deviation of {results.between_draws():.2f}.",
+        "standard deviation of "
+        f"{in_words(results.between_draws(), '.2f', 'unknown size: one draw a seed')}.",
         "",
         f"| chosen by | seeds | mIoU[{results.mask}] | gain over random | mIoU[all] | s a scene |",
         "|---|---|---|---|---|---|",
@@ -333,7 +338,7 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
         gained = "" if gain is None else f"{gain}{'' if clear else ' (not clear)'}"
         lines.append(
             f"| {TITLES[name]} | {len(scores)} | {_text(scores)} | {gained} | "
-            f"{row['mIoU[all]']:.2f} | {row['seconds a scene']:.3f} |"
+            f"{in_words(row['mIoU[all]'], '.2f', '-')} | {row['seconds a scene']:.3f} |"
         )
     lines += [
         "",
@@ -347,13 +352,15 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
         if arm.chosen:
             value = found["scores"][f"mIoU[{results.mask}]"]
             told = f"{arm.name} {arm.draw + 1}" if arm.name == "random" else arm.name
-            lines.append(f"- seed {arm.seed}, {told}: {', '.join(arm.chosen)}: {value:.2f}")
+            score = in_words(value, ".2f", "nothing to score")
+            lines.append(f"- seed {arm.seed}, {told}: {', '.join(arm.chosen)}: {score}")
     return "\n".join(lines) + "\n"
 
 
 def _text(scores: Scores) -> str:
     deviation = spread(scores)
-    return f"{mean(scores):.2f}" + (f" +- {deviation:.2f}" if deviation >= 0 else "")
+    middle = in_words(mean(scores), ".2f", "nothing to score")
+    return middle + (f" +- {deviation:.2f}" if deviation >= 0 else "")
 
 
 def draw(results: Results, args: argparse.Namespace, path: Path) -> None:
@@ -412,13 +419,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return measure(parse(argv))
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
+        return exit_code(lambda: measure(parse(argv)), goes_on=True)
     finally:
         signal.signal(signal.SIGTERM, handler)
 

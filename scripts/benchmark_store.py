@@ -12,7 +12,6 @@ the page cache for all of them.
 from __future__ import annotations
 
 import argparse
-import json
 import random
 import shutil
 import statistics
@@ -26,7 +25,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code
+from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.voxel_labels import SceneLabels
 
@@ -65,7 +65,7 @@ def main() -> int:
     print(describe(table, n_frames))
     if args.json:
         facts = {"date": time.strftime("%Y-%m-%d"), "frames": n_frames, "formats": table}
-        args.json.write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(args.json, facts)
     return 0
 
 
@@ -165,8 +165,4 @@ def describe(table: dict[str, dict[str, float]], n_frames: int) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

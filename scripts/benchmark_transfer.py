@@ -27,7 +27,9 @@ from pathlib import Path
 from typing import Any
 
 from datasets.benchmarks.catalogue import NAMES
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
+from datasets.json_files import write_json
 from models.checkpoint import load_checkpoint
 from models.presets import COARSE_GRID
 
@@ -253,7 +255,7 @@ def main() -> int:
     transfer.make_log(args.pandaset.resolve())
     found = measure(transfer, {name: path.resolve() for name, path in args.teachers})
     found["minutes"] = round((time.monotonic() - began) / 60, 1)
-    (out / "transfer.json").write_text(json.dumps(found, indent=1) + "\n")
+    write_json(out / "transfer.json", found)
     text = markdown(found, transfer)
     (out / "transfer.md").write_text(text)
     print(text)
@@ -261,8 +263,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -45,9 +45,11 @@ from autolabel.observing import FREE_PASSES
 from autolabel.risk import promise
 from autolabel.temporal import Refinement, Refiner, RefinerFit
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
+from datasets.json_files import plain, write_json
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from datasets.training_sets import GroundTruth
@@ -124,7 +126,7 @@ def main() -> int:
                     figures[f"risk, {what}, splits of both cities, {size} scenes"] = kept
     if rows:
         draw_reliability(rows, bench.taxonomy, args.out / "reliability.png")
-    (args.out / "trust.json").write_text(json.dumps(figures, indent=1) + "\n")
+    write_json(args.out / "trust.json", figures)
     text = markdown(figures)
     (args.out / "trust.md").write_text(text)
     print(text)
@@ -143,7 +145,7 @@ class Bench:
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         path = self.args.out / f"{name}.json"
         if not path.is_file():
-            path.write_text(json.dumps(make(), indent=1) + "\n")
+            write_json(path, make())
         return json.loads(path.read_text())
 
     def city(self, which: str) -> tuple[SceneSource, GroundTruth]:
@@ -324,6 +326,11 @@ def trusted(calibration: Calibration, thresholds: Sequence[int], seen: Any) -> A
     return levels >= np.asarray(thresholds)[None, :, None]
 
 
+def _shown(figures: dict[str, Any]) -> dict[str, Any]:
+    """A dash for what does not exist."""
+    return {name: "-" if value is None else value for name, value in plain(figures).items()}
+
+
 def markdown(figures: dict[str, Any]) -> str:
     lines = [f"Labels one can trust, {figures['date']}, {figures['teacher']}.", ""]
     for key in ("refinement", "refinement_with_flips"):
@@ -338,7 +345,7 @@ def markdown(figures: dict[str, Any]) -> str:
         ]
         for name, row in figures[key].items():
             if "visible" in row:
-                v, o = row["visible"], row["observed"]
+                v, o = _shown(row["visible"]), _shown(row["observed"])
                 lines.append(
                     f"| {name} | {v['mIoU']} | {v['static']} | {v['moving']} | "
                     f"{v['static gap closed %']} % | {o['mIoU']} | {o['static']} | {o['moving']} | "
@@ -354,7 +361,7 @@ def markdown(figures: dict[str, Any]) -> str:
                 "|---|---|---|---|---|",
             ]
             for name, row in found["of"].items():
-                a, b = row["raw"], row["calibrated"]
+                a, b = _shown(row["raw"]), _shown(row["calibrated"])
                 lines.append(
                     f"| {name} | {a['ECE %']} % | {b['ECE %']} % | {a['Brier']} | {b['Brier']} |"
                 )
@@ -385,8 +392,4 @@ def markdown(figures: dict[str, Any]) -> str:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

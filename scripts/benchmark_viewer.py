@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import ctypes
-import json
 import math
 import platform
 import statistics
@@ -30,8 +29,9 @@ from typing import Any
 import numpy as np
 from open3d.visualization import gui
 
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code
 from datasets.geometry.grid import VoxelGrid
+from datasets.json_files import json_text, write_json
 from datasets.label_store import FrameLabels
 from viz.frame_jobs import MadeView
 from viz.label_sets import StoredLabels
@@ -259,12 +259,8 @@ def main() -> int:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     options = parser.parse_args()
     width, height = (int(n) for n in options.size.split("x"))
-    try:
-        labels = StoredLabels(options.store)
-        log = open_log(options.source, options.root) if options.root else "no log"
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    labels = StoredLabels(options.store)
+    log = open_log(options.source, options.root) if options.root else "no log"
     gui.Application.instance.initialize()
     results: dict[str, Any] = {}
     fine = Refined(labels, FINE)
@@ -280,12 +276,12 @@ def main() -> int:
         bench.window.end()
         thread.join(5)
         results[name] = bench.figures
-        print(name, json.dumps(bench.figures), flush=True)
+        print(name, json_text(bench.figures), flush=True)
     results["machine"] = f"{platform.processor() or platform.machine()}, window {options.size}"
     if options.json is not None:
-        options.json.write_text(json.dumps(results, indent=1) + "\n")
+        write_json(options.json, results)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -18,7 +18,7 @@ from autolabel.calibrate import calibrate
 from autolabel.labeling_config import LabelingConfig
 from autolabel.temporal import Refinement
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code, usable_scenes_of
 from datasets.sources.opening import SOURCES, open_source
 from datasets.training_sets import GroundTruth
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -46,7 +46,7 @@ def main() -> int:
 
     model = load_checkpoint(args.weights, device=args.device)
     source = open_source(args.source, args.root, past_sweeps=model.preset.inputs.past_sweeps)
-    scenes = source.scene_ids(args.split)
+    scenes = usable_scenes_of(source, args.split, root=args.root)
     teacher = Teacher(model.module, model.preset, fast=args.fast, flips=args.flips)
     of = benchmark(args.benchmark)
     truth = GroundTruth(of, args.truth or args.root / of.folder, source, scenes)
@@ -65,8 +65,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

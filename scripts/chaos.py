@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import random
 import signal
@@ -32,6 +31,8 @@ from ray.cluster_utils import Cluster
 from tqdm import tqdm
 
 from datasets import store_tools
+from datasets.commands import exit_code
+from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.sources.synthetic.city import CityConfig, ensure_city
 
@@ -73,7 +74,7 @@ def main() -> int:
     if args.json:
         facts = {"seed": args.seed, "date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count()}
         facts |= {name: getattr(counts, name) for name in counts.__slots__}
-        args.json.write_text(json.dumps(facts, indent=1) + "\n")
+        write_json(args.json, facts)
     bad = counts.lost + counts.written_twice + counts.damaged + counts.unequal
     return 1 if bad else 0
 
@@ -231,4 +232,4 @@ def describe(counts: Counts) -> str:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

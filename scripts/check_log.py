@@ -40,9 +40,11 @@ from tqdm import tqdm
 from datasets.annotations import AnnotatedSource
 from datasets.checks.cameras import NOTHING, CameraEvidence, camera_findings
 from datasets.checks.scene import check_scene, counted
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code, scenes_of
+from datasets.errors import SetupError
 from datasets.frames import CameraView, Frame, SceneSource, points_in_ego
 from datasets.log_checks import Finding, project, spread
+from datasets.names import fault_of_scene_id
 from datasets.sources.opening import SOURCES, open_source
 from datasets.sources.waymo.classes import panoptic_counts
 from datasets.sources.waymo.source import WaymoSource
@@ -77,7 +79,7 @@ def main() -> int:
         raise SetupError(f"{args.root}: no such folder")
 
     source = open_source(args.source, args.root, past_sweeps=SWEEPS, future_sweeps=SWEEPS)
-    scene_ids = source.scene_ids(args.scene or "all")
+    scene_ids = scenes_of(source, args.scene or "all", root=args.root)
     bad = 0
     together: dict[str, CameraEvidence] = {}
     for scene_id in scene_ids:
@@ -99,7 +101,8 @@ def main() -> int:
             print(f"  {name:<20} {evidence}")
         bad += report("all scenes", camera_findings(together))
     if args.picture:
-        frames = source.scene(scene_ids[0]).frames
+        first = next((s for s in scene_ids if not fault_of_scene_id(s)), scene_ids[0])
+        frames = source.scene(first).frames
         args.picture.parent.mkdir(parents=True, exist_ok=True)
         draw(source, frames[len(frames) // 2]).save(args.picture)
         print(f"picture: {args.picture}")
@@ -174,8 +177,4 @@ def draw_view(
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

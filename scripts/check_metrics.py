@@ -24,8 +24,10 @@ from typing import Any
 import numpy as np
 
 from datasets.benchmarks.occ3d_nuscenes import GRID
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.geometry.raycast import first_hits, first_hits_plain
+from datasets.json_files import write_json
 from datasets.metrics.rays import RayScore, lidar_rays
 from datasets.metrics.reference import Arrays, Difference, compare, read_case
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
@@ -88,9 +90,8 @@ def main() -> int:
     speed = measure(arrays, expected["_order"][0], threads=args.threads)
     print(speed)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         figures = {"differences": [asdict(d) for d in differences], "speed": asdict(speed)}
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(args.json, figures)
     if failures := [d.quantity for d in differences if not d.ok]:
         print(f"NOT EQUAL to the published metrics: {', '.join(failures)}", file=sys.stderr)
         return 1
@@ -150,8 +151,4 @@ def median_s(run: Callable[[], object]) -> float:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (AutolabelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

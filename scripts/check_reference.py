@@ -12,7 +12,6 @@ at least 99.99 % of all voxels have the published class; 1: not so, with what di
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -22,7 +21,9 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
+from datasets.json_files import write_json
 from models.inference import Agreement, Teacher, agreement
 from models.presets import build_network, preset
 from models.reference import (
@@ -161,9 +162,8 @@ def main() -> int:
         reports.append(check(case, arrays, frame, device=args.device, fast=args.fast))
         print(f"{reports[-1]}\n", flush=True)
     if args.json:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         figures = [asdict(r) | {"failures": list(r.failures())} for r in reports]
-        args.json.write_text(json.dumps(figures, indent=1) + "\n")
+        write_json(args.json, figures)
     failures = [f"{r.title}: {', '.join(named)}" for r in reports if (named := list(r.failures()))]
     if failures:
         print(f"NOT EQUAL to the published networks: {'; '.join(failures)}", file=sys.stderr)
@@ -231,8 +231,4 @@ def check(case: Case, arrays: Arrays, frame: Arrays, *, device: str, fast: bool)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (AutolabelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -20,7 +20,8 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SceneError, SetupError
 from datasets.sources.pandaset import PandasetSequence, write_log_file
 
 
@@ -46,9 +47,14 @@ def main() -> int:
     names = sorted(p.name.removesuffix("_compact") for p in args.source.glob("[0-9]*_compact"))
     if not names:
         raise SetupError(f"{args.source}: no folder NNN_compact with exported points")
-    damaged = 0
+    aside = damaged = 0
     for name, part in product(names, args.parts):
-        sequence = PandasetSequence(args.source, name, part)
+        try:
+            sequence = PandasetSequence(args.source, name, part)
+        except SceneError as error:
+            print(f"set aside: {name}: {error}", file=sys.stderr)
+            aside += 1
+            continue
         scene = args.out / "scenes" / sequence.scene_id
         scene.mkdir(parents=True, exist_ok=True)
         for frame in tqdm(sequence.frames, desc=f"scene {sequence.scene_id}", unit="sweep"):
@@ -60,9 +66,11 @@ def main() -> int:
             f"{sequence.scene_id}: {len(sequence.frames)} sweeps, {len(sequence.key_frames)} "
             f"key-frames; road {-sequence.ground_z_m:.2f} m below PandaSet's origin"
         )
+    if aside == len(names) * len(args.parts):
+        raise SetupError(f"{args.source}: every sequence was set aside")
     write_log_file(args.out)
     print(f"log: {args.out}")
-    return 1 if damaged else 0
+    return 1 if aside or damaged else 0
 
 
 def part_of(text: str) -> tuple[int, int]:
@@ -73,8 +81,4 @@ def part_of(text: str) -> tuple[int, int]:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -19,10 +19,9 @@ that loses is printed. ``--lidar`` compares a store with the log's own key sweep
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -36,7 +35,8 @@ from datasets.benchmarks.catalogue import NAMES
 from datasets.benchmarks.catalogue import benchmark as benchmark_named
 from datasets.benchmarks.conversion import Conversion, Prediction
 from datasets.benchmarks.truth import Truth
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code, scenes_in, usable_scenes_of
+from datasets.errors import SetupError
 from datasets.frames import (
     Scene,
     SceneSource,
@@ -47,7 +47,9 @@ from datasets.frames import (
 )
 from datasets.geometry.transforms import apply, inverse
 from datasets.inputs import collate, prepare_frame
+from datasets.json_files import in_words, write_json
 from datasets.label_store import LabelStore, MaskBit
+from datasets.log_identity import labelled_scene
 from datasets.metrics import rays
 from datasets.metrics.calibration import ConfidenceScore
 from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
@@ -122,8 +124,8 @@ class Scores:
     def table(self) -> ScoreTable:
         return ScoreTable.ranged(self.benchmark.taxonomy, self.by_range)
 
-    def store_figures(self) -> dict[str, float]:
-        """How good and how many a store's trusted voxels are, in percent."""
+    def store_figures(self) -> dict[str, float | None]:
+        """How good and how many a store's trusted voxels are, in percent; None of nothing."""
         matrices = {mask: ranged.total() for mask, ranged in self.by_range.items()}
         trusted = matrices["trusted"].counts
         scored = matrices[self.benchmark.mask or "all"].counts.sum()
@@ -133,9 +135,9 @@ class Scores:
             f"{name} voxels that are trusted": _percent(self.trusted_and_scored, scored),
         }
 
-    def conversion_figures(self) -> dict[str, float]:
-        """Under each mask, percent of the labelled voxels."""
-        nameless, out = self.conversion.nameless, dict[str, float]()
+    def conversion_figures(self) -> dict[str, float | None]:
+        """Under each mask, percent of the labelled voxels; None where there is none."""
+        nameless, out = self.conversion.nameless, dict[str, float | None]()
         for mask, ranged in self.by_range.items():
             counts, labelled = ranged.total().counts, self.labelled[mask]
             if not self.conversion.same_voxels:
@@ -182,8 +184,12 @@ def _cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
-def _percent(part: float, whole: float) -> float:
-    return round(float(100 * part / max(whole, 1)), 2)
+def _percent(part: float, whole: float) -> float | None:
+    return round(float(100 * part / whole), 2) if whole else None
+
+
+def _told(percent: float | None) -> str:
+    return in_words(percent, ".2f", "does not exist: no such voxel") + " %" * (percent is not None)
 
 
 def _rounded(fraction: float) -> float | None:
@@ -222,9 +228,10 @@ def main() -> int:
         parser.error("--reviewed needs --store, and does not go with --lidar")
 
     benchmark = benchmark_named(args.benchmark)
-    levels = None
+    levels, left_out = None, 0
     if args.store:
         store = LabelStore.open(args.store)
+        scenes_in(store)
         if args.lidar:
             source = open_source(args.source, args.root, past_sweeps=0)
             compare_with_lidar(store, source, args.truth or args.root)
@@ -250,7 +257,9 @@ def main() -> int:
         )
         teacher = Teacher(model.module, preset, fast=args.fast, flips=args.flips)
         source = open_source(args.source, args.root, past_sweeps=preset.inputs.past_sweeps)
-        predictions = predicted_labels(teacher, source, args.split)
+        scene_ids = usable_scenes_of(source, args.split, root=args.root)
+        left_out = len(source.scene_ids(args.split)) - len(scene_ids)
+        predictions = predicted_labels(teacher, source, scene_ids)
 
     folder = args.truth or args.root / benchmark.folder
     scores = Scores(conversion, levels=levels, rays=args.rays or args.benchmark == "openocc_flow")
@@ -259,9 +268,8 @@ def main() -> int:
     figures = scores.to_json()
     report(scores, figures)
     if args.out:
-        args.out.parent.mkdir(parents=True, exist_ok=True)
-        args.out.write_text(json.dumps(figures, indent=1) + "\n")
-    return 0
+        write_json(args.out, figures)
+    return 1 if left_out else 0
 
 
 def report(scores: Scores, figures: dict[str, object]) -> None:
@@ -278,25 +286,34 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
         print(f"  classes: {converted['classes']}")
         print(f"  voxels: {converted['voxels']}")
         for name, value in scores.conversion_figures().items():
-            print(f"  {name}: {value:.2f} %")
+            print(f"  {name}: {_told(value)}")
     if b.mask is None:
         print(f"{b.name} has no mask: every labelled voxel is scored")
     if scores.confidence is not None:
         for name, value in scores.store_figures().items():
-            print(f"{name}: {value:.2f} %")
-        curve = scores.confidence.risk_coverage()
-        print(
-            f"confidence of observed voxels: ECE (plain) {scores.confidence.ece():.4f}, "
-            f"AURC {curve.area:.4f}, error rate of all of them {curve.risk[-1]:.4f}"
-        )
+            print(f"{name}: {_told(value)}")
+        if scores.confidence.total().seen.any():
+            curve = scores.confidence.risk_coverage()
+            print(
+                f"confidence of observed voxels: ECE (plain) {scores.confidence.ece():.4f}, "
+                f"AURC {curve.area:.4f}, error rate of all of them {curve.risk[-1]:.4f}"
+            )
+        else:
+            print("confidence of observed voxels: no voxel is observed in labels and truth")
     if scores.rays is not None:
         r = scores.rays
-        per_threshold = ", ".join(f"{100 * v:.2f}" for v in np.nanmean(r.iou(), axis=1))
-        print(
-            f"RayIoU[rays that hit in the truth] = {100 * r.ray_iou():.2f} "
-            f"(at 1, 2, 4 m: {per_threshold}); {r.truth.sum():,} rays from {r.origins} origins "
-            f"of {r.frames} frames"
-        )
+        per_threshold = ", ".join(in_words(100 * v, ".2f", "none") for v in r.threshold_iou())
+        rays = f"{r.truth.sum():,} rays from {r.origins} origins of {r.frames} frames"
+        if r.truth.any():
+            print(
+                f"RayIoU[rays that hit in the truth] = {100 * r.ray_iou():.2f} "
+                f"(at 1, 2, 4 m: {per_threshold}); {rays}, {r.missed:,} more without a hit"
+            )
+        else:
+            print(
+                f"RayIoU does not exist: none of {r.missed:,} rays meets an occupied voxel of the "
+                "truth; are its free id and its origins right?"
+            )
         if r.velocity_rays.any():
             moving = len(b.taxonomy.dynamic)
             print(f"mAVE[right rays at 2 m, {moving} movable classes] = {r.mave():.3f} m/s")
@@ -305,18 +322,26 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
             print("no mAVE, no OccScore: flow is not predicted, or not in the truth")
     for name in ("SC IoU", "SSC mIoU (plain mean)"):
         if name in figures:
-            print(f"{name}[all] = {figures[name]}")
+            print(f"{name}[all] = {_miou(figures[name], 'one class occurs')}")
     for mask in scores.by_range:
-        print(f"mIoU[{mask}] = {figures[f'mIoU[{mask}]']}")
+        print(f"mIoU[{mask}] = {_miou(figures[f'mIoU[{mask}]'], 'the classes occur')}")
+
+
+def _miou(percent: object, which: str) -> str:
+    """``which``: what a missing mean says of classes."""
+    return (
+        f"does not exist: {which} neither in truth nor prediction"
+        if percent is None
+        else f"{percent}"
+    )
 
 
 def stored_labels(
     store: LabelStore, source: SceneSource, reviews: Reviews | None = None
 ) -> Iterator[Prediction]:
     for scene_id in tqdm(store.scene_ids(), desc="evaluate"):
-        stored = store.scene(scene_id)
+        stored, scene = labelled_scene(store, scene_id, source)
         try:
-            scene = source.scene(scene_id)
             index = [stored.index_of(frame.token) for frame in scene.frames]
         except KeyError as error:
             raise SetupError(f"{store.place}: labels of another log: no {error}") from error
@@ -336,8 +361,10 @@ def stored_labels(
             )
 
 
-def predicted_labels(teacher: Teacher, source: SceneSource, split: str) -> Iterator[Prediction]:
-    scenes = [source.scene(scene_id) for scene_id in source.scene_ids(split)]
+def predicted_labels(
+    teacher: Teacher, source: SceneSource, scene_ids: Sequence[str]
+) -> Iterator[Prediction]:
+    scenes = [source.scene(scene_id) for scene_id in scene_ids]
     moments = [(scene, k) for scene in scenes for k in range(len(scene.frames))]
     for scene, k in tqdm(moments, desc="evaluate"):
         yield predict(teacher, source, scene, k)
@@ -363,8 +390,8 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
     header, free = store.header, store.header.taxonomy.free_id
     comparable = (header.grid, header.frame) == (occ3d_nuscenes.GRID, occ3d_nuscenes.FRAME)
     for scene_id in store.scene_ids():
-        scene = store.scene(scene_id)
-        for frame in source.scene(scene_id).frames:
+        scene, logged = labelled_scene(store, scene_id, source)
+        for frame in logged.frames:
             if frame.lidar is None:
                 continue
             labels = scene.frame(scene.index_of(frame.token))
@@ -390,8 +417,4 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

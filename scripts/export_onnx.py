@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code, usable_scenes_of
+from datasets.errors import SetupError
 from datasets.example_inputs import example_inputs
 from datasets.frames import Frame, SceneSource
 from datasets.geometry.transforms import inverse
@@ -85,7 +86,7 @@ def main() -> int:
         metadata["rig_from"] = "made up"
     else:
         source = open_source(args.source, args.root, past_sweeps=0)
-        frame = one_frame(source, args.scene, args.frame)
+        frame = one_frame(source, args.scene, args.frame, root=args.root)
         frame = as_mounted(frame) if fixed_rig else frame
         inputs = collate([prepare_frame(source, frame, chosen.inputs)])
         names = [view.name for view in frame.cameras]
@@ -148,9 +149,9 @@ def student(weights: Path | None, name: str) -> tuple[CameraStudent, Preset, dic
     return network, chosen, origin
 
 
-def one_frame(source: SceneSource, scene_id: str | None, token: str | None) -> Frame:
+def one_frame(source: SceneSource, scene_id: str | None, token: str | None, *, root: Path) -> Frame:
     """The named frame of a log, or its first."""
-    scene_id = source.scene_ids(scene_id or "all")[0]
+    scene_id = usable_scenes_of(source, scene_id or "all", root=root)[0]
     frames = source.scene(scene_id).frames
     for frame in frames:
         if token in (None, frame.token):
@@ -251,8 +252,4 @@ def compare(
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -12,7 +12,8 @@ import argparse
 import sys
 from pathlib import Path
 
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from models.checkpoint import REFERENCE_PARITY_KEY, file_sha256, save_checkpoint
 from models.official import convert, read_checkpoint
 from models.presets import build_network, count_parameters, preset
@@ -59,8 +60,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (AutolabelError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -37,7 +37,8 @@ from label_study.profiles import MODALITIES, PROFILES
 from label_study.report import write_report
 from label_study.running import run
 
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.remote_paths import absolute
 from datasets.sources.opening import SOURCES
 from datasets.sources.synthetic.city import MARKER, ensure_city
@@ -126,13 +127,7 @@ def _cores() -> int:
 def main(argv: list[str] | None = None) -> int:
     handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return study(parse(argv))
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("stopped; the same command continues", file=sys.stderr)
-        return 130
+        return exit_code(lambda: study(parse(argv)), goes_on=True)
     finally:
         signal.signal(signal.SIGTERM, handler)
 

@@ -21,6 +21,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+from datasets.commands import exit_code
 from datasets.errors import SceneError, SetupError
 from datasets.sources.synthetic.city import (
     PROFILES,
@@ -106,4 +107,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

@@ -19,7 +19,6 @@ share of its returns that end in occupied voxels of the right class is printed.
 from __future__ import annotations
 
 import argparse
-import json
 import sys
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -32,7 +31,9 @@ from tqdm import tqdm
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
 from datasets.benchmarks.truth import Truth
-from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.commands import exit_code, scenes_of
+from datasets.errors import SceneError, SetupError
+from datasets.json_files import in_words, is_figure, write_json
 from datasets.label_building import (
     BuiltLabels,
     LabelBuildingConfig,
@@ -90,7 +91,7 @@ def main() -> int:
         "scenes": {},
         "set_aside": {},
     }
-    scene_ids = source.scene_ids(args.split)
+    scene_ids = scenes_of(source, args.split, root=args.root)
     for scene_id in tqdm(scene_ids, desc="scenes", disable=len(scene_ids) < 2):
         try:
             figures, bad = make_scene(source, scene_id, config, args.out, args)
@@ -103,8 +104,7 @@ def main() -> int:
             report["set_aside"][scene_id] = bad
             for token, why in bad.items():
                 print(f"set aside: {scene_id} {token}: {why}", file=sys.stderr)
-    args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / "make_labels.json").write_text(json.dumps(report, indent=1) + "\n")
+    write_json(args.out / "make_labels.json", report)
     print(f"labels: {args.out / 'gts'}")
     held_out = {t for figures in report["scenes"].values() for t in figures["held_out"]}
     if missing := sorted(set(args.hold_out) - held_out):
@@ -195,14 +195,20 @@ def returns_in(
 
 
 def share(where: NDArray[np.bool_]) -> float:
+    """NaN of nothing."""
     return float(where.mean()) if len(where) else float("nan")
 
 
 def describe(figures: dict[str, Any]) -> str:
-    lines = [
-        f"{figures['frames']} key-frames; flat ground is {figures['ground_thickness_m']:.3f} m "
-        f"thick, {figures['ground_thickness_as_logged_m']:.3f} m under the poses as logged"
-    ]
+    thickness_m, as_logged_m = (
+        figures[name] for name in ("ground_thickness_m", "ground_thickness_as_logged_m")
+    )
+    ground = "flat ground: none found"
+    if is_figure(thickness_m):
+        ground = f"flat ground is {thickness_m:.3f} m thick, "
+        ground += in_words(as_logged_m, ".3f", "an unknown number of")
+        ground += " m under the poses as logged"
+    lines = [f"{figures['frames']} key-frames; {ground}"]
     returns = DroppedReturns(**figures["returns"])
     if returns.dropped:
         lines.append(f"  {returns}")
@@ -211,17 +217,19 @@ def describe(figures: dict[str, Any]) -> str:
             "  nobody annotated objects here: all is taken for static, what moves leaves trails"
         )
     for token, s in figures["held_out"].items():
+        if not s["returns"]:
+            lines.append(f"  held out {token}: no return in the grid")
+            continue
         in_kinds = ", ".join(f"{100 * s[k]:.1f} % {k}" for k in ("occupied", "free", "unknown"))
+        right = "no return has a class"
+        if is_figure(s["right_class"]):
+            right = f"right class {100 * s['right_class']:.1f} %"
         lines.append(
             f"  held out {token}: {s['returns']:,} returns in the grid end in voxels that are "
-            f"{in_kinds}; right class {100 * s['right_class']:.1f} %"
+            f"{in_kinds}; {right}"
         )
     return "\n".join(lines)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -13,6 +13,7 @@ import sys
 
 import torch
 
+from datasets.commands import exit_code
 from datasets.errors import SetupError
 from models.presets import PRESETS, build, count_parameters, preset
 
@@ -49,4 +50,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(main))

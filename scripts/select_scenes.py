@@ -25,7 +25,6 @@ could not be carried out.
 from __future__ import annotations
 
 import argparse
-import json
 import math
 import os
 import sys
@@ -52,7 +51,9 @@ from autolabel.selection import (
     read_audit,
     score,
 )
-from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SceneError, SetupError
+from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.places import parse_where
 
@@ -116,9 +117,8 @@ def select(args: argparse.Namespace) -> int:
     picked = [those[choice.index] for choice in chosen]
     bad |= write(args, store, picked, excluded, share)
     if args.json is not None:
-        args.json.parent.mkdir(parents=True, exist_ok=True)
         told = as_json(args, store, those, chosen, bad)
-        args.json.write_text(json.dumps(told, indent=1) + "\n")
+        write_json(args.json, told)
     for scene_id, why in bad.items():
         print(f"left out: {scene_id}: {why}", file=sys.stderr)
     return 1 if bad else 0
@@ -317,11 +317,7 @@ def as_json(
 
 
 def main(argv: list[str] | None = None) -> int:
-    try:
-        return select(parse(argv))
-    except (AutolabelError, OSError) as error:  # a folder or a file that cannot be written
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: select(parse(argv)))
 
 
 if __name__ == "__main__":

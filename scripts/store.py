@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import json
 import os
 import sys
 from collections.abc import Iterator
@@ -32,7 +31,8 @@ from autolabel.confidence import Calibration
 from autolabel.risk import Promise
 from datasets import store_tools
 from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
-from datasets.errors import AutolabelError
+from datasets.commands import exit_code, scenes_in
+from datasets.json_files import json_text
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import parse_where
 from datasets.review_counts import ReviewCounts, count_reviews
@@ -94,7 +94,7 @@ def show_info(args: argparse.Namespace) -> int:
         facts |= {"quarantined": found.quarantined, "inputs_sha256": found.inputs_sha256}
         facts |= {"reviews": asdict(found.reviews)}
         facts |= {"licence": header.licence, "provenance": header.provenance}
-        print(json.dumps(facts, indent=1))
+        print(json_text(facts, indent=1))
         return 0
     print(f"{store.place}: {found.scenes} scenes, {found.frames} frames")
     shape = "x".join(str(n) for n in header.grid.shape)
@@ -175,8 +175,7 @@ def compare(args: argparse.Namespace) -> int:
     with progress(len(set(a.scene_ids()) & set(b.scene_ids())), "diff") as bar:
         found = store_tools.diff(a, b, on_scene=bar.update)
     describe(found)
-    same = not (found.only_a or found.only_b or found.unmatched or found.differ)
-    return 0 if same and not (found.trusted[0, 1] or found.trusted[1, 0]) else 1
+    return 0 if found.same else 1
 
 
 def describe(found: Difference) -> None:
@@ -185,6 +184,16 @@ def describe(found: Difference) -> None:
             print(f"only in the {name}: {len(scenes)} scenes: {', '.join(scenes[:5])} ...")
     for frame in found.unmatched[:5]:
         print(f"not in both: frame {frame}")
+    if found.elsewhere:
+        print(
+            f"not compared: the grids of {len(found.elsewhere)} frames lie elsewhere in the other "
+            "store, which was made from other poses or calibration of the log:"
+        )
+    for frame in found.elsewhere[:5]:
+        print(f"  frame {frame}")
+    if not found.frames:
+        print("nothing is compared: no frame is in both stores at the same place")
+        return
     total = int(found.confusion.sum())
     print(
         f"{found.frames} frames: {found.differ:,} of {total:,} observed voxels have another class "
@@ -222,7 +231,8 @@ def tidy(args: argparse.Namespace) -> int:
 def write_files(args: argparse.Namespace) -> int:
     store, chosen = LabelStore.open(args.store), benchmark(args.format)
     source = open_source(args.source, args.root, past_sweeps=0)
-    with progress(len(store.scene_ids()), "export") as bar:
+    scenes = scenes_in(store)
+    with progress(len(scenes), "export") as bar:
         bad = store_tools.export(
             args.store,
             chosen,
@@ -235,8 +245,9 @@ def write_files(args: argparse.Namespace) -> int:
     for scene_id, why in bad.items():
         print(f"not exported: {scene_id}: {why}", file=sys.stderr)
     notice = store_tools.sharing(store.header.licence)
+    args.out.mkdir(parents=True, exist_ok=True)  # there is none if no scene could be exported
     (args.out / "LICENCE.txt").write_text(notice + "\n")
-    print(f"{args.out}: {len(store.scene_ids()) - len(bad)} scenes as {chosen.name}")
+    print(f"{args.out}: {len(scenes) - len(bad)} scenes as {chosen.name}")
     if not args.no_reviews and (changes := count_reviews(Reviews(store)).changes):
         print(f"reviews: {changes.replace('left out', 'given empty masks')}")
     print(notice)
@@ -259,8 +270,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

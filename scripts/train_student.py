@@ -23,7 +23,6 @@ from autolabel.distilling import add_distillation, distilled, inputs_for, teache
 from autolabel.training_options import (
     chosen,
     config_of,
-    exit_code,
     job_of,
     parse_training,
     save_trained,
@@ -33,6 +32,7 @@ from autolabel.training_options import (
 )
 from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
+from datasets.commands import exit_code, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
@@ -96,11 +96,12 @@ def label_sources(
             f"preset {network.name}", network.grid, network.taxonomy, network.inputs.frame
         )
         folder = args.truth or args.root / truth.folder
-        scenes = source.scene_ids(args.labelled_split)
+        scenes = usable_scenes_of(source, args.labelled_split, root=args.root)
         labels.append(GroundTruth(truth, folder, source, scenes, only_visible=how.only_visible))
     if args.unlabelled_split:
         labelled = {scene for one in labels for scene in one.scene_ids()}
-        others = [s for s in source.scene_ids(args.unlabelled_split) if s not in labelled]
+        split = usable_scenes_of(source, args.unlabelled_split, root=args.root)
+        others = [s for s in split if s not in labelled]
         labels.append(Unlabelled(others, network.grid))
     if not labels:
         raise SetupError("nothing to learn from: give --labels STORE or --labelled-split NAME")
@@ -175,4 +176,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(exit_code(main, goes_on=True))

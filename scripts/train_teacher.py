@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import json
 import sys
 from typing import cast
 
@@ -23,7 +22,6 @@ from autolabel.labeling_config import LabelingConfig
 from autolabel.training_options import (
     chosen,
     config_of,
-    exit_code,
     job_of,
     parse_training,
     save_trained,
@@ -33,7 +31,9 @@ from autolabel.training_options import (
 )
 from autolabel.training_workers import train_together
 from datasets.benchmarks.catalogue import benchmark
+from datasets.commands import exit_code, usable_scenes_of
 from datasets.errors import SetupError
+from datasets.json_files import write_json
 from datasets.sources.opening import open_source
 from datasets.training_sets import FrameSet, GroundTruth
 from models.inference import Teacher
@@ -56,7 +56,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
     inputs = how.inputs(network.inputs)
     sweeps = max(network.inputs.past_sweeps, how.sweeps_to_draw_from)
     source = open_source(args.source, args.root, past_sweeps=sweeps, labelled=args.labelled)
-    scenes = source.scene_ids(args.split)
+    scenes = usable_scenes_of(source, args.split, root=args.root)
     if not 1 <= args.held_out < len(scenes):
         raise SetupError(
             f"--held-out {args.held_out}: must be at least 1 and below the {len(scenes)} scenes of "
@@ -103,7 +103,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
     }
     weights = args.out / f"{network.name}_teacher.safetensors"
     save_trained(weights, trained, network, notes, **found.metadata())
-    (args.out / "scores.json").write_text(json.dumps(notes, indent=1) + "\n")
+    write_json(args.out / "scores.json", notes)
     return 1 if trained.report.bad_frames else 0
 
 
@@ -115,4 +115,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(exit_code(main))
+    sys.exit(exit_code(main, goes_on=True))

@@ -61,6 +61,9 @@ class FaultyDraft:
     def zarr(self, name: str) -> FaultyStore:
         return FaultyStore(self.draft.zarr(name), self.writes)
 
+    def files(self) -> list[tuple[str, int]]:
+        return self.draft.files()
+
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         if self.writes.next():
             raise OSError(5, "Input/output error")

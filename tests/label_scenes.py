@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
 
 from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import from_yaw
 from datasets.label_store import GridFrame, SceneLabels, StoredScene, StoreHeader
 from datasets.taxonomy import OCC3D_NUSCENES
 
@@ -45,7 +47,7 @@ def scene(
         scene_id=scene_id,
         frame_tokens=tuple(f"{scene_id}-{i}" for i in range(frames)),
         timestamps_us=np.arange(frames, dtype=np.int64) * 500_000 + 1_533_000_000_000_000,
-        T_global_grid=rng.normal(size=(frames, 4, 4)),
+        T_global_grid=drive(frames),
         semantics=rng.integers(0, 18, shape, dtype=np.uint8),
         confidence=rng.integers(0, 4, shape, dtype=np.uint8),
         mask=rng.integers(0, 16, shape, dtype=np.uint8),
@@ -53,6 +55,22 @@ def scene(
         passes=counts[1] if evidence else None,
         flow=velocities if flow else None,
         frame=frame,
+    )
+
+
+def as_older_code_wrote_it(store: Path) -> None:
+    """Take the digests, and what is stated of files and array documents, out of a store."""
+    for path in (store / "zarr.json", *store.glob("scenes/*/zarr.json")):
+        document = json.loads(path.read_text())
+        for key in ("digest", "documents", "files"):
+            document["attributes"].pop(key, None)
+        path.write_text(json.dumps(document))
+
+
+def drive(frames: int) -> np.ndarray:  # type: ignore[type-arg]
+    """(T, 4, 4) poses of a scene, whatever its labels are."""
+    return np.stack(
+        [from_yaw(0.1 * k, [300 + 5.25 * k, 1000 - 0.3 * k, 0.7]) for k in range(frames)]
     )
 
 

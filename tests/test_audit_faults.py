@@ -10,14 +10,22 @@ from label_scenes import scene as labelled_scene
 
 from autolabel.audit_report import report, score
 from autolabel.audited_labels import Header
-from autolabel.camera_fit import Crossing, swapped, turned_cameras
-from autolabel.faults import EVERYWHERE, find_faults, record_faults
-from autolabel.scene_audit import LabelFit, SceneAudit
-from autolabel.votes import RINGS, SHIFTS, VOTES, Ballot
+from autolabel.camera_fit import (
+    AMOUNTS,
+    HYPOTHESES,
+    CameraFinding,
+    Crossing,
+    Kind,
+    ViewFit,
+    camera_findings,
+    swapped,
+)
+from autolabel.faults import EVERYWHERE, UNKNOWN, find_faults, not_judged, record_faults
+from autolabel.scene_audit import Elsewhere, LabelFit, SceneAudit
+from autolabel.votes import RINGS, SHIFTS, TURNS, VOTES, Ballot
 from datasets.frames import Frame, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
-from datasets.log_checks import TURNS_DEG, CameraAgreement
 from datasets.taxonomy import OCC3D_NUSCENES
 
 HEADER = Header(
@@ -42,12 +50,16 @@ def audit(scene_id: str = "a", *, slope: float = 0.0, best: LabelFit | None = No
 
 
 def fits(
-    own: float = 0.7, shifted: dict[tuple[int, int, int], float] | None = None, **of: float
+    own: float = 0.7,
+    shifted: dict[tuple[int, int, int], float] | None = None,
+    turned: dict[str, float] | None = None,
+    **of: float,
 ) -> LabelFit:
     there = tuple((shifted or {}).get(s, 0.5) for s in SHIFTS)
     return LabelFit(
         own=own,
         shifted=there,
+        turned=tuple((turned or {}).get(turn, 0.4) for turn in TURNS),
         earlier=of.get("earlier", 0.5),
         later=of.get("later", 0.5),
         other=of.get("other", 0.4),
@@ -92,70 +104,128 @@ def test_shifted_labels_are_named_with_the_way_they_lie_off() -> None:
 
 def test_labels_of_a_neighbour_or_of_another_scene() -> None:
     neighbour = fits(own=0.5, later=0.7, shifted={(1, 0, 0): 0.6})
-    assert named(audit(best=neighbour)) == [("labels of other frames", "all scenes")]
+    assert named(audit(best=neighbour)) == [("labels of other frames", EVERYWHERE)]
     low = replace(fits(own=0.4, earlier=0.3, later=0.3), shifted=(0.3,) * len(SHIFTS))
-    assert named(audit(best=low)) == [("labels of other frames", "all scenes")]
-    alone = replace(low, other=float("nan"), earlier=float("nan"), later=float("nan"))
+    assert named(audit(best=low)) == [(UNKNOWN, EVERYWHERE)], "they may be of anything"
+    exchanged = audit(best=low)
+    exchanged.elsewhere = Elsewhere(scene_id="b", fit=0.7, own=0.4)
+    assert named(exchanged) == [("labels of other frames", EVERYWHERE)]
+    nan = float("nan")
+    alone = replace(low, other=nan, earlier=nan, later=nan, turned=(nan,) * len(TURNS))
     assert named(audit(best=alone)) == [], "with nothing to compare, nothing is said"
 
 
+def test_mirrored_labels_are_no_labels_of_other_frames() -> None:
+    mirrored = fits(own=0.45, turned={"mirrored left to right": 0.75})
+    assert named(audit(best=mirrored)) == [("labels mirrored", EVERYWHERE)]
+    half = fits(own=0.45, turned={"half": 0.75})
+    assert named(audit(best=half)) == [("labels turned", EVERYWHERE)]
+
+
+def test_a_better_fit_that_is_not_good_names_nothing() -> None:
+    poor = fits(own=0.4, shifted={(1, 0, 0): 0.45}, other=0.42)
+    assert named(audit(best=poor)) == [(UNKNOWN, EVERYWHERE)]
+    both = fits(own=0.5, shifted={(1, 0, 0): 0.7}, later=0.7)
+    assert named(audit(best=both)) == [(UNKNOWN, EVERYWHERE)], "two explain it as well"
+
+
 def frames_of_edges(
-    best: float, *, n: int = 20, bias: float = 0.0, seed: int = 0
-) -> list[CameraAgreement]:
-    """Frames of 100 edges that fit best with the camera turned aside by so much, and ``bias`` of
-    every camera up and down."""
-    rng = np.random.default_rng(seed)
+    off: dict[str, dict[Kind, float]],
+    *,
+    n: int = 20,
+    pitch: float = 0.0,
+    cameras: str = "ABCD",
+) -> list[dict[str, ViewFit]]:
+    """Frames of 100 edges by camera, that fit best with so much of a kind put right (``off``), and
+    ``pitch`` of every camera up and down."""
+    rng = np.random.default_rng(0)
+    out = []
+    for _ in range(n):
+        views = {}
+        for name in cameras:
+            is_off: dict[Kind, float] = {"pitched": pitch} | off.get(name, {})
 
-    def strengths(at: float) -> tuple[float, ...]:
-        return tuple(150 - 4 * (d - at) ** 2 + rng.normal(0, 5) for d in TURNS_DEG)
+            def strength(kind: Kind, amount: float, off: dict[Kind, float] = is_off) -> float:
+                unit = max(AMOUNTS[kind])
+                left = {
+                    k: (a - (amount if k == kind else 0)) / max(AMOUNTS[k]) for k, a in off.items()
+                }
+                if kind not in off:
+                    left[kind] = -amount / unit
+                return 150 - 60 * sum(v**2 for v in left.values()) + float(rng.normal(0, 2))
 
-    return [
-        CameraAgreement(
-            frames=1,
-            points=1000,
-            inside=500,
-            edges=100,
-            stated=150 - 4 * best**2,
-            yawed=strengths(best),
-            pitched=strengths(bias),
-            rolled=strengths(0),
-        )
-        for _ in range(n)
-    ]
-
-
-def ring_of_cameras(
-    best: float, n: int = 20, bias: float = 0.0
-) -> dict[str, list[CameraAgreement]]:
-    turns = {"FRONT": best, "LEFT": 0.0, "RIGHT": 0.0, "BACK": 0.0}
-    return {
-        name: frames_of_edges(turn, n=n, bias=bias, seed=i)
-        for i, (name, turn) in enumerate(turns.items())
-    }
+            under = np.array([strength(kind, amount) for kind, amount in HYPOTHESES])
+            views[name] = ViewFit(edges=100, stated=strength("yawed", 0.0), under=under)
+        out.append(views)
+    return out
 
 
-@pytest.mark.parametrize("degrees", [2.0, -2.0])
-def test_a_turned_camera_is_named_and_straight_ones_are_not(degrees: float) -> None:
-    found = turned_cameras(ring_of_cameras(degrees, bias=-1.0))
-    assert list(found) == ["FRONT"]
-    assert found["FRONT"].degrees == pytest.approx(degrees, abs=0.7)
-    assert "y" in found["FRONT"].axis
-    assert turned_cameras(ring_of_cameras(0.0, bias=-1.0)) == {}
-    assert turned_cameras(ring_of_cameras(degrees, n=3)) == {}, "three frames prove nothing"
-    assert turned_cameras({}) == {}
+def found(frames: list[dict[str, ViewFit]]) -> list[CameraFinding]:
+    return camera_findings(frames, ["s"] * len(frames))
 
 
-def test_a_camera_alone_is_judged_to_the_side_only() -> None:
-    assert turned_cameras({"FRONT": frames_of_edges(0.0, bias=-1.0)}) == {}
-    assert list(turned_cameras({"FRONT": frames_of_edges(2.0)})) == ["FRONT"]
+@pytest.mark.parametrize(
+    ("kind", "amount"), [("yawed", 2.0), ("yawed", -2.0), ("pitched", 2.0), ("focal length", 0.05)]
+)
+def test_one_wrong_camera_is_named_and_right_ones_are_not(kind: Kind, amount: float) -> None:
+    (one,) = found(frames_of_edges({"A": {kind: amount}}))
+    assert (one.cameras, one.kind, one.amount) == (("A",), kind, amount)
+    assert found(frames_of_edges({}, pitch=-1.0)) == [], "edges fit a little up for all"
+    assert found(frames_of_edges({"A": {kind: amount}}, n=3)) == [], "three frames prove nothing"
+    assert found([]) == []
+
+
+@pytest.mark.parametrize(
+    ("kind", "amount"), [("focal length", 0.05), ("late", 0.3), ("LiDAR about its z", 2.0)]
+)
+def test_all_cameras_off_alike_are_not_each_turned(kind: Kind, amount: float) -> None:
+    (one,) = found(frames_of_edges({name: {kind: amount} for name in "ABCD"}))
+    assert (one.cameras, one.kind, one.amount) == (tuple("ABCD"), kind, amount)
+
+
+def test_a_camera_alone_cannot_be_told_from_the_lidar() -> None:
+    frames = frames_of_edges({"A": {"yawed": 2.0}}, cameras="A")
+    for frame in frames:  # to one camera a turned LiDAR looks the same
+        under = frame["A"].under
+        for amount in AMOUNTS["yawed"]:
+            same = under[HYPOTHESES.index(("yawed", amount))]
+            under[HYPOTHESES.index(("LiDAR about its z", amount))] = same
+    (one,) = found(frames)
+    assert one.kind is None
+    assert one.likely[0] == ("yawed", 2.0)
 
 
 def test_a_tilted_lidar_is_no_fault_of_the_cameras() -> None:
     one = audit(slope=np.tan(np.radians(2)))
-    one.cameras = ring_of_cameras(2.0)
+    one.views = frames_of_edges({"A": {"yawed": 2.0}})
     assert named(one) == [("LiDAR tilted", EVERYWHERE)]
     one.slopes = []
     assert named(one) == [("camera turned", EVERYWHERE)]
+
+
+def test_a_lidar_too_high_needs_many_scenes() -> None:
+    def high(scene_id: str) -> SceneAudit:
+        one = audit(scene_id)
+        one.heights_m = [0.15] * 6
+        return one
+
+    assert named(*map(high, "abc")) == []
+    stale = high("a")
+    stale.fits = [fits(own=0.5, shifted={(0, 0, -1): 0.7})] * 6
+    assert named(stale) == [(UNKNOWN, EVERYWHERE)], "labels are judged by the LiDAR"
+    assert named(*map(high, "abcdefgh")) == [("LiDAR height", EVERYWHERE)]
+
+
+def test_what_was_not_judged_is_said() -> None:
+    short = SceneAudit(scene_id="short", frames=1)
+    said = "\n".join(not_judged([short]))
+    for what in ("poses and LiDAR heading", "LiDAR tilt", "LiDAR height", "cameras", "labels"):
+        assert what in said
+    whole = [audit(scene_id) for scene_id in "abcdefgh"]
+    for one in whole:
+        one.views = frames_of_edges({}, n=6)
+    assert [text.split(":")[1] for text in not_judged(whole)] == [" poses and LiDAR heading"]
+    assert "1 scenes of fewer than 3 frames" in "\n".join(not_judged([*whole, short]))
 
 
 def crossing(view: str, picture: str, strength: float, edges: int = 2000) -> Crossing:
@@ -226,6 +296,8 @@ def test_scenes_are_ranked_and_the_report_is_json() -> None:
     assert [s.scene_id for s in found.scenes] == ["bad", "good"]
     assert score(bad) == pytest.approx(0.2 + 0.1 + 0.1 * 0.25)
     assert score(good) == 0
+    scores = {s.scene_id: s.score for s in found.scenes}
+    assert scores["good"] > 0, "what was not judged of a scene is not taken to be good"
     assert not found.alarming
     data = found.to_json()
     assert data["format"] == "label-audit"

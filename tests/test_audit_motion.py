@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,7 +10,15 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autolabel.motion_fit import MotionFit, Trajectory, explain, fit_pair, lay_over, pairs_apart
+from autolabel.motion_fit import (
+    Cause,
+    MotionFit,
+    Trajectory,
+    explain,
+    fit_pair,
+    lay_over,
+    pairs_apart,
+)
 from datasets.frames import Frame, LidarSweep
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse
 
@@ -24,9 +32,14 @@ def vehicle(seconds: float) -> Transform:
     return from_yaw(0.3 * np.sin(0.8 * seconds), [x, 4 * np.sin(0.3 * seconds), 0])
 
 
-def frames(pose: Callable[[float], Transform], turned_rad: float = 0.0) -> list[Frame]:
+def frames(
+    pose: Callable[[float], Transform], turned_rad: float = 0.0, aside_m: Sequence[float] = (0, 0)
+) -> list[Frame]:
+    """``aside_m``: the log says that the LiDAR sits so much farther forward and left."""
+    T_moved = from_yaw(0, [*aside_m, 0]) @ T_VEHICLE_LIDAR
+
     def sweep(at_s: float, key_s: float) -> LidarSweep:
-        T = inverse(pose(key_s)) @ pose(at_s) @ T_VEHICLE_LIDAR @ from_yaw(turned_rad, [0, 0, 0])
+        T = inverse(pose(key_s)) @ pose(at_s) @ T_moved @ from_yaw(turned_rad, [0, 0, 0])
         return LidarSweep(path=Path("x"), timestamp_us=round(at_s * 1e6), T_ego_lidar=T)
 
     return [
@@ -67,23 +80,31 @@ def explained(drive: list[Frame]) -> MotionFit:
 
 def test_right_poses_are_right() -> None:
     found = explained(frames(vehicle))
-    assert abs(found.delay_s) < 0.01
-    assert abs(np.degrees(found.yaw_rad)) < 0.1
-    assert abs(found.stretch) < 0.005
+    assert abs(found.amounts["delay"]) < 0.01
+    assert abs(np.degrees(found.amounts["turn"])) < 0.1
+    assert abs(found.amounts["stretch"]) < 0.005
+    assert abs(found.amounts["left"]) < 0.05
     assert found.noise_m < 0.03
+    assert found.gain < 10
 
 
 def test_late_poses_are_found_to_be_late() -> None:
     found = explained(frames(lambda seconds: vehicle(seconds - 0.1)))
-    assert found.delay_s == pytest.approx(0.1, abs=0.015)
-    assert abs(np.degrees(found.yaw_rad)) < 0.2
-    assert abs(found.delay_s) > 5 * found.errors[0]
+    assert found.best == "delay" and found.lead > 3 and found.gain > 10
+    assert found.amounts["delay"] == pytest.approx(0.1, abs=0.015)
 
 
 def test_a_turned_lidar_is_no_delay() -> None:
     found = explained(frames(vehicle, turned_rad=np.radians(2)))
-    assert np.degrees(found.yaw_rad) == pytest.approx(-2, abs=0.15)
-    assert abs(found.delay_s) < 0.015
+    assert found.best == "turn" and found.lead > 3 and found.gain > 10
+    assert np.degrees(found.amounts["turn"]) == pytest.approx(-2, abs=0.15)
+
+
+@pytest.mark.parametrize(("aside_m", "cause"), [([0, 0.3], "left"), ([0.3, 0], "forward")])
+def test_a_moved_lidar_is_no_longer_motion(aside_m: list[float], cause: Cause) -> None:
+    found = explained(frames(vehicle, aside_m=aside_m))
+    assert found.best == cause and found.lead > 3 and found.gain > 10
+    assert found.amounts[cause] == pytest.approx(-0.3, abs=0.05)
 
 
 def test_a_stretched_motion_is_told() -> None:
@@ -92,7 +113,9 @@ def test_a_stretched_motion_is_told() -> None:
         T[:3, 3] *= 1.05
         return T
 
-    assert explained(frames(longer)).stretch == pytest.approx(-0.05, abs=0.01)
+    found = explained(frames(longer))
+    assert found.best == "stretch" and found.lead > 3
+    assert found.amounts["stretch"] == pytest.approx(-0.05, abs=0.01)
 
 
 def test_noisy_poses_leave_noise() -> None:
@@ -100,14 +123,17 @@ def test_noisy_poses_leave_noise() -> None:
         rng = np.random.default_rng(round(seconds * 10))
         return vehicle(seconds) @ from_yaw(0, [*rng.normal(0, 0.2, 2), 0])
 
-    assert explained(frames(noisy)).noise_m > 0.1
+    found = explained(frames(noisy))
+    assert found.noise_m > 0.1
+    assert found.chain[0] < -0.2, "a wrong pose throws its two pairs opposite ways"
+    assert found.lead < 3, "no cause explains noise"
 
 
 def test_a_vehicle_that_stands_tells_nothing() -> None:
     assert pairs_apart(frames(lambda _: np.eye(4))) == []
     found = explain([])
     assert found.pairs == 0
-    assert np.isinf(found.errors).all()
+    assert all(np.isinf(error) for error in found.errors.values())
 
 
 def test_too_few_columns_are_not_laid_over() -> None:

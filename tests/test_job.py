@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import json
 import os
@@ -27,9 +28,10 @@ from autolabel.job import run_job
 from autolabel.labeling import store_header
 from autolabel.labeling_config import LabelingConfig
 from autolabel.worker import Job
-from datasets.errors import SetupError
+from datasets.errors import SetupError, UnwritableError
 from datasets.frames import Scene
 from datasets.label_store import LabelStore
+from datasets.places import Folder
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
 from models.checkpoint import load_checkpoint, save_checkpoint
@@ -314,6 +316,7 @@ def job_for(
         root=city,
         weights=weights,
         store=store,
+        run_id=header.run_id,
         calibration=calibration,
         config=config,
         **more,
@@ -504,3 +507,68 @@ def test_the_literal_command_ends_with_code_2_and_one_line() -> None:
     code, out, err = finish(start([sys.executable, *arguments, "--weights", "/no"], address=""))
     assert (code, out) == (2, "")
     assert err == "error: /no: no such weights file\n"
+
+
+def on_a_full_disk(root: Path) -> NuScenesSource:
+    from datasets import places
+
+    push = places.sync_tree
+
+    def fails(folder: Path) -> None:
+        if "labels.zarr" in str(folder):  # a rehearsal's store lies elsewhere
+            raise OSError(errno.ENOSPC, "No space left on device")
+        push(folder)
+
+    places.sync_tree = fails  # in the worker's process
+    return NuScenesSource(root, past_sweeps=9)
+
+
+def test_a_full_disk_ends_the_job_and_blames_no_scene(
+    city: Path, weights: Path, cluster: str, tmp_path: Path
+) -> None:
+    full = functools.partial(on_a_full_disk, city)
+    job = job_for(city, weights, tmp_path / "labels.zarr", full)
+    source = NuScenesSource(city, past_sweeps=9)
+    with pytest.raises(UnwritableError, match=r"labels\.zarr: .*No space left.* goes on"):
+        run_job(job, source.scene_ids("all")[:2], source=source, workers=1)
+    store = LabelStore.open(job.store)
+    assert store.quarantined() == {} and store.scene_ids() == ()
+
+
+def test_a_note_that_cannot_be_written_ends_the_job_in_one_line(
+    city: Path,
+    weights: Path,
+    cluster: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = shutil.copytree(city, tmp_path / "city")
+    (table,) = root.glob("v1.0-*/scene.json")
+    rows = json.loads(table.read_text())
+    rows[0]["name"] = "two words"
+    table.write_text(json.dumps(rows))
+    source = NuScenesSource(root, past_sweeps=9)
+    log = functools.partial(NuScenesSource, root, past_sweeps=9)
+    job = job_for(root, weights, tmp_path / "labels.zarr", log)
+    summary = run_job(job, ["two words"], source=source, workers=1)
+    assert "scene id 'two words'" in summary.failures["two words"]
+    assert LabelStore.open(job.store).quarantined().keys() == {"two words"}
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Folder, "write", fails)
+    with pytest.raises(UnwritableError, match=r"labels\.zarr: .*Read-only"):
+        run_job(job, ["two words"], source=source, workers=1)
+
+
+def test_a_job_goes_on_when_its_events_cannot_be_written(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    events = Events(Path("/dev/full"))
+    events("job started")
+    events("job ended")
+    events.close()
+    assert capsys.readouterr().err.count("no more events: No space left") == 1
+    with pytest.raises(UnwritableError, match="cannot be written"):
+        Events(Path("/dev/full/events.jsonl"))

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 import tracemalloc
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,16 +23,17 @@ import torch
 import zarr
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from label_scenes import GRID, assert_equal, header, scene, tree
+from label_scenes import GRID, as_older_code_wrote_it, assert_equal, header, scene, tree
 from torch.utils.data import DataLoader, Dataset
 from zarr.storage import LocalStore
 
-from datasets import scene_writer
+from datasets import scene_writer, store_tools
 from datasets.atomic_groups import new_partial
-from datasets.errors import SceneError, SetupError
+from datasets.errors import SceneError, SetupError, UnreadableError
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels, StoredScene
 from datasets.places import Folder
+from datasets.seals import digest_of
 from datasets.shards import ShardedFrames
 from datasets.taxonomy import OCC3D_NUSCENES
 
@@ -127,7 +129,8 @@ def test_frames_are_read_as_zarr_reads_them(
     folder = tmp_path / "a/scenes/scene-0001"
     assert not (folder / "semantics/c/1").exists()
     for name in ("semantics", "confidence", "mask", "flow"):
-        frames = ShardedFrames(Folder(folder), name)
+        document = (folder / name / "zarr.json").read_bytes()
+        frames = ShardedFrames(Folder(folder), name, document, lambda _: True)
         array = zarr.open_array(LocalStore(folder / name), mode="r")
         for k in range(5):
             np.testing.assert_array_equal(frames[k], array[k])
@@ -148,13 +151,16 @@ def test_arrays_of_another_layout_are_read_by_zarr(tmp_path: Path) -> None:
     labels = scene()
     store = LabelStore.create(tmp_path / "a", header())
     store.write_scene(labels)
+    as_older_code_wrote_it(tmp_path / "a")
+    store = LabelStore.open(tmp_path / "a")
     folder = tmp_path / "a/scenes/scene-0001/mask"
     shutil.rmtree(folder)
     zarr.create_array(
         store=LocalStore(folder), data=labels.mask, chunks=(2, *GRID.shape), zarr_format=3
     )
     with pytest.raises(NotImplementedError):
-        ShardedFrames(Folder(folder.parent), "mask")
+        document = (folder / "zarr.json").read_bytes()
+        ShardedFrames(Folder(folder.parent), "mask", document, lambda _: True)
     assert_equal(store.scene("scene-0001"), labels)
 
 
@@ -175,13 +181,191 @@ def test_uncommitted_scene_is_invisible(tmp_path: Path) -> None:
     store = LabelStore.create(tmp_path / "a", header())
     store.write_scene(scene("s1"))
     store.write_scene(scene("s2"))
-    marker = tmp_path / "a/scenes/s1/zarr.json"
-    marker.write_text(marker.read_text().replace('"committed": true', '"committed": false'))
+    (tmp_path / "a/scenes/s1/zarr.json").unlink()
     assert store.scene_ids() == ("s2",)
     with pytest.raises(KeyError, match="s1"):
         store.scene("s1")
     store.write_scene(scene("s1"))  # debris gives way
     assert_equal(store.scene("s1"), scene("s1"))
+
+
+def test_a_scene_that_cannot_be_read_is_neither_there_nor_absent(tmp_path: Path) -> None:
+    store = LabelStore.create(tmp_path / "a", header())
+    store.write_scene(scene("s1"))
+    store.write_scene(scene("s2"))
+    marker = tmp_path / "a/scenes/s1/zarr.json"
+    whole = marker.read_bytes()
+    altered = (
+        whole.replace(b'"committed": true', b'"committed": false'),
+        whole.replace(b'"committed": true', b'"committed": trve'),
+        whole.replace(b"s1-0", b"s1-9"),
+        b"[" * 50_000,
+        b"[]",
+        b"",
+    )
+    for content in altered:
+        marker.write_bytes(content)
+        before = tree(tmp_path / "a")
+        for use in (
+            store.scene_ids,
+            lambda: "s1" in store,
+            lambda: store.scene("s1"),
+            lambda: store.write_scene(scene("s1")),
+            lambda: store_tools.prune(store),
+            lambda: store_tools.info(store),
+        ):
+            with pytest.raises(UnreadableError, match=r"scenes/s1/zarr\.json"):
+                use()
+        assert list(store_tools.verify(tmp_path / "a")) == ["s1"]
+        assert tree(tmp_path / "a") == before
+    marker.write_bytes(whole)
+    assert store_tools.verify(tmp_path / "a") == {} and store_tools.prune(store) == []
+
+
+def test_a_refused_request_takes_no_scene_away(tmp_path: Path) -> None:
+    """One answer 403 from an object store: every use of the scene says so, nothing is removed."""
+
+    class Refusing(Folder):
+        def read(self, key: str) -> bytes:
+            if key == "scenes/s1/zarr.json":
+                raise PermissionError(13, "Forbidden")
+            return super().read(key)
+
+    LabelStore.create(tmp_path / "a", header()).write_scene(scene("s1"))
+    store = LabelStore.open(Refusing(tmp_path / "a"))
+    for use in (store.scene_ids, lambda: store_tools.prune(store)):
+        with pytest.raises(UnreadableError, match="Forbidden"):
+            use()
+    assert store_tools.verify(Refusing(tmp_path / "a")).keys() == {"s1"}
+    assert (tmp_path / "a/scenes/s1/semantics").is_dir()
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_lost_shard_is_no_shard_of_class_zero(tmp_path: Path, older: bool) -> None:
+    store = LabelStore.create(tmp_path / "a", header())
+    labels = scene()
+    labels.confidence[:] = 0  # never written, and no fault
+    store.write_scene(labels)
+    if older:
+        as_older_code_wrote_it(tmp_path / "a")
+        store = LabelStore.open(tmp_path / "a")
+    assert_equal(store.scene("scene-0001"), labels)
+    folder = tmp_path / "a/scenes/scene-0001"
+    assert not (folder / "confidence/c").exists()
+    shutil.rmtree(folder / "semantics/c")
+    with pytest.raises(SceneError, match=r"semantics.*missing"):
+        store.scene("scene-0001").frame(0)
+    assert store_tools.verify(tmp_path / "a").keys() == {"scene-0001"}
+
+
+def test_edits_of_what_is_said_of_labels_are_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    LabelStore.create(path, header()).write_scene(scene())
+    scene_file, root = path / "scenes/scene-0001/zarr.json", path / "zarr.json"
+    mask = path / "scenes/scene-0001/mask/zarr.json"
+
+    def reversed_tokens(a: dict[str, Any]) -> None:
+        a["attributes"]["frame_tokens"].reverse()
+
+    def other_counts(a: dict[str, Any]) -> None:
+        a["attributes"]["counts"]["trusted"] += 1
+
+    def other_inputs(a: dict[str, Any]) -> None:
+        a["attributes"]["inputs"] = "another log"
+
+    def no_checksum(a: dict[str, Any]) -> None:
+        del a["attributes"]["sha256"]["semantics"]
+
+    def no_digest(a: dict[str, Any]) -> None:
+        del a["attributes"]["digest"]
+
+    def other_type(a: dict[str, Any]) -> None:
+        a["data_type"] = "int8"
+
+    def other_axes(a: dict[str, Any]) -> None:
+        a["dimension_names"].reverse()
+
+    def other_levels(a: dict[str, Any]) -> None:
+        a["attributes"]["levels"][1] = 0.25
+
+    def other_classes(a: dict[str, Any]) -> None:
+        a["attributes"]["taxonomy"]["names"].reverse()
+
+    def other_origin(a: dict[str, Any]) -> None:
+        a["attributes"]["grid"]["min_m"][0] += 0.5
+
+    edits = {
+        scene_file: (reversed_tokens, other_counts, other_inputs, no_checksum, no_digest),
+        mask: (other_type, other_axes),
+        root: (other_levels, other_classes, other_origin),
+    }
+    for file, changes in edits.items():
+        whole = file.read_bytes()
+        for change in changes:
+            document = json.loads(whole)
+            change(document)
+            file.write_text(json.dumps(document))
+            if file == root:
+                with pytest.raises(SetupError, match="altered"):
+                    store_tools.verify(path)
+            else:
+                assert store_tools.verify(path).keys() == {"scene-0001"}, change.__name__
+        file.write_bytes(whole)
+    assert store_tools.verify(path) == {}
+
+
+def test_a_file_that_vanishes_before_the_commit_fails_the_writer(tmp_path: Path) -> None:
+    """Another machine's sweep took a live draft away: nothing half is ever committed."""
+    store = LabelStore.create(tmp_path / "a", header())
+    with (
+        pytest.raises(OSError, match="is gone before the scene was committed"),
+        store.writer("scene-0001", 3) as writer,
+    ):
+        for frame in scene().frames():
+            writer.append(frame)
+        shutil.rmtree(next((tmp_path / "a/.partial").iterdir()) / "mask")
+    assert store.scene_ids() == ()
+    store.write_scene(scene())
+    assert_equal(store.scene("scene-0001"), scene())
+
+
+def test_a_torn_note_on_a_scene_set_aside_is_named(tmp_path: Path) -> None:
+    store = LabelStore.create(tmp_path / "a", header())
+    store.quarantine("s1", "bad pose", "")
+    for torn in (b'{"zarr_', b"[]", b"[" * 50_000, b'{"zarr_format": 3, "node_type": "group"}'):
+        (tmp_path / "a/quarantine/s1/zarr.json").write_bytes(torn)
+        assert "cannot be read" in store.quarantined()["s1"]["reason"]
+
+
+def test_only_one_of_two_jobs_gets_a_new_store(tmp_path: Path) -> None:
+    """Both found nothing there; the second to write its header must see the first one's."""
+    first = LabelStore.create(tmp_path / "a", header())
+
+    class Late(Folder):
+        def top(self) -> list[str] | None:
+            return None  # as it was when this driver looked
+
+    with pytest.raises(SetupError, match="made by another job"):
+        LabelStore.open_or_create(Late(tmp_path / "a"), header(run_id="run-2"))
+    same = LabelStore.open_or_create(Late(tmp_path / "a"), header())
+    assert same.header == first.header
+
+
+def _note_and_clear(path: Path, scene_id: str) -> None:
+    store = LabelStore.open(path)
+    for _ in range(40):
+        store.quarantine(scene_id, "bad", "")
+        store._clear_quarantine(scene_id)
+
+
+def test_notes_come_and_go_at_the_same_time(tmp_path: Path) -> None:
+    LabelStore.create(tmp_path / "a", header())
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda k: _note_and_clear(tmp_path / "a", f"s{k}"), range(4)))
+    store = LabelStore.open(tmp_path / "a")
+    assert store.quarantined() == {}
+    store.quarantine("s1", "bad", "")
+    assert list(store.quarantined()) == ["s1"]
 
 
 def test_first_commit_of_a_scene_stays(tmp_path: Path) -> None:
@@ -302,6 +486,7 @@ def edit_root(path: Path, **changes: object) -> None:
         ({"format_version": 3}, "format version 3, this code reads 1 and 2"),
         ({"format_version": None}, "format version None"),
         ({"format": "pictures"}, "another kind of zarr group"),
+        ({"licence": "mine"}, "it was altered: its digest differs"),
         ({"frame": "camera"}, "damaged attributes: ValueError: unknown frame 'camera'"),
         ({"grid": {}}, "damaged attributes: KeyError"),
         ({"taxonomy": 3}, "damaged attributes: TypeError"),
@@ -312,6 +497,8 @@ def test_open_refuses_what_it_cannot_read(
     tmp_path: Path, changes: dict[str, object], says: str
 ) -> None:
     LabelStore.create(tmp_path / "a", header())
+    if "licence" not in changes:
+        as_older_code_wrote_it(tmp_path / "a")
     edit_root(tmp_path / "a", **changes)
     for again in (False, True):
         with pytest.raises(SetupError, match=says) as caught:
@@ -366,10 +553,13 @@ VERSION_1 = {  # as the first release wrote it
 def test_stores_in_the_ego_frame_without_flow_stay_version_1(tmp_path: Path) -> None:
     LabelStore.create(tmp_path / "a", header()).write_scene(scene())
     document = json.loads((tmp_path / "a/zarr.json").read_text())
+    assert digest_of(VERSION_1) == document["attributes"].pop("digest")
     assert json.dumps(document["attributes"]) == json.dumps(VERSION_1)
     assert (tmp_path / "a/scenes/scene-0001/T_global_ego").is_dir()
-    again = LabelStore.open_or_create(tmp_path / "a", header())
-    assert_equal(again.scene("scene-0001"), scene())
+    for _ in range(2):
+        again = LabelStore.open_or_create(tmp_path / "a", header())
+        assert_equal(again.scene("scene-0001"), scene())
+        as_older_code_wrote_it(tmp_path / "a")
 
 
 @pytest.mark.parametrize("new", [{"frame": "lidar"}, {"flow": True}])

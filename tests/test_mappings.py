@@ -10,9 +10,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.benchmarks import mappings, occ3d_nuscenes, openoccupancy
+from datasets.benchmarks.catalogue import BENCHMARKS, Benchmark
+from datasets.benchmarks.conversion import Conversion
 from datasets.benchmarks.mappings import MAPPINGS, ClassMapping, class_mapping
 from datasets.benchmarks.resampling import resample
 from datasets.benchmarks.truth import Truth
+from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, from_quaternion, from_yaw, inverse
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES, OCC3D_WAYMO, SEMANTIC_KITTI
@@ -30,6 +33,35 @@ SAME_CLASSES = [
 ]
 GRID = VoxelGrid(min_m=(-4.0, -4.0, -1.0), size_m=(0.5, 0.5, 0.25), shape=(16, 16, 8))
 FINE = VoxelGrid(min_m=(-5.0, -4.5, -1.25), size_m=(0.25, 0.25, 0.125), shape=(40, 36, 20))
+
+
+COARSE = {"occ3d-nuscenes", "openocc-flow", "openoccupancy", "surroundocc"}
+LEAD_TO = {  # what each taxonomy of a benchmark can be made from, besides itself
+    "occ3d-nuscenes": {"openocc-flow", "openoccupancy", "surroundocc"},
+    "openocc-flow": {"occ3d-nuscenes", "openoccupancy", "surroundocc"},
+    "openoccupancy": {"occ3d-nuscenes", "openocc-flow", "surroundocc"},
+    "surroundocc": {"occ3d-nuscenes", "openocc-flow", "openoccupancy"},
+    "occ3d-coarse": COARSE,
+    "semantic-kitti": COARSE,
+    "occ3d-waymo": COARSE,
+}
+
+
+@pytest.mark.parametrize("target", BENCHMARKS, ids=lambda b: b.name)
+@pytest.mark.parametrize("source", BENCHMARKS, ids=lambda b: b.name)
+def test_every_pair_of_benchmarks_converts_or_names_what_would(
+    source: Benchmark, target: Benchmark
+) -> None:
+    given = (target, "the store", source.grid, source.taxonomy, source.frame)
+    name = source.taxonomy.name
+    if source.taxonomy == target.taxonomy or name in LEAD_TO[target.taxonomy.name]:
+        found = Conversion(*given)
+        assert found.nothing == (source.name == target.name)
+        return
+    with pytest.raises(SetupError) as error:
+        Conversion(*given)
+    for known in (name, target.taxonomy.name, *LEAD_TO[target.taxonomy.name]):
+        assert known in str(error.value)
 
 
 def made_up(grid: VoxelGrid, seed: int = 0) -> Truth:

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from datasets.metrics.reference import Arrays, Difference, compare
+from datasets.metrics.reference import Arrays, Difference, as_waymo, compare, read_case
 from models.reference import load_arrays, oracle_folder
 
 ORACLE = oracle_folder(os.environ)
@@ -87,6 +87,43 @@ def test_what_differs_is_named_and_fails_the_command(tmp_path: Path) -> None:
     done = run("--oracle", str(tmp_path))
     assert done.returncode == 1
     assert all(quantity in done.stderr for quantity in wrong)
+
+
+def _case_of(name: str, arrays: Arrays, truth: np.ndarray[Any, Any]) -> Arrays:
+    return {**arrays, f"{name}__gt": truth.astype(np.uint8)}
+
+
+@needs_oracle
+def test_a_truth_that_is_all_free_is_compared_and_null() -> None:
+    arrays, expected = oracle()
+    first = expected["_order"][0]
+    free = np.full_like(arrays[f"{first}__gt"], 17)
+    ray = {"n_valid_rays": [0], "repo_return": None, "occ3d18_sparseocc": None}
+    ray |= dict.fromkeys(("iou_at_1_2_4", "ave_per_class_tp2m", "mean_iou", "miou", "mave"), None)
+    one = {**expected[first], "ray": ray}
+    changed = {"_order": [first], first: one, "ALL_IN_ORDER": one}
+    found = {d.quantity: d for d in compare(_case_of(first, arrays, free), changed)}
+    rays = [d for name, d in found.items() if name.startswith("rays") and "hit" not in name]
+    fixed = ("rays: labels", "rays: distances, m", "rays: end points, m")
+    assert all(d.ok for d in rays if d.quantity not in fixed), rays
+
+
+@needs_oracle
+def test_unlabelled_waymo_voxels_count_as_in_the_published_counts() -> None:
+    arrays, expected = oracle()
+    first = expected["_order"][0]
+    truth = arrays[f"{first}__gt"].copy()
+    case = read_case(arrays, first)
+    lost = case.in_view & case.camera & (truth == 4)
+    truth[lost] = 255
+    one = json.loads(json.dumps(expected[first]))
+    one["waymo_miou_infov_camera"]["gt_count"].pop("4")
+    one["waymo_miou_infov_camera"]["gt_count"]["255"] = int(lost.sum())
+    changed = {"_order": [first], first: one, "ALL_IN_ORDER": one}
+    found = {d.quantity: d for d in compare(_case_of(first, arrays, truth), changed)}
+    others = int((as_waymo(truth, free=15)[case.in_view & case.camera] == 4).sum())
+    error = found["Waymo, infov and camera: voxels per class"].error
+    assert lost.any() and error == others
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:

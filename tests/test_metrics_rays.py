@@ -115,12 +115,14 @@ def test_nothing_predicted_is_zero() -> None:
     assert scored(street(), nothing).ray_iou() == 0
 
 
-def test_no_hit_in_the_truth_is_an_error_and_not_a_zero() -> None:
+def test_no_hit_in_the_truth_is_null_with_a_count_and_not_a_zero() -> None:
     nothing = np.full(GRID.shape, FREE, np.uint8)
     score = scored(nothing, street())
-    for figure in (score.iou, score.ray_iou, score.occ_score, score.to_json):
-        with pytest.raises(SceneError, match="no ray meets"):
-            figure()
+    assert np.isnan(score.iou()).all() and np.isnan(score.threshold_iou()).all()
+    assert np.isnan(score.ray_iou()) and np.isnan(score.occ_score())
+    told = score.to_json()
+    assert told["RayIoU"] is None and told["rays"] == 0
+    assert told["rays without a hit"] == len(lidar_rays()) * score.origins > 0
 
 
 def test_ignored_truth_is_free_space() -> None:

@@ -91,3 +91,49 @@ def test_autocast_leaves_geometry_alone(name: str, monkeypatch: pytest.MonkeyPat
     for key, parameter in network.named_parameters():
         if not key.startswith("occ_head"):
             assert parameter.grad is not None and torch.isfinite(parameter.grad).all(), key
+
+
+def with_pictures(inputs: ModelInputs, count: int, n: int) -> ModelInputs:
+    """So many different pictures of the n that the batch holds, the others full of noise."""
+    shape = (1, n, *inputs.images.shape[2:])
+    images = torch.randn(shape, generator=torch.Generator().manual_seed(count))
+    T = inputs.T_ego_camera.repeat(1, n, 1, 1)
+    T[0, :, 0, 3] += torch.arange(n)
+    return dataclasses.replace(
+        inputs,
+        images=images,
+        T_ego_camera=T,
+        intrinsics=inputs.intrinsics.repeat(1, n, 1, 1),
+        post_image=inputs.post_image.repeat(1, n, 1, 1),
+        depth=None if inputs.depth is None else inputs.depth.repeat(1, n, 1, 1),
+        present=torch.arange(n)[None] < count,
+    )
+
+
+def first_pictures(inputs: ModelInputs, count: int) -> ModelInputs:
+    """The same frame with these pictures alone."""
+    return dataclasses.replace(
+        inputs,
+        images=inputs.images[:, :count],
+        T_ego_camera=inputs.T_ego_camera[:, :count],
+        intrinsics=inputs.intrinsics[:, :count],
+        post_image=inputs.post_image[:, :count],
+        depth=None if inputs.depth is None else inputs.depth[:, :count],
+        present=None,
+    )
+
+
+@pytest.mark.parametrize("name", ["city_tiny", "fusion_coarse", "camera_tiny", "camera_coarse"])
+@pytest.mark.parametrize("count", [0, 1])
+def test_a_picture_that_only_fills_the_batch_has_no_influence(name: str, count: int) -> None:
+    spec = preset(name).inputs
+    if count == 0 and not spec.lidar:
+        pytest.skip("a frame without pictures never reaches a camera network")
+    padded = with_pictures(made_up_inputs(spec.height, spec.width, lidar=spec.lidar), count, 2)
+    network = build(name)
+    with torch.no_grad():
+        if count:  # batch norms learn from the pictures that are there only
+            trained = network.train().bev(padded)
+            torch.testing.assert_close(trained, network.bev(first_pictures(padded, count)))
+        network.eval()
+        torch.testing.assert_close(network.bev(padded), network.bev(first_pictures(padded, count)))

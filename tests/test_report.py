@@ -150,6 +150,14 @@ def test_audit_ranks_names_faults_and_counts_votes(store: Path) -> None:
     assert (votes["Class"], votes["Misses"]) == ("car", "7.5 %")
 
 
+def test_what_the_audit_could_not_judge_is_not_good(store: Path) -> None:
+    notes = {"faults": [], "notes": ["not judged: LiDAR tilt: 1 frames show the ground"]}
+    page = report(store, "--audit", str(audit_file(store.parent, **notes)))
+    assert "names no fault in what it could judge; 1 things it could not" in page
+    page = report(store, "--audit", str(audit_file(store.parent, faults=[])))
+    assert "The audit names no fault." in page
+
+
 @pytest.mark.parametrize(
     ("changes", "named"),
     [

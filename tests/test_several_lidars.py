@@ -12,6 +12,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from autolabel.job import JobSummary
+from autolabel.reporting import describe
+from autolabel.worker import Worker
 from datasets.annotations import Annotations, annotated_frames
 from datasets.errors import SceneError
 from datasets.frames import from_vehicle, in_lidar_frame, nearest_of_each, points_in_ego
@@ -205,6 +208,35 @@ def test_returns_that_measure_nothing_are_left_out_and_counted(tmp_path: Path) -
     np.savez(tmp_path / "scenes/s/f.npz", points=np.zeros((9, 4), np.float32))
     with pytest.raises(SceneError, match="all of its 9 points lie at the sensor's origin"):
         source.read_points(frame.lidar)
+
+
+def test_a_job_reports_what_its_workers_left_out(tmp_path: Path) -> None:
+    points = returns(ground(200) - FRONT)
+    points[:30, :3] = 0
+    rows = [sweep("f.npz", "front", T0)]
+    source = write(tmp_path, rows, {"f.npz": points}, [frame_at("f.npz")])
+    scene = source.scene("s")
+    worker = object.__new__(Worker)
+    worker.source = source
+    for _ in range(2):  # read twice, counted once
+        points_in_ego(source, scene.frames[0])
+    dropped = worker._returns(scene)
+    assert dropped == DroppedReturns(read=200, at_origin=30)
+    assert worker._returns(scene) == DroppedReturns()  # a long job keeps no list of its files
+    summary = JobSummary(
+        scenes=1,
+        frames=1,
+        skipped=0,
+        failures={},
+        voxels=1,
+        trusted=1,
+        trusted_occupied=1,
+        returns=dropped,
+        retries=0,
+        seconds=1.0,
+        worker_s=1.0,
+    )
+    assert "LiDAR: 30 at the sensor's origin (within 0.1 m) of 200" in describe(summary, tmp_path)
 
 
 def test_classes_of_ones_own_are_mapped(tmp_path: Path) -> None:

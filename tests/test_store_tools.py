@@ -110,6 +110,27 @@ def test_diff_counts_by_class_and_ring(tmp_path: Path) -> None:
     assert command("diff", tmp_path / "a", tmp_path / "a").returncode == 0
 
 
+def test_frames_whose_grids_lie_elsewhere_are_not_compared(tmp_path: Path) -> None:
+    poses = np.stack([np.eye(4)] * 3)
+    labels = replace(scene("s1"), T_global_grid=poses.copy())
+    poses[1, 0, 3] += 0.3
+    a = store_of(tmp_path / "a", labels)
+    b = store_of(tmp_path / "b", replace(labels, T_global_grid=poses))
+    found = store_tools.diff(a, b)
+    assert found.frames == 2 and not found.same
+    assert found.elsewhere == [f"s1 {labels.frame_tokens[1]}: 0.300 m and 0.00 degrees apart"]
+    shown = command("diff", tmp_path / "a", tmp_path / "b")
+    assert shown.returncode == 1
+    assert "other poses or calibration" in shown.stdout and "0.300 m" in shown.stdout
+
+
+def test_stores_without_a_common_frame_are_not_the_same(tmp_path: Path) -> None:
+    store_of(tmp_path / "a")
+    shown = command("diff", tmp_path / "a", tmp_path / "a")
+    assert shown.returncode == 1
+    assert "nothing is compared" in shown.stdout and "%" not in shown.stdout
+
+
 def test_parts_of_one_job_are_merged_to_the_bytes_of_one_store(tmp_path: Path) -> None:
     scenes = [scene(f"s{i}", seed=i) for i in range(4)]
     store_of(tmp_path / "whole", *scenes)
@@ -216,8 +237,8 @@ class OneScene:
             Frame(
                 scene_id=scene_id,
                 token=token,
-                timestamp_us=k,
-                T_global_ego=np.eye(4),
+                timestamp_us=int(self.labels.timestamps_us[k]),
+                T_global_ego=self.labels.T_global_grid[k],
                 cameras=(),
                 lidar=None,
                 past_sweeps=(),

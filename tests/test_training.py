@@ -90,11 +90,24 @@ def test_the_nearest_return_wins_a_pixel() -> None:
     assert depth is not None and depth.max() == pytest.approx(10.0)
 
 
-def test_frames_of_different_camera_counts_are_not_batched() -> None:
-    inputs = prepare_frame(OneCameraLog(), OneCameraLog().scene("a").frames[0], SPEC)
-    other = dataclasses.replace(inputs, images=np.zeros((2, 8, 16, 3), np.uint8))
-    with pytest.raises(ValueError, match="camera count"):
-        collate([inputs, other])
+def test_a_frame_with_fewer_cameras_is_filled_up_and_says_so() -> None:
+    one = prepare_frame(OneCameraLog(), OneCameraLog().scene("a").frames[0], SPEC)
+    two = dataclasses.replace(
+        one,
+        images=np.concatenate([one.images] * 2),
+        T_ego_camera=np.concatenate([one.T_ego_camera] * 2),
+        intrinsics=np.concatenate([one.intrinsics] * 2),
+        post_image=np.concatenate([one.post_image] * 2),
+    )
+    assert collate([one, one]).present is None
+    batch = collate([one, two])
+    assert batch.present is not None and batch.present.tolist() == [[True, False], [True, True]]
+    alone = collate([one])
+    assert torch.equal(batch.images[0, :1], alone.images[0])
+    assert len(batch.pictures()) == 3
+    assert batch.by_view(batch.pictures())[1].count_nonzero() == 0
+    with pytest.raises(ValueError, match="at least one frame"):
+        collate([])
 
 
 def store_header(**changes: Any) -> StoreHeader:
@@ -257,3 +270,10 @@ def test_workers_divide_the_batch_of_a_step(tmp_path: Path) -> None:
     assert torch.equal(parts[1].inputs.T_bda, shares[1].inputs.T_bda)
     with pytest.raises(SetupError, match="cannot be shared by 3"):
         samples.share(0, 3)
+
+
+def test_a_frame_without_a_camera_is_refused_by_name_for_a_camera_network() -> None:
+    log = OneCameraLog()
+    blind = dataclasses.replace(log.scene("a").frames[0], cameras=())
+    with pytest.raises(SceneError, match=r"scene a.*has no camera, and this network reads nothing"):
+        prepare_frame(log, blind, SPEC)

@@ -10,6 +10,8 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from datasets.json_files import json_text
+
 KEY = "label-review"
 _TIMEOUT_S = 3.0
 
@@ -57,4 +59,4 @@ class Memory:
             return
         self._kept = place
         found = {"reviewer": place.reviewer, "scene": place.scene_id, "k": place.k}
-        self._storage.set_item(KEY, json.dumps({**found, "run": self._run}))
+        self._storage.set_item(KEY, json_text({**found, "run": self._run}))

@@ -9,15 +9,15 @@ Legend: F faces.
 
 from __future__ import annotations
 
-import json
 import struct
 from collections.abc import Sequence
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.compiled import compiled
+from datasets.json_files import json_text
 from viz.scene3d import ColouredMesh
 
 _FACES_EACH = 16383
@@ -75,7 +75,7 @@ def glb(meshes: Sequence[ColouredMesh]) -> bytes:
         "bufferViews": views,
         "buffers": [{"byteLength": 2 * n + m}],
     }
-    return _container(json.dumps(document).encode("ascii"), (places, lights, indices))
+    return _container(json_text(document).encode("ascii"), (places, lights, indices))
 
 
 def _primitives(places: NDArray[np.uint16]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -120,7 +120,7 @@ def _two_triangles_each(n_faces: int) -> NDArray[np.uint16]:
     return np.asarray(corners, np.uint16)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _extent(corners: Any) -> Any:
     """Lowest and highest of each axis, (3,) float64 both."""
     low, high = np.full(3, np.inf), np.full(3, -np.inf)
@@ -132,7 +132,7 @@ def _extent(corners: Any) -> Any:
     return low, high
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _pack(corners: Any, low: Any, per_step: Any, linear: Any, places: Any, lights: Any) -> None:
     """Corners in steps from the lowest, and to each its face's colour."""
     for f in range(len(corners)):

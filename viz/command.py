@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.errors import AutolabelError, SetupError
+from datasets.commands import exit_code
+from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.reviews import Reviews
 from viz.label_sets import LabelSet, StoredLabels, TrueLabels
@@ -35,22 +36,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     options = p.parse_args(argv)
     if fault := check(options):
         p.error(fault)
-    try:
-        _inspect(options)
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return exit_code(lambda: _inspect(options))
 
 
-def _inspect(options: argparse.Namespace) -> None:
+def _inspect(options: argparse.Namespace) -> int:
     if options.screenshot is not None and options.screenshot.suffix.lower() != ".png":
         raise SetupError(f"--screenshot {options.screenshot}: the name must end in .png")
     session = _session(options)
     show = layers_of(options, session.labels.taxonomy)
     if options.video is not None:
         _film(options, session, show)
-        return
+        return 0
     queue: tuple[QueueItem, ...] = ()
     suspicion: Suspicion | None = None
     if options.queue and session.reviews is not None:
@@ -63,6 +59,7 @@ def _inspect(options: argparse.Namespace) -> None:
         frame = session.frame(queue[0].scene_id, queue[0].k)
     else:
         frame = session.frame(_scene_of(options, session), options.frame or 0)
+    _require_log_of(options, session, frame.scene_id)
     for note in frame.notes:
         print(f"note: {note}", file=sys.stderr)
     if options.screenshot is not None:
@@ -71,6 +68,7 @@ def _inspect(options: argparse.Namespace) -> None:
         _serve(options, session, frame, show, queue, suspicion)
     else:
         _window(options, session, frame, show, queue, suspicion)
+    return 0
 
 
 def _window(
@@ -153,6 +151,7 @@ def _film(options: argparse.Namespace, session: ReviewSession, show: Show) -> No
     from viz.video import video
 
     scene_id = _scene_of(options, session)
+    _require_log_of(options, session, scene_id)
     first, end = options.frames or (0, session.n_frames(scene_id))
     film = video(
         session,
@@ -191,6 +190,13 @@ def _session(options: argparse.Namespace) -> ReviewSession:
     second = None if options.second is None else StoredLabels(options.second)
     reviews = Reviews(labels.store)
     return ReviewSession(labels, log, truth=truth, second=second, reviews=reviews)
+
+
+def _require_log_of(options: argparse.Namespace, session: ReviewSession, scene_id: str) -> None:
+    """Raises ``SetupError``: the log that was named is not the one that was labelled. Of another
+    log that lies where none was named, nothing is shown, and a note says so."""
+    if options.root is not None and session.reviews is not None:
+        session.require_log_of(session.reviews.store, scene_id)
 
 
 def _truth(options: argparse.Namespace, folder: Path, source: SceneSource) -> TrueLabels:

@@ -18,9 +18,12 @@ from datasets.annotations import AnnotatedSource, Box
 from datasets.errors import AutolabelError, SceneError, SetupError
 from datasets.frames import CameraView, Frame, Scene, SceneSource, in_lidar_frame, points_in_ego
 from datasets.geometry.transforms import apply, inverse
+from datasets.label_store import LabelStore
+from datasets.log_identity import require_log_of, require_same_frame
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from datasets.visibility import ray_origins
+from datasets.voxel_labels import FrameLabels, GridFrame
 from viz.turning import turned_frame, turns_to_forward
 
 
@@ -57,16 +60,20 @@ class LogOfLabels:
         grid_frame: that the labels' grid lies in, ``ego`` or ``lidar``.
     """
 
-    def __init__(self, log: SceneSource | str, grid_frame: str) -> None:
+    def __init__(self, log: SceneSource | str, grid_frame: GridFrame) -> None:
         self._log, self._grid_frame = log, grid_frame
         self._scenes: dict[str, Scene] = {}
         self._lock = threading.Lock()
 
-    def of(self, scene_id: str, token: str) -> Logged:
-        """All there is of a frame; ``notes`` say what there is not."""
+    def of(self, scene_id: str, labels: FrameLabels) -> Logged:
+        """All there is of a labelled frame; ``notes`` say what there is not. A frame of another log
+        that bears its name is not there."""
         try:
             with self._lock:  # sources are not made for threads; reading their files is
-                source, frame = self._logged(scene_id, token)
+                source, frame = self._logged(scene_id, labels.token)
+                require_same_frame(
+                    f"scene {scene_id}, frame {labels.token}", labels, frame, self._grid_frame
+                )
                 marked, taxonomy, notes = _boxes(source, frame)
             turns, T_ego_frame = 0, np.eye(4)
             if self._grid_frame == "lidar":
@@ -97,6 +104,13 @@ class LogOfLabels:
             notes=tuple(notes),
             turns=turns,
         )
+
+    def require(self, store: LabelStore, scene_id: str) -> None:
+        """Raises ``SetupError``: a scene of the store was labelled from another log than this."""
+        if isinstance(self._log, str):
+            return
+        with self._lock:
+            require_log_of(store, scene_id, self._log)
 
     def _logged(self, scene_id: str, token: str) -> tuple[SceneSource, Frame]:
         """Raises ``SetupError`` or ``SceneError`` where the log does not have it."""

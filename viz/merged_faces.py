@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from viz.mesh import CORNERS, SHADES
 from viz.scene3d import ColouredMesh
@@ -52,7 +52,7 @@ def merged_faces(
     return ColouredMesh(name=name, corners_m=corners.astype(np.float32), colours=colours)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _rectangles(ids: Any, shown: Any, block: int) -> Any:
     """(R, 8) int64: direction, lowest cell, extent in cells (1 along the direction's axis), id.
 

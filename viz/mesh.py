@@ -8,10 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 
 # Per direction (-X, +X, -Y, +Y, -Z, +Z): the four corners of that side of a unit cube, counter-
@@ -77,7 +77,8 @@ def surface_meshes(
         (np.arange(n + 1) * size + low).astype(np.float32)
         for n, size, low in zip(grid.shape, grid.size_m, grid.min_m, strict=True)
     ]
-    _fill_faces(dense, open_sides, ends - counts, *planes, corners, shades)
+    xs, ys, zs = planes
+    _fill_faces(dense, open_sides, ends - counts, xs, ys, zs, corners, shades)
     return tuple(
         SurfaceMesh(id=int(i), corners_m=corners[start:end], shades=shades[start:end])
         for i in np.flatnonzero(counts.any(axis=1))
@@ -115,7 +116,7 @@ def _check(ids: NDArray[np.uint8], shown: NDArray[np.bool_], grid: VoxelGrid) ->
         raise ValueError(f"ids {ids.shape} and shown {shown.shape}, the grid is {grid.shape}")
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _open_sides(ids: Any, shown: Any) -> Any:
     """(X, Y, Z) uint8 bits of the directions in which a shown voxel can be seen, and (256, 6)
     int64 how many faces every id has in each."""
@@ -146,7 +147,7 @@ def _open_sides(ids: Any, shown: Any) -> Any:
     return sides, counts
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _fill_faces(
     ids: Any, sides: Any, places: Any, xs: Any, ys: Any, zs: Any, corners: Any, shades: Any
 ) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.compiled import compiled
 from datasets.geometry.transforms import Transform, apply, inverse
 
 NEAR_M = 0.1
@@ -91,7 +91,7 @@ def nearest_faces(
     return face, depth
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _nearest_faces(corners: Any, T: Any, K: Any, to_ray: Any, face: Any, depth: Any) -> None:
     height, width = face.shape
     p = np.empty((4, 3))

@@ -14,9 +14,11 @@ from tqdm import tqdm
 
 from datasets import store_tools
 from datasets.benchmarks.catalogue import BENCHMARKS, NAMES, Benchmark, benchmark, voxels_in_words
+from datasets.commands import exit_code
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore, StoreHeader
+from datasets.log_identity import require_log_of
 from datasets.places import parse_where
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES
@@ -88,12 +90,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         p.error("--benchmark needs --truth")
     if options.pictures < 0:
         p.error("--pictures must not be negative")
-    try:
-        content = gather(options)
-        _write(options.out, render(content))
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    return exit_code(lambda: _report(options))
+
+
+def _report(options: argparse.Namespace) -> int:
+    content = gather(options)
+    _write(options.out, render(content))
     for note in content.notes:
         print(f"note: {note}", file=sys.stderr)
     for scene_id, why in content.unreadable.items():
@@ -106,12 +108,17 @@ def gather(options: argparse.Namespace) -> Content:
     """Read all that the page tells.
 
     Raises:
-        SetupError: the store, the audit's report or the ground truth cannot be opened.
+        SetupError: the store, the audit's report or the ground truth cannot be opened, or the log
+            that was named is not the one that was labelled.
     """
     store = LabelStore.open(options.store)
     found_audit = None if options.audit is None else read_audit(options.audit)
     kind = options.source or str(store.header.provenance.get("source") or "city")
     log = _log(kind, options.root)
+    named = options.root is not None or options.truth is not None
+    if named and not isinstance(log, str):
+        for scene_id in store.scene_ids():
+            require_log_of(store, scene_id, log)
     truth = None if options.truth is None else _truth(options, store.header, log)
     notes: list[str] = []
     frames = _frames(store)

@@ -126,7 +126,8 @@ def _scene(content: Content, found: FramePictures) -> Html:
         differ = ", others differ" if said.disputed else ""
         facts.append(f"{said.verdict} by {said.reviewer}{differ}")
     command = content.command("viz/inspect.py", "--scene", found.scene_id, "--frame", str(found.k))
-    maps = [_picture(one, found.grid) for one in found.maps]
+    facing = n.header.frame == "ego"
+    maps = [_picture(one, found.grid, facing=facing) for one in found.maps]
     look = "pictures four" if len(maps) > 2 else "pictures"
     parts = [
         tag("h3", f"{found.scene_id}, frame {found.k} ({found.n_frames} in all)"),
@@ -139,15 +140,19 @@ def _scene(content: Content, found: FramePictures) -> Html:
     return tag("article", *parts, class_="scene")
 
 
-def _picture(found: Embedded, grid: VoxelGrid | None = None) -> Html:
+def _picture(found: Embedded, grid: VoxelGrid | None = None, *, facing: bool = True) -> Html:
     image = tag("img", src=found.uri, width=found.width, height=found.height, alt=found.alt)
-    over = None if grid is None else _rings(grid)
+    over = None if grid is None else _rings(grid, facing=facing)
     frame = tag("div", image, over, class_="frame map" if grid is not None else "frame")
     return tag("figure", frame, tag("figcaption", found.caption), class_="picture")
 
 
-def _rings(grid: VoxelGrid) -> Html:
-    """Rings of 10 m and the vehicle, over a map; in metres from its upper left corner."""
+def _rings(grid: VoxelGrid, *, facing: bool) -> Html:
+    """Rings of 10 m and the vehicle, over a map; in metres from its upper left corner.
+
+    Args:
+        facing: X is where the vehicle looks; the axes of a LiDAR do not tell that.
+    """
     width, height = (grid.max_m[axis] - grid.min_m[axis] for axis in (1, 0))
     x, y = grid.max_m[1], grid.max_m[0]
     farthest = max(map(abs, (*grid.min_m[:2], *grid.max_m[:2])))
@@ -157,6 +162,8 @@ def _rings(grid: VoxelGrid) -> Html:
     ]
     ego = f"{x:g},{y - 3.2:g} {x - 1:g},{y + 1:g} {x + 1:g},{y + 1:g}"
     marker = tag("polygon", points=ego, class_="ego")
+    if not facing:
+        marker = tag("circle", cx=x, cy=y, r=1.2, class_="ego")
     return tag("svg", *rings, marker, viewBox=f"0 0 {width:g} {height:g}", aria_hidden="true")
 
 
@@ -207,7 +214,11 @@ def audit(content: Content) -> Section:
 
 def _faults(found: Audit) -> Html:
     if not found.faults:
-        return tag("ul", tag("li", "The audit names no fault.", class_="good"), class_="notices")
+        unknown = sum(note.startswith("not judged") for note in found.notes)
+        text = "The audit names no fault"
+        text += f" in what it could judge; {unknown} things it could not." if unknown else "."
+        line = tag("li", text, class_="" if unknown else "good")
+        return tag("ul", line, class_="notices")
     heads = [Column(name=name, text=True) for name in ("Fault", "Where", "Evidence")]
     rows = [
         [words(tag("strong", fault.name)), words(fault.scene_id), words(fault.evidence)]

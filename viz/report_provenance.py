@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
+from datasets.json_files import json_text
 from datasets.store_tools import sharing
 from viz.report_content import Content
 from viz.report_markup import Html, join, tag
@@ -67,4 +67,4 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
 
 
 def _shown(value: Any) -> str:
-    return value if isinstance(value, str) else json.dumps(value)
+    return value if isinstance(value, str) else json_text(value)

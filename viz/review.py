@@ -6,6 +6,7 @@ Legend: X forward, Y left, Z up; N points; H, W pixels of a picture.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +16,8 @@ from datasets.benchmarks.catalogue import voxels_in_words
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import FrameLabels, MaskBit
+from datasets.label_store import FrameLabels, GridFrame, LabelStore, MaskBit
+from datasets.log_identity import require_same_frame
 from datasets.reviews import FrameVerdict, Reviews
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from viz.label_sets import LabelSet, SceneOfLabels
@@ -129,7 +131,8 @@ class ReviewSession:
         for other in (truth, second):
             if other is not None:
                 _check_comparable(labels, other)
-        self._log = LogOfLabels(log, labels.frame)
+        self._grid_frame = cast(GridFrame, labels.frame)
+        self._log = LogOfLabels(log, self._grid_frame)
         n_bytes = 9 * labels.grid.n_voxels
         self._scenes: Recent[tuple[int, str], SceneOfLabels] = Recent(16)
         self._stored: Recent[tuple[int, str, int], FrameLabels] = Recent(
@@ -160,11 +163,11 @@ class ReviewSession:
         shown = self.labels
         labels = self.stored(scene_id, k)
         token = labels.token
-        logged = self._logged.get((scene_id, token), lambda: self._log.of(scene_id, token))
+        logged = self._logged.get((scene_id, token), lambda: self._log.of(scene_id, labels))
         turns = logged.turns
         notes = list(logged.notes)
-        truth = self._beside(self.truth, "ground truth", scene_id, token, notes)
-        second = self._beside(self.second, "labels of the second store", scene_id, token, notes)
+        truth = self._beside(self.truth, "ground truth", scene_id, labels, notes)
+        second = self._beside(self.second, "labels of the second store", scene_id, labels, notes)
         verdicts = {} if self.reviews is None else self.reviews.verdicts(scene_id)
         return ReviewFrame(
             name=shown.name,
@@ -186,6 +189,11 @@ class ReviewSession:
             verdict=verdicts.get(token),
             turns=turns,
         )
+
+    def require_log_of(self, store: LabelStore, scene_id: str) -> None:
+        """Raises ``SetupError``: the log is at hand, and is not the one that a scene of the store
+        was labelled from."""
+        self._log.require(store, scene_id)
 
     def stored(self, scene_id: str, k: int) -> FrameLabels:
         """Reviewed labels of a frame on the store's own grid, not turned. Raises as ``frame``."""
@@ -210,21 +218,28 @@ class ReviewSession:
         return self.labels.scene(scene_id)
 
     def _beside(
-        self, other: LabelSet | None, what: str, scene_id: str, token: str, notes: list[str]
+        self,
+        other: LabelSet | None,
+        what: str,
+        scene_id: str,
+        labels: FrameLabels,
+        notes: list[str],
     ) -> FrameLabels | None:
-        """A frame's labels in another set; a note where it has none."""
+        """A frame's labels in another set; a note where it has none, or those of another log."""
         if other is None:
             return None
         which = 1 if other is self.truth else 2
         try:
             scene = self._scenes.get((which, scene_id), lambda: other.scene(scene_id))
-            k = scene.frame_tokens.index(token)
-            return self._stored.get((which, scene_id, k), lambda: scene.frame(k))
+            k = scene.frame_tokens.index(labels.token)
+            found = self._stored.get((which, scene_id, k), lambda: scene.frame(k))
+            require_same_frame(other.name, found, labels, self._grid_frame)
+            return found
         except KeyError:
             notes.append(f"no {what}: {other.name} lacks this scene")
         except ValueError:
             notes.append(f"no {what}: {other.name} lacks this frame")
-        except SceneError as error:
+        except (SceneError, SetupError) as error:
             notes.append(f"no {what}: {error}")
         return None
 

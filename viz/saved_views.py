@@ -9,6 +9,8 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from datasets.json_files import write_json
+
 Point = tuple[float, float, float]
 N_VIEWS = 4
 
@@ -47,7 +49,7 @@ def write_views(path: Path, views: dict[int, View]) -> None:
     }
     part = path.with_name(f".{path.name}.{os.getpid()}")
     try:
-        part.write_text(json.dumps(data, indent=1) + "\n")
+        write_json(part, data)
         part.replace(path)
     finally:
         with contextlib.suppress(OSError):

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.catalogue import Benchmark, voxels_in_words
-from datasets.benchmarks.mappings import class_mapping
+from datasets.benchmarks.mappings import class_mapping, sources_of
 from datasets.benchmarks.resampling import places, taken, turned
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene
@@ -67,7 +67,9 @@ class Conversion:
         if self.mapping is None and taxonomy != benchmark.taxonomy:
             raise SetupError(
                 f"{what} has {voxels_in_words(grid, taxonomy, frame)}; benchmark {benchmark.name} "
-                f"has {benchmark.taxonomy.name} classes, to which no table leads"
+                f"has {benchmark.taxonomy.name} classes, to which no table leads from "
+                f"{taxonomy.name}; known: {', '.join(sources_of(benchmark.taxonomy))}. Choose "
+                "another --benchmark or weights of these classes"
             )
         self.same_voxels = (grid, frame) == (benchmark.grid, benchmark.frame)
         self.nothing = self.same_voxels and self.mapping is None

@@ -16,10 +16,17 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
+from datasets.bounded_files import (
+    MAX_ARRAY_BYTES,
+    check_header,
+    npz_member,
+    open_npz,
+    parsing,
+    regular_size,
+)
 from datasets.errors import SceneError
 
 _WIDEST = 8  # bytes of one value
-_HEADER = 4096
 
 
 @contextlib.contextmanager
@@ -31,17 +38,6 @@ def naming(path: Path, what: str) -> Iterator[None]:
         raise SceneError(where=str(path), rule=f"not {what}: {error}") from error
 
 
-@contextlib.contextmanager
-def _parsing() -> Iterator[None]:
-    """Whatever numpy's and zip's parsers raise on hostile bytes, as a ``ValueError``."""
-    try:
-        yield
-    except (OSError, ValueError):
-        raise
-    except Exception as error:  # nearly every type has been seen: Overflow, Syntax, Runtime, ...
-        raise ValueError(str(error) or type(error).__name__) from error
-
-
 def read_npz(
     path: Path, shapes: Mapping[str, tuple[int, ...]], *, optional: tuple[str, ...] = ()
 ) -> dict[str, NDArray[Any]]:
@@ -50,23 +46,15 @@ def read_npz(
     Raises:
         ValueError: it is no such file, or an array is absent or of another shape or size.
     """
-    with _parsing():
-        opened = np.load(path, allow_pickle=False)
-        if not isinstance(opened, NpzFile):
-            raise ValueError("a single array, not a zip file of arrays")
-        with opened:
-            there = {name for name in shapes if name in opened.files}
-            if missing := shapes.keys() - there - set(optional):
-                raise ValueError(f"{sorted(missing)} absent; it has {sorted(opened.files)}")
-            return {name: _member(opened, name, shapes[name]) for name in shapes if name in there}
+    with parsing(), open_npz(path) as opened:
+        there = {name for name in shapes if name in opened.files}
+        if missing := shapes.keys() - there - set(optional):
+            raise ValueError(f"{sorted(missing)} absent; it has {sorted(opened.files)}")
+        return {name: _member(opened, name, shapes[name]) for name in shapes if name in there}
 
 
 def _member(opened: NpzFile, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
-    assert opened.zip is not None
-    stored = opened.zip.getinfo(f"{name}.npy")
-    if stored.file_size > _WIDEST * math.prod(shape) + _HEADER:  # before it fills the memory
-        raise ValueError(f"array {name!r} is too large for shape {shape}")
-    array = opened[name]
+    array = npz_member(opened, name, limit=_WIDEST * math.prod(shape))
     if array.shape != shape:
         raise ValueError(f"array {name!r} has shape {array.shape}, must be {shape}")
     return array
@@ -85,7 +73,10 @@ def read_rows(path: Path, widths: tuple[int, ...]) -> NDArray[Any]:
     Raises:
         ValueError: it is no such file, the array has another shape, or more follows it.
     """
-    with _parsing(), path.open("rb") as file:
+    regular_size(path, 2 * MAX_ARRAY_BYTES, "MAX_ARRAY_BYTES")
+    with parsing(), path.open("rb") as file:
+        check_header(file, "rows")
+        file.seek(0)
         rows = np.load(file, allow_pickle=False)
         if not isinstance(rows, np.ndarray):
             raise ValueError("a zip file, not a single array")

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from datasets.benchmarks.truth import Truth
 from datasets.taxonomy import (
     IGNORE_ID,
+    OCC3D_COARSE,
     OCC3D_NUSCENES,
     OCC3D_WAYMO,
     OPENOCC_FLOW,
@@ -223,7 +224,48 @@ SURROUNDOCC_TO_WAYMO = ClassMapping(
     source=SURROUNDOCC, target=OCC3D_WAYMO, names=_IN_WAYMO, lost=_COARSE_IN_WAYMO
 )
 
+_IN_COARSE: dict[str, str | None] = {
+    "barrier": "small_object",
+    "bicycle": "small_object",
+    "bus": "vehicle",
+    "car": "vehicle",
+    "construction_vehicle": "vehicle",
+    "motorcycle": "small_object",
+    "pedestrian": "small_object",
+    "traffic_cone": "small_object",
+    "trailer": "vehicle",
+    "truck": "vehicle",
+    "driveable_surface": "driveable_surface",
+    "other_flat": "sidewalk",
+    "sidewalk": "sidewalk",
+    "terrain": "terrain",
+    "manmade": "manmade",
+    "vegetation": "vegetation",
+    "free": "free",
+}
+_COARSE_LOSES = "the kind of a vehicle or small object; what is flat but neither road nor terrain"
+OCC3D_TO_COARSE = ClassMapping(
+    source=OCC3D_NUSCENES,
+    target=OCC3D_COARSE,
+    # others: strollers, animals, debris, bicycle racks
+    names={"others": "small_object", **_IN_COARSE},
+    lost=_COARSE_LOSES,
+)
+OPENOCC_FLOW_TO_COARSE = ClassMapping(
+    source=OPENOCC_FLOW, target=OCC3D_COARSE, names=_IN_COARSE, lost=_COARSE_LOSES
+)
+OPENOCCUPANCY_TO_COARSE = ClassMapping(
+    source=OPENOCCUPANCY, target=OCC3D_COARSE, names=_IN_COARSE, lost=_COARSE_LOSES
+)
+SURROUNDOCC_TO_COARSE = ClassMapping(
+    source=SURROUNDOCC, target=OCC3D_COARSE, names=_IN_COARSE, lost=_COARSE_LOSES
+)
+
 MAPPINGS = (
+    OCC3D_TO_COARSE,
+    OPENOCC_FLOW_TO_COARSE,
+    OPENOCCUPANCY_TO_COARSE,
+    SURROUNDOCC_TO_COARSE,
     OCC3D_TO_OPENOCC_FLOW,
     OPENOCC_FLOW_TO_OCC3D,
     OCC3D_TO_OPENOCCUPANCY,
@@ -245,6 +287,11 @@ MAPPINGS = (
     OPENOCCUPANCY_TO_WAYMO,
     SURROUNDOCC_TO_WAYMO,
 )
+
+
+def sources_of(target: Taxonomy) -> tuple[str, ...]:
+    """Names of the classes that lead to these: their own, and those with a table."""
+    return (target.name, *(m.source.name for m in MAPPINGS if m.target == target))
 
 
 def class_mapping(source: Taxonomy, target: Taxonomy) -> ClassMapping | None:

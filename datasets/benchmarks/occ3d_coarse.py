@@ -13,13 +13,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks import occ3d_nuscenes
-from datasets.benchmarks.mappings import ClassMapping
+from datasets.benchmarks.mappings import OCC3D_TO_COARSE
 from datasets.benchmarks.truth import Truth
+from datasets.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID, OCC3D_COARSE, OCC3D_NUSCENES
 
@@ -27,31 +27,7 @@ GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.8, 0.8, 0.8), shape=(100,
 TAXONOMY = OCC3D_COARSE
 FRAME = occ3d_nuscenes.FRAME
 
-CLASSES = ClassMapping(
-    source=OCC3D_NUSCENES,
-    target=OCC3D_COARSE,
-    names={
-        "others": "small_object",  # strollers, animals, debris, bicycle racks
-        "barrier": "small_object",
-        "bicycle": "small_object",
-        "bus": "vehicle",
-        "car": "vehicle",
-        "construction_vehicle": "vehicle",
-        "motorcycle": "small_object",
-        "pedestrian": "small_object",
-        "traffic_cone": "small_object",
-        "trailer": "vehicle",
-        "truck": "vehicle",
-        "driveable_surface": "driveable_surface",
-        "other_flat": "sidewalk",
-        "sidewalk": "sidewalk",
-        "terrain": "terrain",
-        "manmade": "manmade",
-        "vegetation": "vegetation",
-        "free": "free",
-    },
-    lost="the kind of a vehicle or small object; what is flat but neither road nor terrain",
-)
+CLASSES = OCC3D_TO_COARSE
 
 
 def read_labels(path: Path) -> Truth:
@@ -90,7 +66,7 @@ def merge(fine: Truth) -> Truth:
 _LABELLED, _LIDAR, _CAMERA = 1, 2, 4  # evidence of a fine voxel, from weak to strong
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _decide(
     classes: NDArray[np.uint8],  # (2X, 2Y, 2Z)
     evidence: NDArray[np.uint8],  # (2X, 2Y, 2Z)

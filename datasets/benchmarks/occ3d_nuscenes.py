@@ -14,6 +14,7 @@ import numpy as np
 from datasets.benchmarks.label_files import class_ids, flags, naming, read_npz, write_npz
 from datasets.benchmarks.truth import Truth
 from datasets.geometry.grid import VoxelGrid
+from datasets.names import inside
 from datasets.taxonomy import OCC3D_NUSCENES
 
 GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4, 0.4, 0.4), shape=(200, 200, 16))
@@ -24,8 +25,12 @@ _MASKS = ("mask_lidar", "mask_camera")
 
 
 def labels_path(root: Path, scene_name: str, token: str) -> Path:
-    """Where Occ3D keeps a frame's labels under the nuScenes root."""
-    return root / "gts" / scene_name / token / "labels.npz"
+    """Where Occ3D keeps a frame's labels under the nuScenes root.
+
+    Raises:
+        SceneError: a name would lead out of its folder.
+    """
+    return inside(root / "gts", scene_name, token) / "labels.npz"
 
 
 def read_labels(path: Path) -> Truth:

@@ -24,6 +24,7 @@ from datasets.benchmarks.label_files import (
 )
 from datasets.benchmarks.truth import Truth
 from datasets.geometry.grid import VoxelGrid
+from datasets.names import inside
 from datasets.taxonomy import OPENOCC_FLOW
 
 GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4, 0.4, 0.4), shape=(200, 200, 16))
@@ -35,8 +36,12 @@ _INT32 = np.iinfo(np.int32)
 
 
 def labels_path(root: Path, scene_name: str, token: str) -> Path:
-    """Where a frame's labels lie under the nuScenes root."""
-    return root / "openocc_v2" / scene_name / token / "labels.npz"
+    """Where a frame's labels lie under the nuScenes root.
+
+    Raises:
+        SceneError: a name would lead out of its folder.
+    """
+    return inside(root / "openocc_v2", scene_name, token) / "labels.npz"
 
 
 def read_labels(path: Path) -> Truth:

@@ -20,6 +20,7 @@ from datasets.benchmarks.label_files import naming, read_rows, velocities, write
 from datasets.benchmarks.truth import Truth
 from datasets.benchmarks.voxel_rows import dense_labels
 from datasets.geometry.grid import VoxelGrid
+from datasets.names import inside
 from datasets.taxonomy import IGNORE_ID, OPENOCCUPANCY
 
 GRID = VoxelGrid(min_m=(-51.2, -51.2, -5.0), size_m=(0.2, 0.2, 0.2), shape=(512, 512, 40))
@@ -32,8 +33,11 @@ def labels_path(root: Path, scene_token: str, lidar_token: str) -> Path:
 
     Args:
         lidar_token: token of the key sweep's ``sample_data`` row, not of its sample.
+
+    Raises:
+        SceneError: a token would lead out of its folder.
     """
-    return root / f"scene_{scene_token}" / "occupancy" / f"{lidar_token}.npy"
+    return inside(root, f"scene_{scene_token}", "occupancy", f"{lidar_token}.npy")
 
 
 def read_labels(path: Path) -> Truth:

@@ -19,12 +19,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.label_files import naming
 from datasets.benchmarks.truth import Truth
+from datasets.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID, SEMANTIC_KITTI
 
@@ -138,7 +138,7 @@ def _bytes_of(path: Path, size: int) -> bytes:
     return path.read_bytes()
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _looked_up(table: NDArray[np.uint8], raw: NDArray[np.uint16]) -> tuple[NDArray[np.uint8], bool]:
     """``table[raw]``, which numpy does by way of 64-bit indices; is nothing ``_UNKNOWN``?"""
     out, all_known = np.empty(raw.size, np.uint8), True

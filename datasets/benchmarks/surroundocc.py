@@ -18,6 +18,7 @@ from datasets.benchmarks.label_files import naming, read_rows, write_rows
 from datasets.benchmarks.truth import Truth
 from datasets.benchmarks.voxel_rows import dense_labels
 from datasets.geometry.grid import VoxelGrid
+from datasets.names import inside
 from datasets.taxonomy import IGNORE_ID, SURROUNDOCC
 
 GRID = VoxelGrid(min_m=(-50.0, -50.0, -5.0), size_m=(0.5, 0.5, 0.5), shape=(200, 200, 16))
@@ -30,8 +31,11 @@ def labels_path(root: Path, sweep: str) -> Path:
 
     Args:
         sweep: file name of the key sweep, e.g. ``n015-...__LIDAR_TOP__1532402927647951.pcd.bin``.
+
+    Raises:
+        SceneError: the name would lead out of its folder.
     """
-    return root / "samples" / f"{sweep}.npy"
+    return inside(root / "samples", f"{sweep}.npy")
 
 
 def read_labels(path: Path) -> Truth:

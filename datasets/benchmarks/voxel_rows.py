@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.label_files import whole
+from datasets.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID
 
@@ -63,7 +63,7 @@ def _compiled(rows: NDArray[Any]) -> NDArray[Any]:
     return np.ascontiguousarray(rows, np.int64 if fits else np.float64)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _place(
     rows: NDArray[Any],  # (N, W)
     columns: NDArray[np.int64],  # (4,) of x, y, z and class

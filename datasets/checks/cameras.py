@@ -326,7 +326,7 @@ def _alone(name: str, cameras: Mapping[str, CameraEvidence]) -> tuple[str, str] 
         return None
     others = [o for other, o in cameras.items() if other != name and any(o.edges)]
     told = (
-        sum(sum(o.edges) for o in others) >= MIN_TOGETHER_EDGES
+        sum(int(np.sum(o.edges)) for o in others) >= MIN_TOGETHER_EDGES
         and sum(float(o.gains()[:, best[1]].sum()) for o in others) < 0
     )
     return name, f"{name}: {HYPOTHESES[best[1]].text} would fit better: {c}" if told else ""

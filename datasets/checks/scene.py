@@ -35,6 +35,9 @@ PAIRS = 10
 MAX_GROUND_TILT_DEG = 1.3
 """Chosen on the built-in city, seeds 9000 and 9001 (16 scenes), whose ground is within 0.6 degrees
 of level."""
+MAX_CROSSFALL_DEG = 3.5
+"""Along a drive a street is level ahead of the vehicle, but falls to one side: by 1.6 to 2.1
+degrees in the three real logs at hand. One scene cannot tell that from a tilted LiDAR."""
 DIM, MIN_RETURNS = 64.0, 500
 """The brightest of so many returns is brighter than this where intensities are 0..255."""
 MAX_USUAL_RANGE_M, MIN_USUAL_RANGE_M = 200.0, 1.0
@@ -222,12 +225,15 @@ def _ground(heights: list[float], slopes: list[NDArray[np.float64]], lidar: str)
         findings.append(_bad(text))
     if slopes:
         forward, left = np.degrees(np.arctan(np.median(slopes, axis=0)))
-        if max(abs(forward), abs(left)) > MAX_GROUND_TILT_DEG:
-            text = (
-                f"the ground{of} rises by {forward:+.1f} degrees forward and {left:+.1f} degrees "
-                "to the left of the vehicle, which stands on it: the LiDAR's extrinsics look tilted"
-            )
+        shown = (
+            f"the ground{of} rises by {forward:+.1f} degrees forward and {left:+.1f} degrees left"
+        )
+        if abs(forward) > MAX_GROUND_TILT_DEG or abs(left) > MAX_CROSSFALL_DEG:
+            text = f"{shown} of the vehicle, which stands on it: the LiDAR's extrinsics look tilted"
             findings.append(_bad(text))
+        elif abs(left) > MAX_GROUND_TILT_DEG:
+            text = f"{shown} of the vehicle: the street falls to one side, or the LiDAR is tilted"
+            findings.append(Finding(bad=False, text=text))
     return findings
 
 

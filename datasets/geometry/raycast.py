@@ -15,10 +15,10 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Protocol
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform
 
@@ -38,7 +38,7 @@ class PinholeView(Protocol):
     def T_ego_camera(self) -> Transform: ...  # noqa: N802
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _slab(o: float, d: float, n: int, enter: float, leave: float) -> tuple[float, float]:
     """Narrow the part of a ray that is in the grid by one axis; enter > leave: nothing is left."""
     if d == 0.0:
@@ -51,7 +51,7 @@ def _slab(o: float, d: float, n: int, enter: float, leave: float) -> tuple[float
     return max(enter, a), min(leave, b)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _axis(o: float, d: float, t: float, n: int) -> tuple[int, int, float, float]:
     """Walk along one axis from parameter t: cell, step, t of the next face, t between faces."""
     cell = min(max(int(np.floor(o + t * d)), 0), n - 1)
@@ -62,7 +62,7 @@ def _axis(o: float, d: float, t: float, n: int) -> tuple[int, int, float, float]
     return cell, 0, _FAR, _FAR
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _evidence(origins: Any, ends: Any, hits: Any, passes: Any) -> None:
     nx, ny, nz = hits.shape
     for r in range(ends.shape[0]):
@@ -163,7 +163,7 @@ def lidar_evidence(
     return hits, passes
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _march(occupied: Any, origins: Any, directions: Any, visible: Any) -> None:
     nx, ny, nz = occupied.shape
     for r in range(directions.shape[0]):
@@ -234,7 +234,7 @@ def camera_visible(
     return visible
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _first_hits(occupied: Any, origins: Any, directions: Any, cells: Any, leaves: Any) -> None:
     nx, ny, nz = occupied.shape
     for r in range(directions.shape[0]):
@@ -360,7 +360,7 @@ def pixel_directions(view: PinholeView, *, stride: int = 1) -> NDArray[np.float6
     return np.asarray(rays @ view.T_ego_camera[:3, :3].T)
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _is_clear(
     occupied: Any, ox: float, oy: float, oz: float, px: float, py: float, pz: float
 ) -> bool:
@@ -403,7 +403,7 @@ def _is_clear(
     return True
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _faces_to(cell: int, o: float) -> float:
     """Where the face of a cell that looks to coordinate o lies, just within; -1 for none."""
     if o < cell:
@@ -413,7 +413,7 @@ def _faces_to(cell: int, o: float) -> float:
     return -1.0
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _lets_in(occupied: Any, x: int, y: int, z: int, eye: tuple[int, int, int]) -> bool:
     """Whether a line from voxel ``eye`` can have come through (x, y, z), its last but one."""
     nx, ny, nz = occupied.shape
@@ -422,7 +422,7 @@ def _lets_in(occupied: Any, x: int, y: int, z: int, eye: tuple[int, int, int]) -
     return not occupied[x, y, z] or (x == eye[0] and y == eye[1] and z == eye[2])
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _is_walled(occupied: Any, x: int, y: int, z: int, eye: tuple[int, int, int]) -> bool:
     """Whether no line from voxel ``eye`` can reach (x, y, z): all that lie before it are occupied.
 
@@ -437,7 +437,7 @@ def _is_walled(occupied: Any, x: int, y: int, z: int, eye: tuple[int, int, int])
     )
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _picture_sides(P: Any, width: int, height: int) -> Any:
     """Five planes (5, 4): below 0 at the centre of a voxel of which no point is in the picture."""
     sides = np.empty((5, 4))
@@ -449,7 +449,7 @@ def _picture_sides(P: Any, width: int, height: int) -> Any:
     return sides
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _is_beside(sides: Any, x: float, y: float, z: float) -> bool:
     for s in range(5):
         if sides[s, 0] * x + sides[s, 1] * y + sides[s, 2] * z + sides[s, 3] < 0.0:
@@ -457,7 +457,7 @@ def _is_beside(sides: Any, x: float, y: float, z: float) -> bool:
     return False
 
 
-@numba.njit(cache=True, nogil=True)  # type: ignore[untyped-decorator]
+@compiled
 def _reach(occupied: Any, origin: Any, P: Any, width: int, height: int, visible: Any) -> None:
     """Mark each occupied voxel that one camera reaches. ``P`` (3, 4): cells to pixels."""
     nx, ny, nz = occupied.shape

@@ -166,7 +166,7 @@ class RayScore:
         self.right: NDArray[np.int64] = np.zeros((len(THRESHOLDS_M), K), np.int64)
         self.velocity_error: NDArray[np.float64] = np.zeros(K)
         self.velocity_rays: NDArray[np.int64] = np.zeros(K, np.int64)
-        self.frames = self.origins = 0
+        self.frames = self.origins = self.missed = 0
 
     def update(
         self,
@@ -188,6 +188,7 @@ class RayScore:
         free = self.taxonomy.free_id
         wanted = ray_ends(truth, self.grid, free, starts, rays, threads=self.threads)
         valid = wanted.label != free
+        self.missed += int((~valid).sum())
         wanted = RayEnds(
             label=wanted.label[valid],
             distance_m=wanted.distance_m[valid],
@@ -247,25 +248,21 @@ class RayScore:
             getattr(self, name).__iadd__(getattr(other, name))
         self.frames += other.frames
         self.origins += other.origins
+        self.missed += other.missed
 
     def iou(self) -> NDArray[np.float64]:
-        """(3, K) per threshold and class as fractions; NaN for free space and absent classes.
-
-        Raises:
-            SceneError: no ray met anything in the truth: there is nothing to score.
-        """
-        if not self.truth.any():
-            raise SceneError(
-                where=f"ground truth of {self.frames} frames",
-                rule="no ray meets an occupied voxel; are its free id and its origins right?",
-            )
+        """(3, K) per threshold and class as fractions; NaN for free space and absent classes."""
         union = (self.truth + self.predicted - self.right).astype(np.float64)
         union[:, self.taxonomy.free_id] = 0
         return np.divide(self.right, union, out=np.full(union.shape, np.nan), where=union > 0)
 
     def ray_iou(self) -> float:
-        """Mean over thresholds and the classes that occur. Raises as ``iou``."""
-        return float(np.nanmean(self.iou()))
+        """Mean over thresholds and the classes that occur; NaN where none does."""
+        return _mean(self.iou())
+
+    def threshold_iou(self) -> NDArray[np.float64]:
+        """(3,) mean at each threshold over the classes that occur; NaN where none does."""
+        return np.array([_mean(row) for row in self.iou()])
 
     def velocity_errors(self) -> NDArray[np.float64]:
         """(K,) AVE in m/s over rays that are right at 2 m; NaN where there is none."""
@@ -278,20 +275,22 @@ class RayScore:
         return float(np.nanmean(error)) if np.isfinite(error).any() else float("nan")
 
     def occ_score(self) -> float:
-        """0.9 RayIoU + 0.1 max(1 - mAVE, 0); NaN where there is no mAVE. Raises as ``iou``."""
-        return 0.9 * self.ray_iou() + 0.1 * max(1 - self.mave(), 0.0)
+        """0.9 RayIoU + 0.1 max(1 - mAVE, 0); NaN where either does not exist."""
+        mave = self.mave()
+        bonus = max(1 - mave, 0.0) if np.isfinite(mave) else float("nan")
+        return 0.9 * self.ray_iou() + 0.1 * bonus
 
     def to_json(self) -> dict[str, object]:
         """Percentages and m/s, null for what does not occur; mAVE and OccScore only with flow.
 
-        Raises:
-            SceneError: as ``iou``.
+        Rays that meet nothing in the truth are counted and not scored; where all are such, RayIoU
+        is null.
         """
         iou, names = self.iou(), self.taxonomy.names
-        out: dict[str, object] = {"RayIoU": _rounded(100 * float(np.nanmean(iou)))}
+        out: dict[str, object] = {"RayIoU": _rounded(100 * _mean(iou))}
         for row, threshold_m in zip(iou, THRESHOLDS_M, strict=True):
             key = f"RayIoU@{threshold_m:.0f}m"
-            out[key] = _rounded(100 * float(np.nanmean(row)))
+            out[key] = _rounded(100 * _mean(row))
             out[f"{key} per class"] = {
                 names[i]: _rounded(100 * row[i]) for i in self.taxonomy.semantic_ids
             }
@@ -304,9 +303,14 @@ class RayScore:
             out["OccScore"] = _rounded(100 * self.occ_score())
         return out | {
             "rays": int(self.truth.sum()),
+            "rays without a hit": self.missed,
             "origins": self.origins,
             "frames": self.frames,
         }
+
+
+def _mean(iou: NDArray[np.float64]) -> float:
+    return float(np.nanmean(iou)) if np.isfinite(iou).any() else float("nan")
 
 
 def _rounded(value: float, digits: int = 2) -> float | None:

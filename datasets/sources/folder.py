@@ -83,7 +83,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -93,6 +93,7 @@ from datasets.annotations import Annotations, Box
 from datasets.errors import SceneError, SetupError
 from datasets.frames import VEHICLE_M, CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
+from datasets.names import below, check_scene, fault_of_token
 from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally
@@ -216,8 +217,6 @@ class FolderSource:
     def _known_splits(self, log: Record, labelled: Labelled | None) -> dict[str, tuple[str, ...]]:
         if not self._scene_ids:
             raise log.error("no scene: there is no scenes/*/scene.json beside it")
-        if odd := [s for s in self._scene_ids if "," in s]:
-            raise log.error(f"scene names hold no comma: {odd[0]}")
         known = {"all": self._scene_ids}
         if "splits" in log:
             splits = log.record("splits")
@@ -255,6 +254,7 @@ class FolderSource:
     def _record(self, scene_id: str) -> Record:
         if scene_id not in self._scene_ids:
             raise KeyError(scene_id)
+        check_scene(scene_id, where=str(self.root / "scenes"))
         path = self.root / "scenes" / scene_id / "scene.json"
         return read_record(path, f"scenes/{scene_id}/scene.json")
 
@@ -400,6 +400,8 @@ class _Moment:
     def __init__(self, record: Record, sweeps: dict[str, _Sweep]) -> None:
         self.record = record
         self.token = record.take("token", str)
+        if fault := fault_of_token(self.token):
+            raise record.error(fault)
         record.at = self.token
         self.sweep: _Sweep | None = None
         if "sweep" in record:
@@ -620,7 +622,7 @@ def _in_ego(sweep: _Sweep, T_ego_global: Transform) -> LidarSweep:
 
 
 def _inside(folder: Path, name: str, record: Record) -> Path:
-    relative = PurePosixPath(name)
-    if relative.is_absolute() or ".." in relative.parts or not relative.name:
-        raise record.error(f"the path {name!r} must be relative and stay in the scene's folder")
-    return folder / relative
+    try:
+        return below(folder, name, where=record.where, called="the scene's folder")
+    except SceneError as error:
+        raise record.error(error.rule) from None

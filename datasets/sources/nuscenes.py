@@ -19,12 +19,15 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
 from datasets.annotations import Annotations, Box, annotated_frames
+from datasets.bounded_files import read_bytes
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
+from datasets.names import below, check_scene, check_token
 from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local, with_local_files
 from datasets.returns import DroppedReturns, ReturnTally, measuring
+from datasets.sources.point_files import MAX_POINTS
 from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
 from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
@@ -39,7 +42,10 @@ CAMERA_ORDER = (
 )
 LIDAR = "LIDAR_TOP"
 MAX_AZIMUTH_GAP_DEG = 20
-"""A spinning LiDAR's turn has no wider gap: the ground answers everywhere."""
+"""A spinning LiDAR's turn has no wider gap: the ground answers everywhere. Nor has a sweep of any
+LiDAR a gap so much wider than its other sweeps."""
+COMPARED_SWEEPS = 9
+"""Sweeps of a sensor that tell what azimuths it sees."""
 
 OCC3D_NAMES = {
     "noise": "others",
@@ -175,6 +181,7 @@ class NuScenesSource:
 
     def n_frames(self, scene_id: str) -> int:
         record = self._scenes[scene_id]
+        check_scene(scene_id, where=f"{self.root / self.version}/scene.json")
         try:
             return int(record["nbr_samples"])
         except (KeyError, ValueError, TypeError) as error:
@@ -184,11 +191,16 @@ class NuScenesSource:
 
     def scene(self, scene_id: str) -> Scene:
         record = self._scenes[scene_id]
+        check_scene(scene_id, where=f"{self.root / self.version}/scene.json")
         frames = []
-        token = record["first_sample_token"]
+        token, seen = record["first_sample_token"], set[str]()
         while token:
             try:
                 sample = self._tables.get("sample", token)
+                _check_link(token, seen, "sample.json", '"next"')
+                if sample["scene_token"] != record["token"]:
+                    rule = 'it is of another scene: a link "next" leads out of this one'
+                    raise SceneError(where="sample.json", frame=token, rule=rule)
                 frames.append(self._frame(scene_id, sample))
             except SceneError as error:
                 raise SceneError(
@@ -211,6 +223,7 @@ class NuScenesSource:
         return scene
 
     def _frame(self, scene_id: str, sample: dict[str, Any]) -> Frame:
+        check_token(sample["token"], where="sample.json")
         self._remember(sample)
         data: dict[str, str] = sample["data"]
         records = {channel: self._tables.get("sample_data", t) for channel, t in data.items()}
@@ -249,10 +262,16 @@ class NuScenesSource:
         sweeps: list[LidarSweep] = []
         for _, key in sorted(keys.items()):
             own: list[LidarSweep] = []
-            token = key[link]
+            token, seen = key[link], {key["token"]}
             while token and len(own) < limit:
                 record = self._tables.get("sample_data", token)
-                if (self.root / record["filename"]).is_file():
+                _check_link(token, seen, "sample_data.json", f'"{link}"')
+                if self._place_of(record) != self._place_of(key):
+                    rule = (
+                        f'it is of another scene or sensor: a link "{link}" leads out of the chain'
+                    )
+                    raise SceneError(where="sample_data.json", frame=token, rule=rule)
+                if self._file(record).is_file():
                     own.append(self._sweep(record, T_ego_global))
                 token = record[link]
             sweeps += own
@@ -260,10 +279,18 @@ class NuScenesSource:
             sweeps.sort(key=lambda sweep: sweep.timestamp_us, reverse=link == "prev")
         return tuple(sweeps)
 
+    def _place_of(self, record: dict[str, Any]) -> tuple[str, str]:
+        """Scene and sensor of a row of ``sample_data``."""
+        sample = self._tables.get("sample", record["sample_token"])
+        return str(sample["scene_token"]), str(record["channel"])
+
+    def _file(self, record: dict[str, Any]) -> Path:
+        return below(self.root, record["filename"], where="sample_data.json")
+
     def _sweep(self, record: dict[str, Any], T_ego_global: Transform) -> LidarSweep:
         T_ego_vehicle = T_ego_global @ self._ego_pose(record)
         return LidarSweep(
-            path=self.root / record["filename"],
+            path=self._file(record),
             timestamp_us=int(record["timestamp"]),
             T_ego_lidar=T_ego_vehicle @ self._calibration(record)[0],
             lidar=record["channel"],
@@ -275,7 +302,7 @@ class NuScenesSource:
         T_ego_vehicle = T_ego_global @ self._ego_pose(record)
         return CameraView(
             name=name,
-            path=self.root / record["filename"],
+            path=self._file(record),
             timestamp_us=int(record["timestamp"]),
             width=int(record["width"]),
             height=int(record["height"]),
@@ -300,7 +327,7 @@ class NuScenesSource:
         points, kept, dropped = _read_points(sweep.path)
         points = points[kept]
         self.returns.put(sweep, dropped)
-        _check_full_turn(points, sweep.path)
+        _check_azimuths(points, sweep.path)
         return points
 
     def read_all_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
@@ -404,21 +431,21 @@ class NuScenesSource:
         )
 
     @functools.cached_property
-    def _lidarseg(self) -> dict[str, Path]:
-        """Class file of every marked sweep, by the token of its ``sample_data``."""
+    def _lidarseg(self) -> dict[str, str]:
+        """Name of the class file of every marked sweep, by the token of its ``sample_data``."""
         table = self.root / self.version / "lidarseg.json"
         rows = json.loads(table.read_text()) if table.is_file() else ()
-        return {row["sample_data_token"]: self.root / row["filename"] for row in rows}
+        return {row["sample_data_token"]: row["filename"] for row in rows}
 
     def _point_classes(self, key: str) -> NDArray[np.uint8] | None:
         """Of the points of ``read_points``, in their order."""
         if key not in self._lidarseg:
             return None
-        path = self._lidarseg[key]
-        points = self.root / self._tables.get("sample_data", key)["filename"]
+        path = below(self.root, self._lidarseg[key], where="lidarseg.json")
+        points = self._file(self._tables.get("sample_data", key))
         try:
-            marks = np.fromfile(path, np.uint8)
-        except OSError as error:
+            marks = np.frombuffer(read_bytes(path, MAX_POINTS, "MAX_POINTS"), np.uint8)
+        except (OSError, ValueError) as error:
             raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
         _, kept, _ = _read_points(points)
         if len(marks) != len(kept):
@@ -455,8 +482,8 @@ def _read_points(
 ) -> tuple[NDArray[np.float32], NDArray[np.bool_], DroppedReturns]:
     """All N points (N, 4) of a file, which of them measure something, and what the others are."""
     try:
-        raw = np.fromfile(path, np.uint8)
-    except OSError as error:
+        raw = np.frombuffer(read_bytes(path, 20 * MAX_POINTS, "MAX_POINTS"), np.uint8)
+    except (OSError, ValueError) as error:
         raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
     if raw.size == 0 or raw.size % 20:
         raise SceneError(
@@ -474,6 +501,13 @@ def _key_lidar(channels: Iterable[str]) -> str:
     return LIDAR if LIDAR in names or not names else names[0]
 
 
+def _check_link(token: str, seen: set[str], table: str, links: str) -> None:
+    """Raise ``SceneError`` for a token that the chain was at before; note it as seen."""
+    if token in seen:
+        raise SceneError(where=table, frame=token, rule=f"the chain of {links} links goes round")
+    seen.add(token)
+
+
 def _pose(record: dict[str, Any], *, table: str) -> Transform:
     try:
         return from_quaternion(record["rotation"], record["translation"])
@@ -487,12 +521,52 @@ def _class_of(category: str) -> int:
     return OCC3D_NUSCENES.id_of(OCC3D_NAMES[category])
 
 
-def _check_full_turn(points: NDArray[np.float32], path: Path) -> None:
-    degrees = np.degrees(np.arctan2(points[:, 1], points[:, 0])).astype(np.int64) % 360
-    seen = np.flatnonzero(np.bincount(degrees, minlength=360))
-    gap = int(np.diff(np.append(seen, seen[0] + 360)).max())
-    if gap > MAX_AZIMUTH_GAP_DEG:
+def _check_azimuths(points: NDArray[np.float32], path: Path) -> None:
+    """Refuse a file that ends early, where that can be told.
+
+    A cut file lacks azimuths, and so does a whole one of a LiDAR that looks ahead only. So its gap
+    is compared with those of the sensor's other sweeps, which lie in the same folder. A cut file
+    stays unnoticed where the folder has no other, where most of them are cut alike, or where the
+    cut takes less than ``MAX_AZIMUTH_GAP_DEG``.
+
+    Raises:
+        SceneError: the gap is wider than usual.
+    """
+    gap = _azimuth_gap_deg(points)
+    if gap <= MAX_AZIMUTH_GAP_DEG:
+        return
+    others = [g for name, g in _gaps_deg(path.parent).items() if name != path.name]
+    if others and gap > (usual := int(np.median(others))) + MAX_AZIMUTH_GAP_DEG:
         raise SceneError(
             where=str(path),
-            rule=f"truncated: no return over {gap} degrees of azimuth ({len(points)} points)",
+            rule=f"truncated: no return over {gap} degrees of azimuth ({len(points)} points), in "
+            f"other sweeps of {path.parent.name} over {usual}",
         )
+
+
+def _azimuth_gap_deg(points: NDArray[np.float32]) -> int:
+    """The widest run of whole degrees of azimuth without a return."""
+    degrees = np.degrees(np.arctan2(points[:, 1], points[:, 0])).astype(np.int64) % 360
+    seen = np.flatnonzero(np.bincount(degrees, minlength=360))
+    return int(np.diff(np.append(seen, seen[0] + 360)).max())
+
+
+@functools.lru_cache(maxsize=64)
+def _gaps_deg(folder: Path) -> dict[str, int]:
+    """Azimuth gaps of sweeps spread over a folder, by file name; only of files that can be read."""
+    try:
+        paths = sorted(p for p in folder.iterdir() if p.name.endswith(".bin"))
+    except OSError:
+        return {}
+    gaps = {}
+    for path in paths[:: max(1, len(paths) // COMPARED_SWEEPS)]:
+        try:
+            raw = np.fromfile(path, np.uint8)
+        except OSError:
+            continue
+        if raw.size and raw.size % 20 == 0:
+            points = raw.view("<f4").reshape(-1, 5)
+            points = points[np.isfinite(points[:, :2]).all(axis=1)]
+            if len(points):
+                gaps[path.name] = _azimuth_gap_deg(points)
+    return gaps

@@ -18,10 +18,7 @@ static extrinsics of the cameras. Points were published as brought to their swee
 from __future__ import annotations
 
 import csv
-import json
 import shutil
-import zipfile
-import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.bounded_files import npz_member, open_npz, parsing
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.transforms import (
     Transform,
@@ -39,6 +37,8 @@ from datasets.geometry.transforms import (
     inverse,
     to_quaternion,
 )
+from datasets.json_files import json_text, write_json
+from datasets.names import check_scene
 from datasets.sources.pictures import picture_size
 from datasets.sources.strict_json import Record, read_json, read_record
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
@@ -126,12 +126,13 @@ class PandasetSequence:
 
     Raises:
         SetupError: the sequence or its exported points, or frames of this part, are not there.
-        SceneError: a file is damaged.
+        SceneError: a file is damaged, or the name cannot be a scene id.
     """
 
     def __init__(self, root: Path, name: str, part: tuple[int, int] | None = None) -> None:
         self.name, self.folder = name, root / name
         self.scene_id = name if part is None else f"{name}-{part[0]:02d}-{part[1]:02d}"
+        check_scene(self.scene_id, where=str(root))
         self.points_folder = root / f"{name}_compact" / "lidar"
         self.frames = sorted(int(p.stem) for p in self.points_folder.glob("[0-9]*.npz"))
         if not self.frames:
@@ -234,10 +235,10 @@ class PandasetSequence:
             else:
                 if own is not None:
                     boxes[token] = own
-        (scene / "annotations.json").write_text(json.dumps({"frames": boxes}))
+        (scene / "annotations.json").write_text(json_text({"frames": boxes}))
         lidars = {"pandar64": {"T_vehicle_lidar": _pose_json(self.T_vehicle_lidar)}}
         document = {"cameras": cameras, "lidars": lidars, "sweeps": sweeps, "frames": frames}
-        (scene / "scene.json").write_text(json.dumps(document))
+        (scene / "scene.json").write_text(json_text(document))
         return damaged
 
     def _picture(self, camera: str, frame: int) -> Path:
@@ -286,11 +287,12 @@ class PandasetSequence:
     def _arrays(self, frame: int) -> dict[str, NDArray[Any]]:
         path = self.points_folder / f"{frame:02d}.npz"
         try:
-            with np.load(path, allow_pickle=False) as file:
+            with parsing(), open_npz(path) as file:
                 arrays = {
-                    k: file[k] for k in ("xyz_cm", "intensity", "sensor", "semseg", "timestamp")
+                    k: npz_member(file, k)
+                    for k in ("xyz_cm", "intensity", "sensor", "semseg", "timestamp")
                 }
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        except (OSError, ValueError) as error:
             raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
         n = arrays["xyz_cm"].shape[-1] if arrays["xyz_cm"].ndim == 2 else -1
         flat = ("intensity", "sensor", "semseg")
@@ -371,7 +373,7 @@ class PandasetSequence:
 def write_log_file(out: Path) -> None:
     """The folder's ``log.json``; written last, it makes the log complete."""
     document = {"format": "autolabel-folder", "version": 1, "name": "pandaset", "licence": LICENCE}
-    (out / "log.json").write_text(json.dumps(document, indent=1) + "\n")
+    write_json(out / "log.json", document)
 
 
 def _list(path: Path, where: str) -> list[Any]:

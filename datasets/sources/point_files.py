@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import io
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,12 +11,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.bounded_files import (
+    check_header,
+    npz_member,
+    open_npz,
+    parsing,
+    read_bytes,
+    regular_size,
+)
 from datasets.errors import SceneError
 from datasets.returns import DroppedReturns, measuring
 from datasets.taxonomy import IGNORE_ID
 
 SUFFIXES = (".npz", ".bin", ".ply")
 NEEDED = ("x", "y", "z", "intensity")
+MAX_POINTS = 4_000_000
+"""Returns of one sweep: the densest LiDARs of vehicles give a tenth of it."""
+POINT_BYTES = 64
+"""Of one return in a file: at most so many."""
 _PLY_TYPES = {
     **dict.fromkeys(("char", "int8"), "<i1"),
     **dict.fromkeys(("uchar", "uint8"), "<u1"),
@@ -92,6 +102,11 @@ def read_points(
         points = _read_ply(path)
     else:
         raise SceneError(where=str(path), rule=f"a point file ends in {', '.join(SUFFIXES)}")
+    if len(points) > MAX_POINTS:
+        raise SceneError(
+            where=str(path),
+            rule=f"{len(points):,} points, more than the {MAX_POINTS:,} of MAX_POINTS",
+        )
     points = points.astype(np.float32)
     if not len(points):
         raise SceneError(where=str(path), rule="it holds no point")
@@ -139,8 +154,12 @@ def read_classes(
         if not path.exists():
             return None
         try:
-            classes = np.load(path, allow_pickle=False)
-        except (OSError, ValueError, EOFError) as error:
+            with parsing(), path.open("rb") as file:
+                regular_size(path, MAX_POINTS, "MAX_POINTS")
+                check_header(file, "classes", limit=MAX_POINTS)
+                file.seek(0)
+                classes = np.load(file, allow_pickle=False)
+        except (OSError, ValueError) as error:
             raise SceneError(where=str(path), rule=f"damaged: {error}") from None
     if not isinstance(classes, np.ndarray) or classes.dtype != np.uint8:
         raise SceneError(where=str(path), rule="classes must be an array of uint8")
@@ -170,20 +189,23 @@ def read_classes(
 
 def _npz_array(path: Path, name: str) -> NDArray[Any] | None:
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            if not isinstance(arrays, np.lib.npyio.NpzFile):
-                raise ValueError("not an .npz file")
-            return np.asarray(arrays[name]) if name in arrays.files else None
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
+        with parsing(), open_npz(path) as arrays:
+            if name not in arrays.files:
+                return None
+            return npz_member(arrays, name, limit=MAX_POINTS * POINT_BYTES)
+    except (OSError, ValueError) as error:
+        raise SceneError(where=str(path), rule=f"cannot be read: {_why(error)}") from None
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
-    except OSError as error:
-        why = error.strerror or error
-        raise SceneError(where=str(path), rule=f"cannot be read: {why}") from None
+        return read_bytes(path, MAX_POINTS * POINT_BYTES, "MAX_POINTS")
+    except (OSError, ValueError) as error:
+        raise SceneError(where=str(path), rule=f"cannot be read: {_why(error)}") from None
+
+
+def _why(error: Exception) -> str:
+    return getattr(error, "strerror", None) or str(error)
 
 
 def _read_ply(path: Path) -> NDArray[np.float32]:

@@ -10,9 +10,14 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.bounded_files import read_bytes
 from datasets.errors import SceneError
 from datasets.geometry.transforms import Transform, from_quaternion
 
+MAX_JSON_BYTES = 32 << 20
+"""Parsed, JSON takes up to thirty times its bytes: a log's files are far smaller."""
+MAX_WHOLE = 2**62
+"""Times and sizes are smaller; what is larger fits no array."""
 T = TypeVar("T", str, int, list[Any], dict[str, Any])
 _KINDS = {str: "a text", int: "a whole number", list: "a list", dict: "an object"}
 
@@ -48,6 +53,10 @@ class Record:
         value = self._pop(key)
         if not isinstance(value, kind) or (kind is int and isinstance(value, bool)):
             raise self.error(f"{key!r} must be {_KINDS[kind]}, is {_shown(value)}")
+        if isinstance(value, int) and abs(value) >= MAX_WHOLE:
+            raise self.error(f"{key!r} is too large a number: {_shown(value)}")
+        if isinstance(value, str) and not _is_text(value):
+            raise self.error(f"{key!r} holds characters that are no text: {_shown(value)}")
         return value
 
     def take_or_null(self, key: str, kind: type[T]) -> T | None:
@@ -66,7 +75,7 @@ class Record:
 
     def texts(self, key: str) -> tuple[str, ...]:
         values = self.take(key, list)
-        if not all(isinstance(v, str) for v in values):
+        if not all(isinstance(v, str) and _is_text(v) for v in values):
             raise self.error(f"{key!r} must be a list of texts, is {_shown(values)}")
         return tuple(values)
 
@@ -124,7 +133,7 @@ def read_json(path: Path, where: str, *, constants: bool = False) -> object:
         SceneError: unreadable, no JSON, a key twice in one object, or NaN.
     """
     try:
-        text = path.read_text(encoding="utf-8")
+        text = read_bytes(path, MAX_JSON_BYTES, "MAX_JSON_BYTES").decode("utf-8")
         value: object = json.loads(
             text,
             object_pairs_hook=_no_twins,
@@ -148,7 +157,9 @@ def _are_numbers(value: object, shape: tuple[int, ...]) -> bool:
             and len(value) == shape[0]
             and all(_are_numbers(v, shape[1:]) for v in value)
         )
-    return type(value) in (int, float) and bool(np.isfinite(float(value)))  # type: ignore[arg-type]
+    if isinstance(value, int) and not isinstance(value, bool):
+        return abs(value) < MAX_WHOLE
+    return isinstance(value, float) and bool(np.isfinite(value))
 
 
 def _no_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -164,6 +175,14 @@ def _no_constant(text: str) -> float:
     raise ValueError(f"{text} is no number")
 
 
+def _is_text(value: str) -> bool:
+    """Without NUL, which no file name holds, and lone surrogates, which nothing can print."""
+    return "\0" not in value and not any(0xD800 <= ord(c) < 0xE000 for c in value)
+
+
 def _shown(value: object) -> str:
-    text = json.dumps(value)
+    try:
+        text = json.dumps(value)
+    except (ValueError, RecursionError):  # a number of thousands of digits; too deep
+        return f"a very long {type(value).__name__}"
     return text if len(text) <= 60 else text[:57] + "..."

@@ -97,7 +97,8 @@ class GeometryCache(Generic[T]):
         """The value for this geometry and feature size (h, w), built if it is not kept."""
         tensors = (inputs.T_ego_camera, inputs.intrinsics, inputs.post_image, inputs.T_bda)
         geometry = torch.cat([t.flatten() for t in tensors]).cpu().numpy().tobytes()
-        key = (inputs.images.shape, inputs.images.device, h, w, geometry)
+        present = None if inputs.present is None else inputs.present.cpu().numpy().tobytes()
+        key = (inputs.images.shape, inputs.images.device, h, w, geometry, present)
         if key not in self._kept:
             with torch.inference_mode(False), torch.no_grad():  # may later meet autograd
                 self._kept[key] = build()

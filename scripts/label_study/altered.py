@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 
-from datasets.frames import Frame
+from datasets.frames import Frame, Scene
 from datasets.training_sets import GroundTruth, PseudoLabels, Target
 
 
@@ -15,6 +16,16 @@ class TrueClasses:
 
     def __init__(self, pseudo: PseudoLabels, truth: GroundTruth) -> None:
         self.pseudo, self.truth = pseudo, truth
+
+    @property
+    def what(self) -> str:
+        return self.pseudo.what
+
+    def check(self, scene: Scene) -> None:
+        self.pseudo.check(scene)
+
+    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
+        return self.pseudo.identity(scenes) | self.truth.identity(scenes)
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.pseudo.scene_ids()
@@ -32,6 +43,16 @@ class TrueMask:
     def __init__(self, pseudo: PseudoLabels, truth: GroundTruth) -> None:
         self.pseudo, self.truth = pseudo, truth
 
+    @property
+    def what(self) -> str:
+        return self.pseudo.what
+
+    def check(self, scene: Scene) -> None:
+        self.pseudo.check(scene)
+
+    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
+        return self.pseudo.identity(scenes) | self.truth.identity(scenes)
+
     def scene_ids(self) -> tuple[str, ...]:
         return self.pseudo.scene_ids()
 
@@ -47,6 +68,16 @@ class Unmasked:
 
     def __init__(self, pseudo: PseudoLabels) -> None:
         self.pseudo = pseudo
+
+    @property
+    def what(self) -> str:
+        return self.pseudo.what
+
+    def check(self, scene: Scene) -> None:
+        self.pseudo.check(scene)
+
+    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
+        return self.pseudo.identity(scenes)
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.pseudo.scene_ids()

@@ -31,8 +31,10 @@ from autolabel.temporal import Refinement
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
-from datasets.frames import Scene, SceneSource
+from datasets.frames import SceneSource
+from datasets.json_files import json_text, write_json
 from datasets.label_store import LabelStore
+from datasets.log_identity import labelled_scene
 from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
 from models.checkpoint import (
     CALIBRATION_KEY,
@@ -109,7 +111,7 @@ class Workshop:
             **result,
         }
         partial = folder / "result.partial"
-        partial.write_text(json.dumps(whole, indent=1) + "\n")
+        write_json(partial, whole)
         partial.replace(folder / "result.json")
 
     def _truth(self, source: AnnotatedSource, scenes: Sequence[str]) -> GroundTruth:
@@ -217,7 +219,7 @@ class Workshop:
         )
         labeller = Teacher(network, chosen, flips=self.profile.flips)
         found = calibrate(labeller, source, self._truth(source, kept), kept, LabelingConfig())
-        metadata = {CALIBRATION_KEY: json.dumps(found.calibration.to_json())}
+        metadata = {CALIBRATION_KEY: json_text(found.calibration.to_json())}
         save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
         (folder / "state.pt").unlink(missing_ok=True)
         return training | {"held_out": list(kept), "scores": self._scores(network, chosen, source)}
@@ -286,7 +288,7 @@ class Workshop:
         truth = self._truth(source, scenes)
         quality = StoreQuality(store.header.taxonomy)
         for scene_id in scenes:
-            _judge(quality, store, source.scene(scene_id), truth)
+            _judge(quality, store, scene_id, source, truth)
         return {"quality": quality.to_json(), "free_passes": calibration.free_passes}
 
     def _features(self, part: Part, folder: Path) -> dict[str, Any]:
@@ -370,8 +372,10 @@ def _bev_channels(network: OccupancyNet) -> int:
     return conv.in_channels
 
 
-def _judge(quality: StoreQuality, store: LabelStore, scene: Scene, truth: GroundTruth) -> None:
-    stored = store.scene(scene.scene_id)
+def _judge(
+    quality: StoreQuality, store: LabelStore, scene_id: str, source: SceneSource, truth: GroundTruth
+) -> None:
+    stored, scene = labelled_scene(store, scene_id, source)
     for frame in scene.frames:
         labels = stored.frame(stored.index_of(frame.token))
         quality.update(labels.semantics, labels.mask, truth.labels(frame))

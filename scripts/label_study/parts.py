@@ -7,7 +7,6 @@ features its BEV maps of all of them; students learn from labels, store and feat
 from __future__ import annotations
 
 import hashlib
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -22,6 +21,7 @@ from autolabel.temporal import Refinement
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
+from datasets.json_files import canonical_text
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic.city import MARKER
 from models.presets import preset
@@ -97,7 +97,7 @@ class Part:
             self.settings,
             [part.key for part in self.needs],
         ]
-        return hashlib.sha256(json.dumps(what, sort_keys=True).encode()).hexdigest()
+        return hashlib.sha256(canonical_text(what).encode()).hexdigest()
 
     def folder(self, out: Path) -> Path:
         return out / "parts" / f"{self.name}-{self.key[:10]}"

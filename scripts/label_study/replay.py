@@ -12,6 +12,7 @@ from torch import nn
 
 from datasets.frames import Frame, SceneSource
 from datasets.inputs import collate, prepare_frame
+from datasets.json_files import json_text
 from datasets.samples import Sample
 from models.frozen_teacher import TeacherOutputs
 from models.inference import Teacher
@@ -28,7 +29,7 @@ def keep_features(
             maps.append(teacher.network.bev(inputs.to(teacher.device))[0].half().cpu().numpy())
         tokens.append(frame.token)
     np.save(folder / "features.npy", np.stack(maps))
-    (folder / "tokens.json").write_text(json.dumps(tokens))
+    (folder / "tokens.json").write_text(json_text(tokens))
 
 
 class ReplayedTeacher:

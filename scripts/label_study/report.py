@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import asdict
@@ -25,6 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from datasets.benchmarks.catalogue import benchmark
+from datasets.json_files import in_words, json_text
 
 AIM = {10: 95.0, 20: 99.0}
 """Percent of the fully labelled student, by percent of labels."""
@@ -136,7 +136,7 @@ def write_report(shop: Workshop, parts: Sequence[Part]) -> str:
     study = Study(shop, parts)
     text = markdown(study)
     shop.out.mkdir(parents=True, exist_ok=True)
-    _replace(shop.out / "study.json", json.dumps(study.to_json(), indent=1) + "\n")
+    _replace(shop.out / "study.json", json_text(study.to_json(), indent=1) + "\n")
     _replace(shop.out / "study.md", text)
     draw(study, shop.out / "study.png")
     return text
@@ -239,7 +239,8 @@ def _class_table(study: Study) -> list[str]:
     for percent, arm in study.rows():
         if study.main(arm, percent):
             by_class = [study.scores("student", arm, percent, f"class: {n}") for n in names]
-            rows.append([f"{percent} %", TITLES[arm], *(f"{mean(s):.1f}" for s in by_class)])
+            shown = (in_words(mean(s), ".1f", "-") for s in by_class)
+            rows.append([f"{percent} %", TITLES[arm], *shown])
     title = f"## Students by class, IoU[{study.mask}], mean over seeds"
     return [title, "", *_table(["labels", "student", *names], rows)]
 
@@ -262,14 +263,14 @@ def _store_tables(study: Study) -> list[str]:
     stores = [result for result in study.results if result["kind"] == "store"]
     if not stores:
         return []
-    plain = [name for name, value in stores[0]["quality"].items() if isinstance(value, float)]
+    plain = [name for name in stores[0]["quality"] if name not in ("by class", "frames")]
     lines = ["## Pseudo-labels of the unlabelled training scenes", ""]
     rows = [
         [
             f"{r['percent']} %",
             str(r["seed"]),
             r["what"] or "frame by frame",
-            *(f"{r['quality'][name]:.2f}" for name in plain),
+            *(in_words(r["quality"][name], ".2f", "-") for name in plain),
         ]
         for r in stores
     ]

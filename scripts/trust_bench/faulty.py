@@ -60,6 +60,7 @@ def each_sweep(frame: Frame, change: Callable[[LidarSweep], LidarSweep]) -> Fram
     return replace(
         frame,
         lidar=change(frame.lidar) if frame.lidar else None,
+        companions=tuple(map(change, frame.companions)),
         past_sweeps=tuple(map(change, frame.past_sweeps)),
         future_sweeps=tuple(map(change, frame.future_sweeps)),
     )
@@ -173,13 +174,19 @@ def poses_delayed(seconds: float) -> Change:
         out = []
         for frame in frames:
             assert frame.lidar is not None
-            T_key, T_vehicle_lidar = pose(frame.timestamp_us), frame.lidar.T_ego_lidar
+            T_key = pose(frame.timestamp_us)
             T_ego_global = inverse(T_key)
 
             def swept(
-                sweep: LidarSweep, T: Transform = T_ego_global, of: Transform = T_vehicle_lidar
+                sweep: LidarSweep, T: Transform = T_ego_global, frame: Frame = frame
             ) -> LidarSweep:
-                return replace(sweep, T_ego_lidar=T @ pose(sweep.timestamp_us) @ of)
+                T_vehicle_lidar = inverse(frame.vehicle_at(sweep)) @ sweep.T_ego_lidar
+                T_ego_vehicle = T @ pose(sweep.timestamp_us)
+                return replace(
+                    sweep,
+                    T_ego_lidar=T_ego_vehicle @ T_vehicle_lidar,
+                    T_ego_vehicle=T_ego_vehicle,
+                )
 
             views = []
             for view in frame.cameras:
@@ -209,9 +216,13 @@ def poses_noisy(metres: float, degrees: float) -> Change:
         for frame in frames:
             T_own = error(frame.timestamp_us)
 
-            def swept(sweep: LidarSweep, T: Transform = T_own) -> LidarSweep:
+            def swept(sweep: LidarSweep, T: Transform = T_own, frame: Frame = frame) -> LidarSweep:
                 T_now = inverse(T) @ error(sweep.timestamp_us)
-                return replace(sweep, T_ego_lidar=T_now @ sweep.T_ego_lidar)
+                return replace(
+                    sweep,
+                    T_ego_lidar=T_now @ sweep.T_ego_lidar,
+                    T_ego_vehicle=T_now @ frame.vehicle_at(sweep),
+                )
 
             moved = each_sweep(frame, swept)
             out.append(replace(moved, T_global_ego=frame.T_global_ego @ T_own))
@@ -231,9 +242,14 @@ class ChangedLabels:
         frames_late: int = 0,
         scenes_late: int = 0,
         mirrored: bool = False,
+        of_log: AuditedLabels | None = None,
     ) -> None:
+        """Args:
+        of_log: the content comes from these labels, of scenes with the same place in their log.
+        """
         self.labels, self.header, self.mirrored = labels, labels.header, mirrored
         self.shift, self.frames_late, self.scenes_late = shift, frames_late, scenes_late
+        self._content = of_log or labels
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.labels.scene_ids()
@@ -242,9 +258,9 @@ class ChangedLabels:
         return self.labels.inputs(scene_id)
 
     def scene(self, scene_id: str) -> LabelledScene:
-        ids = self.labels.scene_ids()
-        other = ids[(ids.index(scene_id) + self.scenes_late) % len(ids)]
-        return _ChangedScene(self, self.labels.scene(scene_id), self.labels.scene(other))
+        place, ids = self.labels.scene_ids().index(scene_id), self._content.scene_ids()
+        other = ids[(place + self.scenes_late) % len(ids)]
+        return _ChangedScene(self, self.labels.scene(scene_id), self._content.scene(other))
 
 
 class _ChangedScene:

@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from datasets.errors import SetupError
+from datasets.json_files import write_json
 
 GENERATOR_VERSION = 2
 MARKER = "city.json"
@@ -255,7 +256,7 @@ def generate_city(
             for name, rows in done[job].items():
                 tables.setdefault(name, []).extend(rows)
         write_tables(partial, {**tables, **shared_rows()})
-        (partial / MARKER).write_text(json.dumps(_marker(config), indent=1) + "\n")
+        write_json(partial / MARKER, _marker(config))
         try:
             partial.rename(root)
         except OSError as error:  # another process was faster

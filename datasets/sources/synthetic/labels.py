@@ -13,13 +13,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY
 from datasets.benchmarks.truth import Truth
+from datasets.compiled import compiled
 from datasets.geometry.raycast import PinholeView, lidar_evidence, visible_from_cameras
 from datasets.geometry.transforms import Transform, inverse
 from datasets.sources.synthetic.builder import actor_poses, velocities
@@ -89,7 +89,7 @@ def _filled(mesh: Mesh) -> SurfaceSamples:
     )
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _vote(points: Any, classes: Any, weights: Any, T: Any, lo: Any, size: Any, score: Any) -> None:
     nx, ny, nz, _ = score.shape
     for r in range(points.shape[0]):
@@ -106,7 +106,7 @@ def _vote(points: Any, classes: Any, weights: Any, T: Any, lo: Any, size: Any, s
         score[i, j, k, classes[r]] += weights[r]
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _winner(score: Any, free: int, out: Any) -> None:
     """The heaviest class of every voxel; leaves ``score`` zero."""
     nx, ny, nz, n = score.shape
@@ -121,7 +121,7 @@ def _winner(score: Any, free: int, out: Any) -> None:
                 out[i, j, k] = at
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _own(
     points: Any,
     classes: Any,
@@ -232,7 +232,7 @@ def _stride(views: Sequence[PinholeView]) -> int:
     return max(1, int(focal * GRID.size_m[0] / 57))
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _mark(points: Any, T: Any, lo: Any, size: Any, hit: Any) -> None:
     nx, ny, nz = hit.shape
     for r in range(points.shape[0]):

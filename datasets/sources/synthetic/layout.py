@@ -10,10 +10,10 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.compiled import compiled
 from datasets.sources.synthetic.curves import Curve
 from datasets.sources.synthetic.districts import District
 from datasets.taxonomy import OCC3D_NUSCENES
@@ -110,7 +110,7 @@ class Ground:
 _JOINT_M = 1e-6  # a point abreast of where two arcs meet belongs to one of them, whatever rounding
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _nearest(x: float, y: float, rows: Any, ends: bool) -> tuple[float, float, float]:
     """Distance from a curve, and s and d of the nearest point on it.
 
@@ -143,7 +143,7 @@ def _nearest(x: float, y: float, rows: Any, ends: bool) -> tuple[float, float, f
     return best, at, side
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _locate(
     x: Any, y: Any, rows: Any, first: Any, half: Any, ends: Any, out: Any, street: Any
 ) -> None:

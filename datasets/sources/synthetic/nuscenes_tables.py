@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
+from datasets.json_files import json_text
 from datasets.sources.synthetic.cameras import CAMERAS
 
 VERSION = "v1.0-trainval"
@@ -80,4 +80,4 @@ def write_tables(root: Path, rows: Rows) -> None:
         }
     ]
     for name in TABLES:
-        (folder / f"{name}.json").write_text(json.dumps(rows[name], indent=0) + "\n")
+        (folder / f"{name}.json").write_text(json_text(rows[name], indent=0) + "\n")

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.compiled import compiled
 from datasets.errors import SceneError
 from datasets.frames import CameraView
 from datasets.geometry.transforms import Transform
@@ -102,7 +102,7 @@ def straightened(pixels: NDArray[np.uint8], calibration: CameraCalibration) -> N
     return out
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _straighten(
     pixels: NDArray[np.uint8],
     pinhole: NDArray[np.float64],

@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.compiled import compiled
 from datasets.errors import SceneError
 from datasets.geometry.transforms import Transform, inverse
 from datasets.sources.waymo.recording import LaserImage, laser_name
@@ -105,7 +105,7 @@ def _segments(image: LaserImage, k: int, where: str) -> NDArray[np.uint8]:
     return classes.astype(np.uint8)
 
 
-@numba.njit(cache=True)  # type: ignore[untyped-decorator]
+@compiled
 def _move(
     xyz_m: NDArray[np.float64],  # (N, 3) vehicle when measured; becomes vehicle of the frame
     poses: NDArray[np.float64],  # (N, 6)

@@ -28,6 +28,7 @@ from datasets.annotations import Annotations, annotated_frames
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
+from datasets.names import check_scene, check_token
 from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally, measuring
@@ -159,6 +160,7 @@ class WaymoSource:
         latest = self._latest
         if latest is None or latest[0] != scene_id:
             place = self._places[scene_id]
+            check_scene(scene_id, where=str(place))
             is_file = place.suffix == ".tfrecord"
             latest = scene_id, FrameRecords(place) if is_file else Components(place, scene_id)
             self._latest = latest
@@ -217,6 +219,7 @@ class WaymoSource:
     ) -> Frame:
         frame = recorded[k]
         token = f"{frame.context}_{frame.timestamp_us}"
+        check_token(token, where=str(path))
         T_ego_global = inverse(frame.T_global_vehicle)
         past, future = sweeps[:k][::-1], sweeps[k + 1 :]
         return Frame(
