@@ -56,7 +56,7 @@ def test_objects_that_stand_or_drive_are_right() -> None:
     [
         (box(1, "a", 20, class_id=BUS), "track a: a car in frame f0 is a bus"),
         (box(1, "a", 90), "track a: it jumps by 70.0 m in 0.50 s"),
-        (box(1, "a", 20, size_m=(0.01, 1.9, 1.6)), "track a: a car of 0.01 x 1.9 x 1.6 m"),
+        (box(1, "a", 20, size_m=(0.001, 1.9, 1.6)), "track a: a car of 0.001 x 1.9 x 1.6 m"),
         (box(1, "a", 20, size_m=(45.0, 1.9, 1.6)), "track a: a car of 45 x 1.9 x 1.6 m"),
         (box(1, "a", 20, size_m=(16.0, 1.9, 1.6)), "track a: its length changes from 4.5 to 16 m"),
     ],
