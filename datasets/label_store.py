@@ -327,9 +327,29 @@ class LabelStore:
     def committed(self) -> dict[str, dict[str, Any]]:
         """Counts, checksums and tokens of every committed scene by its id, sorted; no array is
         opened. Raises ``UnreadableError`` as ``attributes``."""
+        committed, unreadable = self.looked_at()
+        if unreadable:
+            raise next(iter(unreadable.values()))
+        return committed
+
+    def looked_at(self) -> tuple[dict[str, dict[str, Any]], dict[str, UnreadableError]]:
+        """Attributes of the committed scenes, and why others cannot be read; both by id, sorted.
+
+        For those who show what is there; whoever concludes from it asks ``committed``.
+        """
+
+        def attributes(scene_id: str) -> dict[str, Any] | UnreadableError | None:
+            try:
+                return self.attributes(scene_id)
+            except UnreadableError as error:
+                return error
+
         names = self.place.names(SCENES)
-        found = self.place.map(self.attributes, names)
-        return {name: one for name, one in zip(names, found, strict=True) if one is not None}
+        found = dict(zip(names, self.place.map(attributes, names), strict=True))
+        return (
+            {name: one for name, one in found.items() if isinstance(one, dict)},
+            {name: one for name, one in found.items() if isinstance(one, UnreadableError)},
+        )
 
     def __contains__(self, scene_id: object) -> bool:
         return isinstance(scene_id, str) and self.attributes(scene_id) is not None
@@ -424,7 +444,7 @@ class LabelStore:
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                why = f"set aside, but the note that says why cannot be read: {error}"
+                why = f"the note on it cannot be read: {error}"
                 found[name] = {"reason": why.split("\n")[0], "detail": ""}
         return dict(sorted(found.items()))
 

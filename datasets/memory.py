@@ -8,7 +8,14 @@ from typing import Any, Protocol, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.frames import CameraView, ElongationSource, LidarSweep, Scene, SceneSource
+from datasets.frames import (
+    CameraView,
+    ElongationSource,
+    KeepsDropOuts,
+    LidarSweep,
+    Scene,
+    SceneSource,
+)
 
 
 class Sized(Protocol):
@@ -50,6 +57,8 @@ def remembered(source: SceneSource, memory: Memory) -> SceneSource:
     """A log whose pictures and sweeps are decoded once; they must not be written to."""
     if isinstance(source, ElongationSource):
         return _RememberedWithElongation(source, memory)
+    if isinstance(source, KeepsDropOuts):
+        return _RememberedWithDropOuts(source, memory)
     return _Remembered(source, memory)
 
 
@@ -72,8 +81,7 @@ class _Remembered:
         return self.memory.get(key, lambda: _kept(self.source.read_image(view)))
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        key = sweep.path, sweep.timestamp_us
-        return self.memory.get(key, lambda: _kept(self.source.read_points(sweep)))
+        return self.memory.get(_key(sweep), lambda: _kept(self.source.read_points(sweep)))
 
     def fingerprint(self, scene_id: str) -> str:
         return self.source.fingerprint(scene_id)
@@ -81,9 +89,21 @@ class _Remembered:
 
 class _RememberedWithElongation(_Remembered):
     def read_points_and_elongation(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        source, key = self.source, (sweep.path, sweep.timestamp_us, "elongation")
+        source, key = self.source, (*_key(sweep), "elongation")
         assert isinstance(source, ElongationSource)
         return self.memory.get(key, lambda: _kept(source.read_points_and_elongation(sweep)))
+
+
+class _RememberedWithDropOuts(_Remembered):
+    def read_all_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        source, key = self.source, (*_key(sweep), "all")
+        assert isinstance(source, KeepsDropOuts)
+        return self.memory.get(key, lambda: _kept(source.read_all_points(sweep)))
+
+
+def _key(sweep: LidarSweep) -> tuple[Hashable, ...]:
+    """A file may hold a whole scene, and several LiDARs measure at one time."""
+    return sweep.path, sweep.lidar, sweep.timestamp_us
 
 
 A = TypeVar("A", bound=NDArray[Any])

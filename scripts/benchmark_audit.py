@@ -14,9 +14,8 @@ to be unknown?
 ``--real`` audits labels of a real log: a store, or a folder of Occ3D's files, as they are and with
 the faults that any log can have.
 
-OUT/audit.json, OUT/audit.md and OUT/audit.png hold the figures. OUT must be a folder of your own:
-what an earlier run kept in OUT/parts (pickles) is opened and not
-measured again.
+OUT/audit.json, OUT/audit.md and OUT/audit.png hold the figures. Labels that are in OUT already are
+not made again.
 """
 
 from __future__ import annotations
@@ -24,7 +23,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import pickle
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -194,9 +192,6 @@ def main() -> int:
         "--no-relabel", action="store_true", help="leave out the labels made from a faulty log"
     )
     parser.add_argument(
-        "--measured", action="store_true", help="only judge what is in OUT, of however many cities"
-    )
-    parser.add_argument(
         "--real",
         nargs=3,
         action="append",
@@ -217,28 +212,10 @@ def main() -> int:
         found = []
         for k, city in enumerate(cities[:1] if case.relabel else cities):
             other = StoredLabels(cities[(k + 1) % len(cities)].store)
-            part = args.out / "parts" / f"{city.root.name}-{slug(case.what)}.pickle"
-            if args.measured and not part.exists():
-                continue
-            found.append(
-                kept(
-                    part,
-                    lambda case=case, city=city, other=other: try_case(  # type: ignore[misc]
-                        case, args, city, other, past_sweeps
-                    ),
-                )
-            )
-        if found:
-            cases[case.what] = judged(case, found)
+            found.append(try_case(case, args, city, other, past_sweeps))
+        cases[case.what] = judged(case, found)
     audits = [audit for city in cities for audit in city.clean.audits]
-    errors = [
-        error
-        for city in cities
-        for error in kept(
-            args.out / "parts" / f"{city.root.name}-errors.pickle",
-            lambda city=city: true_errors(args.benchmark, city),  # type: ignore[misc]
-        )
-    ]
+    errors = [error for city in cities for error in true_errors(args.benchmark, city)]
     figures: dict[str, Any] = {
         "date": f"{datetime.now(UTC):%Y-%m-%d}",
         "machine": f"{len(os.sched_getaffinity(0))} CPU cores",
@@ -249,9 +226,7 @@ def main() -> int:
         "ranking": ranking(audits, errors),
         "cases": cases,
         "real": [
-            one
-            for kind, root, where in args.real
-            for one in real(kind, Path(root), Path(where), args.out / "parts")
+            one for kind, root, where in args.real for one in real(kind, Path(root), Path(where))
         ],
     }
     write_json(args.out / "audit.json", figures)
@@ -261,26 +236,13 @@ def main() -> int:
     return 0
 
 
-def kept(path: Path, make: Callable[[], Any]) -> Any:
-    """What this script measured before, or does now."""
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_suffix(".partial")
-        draft.write_bytes(pickle.dumps(make()))
-        draft.replace(path)
-    return pickle.loads(path.read_bytes())
-
-
 def open_city(args: argparse.Namespace, root: Path, past_sweeps: int) -> City:
     log = open_log("city", root, past_sweeps=0)
     scene_ids = usable_scenes_of(log, args.split, root=root)
     store = args.out / f"labels-{root.name}.zarr"
     label(args.weights, original(root, CASES[0], past_sweeps), scene_ids, store)
     bar = tqdm(scene_ids, desc=f"audit {root.name}", unit="scene")
-    clean = kept(
-        args.out / "parts" / f"{root.name}-clean.pickle",
-        lambda: gather(StoredLabels(store), log, bar),
-    )
+    clean = gather(StoredLabels(store), log, bar)
     return City(root=root, log=log, scene_ids=scene_ids, store=store, clean=clean)
 
 
@@ -437,7 +399,7 @@ def rounded(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
 
 
-def real(kind: str, root: Path, where: Path, parts: Path) -> list[dict[str, Any]]:
+def real(kind: str, root: Path, where: Path) -> list[dict[str, Any]]:
     """A real log as it is and with every fault that any log can have."""
     source = open_log(kind, root, past_sweeps=0)
     stored = (where / "zarr.json").exists()
@@ -450,8 +412,7 @@ def real(kind: str, root: Path, where: Path, parts: Path) -> list[dict[str, Any]
 
     out = []
     for case in (case for case in CASES if case.any_log):
-        name = f"real-{source.name}-{slug(where.name)}-{slug(case.what)}.pickle"
-        audits = kept(parts / name, lambda case=case: found(case)).audits  # type: ignore[misc]
+        audits = found(case).audits
         if case.parts == ("cameras",) and not any(audit.views for audit in audits):
             continue
         n = len(next(iter(audits[0].votes.values())).bad)

@@ -121,7 +121,7 @@ def test_a_folder_logs_tokens_are_checked_where_it_is_read(token: str, tmp_path:
     data["frames"][0]["token"] = token
     path.write_text(json.dumps(data))
     source = FolderSource(root, past_sweeps=0)
-    with pytest.raises(SceneError, match=r"scenes/a/scene\.json \(frame .*frame token"):
+    with pytest.raises(SceneError, match=r"scenes/a/scene\.json \(frame .*token"):
         source.scene("a")
     assert len(source.scene("b").frames) == 1
 

@@ -304,7 +304,9 @@ def test_semantic_kitti_on_a_folder(tmp_path: Path) -> None:
         file = f"{i:06d}.npz"
         np.savez(log / "scenes" / "08" / file, points=np.ones((3, 4), np.float32))
         here = from_yaw(0.0, (float(i), 0.0, 0.0)).tolist()
-        sweeps.append({"file": file, "lidar": "top", "timestamp_us": i, "T_global_vehicle": here})
+        sweeps.append(
+            {"file": file, "lidar": "top", "timestamp_us": 100_000 * i, "T_global_vehicle": here}
+        )
         frames.append({"token": f"{i:06d}", "sweep": file, "cameras": []})
     lidars = {"top": {"T_vehicle_lidar": T_vehicle_lidar.tolist()}}
     record = {"cameras": {}, "lidars": lidars, "sweeps": sweeps, "frames": frames}

@@ -428,7 +428,7 @@ def no_store(store: Path) -> None:
 
 def change_header(store: Path, **changes: Any) -> None:
     document = json.loads((store / "zarr.json").read_text())
-    document["attributes"].update(changes)
+    document["attributes"] = sealed(document["attributes"] | changes)
     (store / "zarr.json").write_text(json.dumps(document))
 
 

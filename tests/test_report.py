@@ -12,7 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from label_scenes import tree
+from label_scenes import as_older_code_wrote_it, tree
 from PIL import Image
 from report_stores import HOSTILE, LEVELS, Cells, audit_file, header, make_store, report
 
@@ -100,6 +100,7 @@ def damage_attributes(store: Path) -> None:
 
 def damage_levels(store: Path) -> None:
     """Fewer levels in the header than the voxels have."""
+    as_older_code_wrote_it(store)
     path = store / "zarr.json"
     group = json.loads(path.read_text())
     group["attributes"]["levels"] = list(LEVELS[:3])
@@ -127,6 +128,7 @@ def test_levels_unknown_to_the_header_make_scenes_bad(store: Path) -> None:
 
 
 def test_damaged_provenance_and_notes_are_said(store: Path) -> None:
+    as_older_code_wrote_it(store)
     path = store / "zarr.json"
     group = json.loads(path.read_text())
     group["attributes"]["provenance"]["calibration"]["reliability"]["right"] = [[1]]

@@ -117,7 +117,7 @@ def gather(options: argparse.Namespace) -> Content:
     log = _log(kind, options.root)
     named = options.root is not None or options.truth is not None
     if named and not isinstance(log, str):
-        for scene_id in store.scene_ids():
+        for scene_id in store.looked_at()[0]:
             require_log_of(store, scene_id, log)
     truth = None if options.truth is None else _truth(options, store.header, log)
     notes: list[str] = []
@@ -218,7 +218,7 @@ def _benchmark(options: argparse.Namespace, header: StoreHeader) -> Benchmark:
 
 def _frames(store: LabelStore) -> int:
     """For the bar; scenes whose attributes are damaged are not counted."""
-    tokens = (attributes.get("frame_tokens") for attributes in store.committed().values())
+    tokens = (attributes.get("frame_tokens") for attributes in store.looked_at()[0].values())
     return sum(len(one) for one in tokens if isinstance(one, list))
 
 

@@ -6,8 +6,7 @@ import math
 import shlex
 from dataclasses import dataclass
 
-from datasets.label_store import QUARANTINE, LabelStore
-from datasets.places import read_group
+from datasets.label_store import LabelStore
 from viz.report_audit import Audit, AuditedScene
 from viz.report_calibration import Calibration, Promise
 from viz.report_pictures import FramePictures
@@ -107,14 +106,7 @@ def known_wrong(scene: SceneNumbers) -> float:
 
 def set_aside(store: LabelStore) -> dict[str, SetAside]:
     """Scenes without labels by id; a note that cannot be read says so."""
-    found = {}
-    for scene_id in store.place.names(QUARANTINE):
-        try:
-            note = read_group(store.place, f"{QUARANTINE}/{scene_id}")
-            found[scene_id] = SetAside(reason=str(note["reason"]), detail=str(note["detail"]))
-        except FileNotFoundError:
-            continue  # labelled meanwhile
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            why = f"{type(error).__name__}: {error}"
-            found[scene_id] = SetAside(reason=f"the note on it cannot be read: {why}", detail="")
-    return found
+    return {
+        scene_id: SetAside(reason=note["reason"], detail=note["detail"])
+        for scene_id, note in store.quarantined().items()
+    }

@@ -133,8 +133,10 @@ def store_numbers(
     header = store.header
     shape = (header.taxonomy.n_classes, len(RINGS.names), len(header.levels), 2)
     total, scored, right = (np.zeros(shape, np.int64) for _ in range(3))
-    scenes, damaged, truth_damaged = [], {}, {}
-    for scene_id in store.scene_ids():
+    committed, unreadable = store.looked_at()
+    damaged = {scene_id: str(error) for scene_id, error in unreadable.items()}
+    scenes, truth_damaged = [], {}
+    for scene_id in committed:
         frames, bad = _true_frames(truth, scene_id)
         try:
             one, counts, bad_truth = _scene_numbers(store, scene_id, truth, frames, on_frame)
