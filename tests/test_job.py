@@ -32,6 +32,7 @@ from datasets.errors import SetupError, UnwritableError
 from datasets.frames import Scene
 from datasets.label_store import LabelStore
 from datasets.places import Folder
+from datasets.seals import sealed
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
 from models.checkpoint import load_checkpoint, save_checkpoint

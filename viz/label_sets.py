@@ -75,9 +75,15 @@ class StoredLabels:
         self.frame: str = header.frame
         self.source = str(header.provenance.get("source", ""))
         """Kind of the log that was labelled; empty where the store does not tell."""
+        self._named: set[str] = set()
 
     def scene_ids(self) -> tuple[str, ...]:
-        return self.store.scene_ids()
+        """Those that can be read; the others are named on stderr, once."""
+        committed, unreadable = self.store.looked_at()
+        for scene_id in unreadable.keys() - self._named:
+            print(f"bad scene {scene_id}: {unreadable[scene_id]}", file=sys.stderr)
+        self._named |= unreadable.keys()
+        return tuple(committed)
 
     def first_scene(self) -> str:
         if not (scene_ids := self.scene_ids()):
