@@ -5,6 +5,7 @@ Legend: X forward, Y left, Z up.
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Protocol
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from datasets import store_tools
 from datasets.benchmarks.catalogue import BENCHMARKS, NAMES, Benchmark, benchmark, voxels_in_words
 from datasets.commands import exit_code
-from datasets.errors import AutolabelError, SetupError
+from datasets.errors import AutolabelError, SetupError, UnreadableError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.log_identity import require_log_of
@@ -225,7 +225,7 @@ def _frames(store: LabelStore) -> int:
 def _size(store: LabelStore, notes: list[str]) -> tuple[int, str]:
     try:
         found = store_tools.info(store)
-    except (KeyError, TypeError, ValueError, OSError) as error:
+    except (UnreadableError, KeyError, TypeError, ValueError, OSError) as error:
         notes.append(f"size and inputs are not known: {type(error).__name__}: {error}")
         return 0, ""
     return found.bytes_, found.inputs_sha256

@@ -145,7 +145,7 @@ def judged(reviews: Reviews) -> set[tuple[str, str]]:
 
 def frames_of(store: LabelStore) -> dict[str, tuple[str, ...]]:
     """Tokens of the frames of every committed scene."""
-    return {name: tuple(one["frame_tokens"]) for name, one in store.committed().items()}
+    return {name: tuple(one["frame_tokens"]) for name, one in store.looked_at()[0].items()}
 
 
 def _has(scenes: Frames, scene_id: str, token: str) -> bool:

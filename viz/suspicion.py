@@ -85,7 +85,7 @@ def suspicion_of(store: LabelStore, *, frames_read: int = FRAMES_READ) -> Suspic
     share that is not trusted. Of each frame; of each scene where the store has more than
     ``frames_read``, and then only what is not trusted.
     """
-    committed = store.committed()
+    committed, _ = store.looked_at()
     if sum(len(one["frame_tokens"]) for one in committed.values()) > frames_read:
         scores = {name: _untrusted(one["counts"]) for name, one in committed.items()}
         return Suspicion(
