@@ -453,8 +453,7 @@ def markdown(figures: dict[str, Any]) -> str:
         "`python scripts/benchmark_audit.py`, docstring there.",
         "",
         "The audit's constants were chosen on cities of seeds 101, 102, 7301 and 7304, after first "
-        "results on 7303 and 7305 had been seen as well: of these six none is unseen. Rows of two "
-        "logs are of seeds 101 and 102 alone.",
+        "results on 7303 and 7305 had been seen as well.",
         "",
         "## Rank correlation with the true error of a scene (Spearman)",
         "",
