@@ -51,6 +51,7 @@ def training_parser(description: str, *, default: str, out: str) -> argparse.Arg
     how("--recipe", default=default, metavar="NAME", help=f"see below ({default})")
     how("--preset", help="network, if not the recipe's")
     how("--init", type=Path, metavar="WEIGHTS", help="start from a weights file: fine-tune")
+    how("--init-parts", nargs="+", metavar="PART", help="only these of it: img_backbone, say")
     how("--steps", type=int, help="instead of the recipe's length")
     how("--epochs", type=float, help="instead of the recipe's length")
     how("--batch", type=int, help="frames of a step, over all workers and parts")
@@ -163,8 +164,10 @@ def start_network(args: argparse.Namespace, network: Preset) -> OccupancyNet:
     """
     torch.manual_seed(args.seed)
     built = channels_last(build(network.name))
+    if args.init_parts and not args.init:
+        raise SetupError("--init-parts names parts of the weights file that --init names")
     if args.init:
-        print(f"{args.init}: {initialise(built, args.init)}")
+        print(f"{args.init}: {initialise(built, args.init, args.init_parts or ())}")
     return built
 
 

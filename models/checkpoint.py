@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -111,8 +111,11 @@ def load_checkpoint(
     )
 
 
-def initialise(network: nn.Module, path: Path) -> str:
+def initialise(network: nn.Module, path: Path, parts: Sequence[str] = ()) -> str:
     """Fill a network from a weights file of whatever preset, for fine-tuning, where names agree.
+
+    Args:
+        parts: only these of the network, such as ``img_backbone``; none named: all.
 
     Returns:
         What was taken and what was not, in one line.
@@ -122,7 +125,10 @@ def initialise(network: nn.Module, path: Path) -> str:
     """
     _, tensors = _read(Path(path))
     own = network.state_dict()
-    shared = own.keys() & tensors.keys()
+    if unknown := set(parts) - {name for name, _ in network.named_children()}:
+        have = ", ".join(name for name, _ in network.named_children())
+        raise SetupError(f"the network has no part {sorted(unknown)[0]!r}; it has {have}")
+    shared = {k for k in own.keys() & tensors.keys() if not parts or k.split(".")[0] in parts}
     if not shared:
         raise SetupError(f"{path}: none of its tensors belongs to this network")
     if other := sorted(k for k in shared if own[k].shape != tensors[k].shape):

@@ -40,6 +40,8 @@ FIGURES = ("mIoU[camera-visible]", "mIoU[all]", "mIoU[trusted]", "trusted voxels
 BENCHMARKS = {"occ3d_nuscenes": "17 classes, 0.4 m", "occ3d_coarse": "7 classes, 0.8 m"}
 STUDENTS = {"occ3d_nuscenes": "camera_tiny", "occ3d_coarse": "camera_coarse"}
 """By the benchmark that they and their teacher are made for."""
+PICTURE_PARTS = ("img_backbone", "img_neck")
+"""What a student starts with of its teacher's network; heads differ from preset to preset."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +134,8 @@ class Transfer:
                 *("scripts/train_student.py", *self.drive, "--preset", preset),
                 *("--benchmark", benchmark, "--labelled-split", self.known),
                 *(("--labels", labels, "--balance", 10) if labels else ()),
-                *("--init", teacher, "--steps", self.student_steps, "--batch", 2),
+                *("--init", teacher, "--init-parts", *PICTURE_PARTS),
+                *("--steps", self.student_steps, "--batch", 2),
                 *("--memory-gib", 2, "--out", folder),
             )
         test = ("--weights", weights, "--split", self.scene(PARTS[3]))

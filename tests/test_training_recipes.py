@@ -15,7 +15,7 @@ from datasets.errors import SetupError
 from datasets.inputs import InputSpec
 from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCCUPANCY
 from datasets.training_sets import FrameSet
-from models.checkpoint import initialise, save_checkpoint
+from models.checkpoint import initialise, load_checkpoint, save_checkpoint
 from models.presets import build, preset
 from models.recipes import RECIPES, recipe
 from models.schedules import SlowAverage, StepDecay, WarmCosine
@@ -176,6 +176,18 @@ def test_other_shapes_are_refused_when_fine_tuning(tmp_path: Path) -> None:
         initialise(build("camera_coarse"), path)
     with pytest.raises(SetupError, match="none of its tensors"):
         initialise(torch.nn.Linear(2, 2), path)
+
+
+def test_named_parts_alone_are_taken_whatever_the_others_shapes(tmp_path: Path) -> None:
+    path = _saved(tmp_path, "camera_tiny")
+    network, saved = build("camera_coarse"), load_checkpoint(path).module.state_dict()
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    initialise(network, path, ("img_backbone", "img_neck"))
+    for name, value in network.state_dict().items():
+        taken = name.split(".")[0] in ("img_backbone", "img_neck")
+        assert torch.equal(value, saved[name] if taken else before[name])
+    with pytest.raises(SetupError, match="no part 'wheels'; it has img_backbone"):
+        initialise(network, path, ("wheels",))
 
 
 def test_specs_are_left_alone_by_recipes_that_say_nothing() -> None:
