@@ -8,6 +8,7 @@ through the ``SceneSource``, so that camera-only users open no LiDAR file.
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -340,7 +341,8 @@ def points_in_ego(
             points = points[(x >= PUBLISHED_NEAR_M) | (y >= PUBLISHED_NEAR_M)]
         elif vehicle == "cut":
             T_vehicle_lidar = inverse(frame.vehicle_at(sweep)) @ sweep.T_ego_lidar
-            points = points[~in_box(apply(T_vehicle_lidar, points[:, :3]), frame.vehicle_m)]
+            own = _inside(points, T_vehicle_lidar, frame.vehicle_m)
+            points = np.delete(points, own, axis=0) if len(own) else points
         out = np.empty((len(points), 6), np.float32)
         T = sweep.T_ego_lidar
         out[:, :3] = points[:, :3].astype(np.float64) @ T[:3, :3].T + T[:3, 3]
@@ -367,6 +369,20 @@ def from_vehicle(frame: Frame, points: NDArray[np.float32]) -> NDArray[np.bool_]
         own = points[:, 5] == i
         out[own] = in_box(apply(inverse(frame.vehicle_at(sweep)), points[own, :3]), frame.vehicle_m)
     return out
+
+
+def _inside(
+    points: NDArray[np.float32],  # (N, 3 or more) LiDAR frame
+    T_vehicle_lidar: Transform,
+    box_m: tuple[Triple, Triple],
+) -> NDArray[np.int64]:
+    """Which points lie in a box of the vehicle frame; only those near it are looked at closely."""
+    corners = np.array(list(itertools.product(*zip(*box_m, strict=True))))
+    around = apply(inverse(T_vehicle_lidar), corners)
+    low, high = around.min(axis=0), around.max(axis=0)
+    x, y = points[:, 0], points[:, 1]
+    near = np.flatnonzero((x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1]))
+    return near[in_box(apply(T_vehicle_lidar, points[near, :3]), box_m)]
 
 
 def in_box(points: NDArray[Any], box_m: tuple[Triple, Triple]) -> NDArray[np.bool_]:

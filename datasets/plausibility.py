@@ -60,7 +60,7 @@ def check_ranges(points: NDArray[Any], where: str) -> None:
     if middle_m > MAX_MEDIAN_RANGE_M:
         raise SceneError(
             where=where,
-            rule=f"half of its {len(points):,} points lie beyond {middle_m:,.0f} m of the LiDAR: "
+            rule=f"half of its points lie beyond {middle_m:,.0f} m of the LiDAR: "
             "points look like millimetres; write metres",
         )
 

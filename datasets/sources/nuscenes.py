@@ -325,7 +325,7 @@ class NuScenesSource:
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
         points, kept, dropped = _read_points(sweep.path)
-        points = points[kept]
+        points = points[kept] if dropped.dropped else points
         self.returns.put(sweep, dropped)
         _check_azimuths(points, sweep.path)
         return points
