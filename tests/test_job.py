@@ -382,6 +382,32 @@ def test_no_scene_is_blamed_for_a_machine_that_cannot_label(
     assert store.quarantined() == {} and store.scene_ids() == ()
 
 
+def on_a_full_disk(root: Path) -> NuScenesSource:
+    from datasets import places
+
+    push = places.sync_tree
+
+    def fails(folder: Path) -> None:
+        if "labels.zarr" in str(folder):  # a rehearsal's store lies elsewhere
+            raise OSError(errno.ENOSPC, "No space left on device")
+        push(folder)
+
+    places.sync_tree = fails  # in the worker's process
+    return NuScenesSource(root, past_sweeps=9)
+
+
+def test_a_full_disk_ends_the_job_and_blames_no_scene(
+    city: Path, weights: Path, cluster: str, tmp_path: Path
+) -> None:
+    full = functools.partial(on_a_full_disk, city)
+    job = job_for(city, weights, tmp_path / "labels.zarr", full)
+    source = NuScenesSource(city, past_sweeps=9)
+    with pytest.raises(UnwritableError, match=r"labels\.zarr: .*No space left.* goes on"):
+        run_job(job, source.scene_ids("all")[:2], source=source, workers=1)
+    store = LabelStore.open(job.store)
+    assert store.quarantined() == {} and store.scene_ids() == ()
+
+
 def test_a_dry_run_says_what_the_job_would_cost_and_leaves_nothing(
     city: Path, weights: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -508,32 +534,6 @@ def test_the_literal_command_ends_with_code_2_and_one_line() -> None:
     code, out, err = finish(start([sys.executable, *arguments, "--weights", "/no"], address=""))
     assert (code, out) == (2, "")
     assert err == "error: /no: no such weights file\n"
-
-
-def on_a_full_disk(root: Path) -> NuScenesSource:
-    from datasets import places
-
-    push = places.sync_tree
-
-    def fails(folder: Path) -> None:
-        if "labels.zarr" in str(folder):  # a rehearsal's store lies elsewhere
-            raise OSError(errno.ENOSPC, "No space left on device")
-        push(folder)
-
-    places.sync_tree = fails  # in the worker's process
-    return NuScenesSource(root, past_sweeps=9)
-
-
-def test_a_full_disk_ends_the_job_and_blames_no_scene(
-    city: Path, weights: Path, cluster: str, tmp_path: Path
-) -> None:
-    full = functools.partial(on_a_full_disk, city)
-    job = job_for(city, weights, tmp_path / "labels.zarr", full)
-    source = NuScenesSource(city, past_sweeps=9)
-    with pytest.raises(UnwritableError, match=r"labels\.zarr: .*No space left.* goes on"):
-        run_job(job, source.scene_ids("all")[:2], source=source, workers=1)
-    store = LabelStore.open(job.store)
-    assert store.quarantined() == {} and store.scene_ids() == ()
 
 
 def test_a_note_that_cannot_be_written_ends_the_job_in_one_line(

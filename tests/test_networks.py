@@ -134,6 +134,11 @@ def test_a_picture_that_only_fills_the_batch_has_no_influence(name: str, count: 
     with torch.no_grad():
         if count:  # batch norms learn from the pictures that are there only
             trained = network.train().bev(padded)
-            torch.testing.assert_close(trained, network.bev(first_pictures(padded, count)))
+            assert_alike(trained, network.bev(first_pictures(padded, count)))
         network.eval()
-        torch.testing.assert_close(network.bev(padded), network.bev(first_pictures(padded, count)))
+        assert_alike(network.bev(padded), network.bev(first_pictures(padded, count)))
+
+
+def assert_alike(ours: torch.Tensor, theirs: torch.Tensor) -> None:
+    """But for rounding: sums of float32 are taken in another order where a picture is added."""
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
