@@ -11,58 +11,6 @@ from datasets.frames import Frame, Scene
 from datasets.training_sets import GroundTruth, PseudoLabels, Target
 
 
-class TrueClasses:
-    """The classes of the truth with the weights of a store: the mask is the store's."""
-
-    def __init__(self, pseudo: PseudoLabels, truth: GroundTruth) -> None:
-        self.pseudo, self.truth = pseudo, truth
-
-    @property
-    def what(self) -> str:
-        return self.pseudo.what
-
-    def check(self, scene: Scene) -> None:
-        self.pseudo.check(scene)
-
-    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
-        return self.pseudo.identity(scenes) | self.truth.identity(scenes)
-
-    def scene_ids(self) -> tuple[str, ...]:
-        return self.pseudo.scene_ids()
-
-    def target(self, frame: Frame) -> Target:
-        return replace(self.pseudo.target(frame), semantics=self.truth.target(frame).semantics)
-
-    def left_out(self, scene_id: str) -> frozenset[str]:
-        return self.pseudo.left_out(scene_id)
-
-
-class TrueMask:
-    """The classes of a store wherever the benchmark scores, all with weight 1."""
-
-    def __init__(self, pseudo: PseudoLabels, truth: GroundTruth) -> None:
-        self.pseudo, self.truth = pseudo, truth
-
-    @property
-    def what(self) -> str:
-        return self.pseudo.what
-
-    def check(self, scene: Scene) -> None:
-        self.pseudo.check(scene)
-
-    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
-        return self.pseudo.identity(scenes) | self.truth.identity(scenes)
-
-    def scene_ids(self) -> tuple[str, ...]:
-        return self.pseudo.scene_ids()
-
-    def target(self, frame: Frame) -> Target:
-        return replace(self.pseudo.target(frame), weight=self.truth.target(frame).weight)
-
-    def left_out(self, scene_id: str) -> frozenset[str]:
-        return self.pseudo.left_out(scene_id)
-
-
 class Unmasked:
     """Every voxel is what the teacher says, with weight 1: no mask, no confidence."""
 
@@ -88,3 +36,28 @@ class Unmasked:
 
     def left_out(self, scene_id: str) -> frozenset[str]:
         return self.pseudo.left_out(scene_id)
+
+
+class _WithTruth(Unmasked):
+    """Part of each target is the ground truth's."""
+
+    def __init__(self, pseudo: PseudoLabels, truth: GroundTruth) -> None:
+        super().__init__(pseudo)
+        self.truth = truth
+
+    def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
+        return self.pseudo.identity(scenes) | self.truth.identity(scenes)
+
+
+class TrueClasses(_WithTruth):
+    """The classes of the truth with the weights of a store: the mask is the store's."""
+
+    def target(self, frame: Frame) -> Target:
+        return replace(self.pseudo.target(frame), semantics=self.truth.target(frame).semantics)
+
+
+class TrueMask(_WithTruth):
+    """The classes of a store wherever the benchmark scores, all with weight 1."""
+
+    def target(self, frame: Frame) -> Target:
+        return replace(self.pseudo.target(frame), weight=self.truth.target(frame).weight)
