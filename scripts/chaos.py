@@ -1,234 +1,69 @@
-"""Kill a labelling job at random, again and again, and see whether its store is right.
+"""Attack the store, the job and the readers at random, and count the promises that break.
 
-    python scripts/chaos.py --kills 50 --json OUT.json
+    python scripts/chaos.py --kills 50 --json OUT.json     # workers, a node, drivers: SIGKILL
+    python scripts/chaos.py --drivers 50                   # two jobs start on one store
+    python scripts/chaos.py --flips 2000                   # bits of a store
+    python scripts/chaos.py --fuzz 5000                    # inputs of every reader
+    python scripts/chaos.py --full-disk                    # writing where nothing fits any more
+    python scripts/chaos.py --proxy 200                    # a store in S3 that answers badly
 
-Two Ray nodes on this machine label a small city. At random moments a worker, the second node's
-raylet, or the driver is killed with SIGKILL; a dead node is started again, and so is a job whose
-driver died or that set a scene aside. When the store is complete it is compared with that of an
-undisturbed run, and the next job begins, until there were enough kills. Exit code 0: every store
-was complete, verified and equal to the undisturbed one, byte by byte, and no scene was written
-twice.
+Each mode is a file of ``scripts/chaos_modes``; what it promises stands there. Exit code 0: no
+promise broke.
 """
 
 from __future__ import annotations
 
 import argparse
-import hashlib
+import importlib
 import os
-import random
-import signal
-import subprocess
 import sys
 import tempfile
 import time
-from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
 
-from ray.cluster_utils import Cluster
-from tqdm import tqdm
+from chaos_modes.outcome import Options, Outcome
 
-from datasets import store_tools
 from datasets.commands import exit_code
 from datasets.json_files import write_json
-from datasets.label_store import LabelStore
-from datasets.sources.synthetic.city import CityConfig, ensure_city
 
-ROOT = Path(__file__).resolve().parents[1]
-Victim = Literal["worker", "raylet", "driver"]
-VICTIMS: tuple[Victim, ...] = ("worker", "worker", "raylet", "driver")
-
-
-@dataclass(slots=True)
-class Counts:
-    """What happened in all jobs together."""
-
-    kills: Counter[str] = field(default_factory=Counter)
-    jobs: int = 0
-    drivers: int = 0
-    scenes: int = 0
-    set_aside_then_done: int = 0
-    lost: int = 0
-    written_twice: int = 0
-    damaged: int = 0
-    unequal: int = 0
+MODES = ("kills", "drivers", "flips", "fuzz", "full-disk", "proxy")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    modes = parser.add_mutually_exclusive_group(required=True)
+    for mode in MODES:
+        if mode == "full-disk":
+            modes.add_argument("--full-disk", action="store_const", const=1)
+        else:
+            modes.add_argument(f"--{mode}", type=int, metavar="N")
     add = parser.add_argument
-    add("--kills", type=int, default=50)
-    add("--scenes", type=int, default=12, help="of the city")
+    add("--scenes", type=int, default=12, help="of the city, for kills and drivers")
     add("--frames", type=int, default=2, help="of a scene")
     add("--every", type=float, nargs=2, default=(2.0, 14.0), help="seconds between kills")
     add("--seed", type=int, default=0)
     add("--json", type=Path, help="write the counts there")
     args = parser.parse_args()
+    given = ((mode, getattr(args, mode.replace("-", "_"))) for mode in MODES)
+    mode, number = next((mode, number) for mode, number in given if number is not None)
+    options = Options(
+        number=number,
+        seed=args.seed,
+        scenes=args.scenes,
+        frames=args.frames,
+        every_s=(args.every[0], args.every[1]),
+    )
+    # a mode's imports (Ray, a server for S3) are those of no other
+    run = importlib.import_module(f"chaos_modes.{mode.replace('-', '_')}").run
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
-        counts = run(args, Path(folder))
-    print(describe(counts))
+        outcome: Outcome = run(options, Path(folder))
+    print(outcome.text)
     if args.json:
         facts = {"seed": args.seed, "date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count()}
-        facts |= {name: getattr(counts, name) for name in counts.__slots__}
-        write_json(args.json, facts)
-    bad = counts.lost + counts.written_twice + counts.damaged + counts.unequal
-    return 1 if bad else 0
-
-
-def run(args: argparse.Namespace, folder: Path) -> Counts:
-    city = folder / "city"
-    ensure_city(
-        city,
-        CityConfig(
-            labeled_scenes=0,
-            unlabeled_scenes=args.scenes,
-            val_scenes=0,
-            frames_per_scene=args.frames,
-            image_height=48,
-            image_width=128,
-            sweeps=2,
-        ),
-    )
-    environment = os.environ | {"RAY_worker_niceness": "0"}
-    os.environ.update(environment)
-    undisturbed = folder / "undisturbed.zarr"
-    subprocess.run(
-        [*command(city, undisturbed), "--address", "local"], cwd=ROOT, check=True, env=environment
-    )
-    wanted = tree(undisturbed)
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1})
-    try:
-        chaos = Chaos(args, city, cluster, random.Random(args.seed))
-        with tqdm(total=args.kills, desc="kills") as bar:
-            while chaos.counts.kills.total() < args.kills:
-                store = folder / f"labels-{chaos.counts.jobs}.zarr"
-                chaos.job(store, bar)
-                chaos.judge(store, wanted)
-    finally:
-        cluster.shutdown()
-    return chaos.counts
-
-
-def command(city: Path, store: Path) -> list[str]:
-    return [
-        *(sys.executable, "autolabel/run.py", "--split", "unlabeled", "--root", str(city)),
-        *("--store", str(store), "--workers", "2"),
-    ]
-
-
-class Chaos:
-    """A cluster under fire."""
-
-    def __init__(
-        self, args: argparse.Namespace, city: Path, cluster: Cluster, rng: random.Random
-    ) -> None:
-        self.args, self.city, self.cluster, self.rng = args, city, cluster, rng
-        self.counts = Counts()
-        self.second = cluster.add_node(num_cpus=1)
-
-    def job(self, store: Path, bar: tqdm[object]) -> None:
-        """Until the store is complete, however often it takes."""
-        self.counts.jobs += 1
-        seen: dict[str, int] = {}
-        code: int | None = 1
-        driver = self._start(store)
-        next_kill = self._soon()
-        while True:
-            time.sleep(0.05)
-            self._watch(store, seen)
-            code = driver.poll()
-            if code == 0:
-                return
-            if code is not None:
-                if code == 1:  # scenes whose workers were killed too often
-                    self.counts.set_aside_then_done += len(LabelStore.open(store).quarantined())
-                driver = self._start(store)
-            if time.monotonic() < next_kill or self.counts.kills.total() >= self.args.kills:
-                continue
-            victim = self.rng.choice(VICTIMS)
-            if self._kill(victim, driver):
-                self.counts.kills[victim] += 1
-                bar.update()
-            next_kill = self._soon()
-
-    def _soon(self) -> float:
-        return time.monotonic() + self.rng.uniform(*self.args.every)
-
-    def _start(self, store: Path) -> subprocess.Popen[bytes]:
-        self.counts.drivers += 1
-        log = store.with_suffix(".log").open("ab")
-        address = ["--address", self.cluster.address]
-        return subprocess.Popen([*command(self.city, store), *address], cwd=ROOT, stderr=log)
-
-    def _kill(self, victim: Victim, driver: subprocess.Popen[bytes]) -> bool:
-        """Whether there was one to kill."""
-        if victim == "driver":
-            driver.kill()
-            driver.wait()
-            return True
-        if victim == "raylet":
-            # its whole process group of workers follows, as when a machine is switched off
-            self.cluster.remove_node(self.second, allow_graceful=False)
-            self.second = self.cluster.add_node(num_cpus=1)
-            return True
-        workers = list(processes("ray::Worker"))
-        if not workers:
-            return False
-        os.kill(self.rng.choice(workers), signal.SIGKILL)
-        return True
-
-    def _watch(self, store: Path, seen: dict[str, int]) -> None:
-        """A commit marker that changes was written twice."""
-        for marker in store.glob("scenes/*/zarr.json"):
-            try:
-                inode = marker.stat().st_ino
-            except OSError:
-                continue
-            if seen.setdefault(marker.parent.name, inode) != inode:
-                self.counts.written_twice += 1
-                seen[marker.parent.name] = inode
-
-    def judge(self, store: Path, wanted: dict[str, str]) -> None:
-        opened = LabelStore.open(store)
-        self.counts.scenes += len(opened.scene_ids())
-        self.counts.lost += self.args.scenes - len(opened.scene_ids())
-        self.counts.damaged += len(store_tools.verify(store))
-        store_tools.prune(opened)
-        self.counts.unequal += tree(store) != wanted
-
-
-def processes(title: str) -> Iterator[int]:
-    """Of that title, whoever started them."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes()
-        except OSError:
-            continue
-        if line.startswith(title.encode()):
-            yield int(path.parent.name)
-
-
-def tree(folder: Path) -> dict[str, str]:
-    """Hash of every file."""
-    files = (p for p in sorted(folder.rglob("*")) if p.is_file())
-    return {str(p.relative_to(folder)): hashlib.sha256(p.read_bytes()).hexdigest() for p in files}
-
-
-def describe(counts: Counts) -> str:
-    kills = ", ".join(f"{n} of a {victim}" for victim, n in sorted(counts.kills.items()))
-    return "\n".join(
-        (
-            f"{counts.kills.total()} kills: {kills}",
-            f"{counts.jobs} jobs, {counts.drivers} drivers, {counts.scenes} scenes; "
-            f"{counts.set_aside_then_done} set aside for a while",
-            f"lost {counts.lost}, written twice {counts.written_twice}, damaged {counts.damaged}, "
-            f"stores unlike the undisturbed one {counts.unequal}",
-        )
-    )
+        write_json(args.json, facts | outcome.facts)
+    return 1 if outcome.bad else 0
 
 
 if __name__ == "__main__":
