@@ -187,3 +187,14 @@ def test_ballots_add_up_and_say_nothing_of_nothing() -> None:
     assert np.isnan(none.share)
     one = Ballot(bad=none.bad + 1, judged=none.judged + 2)
     assert (one + one).share == 0.5
+
+
+@pytest.mark.parametrize(("returns", "hit"), [(1, False), (2, False), (3, True), (4, True)])
+def test_a_voxel_is_hit_from_three_returns_of_held_out_sweeps_on(returns: int, hit: bool) -> None:
+    class Few(Log):
+        def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+            n = returns if sweep.timestamp_us else 5
+            return np.tile(np.float32([8.0, 0.2, 0.2, 0.0]), (n, 1))
+
+    found = evidence(Few(), frame((0.05,)), GRID)
+    assert found.touched[8, 4, 2] and found.hit[8, 4, 2] == hit

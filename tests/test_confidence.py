@@ -11,7 +11,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autolabel.confidence import LEVELS, N_BINS, Calibration, CalibrationHistogram, bin_of
+from autolabel.confidence import (
+    LEVELS,
+    N_BINS,
+    Calibration,
+    CalibrationHistogram,
+    _scored,
+    bin_of,
+)
 
 FREE = 2
 
@@ -164,3 +171,14 @@ def test_damaged_json_is_refused() -> None:
         Calibration.from_json(data | {"free_passes": -1})
     with pytest.raises(KeyError):
         Calibration.from_json({})
+
+
+def test_free_and_occupied_voxels_count_one_half_each_in_a_methods_scores() -> None:
+    sure = np.float32(0.9)
+    part = histogram(
+        (np.full(9000, sure), np.full(9000, FREE), np.ones(9000, bool)),
+        (np.full(10, sure), np.zeros(10, int), np.zeros(10, bool)),
+    )
+    found = _scored("class", [(np.full(part.by_ring()[0].shape, 0.9), part)])
+    assert found.log_loss == pytest.approx((-np.log(0.9) - np.log(0.1)) / 2)
+    assert found.brier == pytest.approx((0.1**2 + 0.9**2) / 2)

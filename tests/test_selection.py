@@ -307,3 +307,10 @@ def test_an_audit_is_read(tmp_path: Path) -> None:
     path = tmp_path / "audit.json"
     path.write_text(json.dumps({"scenes": [{"scene_id": "s1", "score": 2, "more": 1}]}))
     assert read_audit(path) == {"s1": 2.0}
+
+
+def test_frames_as_far_apart_as_the_gap_are_chosen_and_nearer_ones_are_not() -> None:
+    counted = {"s": [(f"{k}", counts({0: (10, 5.0), FREE: (100, 1.0)})) for k in range(6)]}
+    those = candidates(counted, by_frame=True)
+    chosen = choose(those, score(those), budget=6, strategy="entropy", gap=2)
+    assert [those[choice.index].frame for choice in chosen] == [0, 2, 4]

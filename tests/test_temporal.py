@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from datasets.taxonomy import OCC3D_NUSCENES
 
 GRID = VoxelGrid(min_m=(-8.0, -8.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(32, 32, 6))
 FREE, CAR, ROAD = OCC3D_NUSCENES.free_id, OCC3D_NUSCENES.id_of("car"), 11
+WALL = OCC3D_NUSCENES.id_of("manmade")
 K = OCC3D_NUSCENES.n_classes
 NO_LIDAR = np.zeros(GRID.shape, np.uint8)
 
@@ -186,3 +188,24 @@ def test_a_refiner_with_a_table_of_another_shape_is_refused() -> None:
     good = refiner(Refinement())
     with pytest.raises(ValueError, match="own_evidence must be finite values of shape"):
         Refiner.from_json(good.to_json() | {"own_evidence": [[0.0]]})
+
+
+def test_a_frame_whose_own_lidar_saw_the_voxel_counts_four_times() -> None:
+    road, wall = empty(), empty()
+    road[20, 16, 2], wall[20, 16, 2] = ROAD, WALL
+    seen = NO_LIDAR.copy()
+    seen[20, 16, 2] = 1
+    how = Refinement(near=(1,), far=(), evidence=False)
+    cell = GRID.flat(np.array([[20, 16, 2]]))
+
+    def mean(hits: NDArray[np.uint8]) -> NDArray[np.float32]:
+        before, here, after = sight(road), sight(empty()), sight(wall)
+        around = [replace(before, hits=hits), here, after]
+        near: NDArray[np.float32] = pool(around, 1, GRID, OCC3D_NUSCENES, how, cell).near[0]
+        return near
+
+    says_road, says_wall = (
+        sight(one).surprise[20, 16, 2].astype(np.float32) * -LOG_STEP for one in (road, wall)
+    )
+    np.testing.assert_allclose(mean(NO_LIDAR), (says_road + says_wall) / 2, rtol=1e-5)
+    np.testing.assert_allclose(mean(seen), (4 * says_road + says_wall) / 5, rtol=1e-5)
