@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from datasets.bounded_files import parsing, regular_size
 from datasets.errors import SetupError, UnwritableError
 from models.presets import OccupancyNet, Preset, build_network, preset
 
@@ -31,6 +32,10 @@ EVIDENCE_KEY = "calibration_evidence"
 REFERENCE_KEY = "calibration_reference"
 """What the calibration scenes are like."""
 REFERENCE_PARITY_KEY = "reference_parity"
+MAX_FILE_BYTES = 8 << 30
+"""Of a weights file."""
+MAX_HEADER_BYTES = 16 << 20
+"""Of its header, which names its tensors and holds what is written beside them."""
 _RESERVED = ("format", "format_version", "preset")
 
 
@@ -160,14 +165,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     Raises:
         SetupError: it is missing, or not of this format and version.
     """
-    if not path.is_file():
-        raise SetupError(f"{path}: no such weights file")
-    try:
-        with safe_open(path, framework="pt") as f:
-            metadata = dict(f.metadata() or {})
-            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise SetupError(f"{path}: not a readable safetensors file ({error})") from error
+    metadata, tensors = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise SetupError(f"{path}: a safetensors file, but not written by this toolkit")
     version = metadata.get("format_version")
@@ -176,6 +174,32 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
             f"{path}: weights format version {version}, this code reads {FORMAT_VERSION}"
         )
     return metadata, tensors
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and tensors of any safetensors file. Its tensors are mapped, not read.
+
+    Raises:
+        SetupError: it is missing, damaged or too large.
+    """
+    if not path.is_file():
+        raise SetupError(f"{path}: no such weights file")
+    try:
+        regular_size(path, MAX_FILE_BYTES, "MAX_FILE_BYTES")
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > MAX_HEADER_BYTES:
+            raise ValueError(
+                f"its header has {header:,} bytes, more than the {MAX_HEADER_BYTES:,} of "
+                "MAX_HEADER_BYTES"
+            )
+        with parsing(), safe_open(path, framework="pt") as f:
+            return dict(f.metadata() or {}), {
+                key: f.get_tensor(key)
+                for key in f.keys()  # noqa: SIM118
+            }
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path}: not a readable safetensors file ({error})") from error
 
 
 def _mismatch(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
