@@ -29,7 +29,9 @@ def parsing(*passed: type[Exception]) -> Iterator[None]:
     ``ValueError``; ``OSError`` and ``passed`` stay what they are."""
     try:
         yield
-    except (OSError, ValueError, *passed):
+    except (OSError, ValueError):
+        raise
+    except passed:
         raise
     except Exception as error:  # nearly every type has been seen: Overflow, Syntax, Runtime, ...
         raise ValueError(str(error) or type(error).__name__) from error

@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -32,6 +34,12 @@ EVIDENCE_KEY = "calibration_evidence"
 REFERENCE_KEY = "calibration_reference"
 """What the calibration scenes are like."""
 REFERENCE_PARITY_KEY = "reference_parity"
+_IN_WORDS = {
+    CALIBRATION_KEY: "calibration table",
+    EVIDENCE_KEY: "calibration evidence",
+    REFERENCE_KEY: "calibration reference",
+}
+Parsed = TypeVar("Parsed")
 MAX_FILE_BYTES = 8 << 30
 """Of a weights file."""
 MAX_HEADER_BYTES = 16 << 20
@@ -151,6 +159,25 @@ def initialise(network: nn.Module, path: Path, parts: Sequence[str] = ()) -> str
         if names:
             said.append(f"{what}: {', '.join(sorted({k.rpartition('.')[0] for k in names}))}")
     return "; ".join(said)
+
+
+def metadata_json(
+    metadata: Mapping[str, str], key: str, parse: Callable[[Any], Parsed], path: Path
+) -> Parsed:
+    """One of the documents that are written beside the weights.
+
+    Args:
+        parse: of what the JSON holds; raises nearly anything where that is damaged.
+        path: of the weights file, for the message.
+
+    Raises:
+        SetupError: it is damaged.
+    """
+    try:
+        with parsing():
+            return parse(json.loads(metadata[key]))
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path}: damaged {_IN_WORDS.get(key, key)}: {error}") from error
 
 
 def file_sha256(path: Path) -> str:
