@@ -20,7 +20,7 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from datasets.bounded_files import parsing, regular_size
@@ -95,7 +95,9 @@ def decode_picture(
 
 
 @contextlib.contextmanager
-def opened(file: Path | IO[bytes], formats: tuple[str, ...] = FORMATS) -> Iterator[Image.Image]:
+def opened(
+    file: Path | IO[bytes], formats: tuple[str, ...] = FORMATS
+) -> Iterator[ImageFile.ImageFile]:
     """A picture of which only the header is read yet, and whose size can be decoded.
 
     Raises:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import csv
 import io
 import shutil
@@ -455,8 +454,14 @@ def _read_frames(store: LabelStore) -> None:
 
 
 def _make_lists(root: Path) -> None:
-    scene = {"scene_id": "scene-1", "score": 0.5}
-    write_json(root / "audit.json", {"scenes": [scene], "frames": []})
+    scene: dict[str, Any] = {"scene_id": "scene-1", "score": 0.5, "votes": {"lidar": 0.1}}
+    scene |= {"expected_error": 0.1, "untrusted": 0.2, "flips": 0.0, "fit": None}
+    scene |= {"pose_noise_m": 0.1, "problems": ["none"]}
+    audit: dict[str, Any] = {"format": "label-audit", "format_version": 1, "what": "labels"}
+    audit |= {"scenes": [scene], "by_class": {"lidar": {"car": [1, 2]}}, "by_range": {}}
+    audit |= {"faults": [{"name": "pose", "scene_id": "scene-1", "evidence": "drift"}]}
+    audit |= {"set_aside": {"scene-2": "torn"}, "notes": ["a note"]}
+    write_json(root / "audit.json", audit)
     view = {"eye_m": [1, 2, 3], "target_m": [0, 0, 0], "up": [0, 0, 1]}
     write_json(root / "views.json", {"1": view})
     chosen = {"scene_id": "scene-1", "frame": 0, "token": "t"}
@@ -470,6 +475,7 @@ def _read_lists(root: Path) -> None:
     problems = []
     for read in (
         lambda: read_audit(root / "audit.json"),
+        lambda: read_audit_report(root / "audit.json"),
         lambda: read_reports([root / "choice.json"], {"scene-1": ("t",)}),
         lambda: read_reports([root / "audit.json"], {"scene-1": ("t",)}),
     ):
@@ -477,8 +483,6 @@ def _read_lists(root: Path) -> None:
             read()
         except SetupError as error:
             problems.append(error)
-    with contextlib.suppress(SetupError):
-        read_audit_report(root / "audit.json")
     if problems:
         raise problems[0]
 
