@@ -86,6 +86,8 @@ OCC3D_NAMES = {
 
 MAX_TABLE_BYTES = 8 << 30
 """Of a table: five times the largest of nuScenes."""
+_DAMAGED = (ValueError, TypeError, OverflowError, AttributeError, IndexError)
+"""What rows raise whose values are of a wrong kind, or too large."""
 UNREAD_TABLES = ("lidarseg.json", "panoptic.json")
 """The devkit would count the files of these two, of which a remote log has no copies."""
 
@@ -197,7 +199,7 @@ class NuScenesSource:
         check_scene(scene_id, where=f"{self.root / self.version}/scene.json")
         try:
             return int(record["nbr_samples"])
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, *_DAMAGED) as error:
             raise SceneError(
                 where=f"scene {scene_id}", rule=f"damaged row of scene.json: {error!r}"
             ) from error
@@ -225,7 +227,7 @@ class NuScenesSource:
                 raise SceneError(
                     where=f"scene {scene_id}", frame=token, rule=f"broken table link {error}"
                 ) from error
-            except (ValueError, TypeError) as error:
+            except _DAMAGED as error:
                 raise SceneError(
                     where=f"scene {scene_id}", frame=token, rule=f"damaged table row: {error}"
                 ) from error
@@ -410,7 +412,7 @@ class NuScenesSource:
                 frame=frame.token,
                 rule=f"broken table link {error} in its annotations",
             ) from error
-        except (ValueError, TypeError) as error:
+        except _DAMAGED as error:
             raise SceneError(
                 where=f"scene {frame.scene_id}",
                 frame=frame.token,
@@ -530,7 +532,7 @@ def _check_link(token: str, seen: set[str], table: str, links: str) -> None:
 def _pose(record: dict[str, Any], *, table: str) -> Transform:
     try:
         return from_quaternion(record["rotation"], record["translation"])
-    except (ValueError, TypeError) as error:
+    except _DAMAGED as error:
         raise SceneError(where=table, frame=str(record["token"]), rule=str(error)) from error
 
 
