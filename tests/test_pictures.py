@@ -138,3 +138,26 @@ def test_what_is_missing_cut_or_no_picture_is_refused(tmp_path: Path) -> None:
     assert applied_orientation(tmp_path / "none.png") == 1
     with pytest.raises(SceneError, match="cannot be read"):
         picture_size(tmp_path / "none.png")
+
+
+def test_a_giant_is_refused_by_its_header(tmp_path: Path) -> None:
+    path = tmp_path / "a.png"
+    Image.new("1", (13_000, 13_000)).save(path)
+    with pytest.raises(SceneError, match=r"13000x13000, scene\.json says 64x48"):
+        decode_picture(path, size=(64, 48), stated_by="scene.json", where="a.png")
+    for use in (
+        lambda: decode_picture(path, size=(13_000, 13_000), stated_by="it", where="a.png"),
+        lambda: picture_size(path),
+    ):
+        with pytest.raises(SceneError, match="MAX_PIXELS"):
+            use()
+
+
+def test_no_picture_is_opened_without_a_list_of_formats() -> None:
+    root = Path(__file__).resolve().parents[1]
+    for room in ("datasets", "autolabel", "models", "viz"):
+        for path in (root / room).rglob("*.py"):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                own = path.name in ("offscreen.py", "class_statistics.py")  # of files just written
+                assert "Image.open(" not in line or "formats=" in line or own, f"{path}:{number}"
+                assert "imread(" not in line.replace("``cv2.imread``", ""), f"{path}:{number}"
