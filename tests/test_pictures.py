@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from datasets.errors import SceneError
 from datasets.sources.pictures import applied_orientation, decode_picture, picture_size
@@ -140,17 +141,18 @@ def test_what_is_missing_cut_or_no_picture_is_refused(tmp_path: Path) -> None:
         picture_size(tmp_path / "none.png")
 
 
-def test_a_giant_is_refused_by_its_header(tmp_path: Path) -> None:
-    path = tmp_path / "a.png"
-    Image.new("1", (13_000, 13_000)).save(path)
-    with pytest.raises(SceneError, match=r"13000x13000, scene\.json says 64x48"):
-        decode_picture(path, size=(64, 48), stated_by="scene.json", where="a.png")
-    for use in (
-        lambda: decode_picture(path, size=(13_000, 13_000), stated_by="it", where="a.png"),
-        lambda: picture_size(path),
-    ):
-        with pytest.raises(SceneError, match="MAX_PIXELS"):
-            use()
+def test_a_giant_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    giant, large = tmp_path / "giant.png", tmp_path / "large.png"
+    Image.new("1", (13_000, 13_000)).save(giant)
+    Image.new("1", (5_000, 5_000)).save(large)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(SceneError, match=r"5000x5000, scene\.json says 64x48"):
+        decoded(large, (64, 48))
+    with pytest.raises(SceneError, match="MAX_PIXELS"):
+        decoded(giant, (13_000, 13_000))
+    with pytest.raises(SceneError, match="MAX_PIXELS"):
+        picture_size(giant)
 
 
 def test_no_picture_is_opened_without_a_list_of_formats() -> None:
