@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import os
 import random
@@ -11,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from datasets.json_files import json_text
 from datasets.seals import DIGEST, sealed
 from datasets.sources.waymo.tfrecord import FOOTER_BYTES, HEADER_BYTES, masked_crc
 
@@ -152,7 +154,7 @@ def spoiled_json(document: Any, rng: random.Random) -> tuple[str, str]:
             what = f"{name} renamed {new[:9]!a}"
         case _:
             other = rng.choice(places)
-            holder[key] = json.loads(json.dumps(other[1][other[2]]))
+            holder[key] = copy.deepcopy(other[1][other[2]])
             what = f"{name} = that of {other[0]}"
     attributes = document.get("attributes") if isinstance(document, dict) else None
     if isinstance(attributes, dict) and DIGEST in attributes and rng.random() < 0.7:
@@ -160,8 +162,8 @@ def spoiled_json(document: Any, rng: random.Random) -> tuple[str, str]:
         if value is not None:
             document = _with(document, value)
             document["attributes"] = sealed(document["attributes"])
-            return json.dumps(document), what + ", sealed"
-    return json.dumps(document).replace(json.dumps(_MARK), literal), what
+            return json_text(document), what + ", sealed"
+    return json_text(document).replace(json_text(_MARK), literal), what
 
 
 def _value(literal: str) -> Any:
@@ -224,7 +226,7 @@ def _safetensors(path: Path, raw: bytes, rng: random.Random) -> str:
             notes[name], what = spoiled_json(json.loads(notes[name]), rng)
         except ValueError:
             notes[name], what = rng.choice(_LITERALS), "replaced"
-        text, what = json.dumps(header), f"metadata {name}: {what}"
+        text, what = json_text(header), f"metadata {name}: {what}"
     else:
         text, what = spoiled_json(header, rng)
     packed = text.encode("utf-8", "surrogatepass")
