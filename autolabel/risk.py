@@ -42,6 +42,8 @@ MOST_WRONG = 0.25
 MIN_SHARE = 0.02
 """Levels that keep less than this share of a group's voxels are passed over: of so few voxels most
 lie in few scenes, and keeping them is worth little."""
+MAX_COUNTS = 32 << 20
+"""Of evidence in a file: scenes x rings x classes x levels."""
 NEVER = 255
 """Threshold of a class of which nothing is trusted."""
 
@@ -100,6 +102,8 @@ class Evidence:
     def from_json(cls, data: dict[str, Any]) -> Evidence:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
         shape = tuple(int(n) for n in data["shape"])
+        if math.prod(shape) > MAX_COUNTS:
+            raise ValueError(f"counts of shape {shape}, more than the {MAX_COUNTS:,} of MAX_COUNTS")
         at = np.cumsum(np.asarray(data["at"], np.int64))
         counts = []
         for name in ("voxels", "right"):

@@ -30,7 +30,6 @@ if __name__ == "__main__":
 import argparse
 import contextlib
 import functools
-import json
 import os
 import signal
 from collections.abc import Sequence
@@ -67,6 +66,7 @@ from models.checkpoint import (
     REFERENCE_KEY,
     LoadedModel,
     load_checkpoint,
+    metadata_json,
 )
 
 DEFAULT_WEIGHTS = Path(models.__file__).parent / "weights" / "city_tiny_teacher.safetensors"
@@ -319,10 +319,7 @@ def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
     if CALIBRATION_KEY not in teacher.metadata:
         print(f"warning: {weights} is not calibrated: confidence is plain softmax", file=sys.stderr)
         return Calibration.uncalibrated(teacher.preset.taxonomy.n_classes)
-    try:
-        calibration = Calibration.from_json(json.loads(teacher.metadata[CALIBRATION_KEY]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise SetupError(f"{weights}: damaged calibration table: {error}") from error
+    calibration = metadata_json(teacher.metadata, CALIBRATION_KEY, Calibration.from_json, weights)
     if len(calibration.counts) != teacher.preset.taxonomy.n_classes:
         raise SetupError(f"{weights}: the calibration table is of another class list")
     return calibration
@@ -335,10 +332,7 @@ def drift_of(
     does, or if that cannot be told."""
     if REFERENCE_KEY not in teacher.metadata:
         return ""
-    try:
-        reference = reference_from_json(json.loads(teacher.metadata[REFERENCE_KEY]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise SetupError(f"{args.weights}: damaged calibration reference: {error}") from error
+    reference = metadata_json(teacher.metadata, REFERENCE_KEY, reference_from_json, args.weights)
     committed = LabelStore.open(where).committed()
     scenes = [committed[s]["statistics"] for s in scene_ids if "statistics" in committed.get(s, {})]
     if min(len(scenes), len(reference)) < MIN_SCENES:
@@ -358,10 +352,7 @@ def promise_of(
         raise SetupError(
             f"{args.weights}: holds no evidence for --max-error; scripts/calibrate.py gathers it"
         )
-    try:
-        evidence = Evidence.from_json(json.loads(teacher.metadata[EVIDENCE_KEY]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise SetupError(f"{args.weights}: damaged calibration evidence: {error}") from error
+    evidence = metadata_json(teacher.metadata, EVIDENCE_KEY, Evidence.from_json, args.weights)
     if evidence.made_with != made_with(config):
         raise SetupError(
             f"{args.weights}: calibrated on labels made with {evidence.made_with}, these are made "

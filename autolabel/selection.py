@@ -14,7 +14,6 @@ Legend: N candidates, X Y Z voxels, K classes, R rings of distance, D numbers of
 
 from __future__ import annotations
 
-import json
 import math
 import zlib
 from collections.abc import Mapping, Sequence
@@ -28,6 +27,7 @@ from numpy.typing import NDArray
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, inverse
+from datasets.json_files import read_json_file
 from datasets.label_store import StoredScene, StoreHeader
 from datasets.log_identity import require_same_frame
 from datasets.store_tools import RINGS_M, ring_of
@@ -416,13 +416,13 @@ def read_audit(path: Path) -> dict[str, float]:
         SetupError: it cannot be read or is something else.
     """
     try:
-        scenes = json.loads(path.read_text())["scenes"]
+        scenes = read_json_file(path)["scenes"]
         if not isinstance(scenes, list):
             raise ValueError("its scenes are not a list")
         found = {str(one["scene_id"]): float(one["score"]) for one in scenes}
     except OSError as error:
         raise SetupError(f"audit {path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError) as error:
         raise SetupError(
             f"audit {path}: not a JSON report with a list of scenes, each with scene_id and score: "
             f"{type(error).__name__}: {error}"

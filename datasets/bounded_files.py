@@ -24,11 +24,14 @@ _HEADER_BYTES = 4096
 
 
 @contextlib.contextmanager
-def parsing() -> Iterator[None]:
-    """Whatever numpy's, zip's and JSON's parsers raise on hostile bytes, as a ``ValueError``."""
+def parsing(*passed: type[Exception]) -> Iterator[None]:
+    """Whatever parsers of numpy, zip, JSON, pictures and the like raise on hostile bytes, as a
+    ``ValueError``; ``OSError`` and ``passed`` stay what they are."""
     try:
         yield
     except (OSError, ValueError):
+        raise
+    except passed:
         raise
     except Exception as error:  # nearly every type has been seen: Overflow, Syntax, Runtime, ...
         raise ValueError(str(error) or type(error).__name__) from error

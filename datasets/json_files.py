@@ -10,6 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from datasets.bounded_files import parsing, read_bytes
+
+MAX_JSON_BYTES = 32 << 20
+"""Parsed, JSON takes up to thirty times its bytes; what is written as JSON is far smaller."""
+
 
 def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
     """One JSON document. NaN and infinities become null, numpy values and arrays plain ones.
@@ -40,6 +45,18 @@ def write_json(path: Path, value: Any) -> None:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json_text(value, indent=1) + "\n", encoding="utf-8")
+
+
+def read_json_file(path: Path, *, limit: int = MAX_JSON_BYTES) -> Any:
+    """What a JSON file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no regular file, no JSON, too deep or too large.
+    """
+    data = read_bytes(path, limit, "MAX_JSON_BYTES")
+    with parsing():
+        return json.loads(data)
 
 
 def json_lines(values: Iterable[Any]) -> str:

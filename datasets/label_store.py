@@ -40,7 +40,7 @@ import zarr
 from numpy.typing import NDArray
 
 from datasets.atomic_groups import group_document
-from datasets.bounded_files import parsing
+from datasets.bounded_files import MAX_ARRAY_BYTES, parsing
 from datasets.errors import SceneError, SetupError, UnreadableError
 from datasets.geometry.grid import VoxelGrid
 from datasets.names import check_scene_id, fault_of_scene_id
@@ -185,7 +185,11 @@ class StoredScene:
             with contextlib.suppress(NotImplementedError):
                 lacks = functools.partial(self._may_lack, name)
                 return ShardedFrames(self.place, key, document, lacks)
-        return zarr.open_array(self.place.zarr(key), mode="r", zarr_format=3)
+        array = zarr.open_array(self.place.zarr(key), mode="r", zarr_format=3)
+        frames = len(self) if name in VOXEL_ARRAYS else 1
+        if array.nbytes > MAX_ARRAY_BYTES * frames:
+            raise ValueError(f"{array.nbytes:,} bytes, more than MAX_ARRAY_BYTES allows")
+        return array
 
     def _may_lack(self, name: str, shard: str) -> bool:
         """Whether a shard was never written: all of it is the fill value."""

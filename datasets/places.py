@@ -14,11 +14,12 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import os
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
@@ -42,6 +43,7 @@ from datasets.atomic_groups import (
     visible_files,
     write_file,
 )
+from datasets.bounded_files import read_bytes
 from datasets.errors import SetupError, UnwritableError
 
 Where = str | Path
@@ -53,6 +55,9 @@ UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, e
 REQUESTS = 32
 """Sent at a time to an object store for many small documents."""
 
+MAX_DOCUMENT_BYTES = 64 << 20
+"""Of a document of a store; parsed, JSON takes up to thirty times as much, but lists of tokens do
+not."""
 REMOVED_TRIES = 20
 """So often a folder is made again that other writers remove as empty."""
 
@@ -177,15 +182,18 @@ class Folder:
             return None
 
     def read(self, key: str) -> bytes:
-        return (self.path / key).read_bytes()
+        try:
+            return read_bytes(self.path / key, MAX_DOCUMENT_BYTES, "MAX_DOCUMENT_BYTES")
+        except ValueError as error:
+            raise OSError(errno.EINVAL, str(error), str(self.path / key)) from None
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        with (self.path / key).open("rb", buffering=0) as file:
+        with _opened(self.path / key) as file:
             file.seek(offset)
             return _whole(file.read(length), length, key)
 
     def read_tail(self, key: str, length: int) -> bytes:
-        with (self.path / key).open("rb", buffering=0) as file:
+        with _opened(self.path / key) as file:
             file.seek(max(0, file.seek(0, 2) - length))
             return _whole(file.read(length), length, key)
 
@@ -236,6 +244,9 @@ class Folder:
         return [read(item) for item in items]
 
     def zarr(self, key: str) -> Store:
+        for path in (self.path / key).rglob("*"):
+            if not (path.is_file() or path.is_dir()):
+                raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
         return LocalStore(self.path / key, read_only=True)
 
     def draft(self, key: str) -> Draft:
@@ -394,6 +405,15 @@ def bucket_at(url: str) -> Bucket:
         return from_url(url)
     except (BaseError, ValueError, TypeError) as error:
         raise SetupError(f"{url}: {_first_line(error)}") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file to read parts of; opening a pipe does not wait, reading one gives nothing."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    return open(path, "rb", buffering=0, opener=opener)
 
 
 def _whole(data: bytes, length: int, key: str) -> bytes:

@@ -8,6 +8,7 @@ makes is understood here (zarr 3 specification, "sharding_indexed"); the caller 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,8 +17,11 @@ import numpy as np
 from numcodecs import zstd
 from numpy.typing import NDArray
 
+from datasets.bounded_files import MAX_ARRAY_BYTES
 from datasets.places import Place
 
+MAX_FRAMES = 1 << 20
+"""Of a shard."""
 ABSENT = 2**64 - 1
 """Offset and length of a chunk that was not written, since it holds nothing but the fill value."""
 
@@ -60,9 +64,15 @@ class ShardedFrames:
             or said["fill_value"] != 0
         ):
             raise NotImplementedError(f"{key}: another layout")
-        self.shape = tuple(shape[1:])
+        self.shape = tuple(int(n) for n in shape[1:])
         self.dtype = np.dtype(said["data_type"]).newbyteorder("<")
         self.per_shard: int = shard[0]
+        size = math.prod(self.shape) * self.dtype.itemsize
+        if not 0 < size <= MAX_ARRAY_BYTES or not 0 < self.per_shard <= MAX_FRAMES:
+            raise ValueError(
+                f"{key}: frames of {size:,} bytes, {self.per_shard:,} in a shard: at most "
+                f"{MAX_ARRAY_BYTES:,} (MAX_ARRAY_BYTES) and {MAX_FRAMES:,} (MAX_FRAMES)"
+            )
         self._indices: dict[int, NDArray[np.uint64] | None] = {}
 
     def __getitem__(self, k: int) -> NDArray[Any]:

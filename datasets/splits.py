@@ -6,8 +6,11 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from datasets.bounded_files import read_bytes
 from datasets.errors import SetupError
 
+MAX_NAMES_BYTES = 16 << 20
+"""Of a file of scene names."""
 Labelled = float | tuple[str, ...]
 """A share 0..1 of the training scenes, or scene ids."""
 PUBLISHED_SHARE = 0.2
@@ -24,11 +27,11 @@ def parse_labelled(text: str) -> Labelled:
         percent = float(text.removesuffix("%"))
     except ValueError:
         try:
-            lines = Path(text).read_text().split()
-        except OSError as error:
+            lines = read_names(Path(text))
+        except (OSError, ValueError) as error:
             raise SetupError(
-                f"--labelled {text}: neither a percentage nor a readable file of scene names "
-                f"({error.strerror})"
+                f"--labelled {text[:200]}: neither a percentage nor a readable file of scene names "
+                f"({getattr(error, 'strerror', None) or error})"
             ) from error
         if not lines:
             raise SetupError(f"{text}: names no scene") from None
@@ -36,6 +39,11 @@ def parse_labelled(text: str) -> Labelled:
     if not 0 <= percent <= 100:
         raise SetupError(f"--labelled {text}: a percentage lies in 0..100")
     return percent / 100
+
+
+def read_names(path: Path) -> list[str]:
+    """The words of a file. Raises ``OSError`` or ``ValueError`` where it cannot be read."""
+    return read_bytes(path, MAX_NAMES_BYTES, "MAX_NAMES_BYTES").decode("utf-8").split()
 
 
 def divide(

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from datasets.atomic_groups import PARTIAL
 from datasets.benchmarks.catalogue import Benchmark, voxels_in_words
 from datasets.benchmarks.truth import Truth
+from datasets.bounded_files import parsing
 from datasets.errors import AutolabelError, SceneError, SetupError, UnreadableError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
@@ -63,16 +64,22 @@ class StoreInfo:
 
 
 def info(store: LabelStore) -> StoreInfo:
-    """Counts from the scenes' attributes and the reviews; no voxel is read."""
+    """Counts from the scenes' attributes and the reviews; no voxel is read. Raises
+    ``UnreadableError`` where they are damaged."""
     frames = voxels = trusted = size = 0
     by_class = np.zeros(store.header.taxonomy.n_classes, np.int64)
     inputs = hashlib.sha256()
     for scene_id, attributes in (there := store.committed()).items():
-        counts = attributes["counts"]
-        frames, voxels = frames + counts["frames"], voxels + counts["voxels"]
-        trusted += counts["trusted"]
-        by_class += counts["trusted_by_class"]
-        inputs.update(f"{scene_id} {attributes['inputs']}\n".encode())
+        try:
+            with parsing():
+                counts = attributes["counts"]
+                frames, voxels = frames + int(counts["frames"]), voxels + int(counts["voxels"])
+                trusted += int(counts["trusted"])
+                by_class += np.asarray(counts["trusted_by_class"], np.int64)
+                inputs.update(f"{scene_id} {attributes['inputs']}\n".encode())
+        except ValueError as error:
+            where = f"label store {store.place}: scene {scene_id}"
+            raise UnreadableError(f"{where}: its counts are damaged: {error}") from error
     for key, n in store.place.files(SCENES):
         size += n if key.split("/")[0] in there else 0
     return StoreInfo(

@@ -10,16 +10,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, TypeVar
 
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import nn
 
+from datasets.bounded_files import parsing, regular_size
 from datasets.errors import SetupError, UnwritableError
 from models.presets import OccupancyNet, Preset, build_network, preset
 
@@ -31,6 +34,16 @@ EVIDENCE_KEY = "calibration_evidence"
 REFERENCE_KEY = "calibration_reference"
 """What the calibration scenes are like."""
 REFERENCE_PARITY_KEY = "reference_parity"
+_IN_WORDS = {
+    CALIBRATION_KEY: "calibration table",
+    EVIDENCE_KEY: "calibration evidence",
+    REFERENCE_KEY: "calibration reference",
+}
+Parsed = TypeVar("Parsed")
+MAX_FILE_BYTES = 8 << 30
+"""Of a weights file."""
+MAX_HEADER_BYTES = 16 << 20
+"""Of its header, which names its tensors and holds what is written beside them."""
 _RESERVED = ("format", "format_version", "preset")
 
 
@@ -148,6 +161,25 @@ def initialise(network: nn.Module, path: Path, parts: Sequence[str] = ()) -> str
     return "; ".join(said)
 
 
+def metadata_json(
+    metadata: Mapping[str, str], key: str, parse: Callable[[Any], Parsed], path: Path
+) -> Parsed:
+    """One of the documents that are written beside the weights.
+
+    Args:
+        parse: of what the JSON holds; raises nearly anything where that is damaged.
+        path: of the weights file, for the message.
+
+    Raises:
+        SetupError: it is damaged.
+    """
+    try:
+        with parsing():
+            return parse(json.loads(metadata[key]))
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path}: damaged {_IN_WORDS.get(key, key)}: {error}") from error
+
+
 def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes."""
     with path.open("rb") as f:
@@ -160,14 +192,7 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
     Raises:
         SetupError: it is missing, or not of this format and version.
     """
-    if not path.is_file():
-        raise SetupError(f"{path}: no such weights file")
-    try:
-        with safe_open(path, framework="pt") as f:
-            metadata = dict(f.metadata() or {})
-            tensors = {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise SetupError(f"{path}: not a readable safetensors file ({error})") from error
+    metadata, tensors = read_safetensors(path)
     if metadata.get("format") != FORMAT:
         raise SetupError(f"{path}: a safetensors file, but not written by this toolkit")
     version = metadata.get("format_version")
@@ -176,6 +201,32 @@ def _read(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
             f"{path}: weights format version {version}, this code reads {FORMAT_VERSION}"
         )
     return metadata, tensors
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor]]:
+    """Metadata and tensors of any safetensors file. Its tensors are mapped, not read.
+
+    Raises:
+        SetupError: it is missing, damaged or too large.
+    """
+    if not path.is_file():
+        raise SetupError(f"{path}: no such weights file")
+    try:
+        regular_size(path, MAX_FILE_BYTES, "MAX_FILE_BYTES")
+        with path.open("rb") as file:
+            header = int.from_bytes(file.read(8), "little")
+        if header > MAX_HEADER_BYTES:
+            raise ValueError(
+                f"its header has {header:,} bytes, more than the {MAX_HEADER_BYTES:,} of "
+                "MAX_HEADER_BYTES"
+            )
+        with parsing(), safe_open(path, framework="pt") as f:
+            return dict(f.metadata() or {}), {
+                key: f.get_tensor(key)
+                for key in f.keys()  # noqa: SIM118
+            }
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path}: not a readable safetensors file ({error})") from error
 
 
 def _mismatch(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:

@@ -8,18 +8,17 @@ exactly. Files are read by PyTorch's restricted unpickler: nothing in them can r
 from __future__ import annotations
 
 import re
-import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from datasets.errors import SetupError
-from models.checkpoint import FORMAT
+from models.checkpoint import FORMAT, read_safetensors
 from models.ops.sparse_conv import SparseConv3d
+from models.pickled import load_pickled
 from models.presets import Preset, build_network
 from models.swin import SwinConfig, from_official
 
@@ -107,13 +106,10 @@ def _provenance(content: Mapping[str, object]) -> tuple[str, int | None]:
 
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
-    try:
-        with safe_open(path, framework="pt") as f:
-            if (f.metadata() or {}).get("format") == FORMAT:
-                raise SetupError(f"{path}: written by this toolkit already, nothing to import")
-            return {key: f.get_tensor(key) for key in f.keys()}  # noqa: SIM118
-    except (SafetensorError, OSError) as error:
-        raise SetupError(f"{path}: not a readable safetensors file ({error})") from error
+    metadata, tensors = read_safetensors(path)
+    if metadata.get("format") == FORMAT:
+        raise SetupError(f"{path}: written by this toolkit already, nothing to import")
+    return tensors
 
 
 class _Inert:
@@ -133,14 +129,9 @@ _NUMPY_NAMES = (
 
 
 def _read_pickle(path: Path) -> object:
-    inert: list[Callable[..., object] | tuple[Callable[..., object], str]]
-    inert = [(_Inert, name) for name in _NUMPY_NAMES]
     try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals(inert):
-            warnings.simplefilter("ignore")
-            content: object = torch.load(path, map_location="cpu", weights_only=True)
-            return content
-    except Exception as error:  # a damaged file makes the reader raise nearly anything
+        return load_pickled(path, [(_Inert, name) for name in _NUMPY_NAMES])
+    except (OSError, ValueError) as error:
         message = str(error)
         if wanted := re.search(r"GLOBAL (\S+)", message):
             raise SetupError(
@@ -150,9 +141,7 @@ def _read_pickle(path: Path) -> object:
                 "torch.save({'state_dict': c['state_dict']}, OUT)"
             ) from error
         reason = message.rpartition("WeightsUnpickler error: ")[2].strip().split("\n")[0]
-        raise SetupError(
-            f"{path}: damaged or no PyTorch file ({type(error).__name__}: {reason})"
-        ) from error
+        raise SetupError(f"{path}: damaged or no PyTorch file: {reason}") from error
 
 
 def convert(tensors: Mapping[str, Tensor], preset: Preset) -> Converted:

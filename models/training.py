@@ -33,7 +33,7 @@ from models.objectives import Objective, Weighted
 from models.schedules import Average, Schedule, WarmCosine, YoungAverage
 from models.training_loader import steps_loader
 from models.training_report import TrainingLog, TrainingReport
-from models.training_state import load_state, save_state
+from models.training_state import load_state, restoring, save_state
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -198,22 +198,24 @@ def train(
     optimiser = AdamW(trained, lr=config.learning_rate, weight_decay=config.weight_decay)
     scaler = torch.amp.GradScaler(enabled=config.precision == "float16")
     if state is not None:
-        stepping.load_state_dict(state["stepping"])
-        average.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        scaler.load_state_dict(state["scaler"])
+        with restoring(folder):
+            stepping.load_state_dict(state["stepping"])
+            average.load_state_dict(state["average"])
+            optimiser.load_state_dict(state["optimiser"])
+            scaler.load_state_dict(state["scaler"])
     parallel: nn.Module = stepping
     if team.workers > 1:
         devices = None if torch.device(device).type == "cpu" else [torch.cuda.current_device()]
         parallel = DistributedDataParallel(stepping, devices, find_unused_parameters=True)
-    log = TrainingLog(
-        folder,
-        start=start,
-        steps=config.steps,
-        log_every=config.log_every,
-        clock=None if state is None else state["clock"],
-        team=(team.worker, team.workers),
-    )
+    with restoring(folder):
+        log = TrainingLog(
+            folder,
+            start=start,
+            steps=config.steps,
+            log_every=config.log_every,
+            clock=None if state is None else state["clock"],
+            team=(team.worker, team.workers),
+        )
     with reproducible(device), log:
         for step, sample in log.timed(samples):
             torch.manual_seed((config.seed * 1_000_003 + step) * 1009 + team.worker)

@@ -291,9 +291,12 @@ def draw_curves(lines: list[dict[str, float | None]], path: Path) -> None:
 def _lines(path: Path) -> list[dict[str, Any]]:
     """The log's lines; one torn by a kill ends it."""
     lines = []
-    for text in path.read_text().splitlines() if path.exists() else []:
+    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
-            lines.append(json.loads(text))
-        except json.JSONDecodeError:
+            line = json.loads(text)
+        except (ValueError, RecursionError):
             break
+        if not isinstance(line, dict) or not isinstance(line.get("step"), int):
+            break
+        lines.append(line)
     return lines

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import contextlib
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from datasets.bounded_files import parsing
 from datasets.errors import SetupError, UnwritableError
+from models.pickled import load_pickled
 
 DATA = "data"
 """Of a run's identity: what its samples are made from (``FrameSet.data``)."""
+KEYS = {"step", "identity", "threads"}
+"""Of every state; what it lacks of the rest is noticed where it is used."""
 SCENES_NAMED = 3
 
 
@@ -21,24 +25,49 @@ def load_state(folder: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str
     """Step and state of a stopped run in this folder, or ``(0, None)``.
 
     Raises:
-        SetupError: the folder holds a run with another configuration or on other data.
+        SetupError: the folder holds a run with another configuration or on other data, or the
+            state is damaged.
     """
     path = folder / "state.pt"
     if not path.exists():
         return 0, None
-    state = torch.load(path, map_location="cpu", weights_only=True)
-    if state["identity"] != identity:
+    with restoring(folder):
+        state = load_pickled(path)
+        if not isinstance(state, dict):
+            raise ValueError(f"it is a {type(state).__name__}")
+        if lacks := sorted(KEYS - state.keys()):
+            raise ValueError(f"it lacks {', '.join(lacks)}")
+        step, there = state["step"], state["identity"]
+        if not isinstance(step, int) or step < 0 or not isinstance(there, dict):
+            raise ValueError("its step or the run's identity is none")
+        if there != identity:
+            raise SetupError(
+                f"{path}: of a run with another configuration ({_in_words(there, identity)}); "
+                "choose another --out"
+            )
+        if state["threads"] != torch.get_num_threads():
+            warnings.warn(
+                f"{path}: made with {state['threads']} threads, continued with "
+                f"{torch.get_num_threads()}: weights may differ in their last bits",
+                stacklevel=3,
+            )
+    return step, state
+
+
+@contextlib.contextmanager
+def restoring(folder: Path) -> Iterator[None]:
+    """Whatever a damaged state makes torch raise, as a ``SetupError`` that says what to do."""
+    try:
+        with parsing(SetupError):
+            yield
+    except SetupError:  # an UnwritableError is an OSError, too
+        raise
+    except (OSError, ValueError) as error:
+        why = str(error).split("\n")[0]
         raise SetupError(
-            f"{path}: of a run with another configuration "
-            f"({_in_words(state['identity'], identity)}); choose another --out"
-        )
-    if state["threads"] != torch.get_num_threads():
-        warnings.warn(
-            f"{path}: made with {state['threads']} threads, continued with "
-            f"{torch.get_num_threads()}: weights may differ in their last bits",
-            stacklevel=2,
-        )
-    return int(state["step"]), state
+            f"{folder / 'state.pt'}: a damaged training state: {why}; delete it to begin again, or "
+            "choose another --out"
+        ) from error
 
 
 def _in_words(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:

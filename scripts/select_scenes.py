@@ -56,6 +56,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.places import parse_where
+from datasets.splits import read_names
 
 SCENES_A_WORKER = 16
 """Fewer are read before another process has started."""
@@ -150,8 +151,8 @@ def parse_scenes(text: str) -> tuple[str, ...]:
     path = Path(text)
     if text and path.is_file():
         try:
-            return tuple(path.read_text().split())
-        except (OSError, UnicodeDecodeError) as error:
+            return tuple(read_names(path))
+        except (OSError, ValueError) as error:
             raise SetupError(f"--exclude {text}: cannot be read: {error}") from error
     if "/" in text or path.suffix == ".txt":
         raise SetupError(f"--exclude {text}: there is no such file")

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngImageFile
 
 from datasets.errors import SceneError
 from datasets.sources.pictures import applied_orientation, decode_picture, picture_size
@@ -138,3 +139,27 @@ def test_what_is_missing_cut_or_no_picture_is_refused(tmp_path: Path) -> None:
     assert applied_orientation(tmp_path / "none.png") == 1
     with pytest.raises(SceneError, match="cannot be read"):
         picture_size(tmp_path / "none.png")
+
+
+def test_a_giant_is_refused_by_its_header(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    giant, large = tmp_path / "giant.png", tmp_path / "large.png"
+    Image.new("1", (13_000, 13_000)).save(giant)
+    Image.new("1", (5_000, 5_000)).save(large)
+    monkeypatch.setattr(Image.Image, "load", lambda _: pytest.fail("it was decoded"))
+    monkeypatch.setattr(PngImageFile, "load", lambda _: pytest.fail("it was decoded"))
+    with pytest.raises(SceneError, match=r"5000x5000, scene\.json says 64x48"):
+        decoded(large, (64, 48))
+    with pytest.raises(SceneError, match="MAX_PIXELS"):
+        decoded(giant, (13_000, 13_000))
+    with pytest.raises(SceneError, match="MAX_PIXELS"):
+        picture_size(giant)
+
+
+def test_no_picture_is_opened_without_a_list_of_formats() -> None:
+    root = Path(__file__).resolve().parents[1]
+    for room in ("datasets", "autolabel", "models", "viz"):
+        for path in (root / room).rglob("*.py"):
+            for number, line in enumerate(path.read_text().splitlines(), 1):
+                own = path.name in ("offscreen.py", "class_statistics.py")  # of files just written
+                assert "Image.open(" not in line or "formats=" in line or own, f"{path}:{number}"
+                assert "imread(" not in line.replace("``cv2.imread``", ""), f"{path}:{number}"

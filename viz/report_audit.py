@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.errors import SetupError
+from datasets.json_files import read_json_file
 
 FORMAT, FORMAT_VERSION = "label-audit", 1
 
@@ -65,7 +65,7 @@ class Audit:
 def read_audit(path: Path) -> Audit:
     """Raises ``SetupError``: the file is missing, or not such a report."""
     try:
-        data = json.loads(path.read_text(encoding="utf-8"))
+        data = read_json_file(path)
     except OSError as error:
         raise SetupError(f"--audit {path}: {error.strerror}") from error
     except ValueError as error:
@@ -78,7 +78,7 @@ def read_audit(path: Path) -> Audit:
         )
     try:
         return _audit(data)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+    except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         why = f"{type(error).__name__}: {error}"
         raise SetupError(f"--audit {path}: damaged report: {why}") from error
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import math
 import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from datasets.json_files import write_json
+from datasets.json_files import read_json_file, write_json
 
 Point = tuple[float, float, float]
 N_VIEWS = 4
@@ -33,9 +32,9 @@ def views_file() -> Path:
 def read_views(path: Path) -> dict[int, View]:
     """Views by their number, 1..4; what cannot be read counts as not saved."""
     try:
-        data = json.loads(path.read_text())
+        data = read_json_file(path)
         found = {int(number): _view(one) for number, one in data.items()}
-    except (OSError, ValueError, TypeError, KeyError, AttributeError):
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return {}
     return {number: view for number, view in found.items() if 1 <= number <= N_VIEWS}
 

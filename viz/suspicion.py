@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from datasets.errors import SceneError, SetupError
+from datasets.json_files import read_json_file
 from datasets.label_store import LabelStore, MaskBit
 from viz.report_audit import FORMAT, FORMAT_VERSION
 
@@ -154,10 +154,10 @@ def _chosen(path: Path, found: dict[str, Any]) -> list[_Row]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = json.loads(path.read_text())
+        found = read_json_file(path)
     except OSError as error:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise SetupError(f"{path}: not JSON: {error}") from error
     if not isinstance(found, dict):
         raise SetupError(f"{path}: neither the report of an audit nor the list of a selection")

@@ -8,7 +8,6 @@ name. Every pose chain goes through the global frame with the ego pose of its ow
 from __future__ import annotations
 
 import functools
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,10 +18,11 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
 from datasets.annotations import Annotations, Box, annotated_frames
-from datasets.bounded_files import read_bytes
+from datasets.bounded_files import parsing, read_bytes, regular_size
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
+from datasets.json_files import read_json_file
 from datasets.names import below, check_scene, check_token
 from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local, with_local_files
@@ -84,6 +84,12 @@ OCC3D_NAMES = {
 """The 32 categories of nuScenes and nuScenes-lidarseg as the classes of Occ3D-nuScenes."""
 
 
+MAX_TABLE_BYTES = 256 << 20
+"""Of a table; nuScenes has tables of gigabytes of three kinds only."""
+LARGE_TABLES = ("ego_pose", "sample_annotation", "sample_data")
+MAX_LARGE_TABLE_BYTES = 8 << 30
+_DAMAGED = (ValueError, TypeError, OverflowError, AttributeError, IndexError)
+"""What rows raise whose values are of a wrong kind, or too large."""
 UNREAD_TABLES = ("lidarseg.json", "panoptic.json")
 """The devkit would count the files of these two, of which a remote log has no copies."""
 
@@ -129,7 +135,7 @@ class NuScenesSource:
         self.version = version or _only_version(self.root)
         self._tokens: dict[str, tuple[str, str]] = {}  # of a frame's scene and key sweep
         self._annotated: dict[str, frozenset[str]] = {}  # by scene token
-        self._scenes: dict[str, dict[str, Any]] = {s["name"]: s for s in self._tables.scene}
+        self._scenes: dict[str, dict[str, Any]] = self._named_scenes()
         self._splits = self._known_splits(splits or {}, labelled)
 
     @functools.cached_property
@@ -142,9 +148,22 @@ class NuScenesSource:
         try:
             tables = with_local_files(self.root / self.version, but=UNREAD_TABLES)
             with_local_files(self.root / "maps")  # the devkit wants to see them
-            return NuScenes(tables.name, dataroot=str(tables.parent), verbose=False)
-        except (AssertionError, OSError, ValueError, KeyError) as error:
+            for path in tables.glob("*.json"):
+                large = path.stem in LARGE_TABLES
+                limit = MAX_LARGE_TABLE_BYTES if large else MAX_TABLE_BYTES
+                regular_size(path, limit, "MAX_TABLE_BYTES")
+            with parsing():
+                return NuScenes(tables.name, dataroot=str(tables.parent), verbose=False)
+        except (OSError, ValueError) as error:
             raise SetupError(f"{self.root / self.version}: tables do not load: {error}") from error
+
+    def _named_scenes(self) -> dict[str, dict[str, Any]]:
+        try:
+            with parsing(SetupError):
+                return {str(s["name"]): s for s in self._tables.scene if s["token"]}
+        except ValueError as error:
+            where = self.root / self.version / "scene.json"
+            raise SetupError(f"{where}: a row lacks {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         # data loader workers read files by path; the tables are loaded again if asked for
@@ -184,7 +203,7 @@ class NuScenesSource:
         check_scene(scene_id, where=f"{self.root / self.version}/scene.json")
         try:
             return int(record["nbr_samples"])
-        except (KeyError, ValueError, TypeError) as error:
+        except (KeyError, *_DAMAGED) as error:
             raise SceneError(
                 where=f"scene {scene_id}", rule=f"damaged row of scene.json: {error!r}"
             ) from error
@@ -212,7 +231,7 @@ class NuScenesSource:
                 raise SceneError(
                     where=f"scene {scene_id}", frame=token, rule=f"broken table link {error}"
                 ) from error
-            except (ValueError, TypeError) as error:
+            except _DAMAGED as error:
                 raise SceneError(
                     where=f"scene {scene_id}", frame=token, rule=f"damaged table row: {error}"
                 ) from error
@@ -397,7 +416,7 @@ class NuScenesSource:
                 frame=frame.token,
                 rule=f"broken table link {error} in its annotations",
             ) from error
-        except (ValueError, TypeError) as error:
+        except _DAMAGED as error:
             raise SceneError(
                 where=f"scene {frame.scene_id}",
                 frame=frame.token,
@@ -434,8 +453,14 @@ class NuScenesSource:
     def _lidarseg(self) -> dict[str, str]:
         """Name of the class file of every marked sweep, by the token of its ``sample_data``."""
         table = self.root / self.version / "lidarseg.json"
-        rows = json.loads(table.read_text()) if table.is_file() else ()
-        return {row["sample_data_token"]: row["filename"] for row in rows}
+        if not table.exists():
+            return {}
+        try:
+            rows = read_json_file(table, limit=MAX_TABLE_BYTES)
+            with parsing():
+                return {str(row["sample_data_token"]): str(row["filename"]) for row in rows}
+        except (OSError, ValueError) as error:
+            raise SceneError(where=str(table), rule=f"cannot be read: {error}") from error
 
     def _point_classes(self, key: str) -> NDArray[np.uint8] | None:
         """Of the points of ``read_points``, in their order."""
@@ -511,7 +536,7 @@ def _check_link(token: str, seen: set[str], table: str, links: str) -> None:
 def _pose(record: dict[str, Any], *, table: str) -> Transform:
     try:
         return from_quaternion(record["rotation"], record["translation"])
-    except (ValueError, TypeError) as error:
+    except _DAMAGED as error:
         raise SceneError(where=table, frame=str(record["token"]), rule=str(error)) from error
 
 
@@ -561,8 +586,8 @@ def _gaps_deg(folder: Path) -> dict[str, int]:
     gaps = {}
     for path in paths[:: max(1, len(paths) // COMPARED_SWEEPS)]:
         try:
-            raw = np.fromfile(path, np.uint8)
-        except OSError:
+            raw = np.frombuffer(read_bytes(path, 20 * MAX_POINTS, "MAX_POINTS"), np.uint8)
+        except (OSError, ValueError):
             continue
         if raw.size and raw.size % 20 == 0:
             points = raw.view("<f4").reshape(-1, 5)

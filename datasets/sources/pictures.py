@@ -13,16 +13,23 @@ made: a size, and the intrinsics that go with it, hold for the upright picture.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
+from datasets.bounded_files import parsing, regular_size
 from datasets.errors import SceneError
 
+MAX_PIXELS = 32 << 20
+"""Of a picture, as its header states them: three times those of a vehicle's largest cameras."""
+MAX_PICTURE_BYTES = 256 << 20
+"""Of a picture's file: more than MAX_PIXELS take without compression."""
 FORMATS = ("JPEG", "PNG", "TIFF", "WEBP", "BMP")
 EIGHT_BITS = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBX", "La", "RGBa", "YCbCr")
 SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
@@ -47,7 +54,14 @@ def decode_picture(
         SceneError: missing, cannot be decoded, no 8-bit or 16-bit picture, or of another size.
     """
     try:
-        with Image.open(file, formats=FORMATS) as image:
+        with opened(file) as image:
+            if sorted(image.size) != sorted(size):  # before a pixel is decoded
+                width, height = image.size
+                raise SceneError(
+                    where=where,
+                    frame=frame,
+                    rule=f"picture is {width}x{height}, {stated_by} says {size[0]}x{size[1]}",
+                )
             sixteen_bits = image.mode in SIXTEEN_BITS or (
                 image.format == "PNG" and image.mode == "I"  # 16-bit grey to Pillow before 11.3
             )
@@ -64,7 +78,7 @@ def decode_picture(
                     rule = _too_dark("RGB", f"about {int(pixels.max()) * 256}")
             else:
                 rule = _no_white(image.mode)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         rule = f"picture cannot be decoded: {error}"
         if isinstance(error, UnidentifiedImageError):
             rule = f"picture cannot be decoded: it is none of {', '.join(FORMATS)}"
@@ -80,25 +94,48 @@ def decode_picture(
     return pixels
 
 
+@contextlib.contextmanager
+def opened(
+    file: Path | IO[bytes], formats: tuple[str, ...] = FORMATS
+) -> Iterator[ImageFile.ImageFile]:
+    """A picture of which only the header is read yet, and whose size can be decoded.
+
+    Raises:
+        OSError: it cannot be read, or is of no such format.
+        ValueError: it is no regular file, is too large, or was found to be damaged by whoever
+            decoded it inside the ``with`` statement.
+    """
+    if isinstance(file, Path):
+        regular_size(file, MAX_PICTURE_BYTES, "MAX_PICTURE_BYTES")
+    with parsing(SceneError), Image.open(file, formats=formats) as image:
+        width, height = image.size
+        if width * height > MAX_PIXELS:
+            raise ValueError(
+                f"{width}x{height} are more pixels than the {MAX_PIXELS:,} of MAX_PIXELS in "
+                "datasets/sources/pictures.py"
+            )
+        yield image
+
+
 def picture_size(path: Path) -> tuple[int, int]:
     """Width and height of the upright picture in pixels. Raises ``SceneError`` as
     ``decode_picture``."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with opened(path) as image:
             width, height = image.size
             # a TIFF's size is that of the upright picture as soon as it is opened
             turned = image.format != "TIFF" and _orientation(image) in _TURNED
             return (height, width) if turned else (width, height)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+    except (OSError, ValueError) as error:
         raise SceneError(where=str(path), rule=f"picture cannot be read: {error}") from None
 
 
 def applied_orientation(path: Path) -> int:
     """The EXIF orientation of a picture's file, 1..8; 1 where it states none or is no picture."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with opened(path) as image:
             return _orientation(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except (OSError, ValueError):
         return 1
 
 
@@ -113,7 +150,7 @@ def _white_is_zero(image: Image.Image) -> bool:
 
 def _from_sixteen_bits(image: Image.Image, *, inverted: bool) -> tuple[NDArray[np.uint8], str]:
     """The picture scaled to 8 bits, and why it must not be used, else empty."""
-    stored = np.asarray(image).astype(np.int64)
+    stored = np.asarray(image).astype(np.int32)
     if inverted:  # Pillow inverts 8 bits only
         stored = 65535 - stored
     grey = ((stored + 128) // 257).astype(np.uint8)

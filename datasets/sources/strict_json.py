@@ -13,9 +13,8 @@ from numpy.typing import NDArray
 from datasets.bounded_files import read_bytes
 from datasets.errors import SceneError
 from datasets.geometry.transforms import Transform, from_quaternion
+from datasets.json_files import MAX_JSON_BYTES
 
-MAX_JSON_BYTES = 32 << 20
-"""Parsed, JSON takes up to thirty times its bytes: a log's files are far smaller."""
 MAX_WHOLE = 2**62
 """Times and sizes are smaller; what is larger fits no array."""
 T = TypeVar("T", str, int, list[Any], dict[str, Any])

@@ -7,7 +7,6 @@ its index and the frame settings alone: the number of scenes and of workers chan
 
 from __future__ import annotations
 
-import json
 import multiprocessing
 import os
 import shutil
@@ -21,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from datasets.errors import SetupError
-from datasets.json_files import write_json
+from datasets.json_files import read_json_file, write_json
 
 GENERATOR_VERSION = 2
 MARKER = "city.json"
@@ -136,7 +135,7 @@ def city_splits(root: Path) -> dict[str, tuple[str, ...]]:
         SetupError: there is no city at ``root``.
     """
     try:
-        marker = json.loads((root / MARKER).read_text())
+        marker = read_json_file(root / MARKER)
         names = {s: tuple(str(n) for n in marker["splits"][s]) for s in _SPLITS}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SetupError(f"{root} holds no built-in city ({MARKER}: {error})") from error
@@ -161,7 +160,7 @@ def ensure_city(
         generate_city(root, config, workers=workers, progress=progress)
         return root
     try:
-        found = json.loads((root / MARKER).read_text())
+        found = read_json_file(root / MARKER)
     except (OSError, ValueError) as error:
         raise SetupError(
             f"{root} exists and is not a built-in city; name another folder"

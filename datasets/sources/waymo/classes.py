@@ -6,9 +6,9 @@ import io
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from datasets.errors import SceneError
+from datasets.sources.pictures import opened
 from datasets.taxonomy import IGNORE_ID, OCC3D_WAYMO
 
 OCC3D_OF_SEGMENT = {
@@ -101,11 +101,11 @@ def decode_panoptic(png: bytes, divisor: int) -> tuple[NDArray[np.uint8], NDArra
     if divisor <= 0:
         raise SceneError(where=where, rule=f"the divisor must be positive, got {divisor}")
     try:
-        with Image.open(io.BytesIO(png), formats=("PNG",)) as image:
+        with opened(io.BytesIO(png), formats=("PNG",)) as image:
             if not image.mode.startswith("I"):
                 raise SceneError(where=where, rule=f"not 16 bits a pixel: PNG mode {image.mode}")
-            values = np.asarray(image).astype(np.int64)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+            values = np.asarray(image).astype(np.int32)
+    except (OSError, ValueError) as error:
         raise SceneError(where=where, rule=f"cannot be decoded: {error}") from None
     classes, instances = np.divmod(values, divisor)
     if classes.max() >= len(PANOPTIC_CLASSES):

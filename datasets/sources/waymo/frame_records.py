@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import zlib
 from functools import cached_property
 from pathlib import Path
@@ -223,9 +224,12 @@ def _unpacked(packed: bytes, kind: Any, dtype: Any, what: str) -> Any:
     except (zlib.error, DecodeError) as error:
         raise SceneError(where=what, rule=f"an image cannot be unpacked: {error}") from None
     shape = tuple(message.shape.dims)
-    if len(shape) != 3 or min(shape) < 1 or np.prod(shape) != len(message.data):
-        raise SceneError(where=what, rule=f"an image of {len(message.data)} values says {shape}")
-    return np.array(message.data, dtype).reshape(shape)
+    count = len(message.data)
+    if len(shape) != 3 or min(shape) < 1 or math.prod(shape) != count:
+        raise SceneError(where=what, rule=f"an image of {count} values says {shape[:9]}")
+    if count > MAX_IMAGE_BYTES // 4:
+        raise SceneError(where=what, rule=f"an image of {count:,} values is over MAX_IMAGE_BYTES")
+    return np.fromiter(message.data, dtype, count).reshape(shape)
 
 
 def _shots(frame: Any) -> tuple[Shot, ...]:

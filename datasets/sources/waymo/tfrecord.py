@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
+from datasets.bounded_files import regular_size
 from datasets.errors import SceneError, SetupError
 
 try:
@@ -16,6 +17,10 @@ try:
 except ImportError:
     google_crc32c = None
 
+MAX_FILE_BYTES = 64 << 30
+"""Of a file: a segment of Waymo's takes about one."""
+MAX_RECORD_BYTES = 256 << 20
+"""Of a record: ten times a frame of Waymo's."""
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 
@@ -48,14 +53,14 @@ class TFRecordFile:
         self.path = path
         self._places: list[tuple[int, int]] = []  # where the data begin; how many bytes
         try:
-            size = path.stat().st_size
+            size = regular_size(path, MAX_FILE_BYTES, "MAX_FILE_BYTES")
             with path.open("rb") as file:
                 at = 0
                 while at < size:
                     self._places.append(self._place(file.read(HEADER_BYTES), at, size))
                     at = sum(self._places[-1]) + FOOTER_BYTES
                     file.seek(at)
-        except OSError as error:
+        except (OSError, ValueError) as error:
             raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
         if not self._places:
             raise SceneError(where=str(path), rule="it has no record")
@@ -69,6 +74,12 @@ class TFRecordFile:
             raise self._bad(number, "the checksum of its length is wrong")
         if (missing := at + HEADER_BYTES + length + FOOTER_BYTES - size) > 0:
             raise self._bad(number, f"truncated: {missing} of its {length} bytes are missing")
+        if length > MAX_RECORD_BYTES:
+            raise self._bad(
+                number,
+                f"{length:,} bytes, more than the {MAX_RECORD_BYTES:,} of MAX_RECORD_BYTES in "
+                "datasets/sources/waymo/tfrecord.py",
+            )
         return at + HEADER_BYTES, length
 
     def _bad(self, number: int, rule: str) -> SceneError:
