@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import functools
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ from zarr.storage import LocalStore, ObjectStore, WrapperStore
 from datasets.atomic_groups import (
     commit_file,
     commit_folder,
+    files_below,
     group_document,
     new_partial,
     parse_group,
@@ -111,10 +113,10 @@ class Place(Protocol):
         """Sorted names of the visible files directly below a key; none if there is nothing."""
 
     def files(self, key: str) -> list[tuple[str, int]]:
-        """Sorted keys, relative to ``key``, and bytes of all files below it."""
+        """Sorted keys, relative to ``key``, and bytes of all files below it. Raises ``OSError``."""
 
     def remove(self, key: str) -> None:
-        """All that is below a key, if there is anything."""
+        """All that is below a key, if there is anything. Raises ``OSError``."""
 
     def remove_empty(self, key: str) -> None:
         """A group below which there is none. One that another writer adds meanwhile stays."""
@@ -217,12 +219,11 @@ class Folder:
         return visible_files(self.path / key)
 
     def files(self, key: str) -> list[tuple[str, int]]:
-        root = self.path / key
-        paths = (p for p in root.rglob("*") if p.is_file())
-        return sorted((p.relative_to(root).as_posix(), p.stat().st_size) for p in paths)
+        return sorted(files_below(self.path / key))
 
     def remove(self, key: str) -> None:
-        remove_folder(self.path / key)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path / key)
 
     def remove_empty(self, key: str) -> None:
         folder = self.path / key

@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from datasets.errors import SetupError
+from datasets.errors import SetupError, UnreadableError
 from datasets.json_files import canonical_text, json_text
 from datasets.label_store import FrameLabels, LabelStore
 from datasets.places import GROUP, write_group
@@ -172,6 +172,20 @@ class Reviews:
     def why_damaged(self, name: str) -> str:
         """What is wrong with a file that ``damaged`` names."""
         return self._damaged.get(name, "its scene has no such frame")
+
+    def require_whole(self) -> None:
+        """For those who act on the reviews: an entry that cannot be read may be a rejection.
+
+        Raises:
+            UnreadableError: there is one. (A file of another kind of name never was one.)
+        """
+        with self._lock:
+            torn = sorted(name for name in self._damaged if name.endswith(".json"))
+        if torn:
+            raise UnreadableError(
+                f"{self._where}: {torn[0]}: {self.why_damaged(torn[0])}; what it says is not known "
+                f"({len(torn)} of them): put it right, move it away, or leave out all reviews"
+            )
 
     def scene_ids(self) -> tuple[str, ...]:
         """Scenes with entries that count, sorted."""
