@@ -22,7 +22,13 @@ from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import ObjectStore as Bucket
 from obstore.store import from_url
 from zarr.abc.store import ByteRequest, Store
@@ -280,31 +286,31 @@ class Remote:
         return self.url
 
     def top(self) -> list[str] | None:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.list_with_delimiter(bucket_at(self.url))
         names = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
         return sorted(name.rstrip("/") for name in names) or None
 
     def read(self, key: str) -> bytes:
-        with as_os_error():
+        with as_os_error(self.url):
             return bytes(obstore.get(bucket_at(self.url), key).bytes())
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.get_range(bucket_at(self.url), key, start=offset, length=length)
         return _whole(bytes(found), length, key)
 
     def read_tail(self, key: str, length: int) -> bytes:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.get(bucket_at(self.url), key, options={"range": {"suffix": length}})
             return _whole(bytes(found.bytes()), length, key)
 
     def write(self, key: str, data: bytes) -> None:
-        with as_os_error():
+        with as_os_error(self.url):
             obstore.put(bucket_at(self.url), key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        with as_os_error():
+        with as_os_error(self.url):
             try:
                 obstore.put(bucket_at(self.url), key, data, mode="create")
             except AlreadyExistsError:
@@ -312,18 +318,18 @@ class Remote:
         return True
 
     def names(self, key: str) -> list[str]:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
 
     def documents(self, key: str) -> list[str]:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
         names = (one["path"].rsplit("/", 1)[-1] for one in found["objects"])
         return sorted(name for name in names if name[0] != ".")
 
     def files(self, key: str) -> list[tuple[str, int]]:
-        with as_os_error():
+        with as_os_error(self.url):
             batches = list(obstore.list(bucket_at(self.url), f"{key}/" if key else None))
         cut = len(key) + 1 if key else 0
         return sorted((one["path"][cut:], one["size"]) for batch in batches for one in batch)
@@ -349,7 +355,7 @@ class Remote:
         """Nothing: what has no document is invisible, and is overwritten by the next try."""
 
     def _delete(self, keys: Iterable[str]) -> None:
-        with as_os_error():
+        with as_os_error(self.url):
             obstore.delete(bucket_at(self.url), list(keys))
 
 
@@ -408,14 +414,21 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def as_os_error() -> Iterator[None]:
-    """What an object store reports, as what a file system would."""
+def as_os_error(what: str = "") -> Iterator[None]:
+    """What an object store reports, as what a file system would.
+
+    Args:
+        what: was asked, for the message.
+    """
+    prefix = f"{what}: " if what else ""
     try:
         yield
     except NotFoundError as error:
-        raise FileNotFoundError(_first_line(error)) from error
+        raise FileNotFoundError(prefix + _first_line(error)) from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise PermissionError(errno.EACCES, prefix + _first_line(error)) from error
     except BaseError as error:
-        raise OSError(_first_line(error)) from error
+        raise OSError(prefix + _first_line(error)) from error
 
 
 @contextlib.contextmanager
@@ -430,7 +443,7 @@ def writing(what: str, *, any_failure: bool = False) -> Iterator[None]:
         OSError: any other failure.
     """
     try:
-        with as_os_error():
+        with as_os_error(what):
             yield
     except UnwritableError:
         raise

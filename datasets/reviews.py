@@ -106,6 +106,8 @@ class Reviews:
         except OSError as error:
             raise SetupError(f"{self._where}: cannot be read: {error}") from error
         with self._lock:
+            for name in self._damaged.keys() - there:
+                del self._damaged[name]  # put away meanwhile
             names = sorted(there - self._names)
             new = [one for one in self.store.place.map(self._read, names) if isinstance(one, Entry)]
             self._take(new)
@@ -232,9 +234,7 @@ class Reviews:
         grid, taxonomy = self.store.header.grid, self.store.header.taxonomy
         try:
             data = self.store.place.read(f"{REVIEWS}/{name}")
-        except FileNotFoundError:
-            return None
-        except OSError as error:
+        except OSError as error:  # also one that is listed and is not there
             self._damaged[name] = f"cannot be read: {error}"
             return None
         self._names.add(name)

@@ -3,7 +3,7 @@
 A small city is labelled; one of its scenes has a bad file and is set aside, and people reviewed the
 others. Every flip is made in a copy of this store. Half of the flips fall on files, each alike, and
 half on bytes. Then ``store.py verify`` runs, every reader reads all that there is, and ``prune``
-runs. Good is: ``verify`` names the file's scene, note or review, or all that is read is what it was;
+runs. Good is: ``verify`` names the file's scene, note or review, or all that is read is unchanged;
 nobody reads anything else without saying so; errors are the package's own; and when the bit is
 flipped back after ``prune``, the store is what it was.
 
@@ -186,7 +186,7 @@ class Judge:
         (self.copy / key).write_bytes(data)
         self._judge(key, self.copy, what)
         with contextlib.suppress(OSError):
-            os.unlink(self.copy / key)
+            (self.copy / key).unlink()
             os.link(self.whole / key, self.copy / key)
         if names(self.copy) != self.tree:
             self._broken("lost", f"{what}: prune took {sorted(self.tree - names(self.copy))[:3]}")
@@ -238,9 +238,9 @@ class Judge:
         """What all readers give."""
         found: Said = {}
 
-        def note(what: str, read: Callable[[], object]) -> Any:
+        def note(what: str, read: Callable[..., object], *given: object) -> Any:
             try:
-                value = read()
+                value = read(*given)
             except AutolabelError as error:
                 found[what] = f"error: {error}"
             except Exception as error:
@@ -252,29 +252,26 @@ class Judge:
                 return value
             return None
 
-        store = note("open", lambda: LabelStore.open(where))
+        store = note("open", LabelStore.open, where)
         if store is None:
             return found
         note("header", lambda: canonical_text(store.header.to_json()))
         note("ids", lambda: canonical_text(store.scene_ids()))
-        note("notes", lambda: canonical_text(notes(store)))
-        note("info", lambda: counted(store))
-        note("reviews", lambda: reviewed(store))
+        note("notes", notes, store)
+        note("info", counted, store)
+        note("reviews", reviewed, store)
         for scene_id in self.frames:
-            note(f"scene {scene_id}", lambda one=scene_id: content(store, one))  # type: ignore[misc]
-        labels = note("student set", lambda: PseudoLabels(where))
-        for scene_id, frames in self.frames.items() if labels is not None else ():
-            for frame in frames:
-                note(f"student {frame.token}", lambda f=frame: target(labels, f))  # type: ignore[misc]
-            note(
-                f"student left out {scene_id}", lambda s=scene_id: repr(sorted(labels.left_out(s)))
-            )  # type: ignore[misc]
-        shown = note("viewer", lambda: StoredLabels(where))
-        if shown is not None:
+            note(f"scene {scene_id}", content, store, scene_id)
+        if labels := note("student set", PseudoLabels, where):
+            for scene_id, frames in self.frames.items():
+                note(f"student left out {scene_id}", left_out, labels, scene_id)
+                for frame in frames:
+                    note(f"student {frame.token}", target, labels, frame)
+        if shown := note("viewer", StoredLabels, where):
             with contextlib.redirect_stderr(io.StringIO()):
                 there = note("viewer ids", shown.scene_ids) or ()
             for scene_id in there:
-                note(f"viewer {scene_id}", lambda s=scene_id: digest(shown.scene(s).frame(0)))  # type: ignore[misc]
+                note(f"viewer {scene_id}", first_frame, shown, scene_id)
         return found
 
 
@@ -293,7 +290,7 @@ def content(store: LabelStore, scene_id: str) -> str:
 
 def counted(store: LabelStore) -> str:
     """What ``info`` says of the scenes; of notes and reviews others tell."""
-    return repr(replace(store_tools.info(store), quarantined={}, reviews=None))  # type: ignore[arg-type]
+    return repr(replace(store_tools.info(store), quarantined={}, reviews=None, bytes_=0))  # type: ignore[arg-type]
 
 
 def digest(labels: Any) -> str:
@@ -309,6 +306,14 @@ def target(labels: PseudoLabels, frame: Any) -> str:
     return hashlib.sha256(found.semantics.tobytes() + found.weight.tobytes()).hexdigest()
 
 
+def left_out(labels: PseudoLabels, scene_id: str) -> str:
+    return canonical_text(sorted(labels.left_out(scene_id)))
+
+
+def first_frame(labels: StoredLabels, scene_id: str) -> str:
+    return digest(labels.scene(scene_id).frame(0))
+
+
 def reviewed(store: LabelStore) -> str:
     """All entries; those that are damaged are an error of this reader."""
     found = Reviews(store)
@@ -318,13 +323,13 @@ def reviewed(store: LabelStore) -> str:
     return canonical_text([entries, found.fingerprint()])
 
 
-def notes(store: LabelStore) -> object:
+def notes(store: LabelStore) -> str:
     """All notes; those that cannot be read are an error of this reader."""
     found = store.quarantined()
     for one in found.values():
         if one["reason"].startswith("the note on it cannot be read"):
             raise AutolabelError(one["reason"])
-    return found
+    return canonical_text(found)
 
 
 def verified(where: Any) -> tuple[int, str]:
