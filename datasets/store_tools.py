@@ -97,7 +97,8 @@ def verify(
         SetupError: the store cannot be opened.
     """
     store = LabelStore.open(where)
-    scenes = [name for name in store.place.names(SCENES) if _may_be_there(store, name)]
+    committed, unreadable = store.looked_at()
+    scenes = sorted(committed.keys() | unreadable.keys())
     found = _spread(partial(_verify_scene, where), scenes, workers, on_scene)
     return {scene: why for scene, why in zip(scenes, found, strict=True) if why}
 
@@ -108,14 +109,6 @@ def _verify_scene(where: Where, scene_id: str) -> str:
     except (SceneError, UnreadableError, KeyError) as error:
         return str(error)
     return ""
-
-
-def _may_be_there(store: LabelStore, scene_id: str) -> bool:
-    """Committed, or not to be read."""
-    try:
-        return scene_id in store
-    except UnreadableError:
-        return True
 
 
 def leftovers(store: LabelStore) -> list[str]:
