@@ -18,6 +18,8 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from tqdm import tqdm
+
 from chaos_modes.flips import labelled
 from chaos_modes.outcome import Options, Outcome, facts_of
 
@@ -75,9 +77,10 @@ class Command:
 def run(options: Options, folder: Path) -> Outcome:
     store = labelled(folder)
     attack = Attack(folder)
-    for command in commands(folder / "city", store, folder):
-        attack.command(command)
     attack.reviews(store)
+    for command in tqdm(list(commands(folder / "city", store, folder)), desc="commands"):
+        attack.command(command)
+        tqdm.write(describe(attack.counts), file=sys.stderr)
     counts = attack.counts
     return Outcome(text=describe(counts), facts=facts_of(counts), bad=counts.bad)
 
