@@ -14,7 +14,7 @@ import secrets
 import shutil
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -97,6 +97,24 @@ def subfolders(folder: Path) -> list[str]:
     if not folder.is_dir():
         return []
     return sorted(p.name for p in folder.iterdir() if p.is_dir() and p.name[0] != ".")
+
+
+def files_below(folder: Path) -> Iterator[tuple[str, int]]:
+    """Relative names and bytes of all files below; none if the folder is missing.
+
+    Raises:
+        OSError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        if not isinstance(error, FileNotFoundError):  # gone meanwhile
+            raise error
+
+    for at, _, names in os.walk(folder, onerror=refuse):
+        for name in names:
+            path = Path(at, name)
+            with contextlib.suppress(FileNotFoundError):
+                yield path.relative_to(folder).as_posix(), path.stat().st_size
 
 
 def new_partial(root: Path, name: str) -> Path:

@@ -123,7 +123,8 @@ class PseudoLabels:
             processes learn the same.
 
     Raises:
-        SetupError: the store cannot be read, is not as expected, or holds no finished scene.
+        SetupError: the store or a review cannot be read, is not as expected, or there is no
+            finished scene.
         SceneError: for the balance, a scene cannot be read.
     """
 
@@ -155,6 +156,8 @@ class PseudoLabels:
         run_id, self.frame = opened.header.run_id, opened.header.frame
         self._digests = {s: f"{run_id} {labels_digest(a)}" for s, a in committed.items()}
         self.reviews = Reviews(opened) if use_reviews is True else use_reviews or None
+        if self.reviews is not None:
+            self.reviews.require_whole()
         self.class_weights = np.ones(256, np.float32)
         if balance is None:
             promised = "promise" in opened.header.provenance.get("config", {})

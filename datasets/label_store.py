@@ -32,7 +32,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -149,7 +149,11 @@ class StoredScene:
         """
         where = f"scene {self.scene_id}"
         if (stated := self.attributes.get("files")) is not None:
-            found = dict(self.place.files(f"{SCENES}/{self.scene_id}"))
+            try:
+                found = dict(self.place.files(f"{SCENES}/{self.scene_id}"))
+            except OSError as error:
+                rule = f"its files cannot be listed: {error}".split("\n")[0]
+                raise SceneError(where=where, rule=rule) from error
             for key, size in stated.items():
                 if found.get(key) != size:
                     have = "missing" if key not in found else f"{found[key]} bytes, not {size}"
@@ -264,22 +268,26 @@ class LabelStore:
         """
         at = as_place(where)
         try:
-            attributes = read_group(at, "")
+            with parsing():
+                attributes = read_group(at, "")
+                fault = fault_of_seal(attributes, wanted=False)
         except (FileNotFoundError, NotADirectoryError):
             raise SetupError(f"label store {at}: {_absence(at)}") from None
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError) as error:
             raise SetupError(f"label store {at}: damaged zarr.json: {error}") from error
         if attributes.get("format") != FORMAT:
             raise SetupError(f"label store {at}: not a label store (another kind of zarr group)")
         if (version := attributes.get("format_version")) not in FORMAT_VERSIONS:
             known = " and ".join(str(v) for v in FORMAT_VERSIONS)
             raise SetupError(f"label store {at}: format version {version}, this code reads {known}")
-        if fault := fault_of_seal(attributes, wanted=False):
+        if fault:
             raise UnreadableError(f"label store {at}: its {GROUP}: {fault}")
         try:
-            header = StoreHeader.from_json(attributes)
-        except (KeyError, TypeError, ValueError) as error:
-            why = f"{type(error).__name__}: {error}"
+            with parsing():
+                header = StoreHeader.from_json(attributes)
+        except ValueError as error:
+            cause = error.__cause__ or error
+            why = f"{type(cause).__name__}: {cause}"
             raise SetupError(f"label store {at}: damaged attributes: {why}") from error
         if expect_grid is not None and header.grid != expect_grid:
             raise SetupError(
@@ -344,9 +352,17 @@ class LabelStore:
 
         def attributes(scene_id: str) -> dict[str, Any] | UnreadableError | None:
             try:
-                return self.attributes(scene_id)
+                found = self.attributes(scene_id)
+                if found is None and GROUP in self.place.documents(f"{SCENES}/{scene_id}"):
+                    # committed just now, or a request that was answered wrongly
+                    found = self.attributes(scene_id)
+                    if found is None and not fault_of_scene_id(scene_id):
+                        return self._unreadable(scene_id, "listed, and not to be read")
+                return found
             except UnreadableError as error:
                 return error
+            except OSError as error:
+                return self._unreadable(scene_id, str(error))
 
         names = self.place.names(SCENES)
         found = dict(zip(names, self.place.map(attributes, names), strict=True))
@@ -390,7 +406,14 @@ class LabelStore:
                 writer.append(frame)
 
     @contextlib.contextmanager
-    def writer(self, scene_id: str, n_frames: int, *, inputs: str = "") -> Iterator[SceneWriter]:
+    def writer(
+        self,
+        scene_id: str,
+        n_frames: int,
+        *,
+        inputs: str = "",
+        expect: Mapping[str, str] | None = None,
+    ) -> Iterator[SceneWriter]:
         """Write a scene frame by frame: ``append`` them all; the scene is committed at the end.
 
         Where the scene is there already, nothing is written.
@@ -398,9 +421,11 @@ class LabelStore:
         Args:
             n_frames: T, how many frames will be appended.
             inputs: the source's fingerprint of the scene they are made from.
+            expect: sha256 of every array's values, where it is known before.
 
         Raises:
             ValueError: as ``write_scene``, or not so many frames were appended.
+            SceneError: the arrays are not those expected; nothing becomes visible.
             OSError: as ``write_scene``.
         """
         check_scene_id(scene_id)
@@ -414,6 +439,9 @@ class LabelStore:
             with writing(what):
                 attributes = writer.finish(inputs)
                 if draft is not None:
+                    if expect is not None and attributes["sha256"] != expect:
+                        where = f"label store {self.place}: scene {scene_id}"
+                        raise SceneError(where=where, rule="its arrays are not those of its source")
                     draft.commit(attributes, lambda: scene_id in self)
         finally:
             if draft is not None:
@@ -427,30 +455,43 @@ class LabelStore:
         Raises:
             UnwritableError: it cannot be written.
         """
-        note = {"reason": reason, "detail": detail}
+        note: dict[str, Any] = {"reason": reason, "detail": detail}
         name = scene_id
         if fault_of_scene_id(scene_id):
             name = hashlib.sha256(scene_id.encode(errors="surrogatepass")).hexdigest()[:32]
             note["scene_id"] = scene_id
         with writing(f"label store {self.place}", any_failure=True):
             write_group(self.place, QUARANTINE, {})
-            write_group(self.place, f"{QUARANTINE}/{name}", note)
+            write_group(self.place, f"{QUARANTINE}/{name}", sealed(note))
 
     def quarantined(self) -> dict[str, dict[str, str]]:
-        """Scenes set aside: id -> ``reason`` (one line) and ``detail``, sorted by id."""
-        found = {}
+        """Scenes set aside: id -> ``reason`` (one line) and ``detail``, sorted by id. Where a note
+        cannot be read, the reason is that."""
+        notes, torn = self._notes()
+        for name, why in torn.items():
+            reason = f"the note on it cannot be read: {why}"
+            notes[name] = {"reason": reason, "detail": ""}
+        return dict(sorted(notes.items()))
+
+    def torn_notes(self) -> dict[str, str]:
+        """Notes on scenes set aside that cannot be read: name -> why."""
+        return self._notes()[1]
+
+    def _notes(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
+        notes, torn = dict[str, dict[str, str]](), dict[str, str]()
         for name in self.place.names(QUARANTINE):
             try:
                 with parsing():
                     note = read_group(self.place, f"{QUARANTINE}/{name}")
+                    if fault := fault_of_seal(note, wanted=self.sealed):
+                        raise ValueError(fault)
                     scene_id = str(note.get("scene_id", name))
-                    found[scene_id] = {"reason": str(note["reason"]), "detail": str(note["detail"])}
+                    notes[scene_id] = {"reason": str(note["reason"]), "detail": str(note["detail"])}
             except FileNotFoundError:
                 continue
             except (OSError, ValueError) as error:
-                why = f"the note on it cannot be read: {error}"
-                found[name] = {"reason": why.split("\n")[0], "detail": ""}
-        return dict(sorted(found.items()))
+                torn[name] = str(getattr(error, "strerror", None) or error).split("\n")[0]
+        return notes, torn
 
     def attributes(self, scene_id: str) -> dict[str, Any] | None:
         """Counts, checksums and tokens of a committed scene; None if there is none of that id.
@@ -463,12 +504,13 @@ class LabelStore:
         try:
             with parsing():
                 attributes = read_group(self.place, f"{SCENES}/{scene_id}")
+                fault = fault_of_seal(attributes, wanted=self.sealed)
         except (FileNotFoundError, NotADirectoryError):
             return None
         except (OSError, ValueError) as error:
             why = getattr(error, "strerror", None) or error
             raise self._unreadable(scene_id, str(why)) from error
-        if fault := fault_of_seal(attributes, wanted=self.sealed):
+        if fault:
             raise self._unreadable(scene_id, fault)
         if attributes.get("committed") is not True or attributes.get("scene_id") != scene_id:
             raise self._unreadable(scene_id, "no commit marker of this scene")

@@ -15,6 +15,7 @@ import contextlib
 import errno
 import functools
 import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -22,7 +23,13 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
 
 import obstore
-from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
 from obstore.store import ObjectStore as Bucket
 from obstore.store import from_url
 from zarr.abc.store import ByteRequest, Store
@@ -32,6 +39,7 @@ from zarr.storage import LocalStore, ObjectStore, WrapperStore
 from datasets.atomic_groups import (
     commit_file,
     commit_folder,
+    files_below,
     group_document,
     new_partial,
     parse_group,
@@ -116,10 +124,10 @@ class Place(Protocol):
         """Sorted names of the visible files directly below a key; none if there is nothing."""
 
     def files(self, key: str) -> list[tuple[str, int]]:
-        """Sorted keys, relative to ``key``, and bytes of all files below it."""
+        """Sorted keys, relative to ``key``, and bytes of all files below it. Raises ``OSError``."""
 
     def remove(self, key: str) -> None:
-        """All that is below a key, if there is anything."""
+        """All that is below a key, if there is anything. Raises ``OSError``."""
 
     def remove_empty(self, key: str) -> None:
         """A group below which there is none. One that another writer adds meanwhile stays."""
@@ -225,12 +233,11 @@ class Folder:
         return visible_files(self.path / key)
 
     def files(self, key: str) -> list[tuple[str, int]]:
-        root = self.path / key
-        paths = (p for p in root.rglob("*") if p.is_file())
-        return sorted((p.relative_to(root).as_posix(), p.stat().st_size) for p in paths)
+        return sorted(files_below(self.path / key))
 
     def remove(self, key: str) -> None:
-        remove_folder(self.path / key)
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path / key)
 
     def remove_empty(self, key: str) -> None:
         folder = self.path / key
@@ -290,31 +297,31 @@ class Remote:
         return self.url
 
     def top(self) -> list[str] | None:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.list_with_delimiter(bucket_at(self.url))
         names = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
         return sorted(name.rstrip("/") for name in names) or None
 
     def read(self, key: str) -> bytes:
-        with as_os_error():
+        with as_os_error(self.url):
             return bytes(obstore.get(bucket_at(self.url), key).bytes())
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.get_range(bucket_at(self.url), key, start=offset, length=length)
         return _whole(bytes(found), length, key)
 
     def read_tail(self, key: str, length: int) -> bytes:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.get(bucket_at(self.url), key, options={"range": {"suffix": length}})
             return _whole(bytes(found.bytes()), length, key)
 
     def write(self, key: str, data: bytes) -> None:
-        with as_os_error():
+        with as_os_error(self.url):
             obstore.put(bucket_at(self.url), key, data)
 
     def create(self, key: str, data: bytes) -> bool:
-        with as_os_error():
+        with as_os_error(self.url):
             try:
                 obstore.put(bucket_at(self.url), key, data, mode="create")
             except AlreadyExistsError:
@@ -322,18 +329,18 @@ class Remote:
         return True
 
     def names(self, key: str) -> list[str]:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
         return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
 
     def documents(self, key: str) -> list[str]:
-        with as_os_error():
+        with as_os_error(self.url):
             found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
         names = (one["path"].rsplit("/", 1)[-1] for one in found["objects"])
         return sorted(name for name in names if name[0] != ".")
 
     def files(self, key: str) -> list[tuple[str, int]]:
-        with as_os_error():
+        with as_os_error(self.url):
             batches = list(obstore.list(bucket_at(self.url), f"{key}/" if key else None))
         cut = len(key) + 1 if key else 0
         return sorted((one["path"][cut:], one["size"]) for batch in batches for one in batch)
@@ -359,7 +366,7 @@ class Remote:
         """Nothing: what has no document is invisible, and is overwritten by the next try."""
 
     def _delete(self, keys: Iterable[str]) -> None:
-        with as_os_error():
+        with as_os_error(self.url):
             obstore.delete(bucket_at(self.url), list(keys))
 
 
@@ -427,14 +434,21 @@ def _first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def as_os_error() -> Iterator[None]:
-    """What an object store reports, as what a file system would."""
+def as_os_error(what: str = "") -> Iterator[None]:
+    """What an object store reports, as what a file system would.
+
+    Args:
+        what: was asked, for the message.
+    """
+    prefix = f"{what}: " if what else ""
     try:
         yield
     except NotFoundError as error:
-        raise FileNotFoundError(_first_line(error)) from error
+        raise FileNotFoundError(prefix + _first_line(error)) from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise PermissionError(errno.EACCES, prefix + _first_line(error)) from error
     except BaseError as error:
-        raise OSError(_first_line(error)) from error
+        raise OSError(prefix + _first_line(error)) from error
 
 
 @contextlib.contextmanager
@@ -449,7 +463,7 @@ def writing(what: str, *, any_failure: bool = False) -> Iterator[None]:
         OSError: any other failure.
     """
     try:
-        with as_os_error():
+        with as_os_error(what):
             yield
     except UnwritableError:
         raise

@@ -4,7 +4,7 @@ Document of an entry (ASCII), in a file of the name ``<id>.json``::
 
     {"format": "label-review", "format_version": 1, "id": "<16 digits>-<16 hex digits>",
      "reviewer": "...", "labels": "<sha256>",
-     "kind": "judgement" | "remark" | "stroke" | "undo", ...}
+     "kind": "judgement" | "remark" | "stroke" | "undo", ..., "digest": "<sha256>"}
 
 The digits of an id are its time in microseconds since 1970: ids sort by time. The voxels of a
 stroke are the differences of their sorted indices, little-endian uint32, zlib, base64.
@@ -23,10 +23,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.bounded_files import parsing
 from datasets.json_files import json_text
+from datasets.seals import DIGEST, fault_of_seal, sealed
 from datasets.taxonomy import IGNORE_ID
 
 FORMAT, FORMAT_VERSION = "label-review", 1
+_KEYS = {
+    *("format", "format_version", "id", "reviewer", "labels", "kind", DIGEST),
+    *("scene", "frames", "frame", "verdict", "sampled", "note", "class", "voxels", "entry"),
+}
 MOST_BYTES = 64 * 2**20
 """Of a document."""
 MOST_NOTE, MOST_NAME = 10_000, 200
@@ -199,7 +205,7 @@ def to_document(entry: Entry) -> bytes:
             document |= {"voxels": _packed(what.voxels), "note": what.note}
         case Undo():
             document |= {"entry": what.entry}
-    data = (json_text(document) + "\n").encode("ascii")
+    data = (json_text(sealed(document)) + "\n").encode("ascii")
     if len(data) > MOST_BYTES:
         raise ValueError(f"an entry of {len(data):,} bytes; at most {MOST_BYTES:,}")
     return data
@@ -223,6 +229,12 @@ def from_document(entry_id: str, data: bytes, *, n_voxels: int, n_classes: int) 
         raise ValueError(f"not a document of JSON: {error}") from None
     if not isinstance(found, dict) or found.get("format") != FORMAT:
         raise ValueError("not the document of a review")
+    with parsing():
+        fault = fault_of_seal(found, wanted=False)
+    if fault:
+        raise ValueError(fault)
+    if odd := sorted(found.keys() - _KEYS):
+        raise ValueError(f"unknown key {odd[0]!r:.80}")
     if found.get("format_version") != FORMAT_VERSION:
         version = found.get("format_version")
         raise ValueError(f"format version {version!r}; this code reads {FORMAT_VERSION}")

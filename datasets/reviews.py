@@ -18,7 +18,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from datasets.errors import SetupError
+from datasets.errors import SetupError, UnreadableError
 from datasets.json_files import canonical_text, json_text
 from datasets.label_store import FrameLabels, LabelStore
 from datasets.places import GROUP, write_group
@@ -106,6 +106,8 @@ class Reviews:
         except OSError as error:
             raise SetupError(f"{self._where}: cannot be read: {error}") from error
         with self._lock:
+            for name in self._damaged.keys() - there:
+                del self._damaged[name]  # put away meanwhile
             names = sorted(there - self._names)
             new = [one for one in self.store.place.map(self._read, names) if isinstance(one, Entry)]
             self._take(new)
@@ -173,6 +175,20 @@ class Reviews:
         """What is wrong with a file that ``damaged`` names."""
         return self._damaged.get(name, "its scene has no such frame")
 
+    def require_whole(self) -> None:
+        """For those who act on the reviews: an entry that cannot be read may be a rejection.
+
+        Raises:
+            UnreadableError: there is one. (A file of another kind of name never was one.)
+        """
+        with self._lock:
+            torn = sorted(name for name in self._damaged if name.endswith(".json"))
+        if torn:
+            raise UnreadableError(
+                f"{self._where}: {torn[0]}: {self.why_damaged(torn[0])}; what it says is not known "
+                f"({len(torn)} of them): put it right, move it away, or leave out all reviews"
+            )
+
     def scene_ids(self) -> tuple[str, ...]:
         """Scenes with entries that count, sorted."""
         return tuple(sorted(name for name, one in list(self._scenes.items()) if one.counting))
@@ -218,9 +234,7 @@ class Reviews:
         grid, taxonomy = self.store.header.grid, self.store.header.taxonomy
         try:
             data = self.store.place.read(f"{REVIEWS}/{name}")
-        except FileNotFoundError:
-            return None
-        except OSError as error:
+        except OSError as error:  # also one that is listed and is not there
             self._damaged[name] = f"cannot be read: {error}"
             return None
         self._names.add(name)

@@ -154,7 +154,8 @@ def print_reliability(calibration: Calibration, header: StoreHeader) -> None:
 
 def check(args: argparse.Namespace) -> int:
     store = LabelStore.open(args.store)
-    total = len(store.scene_ids())
+    scenes, unreadable = store.looked_at()
+    total = len(scenes) + len(unreadable)
     with progress(total, "verify") as bar:
         bad = store_tools.verify(args.store, workers=args.workers, on_scene=bar.update)
     for scene_id, why in bad.items():
@@ -162,12 +163,14 @@ def check(args: argparse.Namespace) -> int:
     reviews = Reviews(store)
     for name in (torn := reviews.damaged()):
         print(f"damaged review: {name}: {reviews.why_damaged(name)}")
-    for key in store_tools.leftovers(store):
+    for name, why in (notes := store.torn_notes()).items():
+        print(f"damaged note on a scene set aside: {name}: {why}")
+    for key in () if unreadable else store_tools.leftovers(store):
         print(f"left over, read by nobody: {key} (prune removes it)")
     print(f"{total - len(bad)} of {total} scenes are whole")
     if entries := len(reviews.entries()) + len(reviews.stale()):
         print(f"{entries} reviews are whole")
-    return 1 if bad or torn else 0
+    return 1 if bad or torn or notes else 0
 
 
 def compare(args: argparse.Namespace) -> int:

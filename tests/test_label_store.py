@@ -33,6 +33,7 @@ from datasets.errors import SceneError, SetupError, UnreadableError
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels, StoredScene
 from datasets.places import Folder
+from datasets.reviews import Remark, Reviews
 from datasets.seals import digest_of
 from datasets.shards import ShardedFrames
 from datasets.taxonomy import OCC3D_NUSCENES
@@ -222,6 +223,24 @@ def test_a_scene_that_cannot_be_read_is_neither_there_nor_absent(tmp_path: Path)
     assert store_tools.verify(tmp_path / "a") == {} and store_tools.prune(store) == []
 
 
+def test_a_scene_that_is_listed_and_answered_as_missing_is_not_absent(tmp_path: Path) -> None:
+    """A wrong answer 404: two requests must agree before a scene counts as left over."""
+
+    class Forgetful(Folder):
+        def read(self, key: str) -> bytes:
+            if key == "scenes/s1/zarr.json":
+                raise FileNotFoundError(key)
+            return super().read(key)
+
+    LabelStore.create(tmp_path / "a", header()).write_scene(scene("s1"))
+    store = LabelStore.open(Forgetful(tmp_path / "a"))
+    for use in (store.scene_ids, lambda: store_tools.prune(store)):
+        with pytest.raises(UnreadableError, match=r"s1.*listed"):
+            use()
+    assert store_tools.verify(Forgetful(tmp_path / "a")).keys() == {"s1"}
+    assert (tmp_path / "a/scenes/s1/semantics").is_dir()
+
+
 def test_a_refused_request_takes_no_scene_away(tmp_path: Path) -> None:
     """One answer 403 from an object store: every use of the scene says so, nothing is removed."""
 
@@ -332,9 +351,79 @@ def test_a_file_that_vanishes_before_the_commit_fails_the_writer(tmp_path: Path)
 def test_a_torn_note_on_a_scene_set_aside_is_named(tmp_path: Path) -> None:
     store = LabelStore.create(tmp_path / "a", header())
     store.quarantine("s1", "bad pose", "")
-    for torn in (b'{"zarr_', b"[]", b"[" * 50_000, b'{"zarr_format": 3, "node_type": "group"}'):
-        (tmp_path / "a/quarantine/s1/zarr.json").write_bytes(torn)
+    path = tmp_path / "a/quarantine/s1/zarr.json"
+    group = b'{"zarr_format": 3, "node_type": "group"}'
+    altered = path.read_bytes().replace(b"bad pose", b"bad post")
+    for torn in (b'{"zarr_', b"[]", b"[" * 50_000, group, altered):
+        path.write_bytes(torn)
         assert "cannot be read" in store.quarantined()["s1"]["reason"]
+        assert store.torn_notes().keys() == {"s1"}
+
+
+def test_bits_that_flip_in_documents_are_named_or_change_nothing(tmp_path: Path) -> None:
+    """``scripts/chaos.py --flips`` does so at length, with shards and all readers."""
+    store = LabelStore.create(tmp_path / "a", header())
+    store.write_scene(scene("s1"))
+    store.quarantine("s2", "bad pose", "trace")
+    Reviews(store).add(Remark(scene_id="s1", token="s1-0", note="a ghost"), reviewer="ann")
+
+    def content() -> object:
+        opened = LabelStore.open(tmp_path / "a")
+        attributes = {k: v for k, v in opened.committed()["s1"].items() if k != "digest"}
+        reviews = Reviews(opened)
+        reviews.require_whole()
+        said = opened.header, attributes, opened.quarantined(), reviews.entries()
+        stored = opened.scene("s1")
+        stored.verify()
+        return *said, stored.frame(0).semantics.tobytes()
+
+    whole, rng = content(), random.Random(5)
+    documents = sorted((tmp_path / "a").rglob("*.json"))
+    assert len(documents) == 12
+    named = 0
+    for path in [path for path in documents for _ in range(8)]:
+        before = path.read_bytes()
+        data, bit = bytearray(before), rng.randrange(8 * len(before))
+        data[bit // 8] ^= 1 << bit % 8
+        path.write_bytes(data)
+        try:
+            now = content()
+        except (SetupError, SceneError):
+            named += 1
+        else:
+            torn = LabelStore.open(tmp_path / "a").torn_notes()
+            named += bool(torn)
+            assert torn or now == whole, f"bit {bit} of {path}"
+        path.write_bytes(before)
+    assert content() == whole and named > 60
+
+
+def test_what_cannot_be_listed_or_removed_is_no_empty_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    LabelStore.create(tmp_path / "a", header()).write_scene(scene("s1"))
+    place, scandir, unlink = Folder(tmp_path / "a"), os.scandir, os.unlink
+
+    def refusing(path: Any) -> Any:
+        if str(path).endswith("semantics"):
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(PermissionError):
+        place.files("scenes")
+    with pytest.raises(SceneError, match="cannot be listed"):
+        LabelStore.open(place).scene("s1").verify()
+    monkeypatch.setattr(os, "scandir", scandir)
+
+    def stuck(path: Any, **more: Any) -> None:
+        if str(path).endswith("zarr.json"):
+            raise PermissionError(13, "Permission denied", str(path))
+        unlink(path, **more)
+
+    monkeypatch.setattr(os, "unlink", stuck)
+    with pytest.raises(PermissionError):
+        place.remove("scenes/s1")
 
 
 def test_only_one_of_two_jobs_gets_a_new_store(tmp_path: Path) -> None:

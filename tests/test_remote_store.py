@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import os
+import random
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from faulty_places import Fault, FaultyPlace, Writes
 from label_scenes import assert_equal, header, scene, tree
-from s3_server import remote_tree, s3_bucket
+from s3_server import Fault as ProxyFault
+from s3_server import Proxy, remote_tree, s3_bucket, upload
 
-from datasets.errors import SetupError
+from datasets import store_tools
+from datasets.errors import AutolabelError, SetupError, UnwritableError
 from datasets.label_store import LabelStore
 from datasets.places import Remote, as_place
 
@@ -93,6 +98,53 @@ def test_what_is_no_remote_store_is_named(bucket: str) -> None:
         LabelStore.open("nonsense://x")
     with pytest.raises(SetupError, match="s3://absent-bucket/labels"):
         LabelStore.open("s3://absent-bucket/labels")
+
+
+@pytest.mark.parametrize("fault", get_args(ProxyFault))
+def test_a_bad_proxy_takes_nothing_away_and_makes_nothing_up(
+    bucket: str, tmp_path: Path, fault: ProxyFault
+) -> None:
+    """Each fault at every second request; ``scripts/chaos.py --proxy`` does so at length."""
+    LabelStore.create(tmp_path / "whole", header()).write_scene(scene("s1"))
+    whole, name = tree(tmp_path / "whole"), fault.replace(" ", "-")
+    proxy = Proxy(os.environ["AWS_ENDPOINT"], random.Random(1))
+    proxy.faults = (fault,)
+    with proxy.serving():
+        url = f"{bucket}/proxy-{name}"
+        upload(tmp_path / "whole", url)
+
+        def write() -> None:
+            LabelStore.open_or_create(f"{url}-new", header()).write_scene(scene("s1"))
+
+        def read() -> None:
+            opened = LabelStore.open(url)
+            assert opened.scene_ids() == ("s1",)
+            assert_equal(opened.scene("s1"), scene("s1"))
+
+        for do in (read, lambda: store_tools.prune(LabelStore.open(url)), write):
+            proxy.rate = 0.5
+            with suppress(AutolabelError, OSError):
+                do()
+            proxy.rate = 0.0
+            do()
+        assert proxy.done[fault] or proxy.done["503"]
+        assert remote_tree(url) == whole == remote_tree(f"{url}-new")
+
+
+def test_a_refused_write_names_the_store_and_lasts(bucket: str) -> None:
+    proxy = Proxy(os.environ["AWS_ENDPOINT"], random.Random(1))
+    proxy.faults, url = ("403",), f"{bucket}/refused"
+    with proxy.serving():
+        store = LabelStore.create(url, header())
+        with (
+            pytest.raises(UnwritableError, match=f"{url}: cannot be written"),
+            store.writer("s1", 3) as writer,
+        ):
+            proxy.rate = 1.0
+            for frame in scene("s1").frames():
+                writer.append(frame)
+        proxy.rate = 0.0
+        assert store.scene_ids() == ()
 
 
 @pytest.mark.parametrize("fault", ["fails", "is short"])

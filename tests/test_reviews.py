@@ -34,6 +34,7 @@ from datasets.reviews import (
     Verdict,
     labels_digest,
 )
+from datasets.seals import sealed
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -129,7 +130,8 @@ def test_a_damaged_document_is_refused_and_nothing_else(data: st.DataObject) -> 
 
 
 def changed(**fields: object) -> bytes:
-    return json.dumps(json.loads(to_document(ENTRY)) | fields).encode()
+    document = json.loads(to_document(ENTRY)) | fields
+    return json.dumps(sealed(document)).encode()
 
 
 PACKED = json.loads(to_document(ENTRY))["voxels"]
@@ -141,6 +143,8 @@ PACKED = json.loads(to_document(ENTRY))["voxels"]
         (b"", "not a document"),
         (b"[" * 10**5, "not a document"),
         (b"[1]", "not the document of a review"),
+        (to_document(ENTRY).replace(b'"ann"', b'"bob"'), "digest differs"),
+        (to_document(ENTRY).replace(b'"digest"', b'"eigest"'), "unknown key 'eigest'"),
         (changed(format_version=2), "format version 2; this code reads 1"),
         (changed(id="0" * 16 + "-" + "0" * 16), "it is of entry"),
         (changed(reviewer=""), "reviewer"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from dataclasses import replace
@@ -15,11 +16,13 @@ from label_scenes import header, scene, tree
 from datasets import store_tools
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark
-from datasets.errors import SetupError
+from datasets.errors import SceneError, SetupError, UnreadableError
 from datasets.frames import Frame, Scene
+from datasets.label_sources import PseudoLabels
 from datasets.label_store import LabelStore, MaskBit, SceneLabels
 from datasets.review_painting import distrusted
 from datasets.reviews import Judgement, Reviews, Stroke, Verdict
+from datasets.seals import sealed
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -71,6 +74,32 @@ def test_verify_names_the_scene_that_was_altered(tmp_path: Path, workers: int) -
     shown = command("verify", tmp_path / "a", "--workers", workers)
     assert shown.returncode == 1
     assert "damaged: s1" in shown.stdout and "2 of 3 scenes are whole" in shown.stdout
+
+
+def test_verify_goes_on_after_what_cannot_be_read(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "a", scene("s1"), scene("s2"), scene("s3"))
+    store.quarantine("s4", "bad pose", "")
+    (tmp_path / "a/scenes/s1/zarr.json").write_text("{")
+    (tmp_path / "a/scenes/s3/mask/zarr.json").write_text("{}")
+    (tmp_path / "a/quarantine/s4/zarr.json").write_text("{")
+    shown = command("verify", tmp_path / "a", "--workers", 1)
+    assert shown.returncode == 1 and "Traceback" not in shown.stderr
+    assert "damaged: s1: " in shown.stdout and "damaged: s3: " in shown.stdout
+    assert "damaged note on a scene set aside: s4: " in shown.stdout
+    assert "1 of 3 scenes are whole" in shown.stdout
+
+
+def test_a_scene_that_is_not_what_was_written_is_never_merged(tmp_path: Path) -> None:
+    store = store_of(tmp_path / "a", scene("s1"))
+    document = tmp_path / "a/scenes/s1/zarr.json"
+    said = json.loads(document.read_text())
+    said["attributes"]["sha256"]["mask"] = "0" * 64
+    said["attributes"] = sealed(said["attributes"])
+    document.write_text(json.dumps(said))
+    for _ in range(2):
+        with pytest.raises(SceneError, match="not those of its source"):
+            store_tools.merge([store], tmp_path / "m")
+        assert LabelStore.open(tmp_path / "m").scene_ids() == ()
 
 
 def test_prune_removes_leftovers_and_nothing_else(tmp_path: Path) -> None:
@@ -192,6 +221,23 @@ def test_reviews_are_counted_verified_and_no_leftovers(tmp_path: Path) -> None:
     assert "reviewed by ann, bob: 0 frames accepted, 2 rejected, 0 unsure" in shown.stdout
     assert "2 frames rejected and left out; 3 voxels given a class" in shown.stdout
     assert "1 damaged reviews; verify names them" in shown.stdout
+
+
+def test_who_acts_on_reviews_refuses_torn_ones(tmp_path: Path) -> None:
+    """A torn entry may have been a rejection."""
+    store = store_of(tmp_path / "a", scene("s1"))
+    reject(store, "s1", 0)
+    (entry,) = (tmp_path / "a/reviews").glob("*-*.json")
+    entry.write_bytes(entry.read_bytes().replace(b"reject", b"accept"))
+    (tmp_path / "a/reviews/readme.txt").write_text("never was an entry")
+    with pytest.raises(UnreadableError, match="altered: its digest differs"):
+        PseudoLabels(tmp_path / "a")
+    source = OneScene(scene("s1"))
+    with pytest.raises(UnreadableError, match=entry.name):
+        store_tools.export(tmp_path / "a", benchmark("occ3d_nuscenes"), source, tmp_path / "o")
+    PseudoLabels(tmp_path / "a", use_reviews=False)
+    entry.unlink()
+    PseudoLabels(tmp_path / "a")
 
 
 def test_a_comparison_looks_past_reviews(tmp_path: Path) -> None:

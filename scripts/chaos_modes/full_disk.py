@@ -1,0 +1,270 @@
+"""Write where nothing fits any more, and see what is lost and what goes on.
+
+A small file system in memory (``mount -t tmpfs``, which root alone may do) is filled up to a few
+bytes, and one command after the other writes to it: a labelling job, its events, reviews, exports,
+the lists of a selection, an audit's report, the HTML report, a training's state. Then there is room
+again, and the same command runs once more. Good is: the command ends with exit code 2 and one line
+that says so (events that cannot be written only warn); a good file that stood there is as it was,
+and no new one is torn; and the second time leaves the bytes of an undisturbed run.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tqdm import tqdm
+
+from chaos_modes.flips import labelled
+from chaos_modes.outcome import Options, Outcome, facts_of
+
+from datasets.errors import SetupError
+from datasets.label_store import LabelStore
+from datasets.places import Folder
+from datasets.review_entries import Remark
+from datasets.reviews import Reviews
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZE_MIB = 64
+Tree = dict[str, bytes]
+
+
+@dataclass(slots=True)
+class Counts:
+    """Attributes:
+    commands: name -> exit code on the full disk, and the last line on stderr.
+    wrong_codes: another exit code, or more than one line.
+    torn: files that are neither as they were nor what an undisturbed run writes.
+    unequal: what the second run left is not what an undisturbed one leaves.
+    cases: those that broke a promise.
+    """
+
+    commands: dict[str, list[object]] = field(default_factory=dict)
+    wrong_codes: int = 0
+    torn: int = 0
+    unequal: int = 0
+    cases: list[str] = field(default_factory=list)
+
+    @property
+    def bad(self) -> int:
+        return self.wrong_codes + self.torn + self.unequal
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command:
+    """Attributes:
+    name: of what is written.
+    line: arguments of the command that writes below a folder.
+    left: bytes that the disk has left.
+    codes: exit codes that are right on the full disk, and the word that its line must have.
+    before: files that stand there.
+    done: exit code where there is room.
+    """
+
+    name: str
+    line: Callable[[Path], list[str]]
+    left: int = 0
+    codes: tuple[int, ...] = (2,)
+    before: tuple[str, ...] = ()
+    done: int = 0
+
+
+def run(options: Options, folder: Path) -> Outcome:
+    store = labelled(folder)
+    attack = Attack(folder)
+    attack.reviews(store)
+    for command in tqdm(list(commands(folder / "city", store, folder)), desc="commands"):
+        attack.command(command)
+        tqdm.write(describe(attack.counts), file=sys.stderr)
+    counts = attack.counts
+    return Outcome(text=describe(counts), facts=facts_of(counts), bad=counts.bad)
+
+
+def commands(city: Path, store: Path, folder: Path) -> Iterator[Command]:
+    label = ["autolabel/run.py", "--split", "unlabeled", "--root", str(city), "--workers", "1"]
+    label += ["--address", "local"]
+    log = ["--source", "city", "--root", str(city)]
+    yield Command(
+        name="labels",
+        line=lambda out: [*label, "--store", str(out / "a.zarr"), "--events", f"{folder}/events"],
+        left=200_000,
+        done=1,  # one scene of the city is bad
+    )
+    yield Command(
+        name="events",
+        line=lambda out: [*label, "--store", f"{folder}/{out.name}.zarr", "--events", f"{out}/e"],
+        codes=(1,),
+        done=1,
+    )
+    yield Command(
+        name="export",
+        line=lambda out: ["scripts/store.py", "export", str(store), *log, "--out", str(out / "x")],
+        left=30_000,
+        codes=(1, 2),
+    )
+    yield Command(
+        name="selection",
+        line=lambda out: [
+            *("scripts/select_scenes.py", str(store), "--budget", "1", "--frames", "2"),
+            *("--voxels", "1%", "--out", str(out)),
+        ],
+        before=("chosen.txt",),
+    )
+    yield Command(
+        name="audit",
+        line=lambda out: ["autolabel/audit.py", str(store), *log, "--json", str(out / "audit")],
+        before=("audit",),
+    )
+    yield Command(
+        name="report",
+        line=lambda out: [
+            *("viz/report.py", str(store), *log, "--out", str(out / "report.html")),
+            *("--pictures", "0"),
+        ],
+        before=("report.html",),
+    )
+    yield Command(
+        name="training",
+        line=lambda out: [
+            *("scripts/train_student.py", "--labels", str(store), *log, "--out", str(out / "t")),
+            *("--steps", "2", "--save-every", "1", "--device", "cpu", "--threads", "1"),
+        ],
+        left=500_000,
+    )
+
+
+class Attack:
+    """Fills a disk, and counts what happens."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.counts = Counts()
+
+    def command(self, command: Command) -> None:
+        whole = self.folder / f"whole-{command.name}"
+        whole.mkdir()
+        first = spoken(command.line(whole))
+        if first.returncode != command.done:
+            last = first.stderr[-600:]
+            self._broken("unequal", f"{command.name}, undisturbed: {first.returncode}: {last}")
+            return
+        wanted = tree(whole)
+        with small_disk(self.folder / f"disk-{command.name}") as disk:
+            for name in command.before:
+                (disk / name).write_bytes(b"good")
+            ballast = filled(disk, command.left)
+            found = spoken(command.line(disk))
+            lines = [x for x in found.stderr.splitlines() if "error:" in x or "warning:" in x]
+            last = (lines or found.stderr.splitlines() or [""])[-1]
+            self.counts.commands[command.name] = [found.returncode, last[-300:]]
+            said = "Traceback" not in found.stderr and "No space left" in found.stderr
+            complete = found.returncode == command.done and same(tree(disk), wanted)
+            if not complete and (found.returncode not in command.codes or not said):
+                case = f"{command.name}: exit {found.returncode}: {found.stderr[-500:]}"
+                self._broken("wrong_codes", case)
+            for name, data in tree(disk).items():
+                if ".partial" in name or (data == b"good" and name in command.before):
+                    continue
+                if not alike(data, wanted.get(name)):
+                    self._broken("torn", f"{command.name}: {name}, {len(data)} bytes")
+            ballast.unlink()
+            again = spoken(command.line(disk))
+            if again.returncode != command.done or not same(tree(disk), wanted):
+                there = tree(disk)
+                keys = sorted(there.keys() | wanted.keys())
+                other = [key for key in keys if not alike(there.get(key), wanted.get(key))]
+                case = f"{command.name}, again: exit {again.returncode}, {other[:4]}"
+                self._broken("unequal", f"{case} {again.stderr[-300:]}")
+
+    def reviews(self, store: Path) -> None:
+        with small_disk(self.folder / "disk-reviews") as disk:
+            for key, data in tree(store).items():
+                Folder(disk / "a.zarr").write(key, data)
+            opened = LabelStore.open(disk / "a.zarr")
+            before, first = tree(disk), opened.scene_ids()[0]
+            what = Remark(scene_id=first, token=opened.scene(first).frame_tokens[0], note="n" * 900)
+            ballast = filled(disk, 0)
+            try:
+                Reviews(opened).add(what, reviewer="eve")
+            except SetupError as error:
+                self.counts.commands["review"] = [2, str(error)]
+            else:
+                self._broken("wrong_codes", "a review fits on the full disk")
+            ballast.unlink()
+            if tree(disk) != before:
+                self._broken("torn", "review")
+            wrote = Reviews(opened).add(what, reviewer="eve")
+            if wrote not in Reviews(opened).entries():
+                self._broken("unequal", "review")
+
+    def _broken(self, promise: str, case: str) -> None:
+        setattr(self.counts, promise, getattr(self.counts, promise) + 1)
+        self.counts.cases.append(f"{promise}: {case}")
+
+
+@contextmanager
+def small_disk(at: Path) -> Iterator[Path]:
+    """A file system of its own, in memory. Raises ``SetupError`` where none may be mounted."""
+    at.mkdir()
+    size = f"size={SIZE_MIB}m"
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(at)], capture_output=True, text=True
+    )
+    if done.returncode:
+        raise SetupError(f"--full-disk mounts a tmpfs, which root may: {done.stderr.strip()}")
+    try:
+        yield at
+    finally:
+        subprocess.run(["umount", "--lazy", str(at)], check=True)
+
+
+def filled(disk: Path, left: int) -> Path:
+    """A file that leaves so many bytes, rounded up to blocks."""
+    ballast = disk / ".ballast"
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(1 << 16))
+    with ballast.open("r+b") as file:
+        file.truncate(max(0, ballast.stat().st_size - left))
+    return ballast
+
+
+def spoken(line: list[str]) -> subprocess.CompletedProcess[str]:
+    done = [sys.executable, *line]
+    return subprocess.run(done, cwd=ROOT, capture_output=True, text=True, timeout=900)
+
+
+def tree(folder: Path) -> Tree:
+    there = Folder(folder)
+    keys = (key for key, _ in there.files("") if not Path(key).name.startswith(".ballast"))
+    return {key: there.read(key) for key in keys}
+
+
+def same(there: Tree, wanted: Tree) -> bool:
+    return there.keys() == wanted.keys() and all(alike(there[k], wanted[k]) for k in wanted)
+
+
+_MOMENTS = re.compile(rb"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?|\"time\": [\d.]+|(whole|disk)-\w+")
+
+
+def alike(one: bytes | None, other: bytes | None) -> bool:
+    """Equal but for the time and the folder."""
+    if one is None or other is None:
+        return one is other
+    return one == other or _MOMENTS.sub(b"", one) == _MOMENTS.sub(b"", other)
+
+
+def describe(counts: Counts) -> str:
+    return "\n".join(
+        (
+            *(f"{name}: exit {code}: {line}" for name, (code, line) in counts.commands.items()),
+            f"wrong exit code or no line {counts.wrong_codes}, torn files {counts.torn}, "
+            f"unequal in the end {counts.unequal}",
+            *(f"  {case}" for case in counts.cases),
+        )
+    )
