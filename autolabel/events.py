@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -47,6 +48,8 @@ class Events:
     def close(self) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # of what could not be written before
+                os.fsync(self._file.fileno())
+            with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from datasets.replacing import write_text
+
 
 def json_text(value: Any, *, indent: int | None = None, sort_keys: bool = False) -> str:
     """One JSON document. NaN and infinities become null, numpy values and arrays plain ones.
@@ -32,14 +34,13 @@ def canonical_text(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one indented JSON document, and the folder it lies in.
+    """Write or replace one indented JSON document, and the folder it lies in.
 
     Raises:
         OSError: it cannot be written.
         TypeError: a value is of no JSON kind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json_text(value, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json_text(value, indent=1) + "\n")
 
 
 def json_lines(values: Iterable[Any]) -> str:

@@ -37,12 +37,11 @@ from datasets.atomic_groups import (
     remove_folder,
     subfolders,
     sweep_partial,
-    sync,
     sync_tree,
     visible_files,
-    write_file,
 )
 from datasets.errors import SetupError, UnwritableError
+from datasets.replacing import make_folder, write_file
 
 Where = str | Path
 """A folder, or the URL of an object store's prefix: ``s3://bucket/prefix``, ``gs://``, ``az://``."""
@@ -192,7 +191,6 @@ class Folder:
     def write(self, key: str, data: bytes) -> None:
         path = self.path / key
         for tries_left in reversed(range(REMOVED_TRIES)):
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 return write_file(path, data)
             except FileNotFoundError:  # another writer removed the empty folder just now
@@ -201,9 +199,7 @@ class Folder:
 
     def create(self, key: str, data: bytes) -> bool:
         final = self.path / key
-        if not final.parent.is_dir():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            sync(final.parent.parent)
+        make_folder(final.parent)
         partial = new_partial(self.path, final.name)
         try:
             return commit_file(partial / final.name, final, data)

@@ -8,9 +8,7 @@ elsewhere can name a wrong network but cannot run code.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +19,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from datasets.errors import SetupError, UnwritableError
+from datasets.replacing import replacing
 from models.presets import OccupancyNet, Preset, build_network, preset
 
 FORMAT = "effocc-autolabel-weights"
@@ -66,17 +65,12 @@ def save_checkpoint(
         raise ValueError(f"metadata keys belong to the format: {', '.join(taken)}")
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "preset": preset_name}
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata=header | dict(metadata))
-        partial.chmod(0o644)  # safetensors writes for the owner only
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata=header | dict(metadata))
+            partial.chmod(0o644)  # safetensors writes for the owner only
     except (SafetensorError, OSError) as error:
         raise UnwritableError(f"{path}: cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(

@@ -7,6 +7,7 @@ and at the end ``report.json`` and ``curves.png``.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from datasets.json_files import in_words, is_figure, json_lines, json_text, write_json
+from datasets.replacing import replacing, write_text
 from datasets.samples import BadFrame, Sample
 
 
@@ -122,7 +124,7 @@ class TrainingLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "log.jsonl"
             kept = [line for line in _lines(path) if line["step"] <= self.start]
-            path.write_text(json_lines(kept))
+            write_text(path, json_lines(kept))
             self._file = path.open("a")
             self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.start + 1)
         self._bar = tqdm(
@@ -137,6 +139,7 @@ class TrainingLog:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         if not self.silent:
+            os.fsync(self._file.fileno())
             self._file.close()
             self._board.close()
 
@@ -285,7 +288,8 @@ def draw_curves(lines: list[dict[str, float | None]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     axes.set_xlabel("step")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

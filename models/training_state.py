@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 
 from datasets.errors import SetupError, UnwritableError
+from datasets.replacing import replacing
 
 DATA = "data"
 """Of a run's identity: what its samples are made from (``FrameSet.data``)."""
@@ -77,12 +77,9 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Raises:
         UnwritableError: it cannot be written; the state before stays.
     """
-    partial = path.with_suffix(".partial")
     try:
-        torch.save(state, partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            torch.save(state, partial)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         why = (getattr(error, "strerror", None) or str(error)).split("\n")[0]
         raise UnwritableError(f"{path}: cannot be written (is the disk full?): {why}") from error

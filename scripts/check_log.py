@@ -45,6 +45,7 @@ from datasets.errors import SetupError
 from datasets.frames import CameraView, Frame, SceneSource, points_in_ego
 from datasets.log_checks import Finding, project, spread
 from datasets.names import fault_of_scene_id
+from datasets.replacing import replacing
 from datasets.sources.opening import SOURCES, open_source
 from datasets.sources.waymo.classes import panoptic_counts
 from datasets.sources.waymo.source import WaymoSource
@@ -103,8 +104,8 @@ def main() -> int:
     if args.picture:
         first = next((s for s in scene_ids if not fault_of_scene_id(s)), scene_ids[0])
         frames = source.scene(first).frames
-        args.picture.parent.mkdir(parents=True, exist_ok=True)
-        draw(source, frames[len(frames) // 2]).save(args.picture)
+        with replacing(args.picture) as partial:
+            draw(source, frames[len(frames) // 2]).save(partial)
         print(f"picture: {args.picture}")
     print(f"{len(scene_ids)} scenes checked: " + (f"{bad} bad findings" if bad else "nothing bad"))
     return 1 if bad else 0

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource
+from datasets.benchmarks.label_files import write_npz
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
 from datasets.benchmarks.truth import Truth
 from datasets.commands import exit_code, scenes_of
@@ -140,9 +141,8 @@ def make_scene(
                 ),
             )
             if args.evidence:
-                np.savez_compressed(
-                    path.with_name("evidence.npz"), hits=labels.hits, passes=labels.passes
-                )
+                evidence = {"hits": labels.hits, "passes": labels.passes}
+                write_npz(path.with_name("evidence.npz"), evidence)
             if frame.token in args.hold_out:
                 points, classes = key_returns(source, frame, config)
                 scores[frame.token] = asdict(returns_in(labels, points, classes))

@@ -51,11 +51,13 @@ from autolabel.selection import (
     read_audit,
     score,
 )
+from datasets.benchmarks.label_files import write_npz
 from datasets.commands import exit_code
 from datasets.errors import SceneError, SetupError
 from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.places import parse_where
+from datasets.replacing import write_text
 
 SCENES_A_WORKER = 16
 """Fewer are read before another process has started."""
@@ -263,7 +265,7 @@ def write(
     frames = [f"{one.scene_id} {one.token}" for one in picked if one.frame is not None]
     more = {"frames.txt": frames} if frames else {"labelled.txt": [*excluded, *scenes]}
     for name, lines in ({"chosen.txt": scenes} | more).items():
-        (args.out / name).write_text("".join(f"{line}\n" for line in lines))
+        write_text(args.out / name, "".join(f"{line}\n" for line in lines))
         print(f"{args.out / name}: {len(lines)} lines")
     if share is None:
         return {}
@@ -277,8 +279,7 @@ def write(
                 labels = scene.frame(k)
                 mask = choose_voxels(labels, levels, share, seed=args.seed)
                 path = args.out / "voxels" / one.scene_id / f"{k:04d}.npz"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.savez_compressed(path, mask=mask, token=np.str_(labels.token))
+                write_npz(path, {"mask": mask, "token": np.str_(labels.token)})
                 count, n_frames = count + int(mask.sum()), n_frames + 1
         except (SceneError, KeyError) as error:
             bad[one.scene_id] = str(error)

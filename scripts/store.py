@@ -35,6 +35,7 @@ from datasets.commands import exit_code, scenes_in
 from datasets.json_files import json_text
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import parse_where
+from datasets.replacing import write_text
 from datasets.review_counts import ReviewCounts, count_reviews
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES, open_source
@@ -245,8 +246,7 @@ def write_files(args: argparse.Namespace) -> int:
     for scene_id, why in bad.items():
         print(f"not exported: {scene_id}: {why}", file=sys.stderr)
     notice = store_tools.sharing(store.header.licence)
-    args.out.mkdir(parents=True, exist_ok=True)  # there is none if no scene could be exported
-    (args.out / "LICENCE.txt").write_text(notice + "\n")
+    write_text(args.out / "LICENCE.txt", notice + "\n")
     print(f"{args.out}: {len(scenes) - len(bad)} scenes as {chosen.name}")
     if not args.no_reviews and (changes := count_reviews(Reviews(store)).changes):
         print(f"reviews: {changes.replace('left out', 'given empty masks')}")

@@ -13,6 +13,7 @@ from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.commands import exit_code
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
+from datasets.replacing import replacing
 from datasets.reviews import Reviews
 from viz.label_sets import LabelSet, StoredLabels, TrueLabels
 from viz.layers import Show
@@ -140,8 +141,8 @@ def _picture(options: argparse.Namespace, frame: ReviewFrame, show: Show) -> Non
     if shot.note:
         print(f"note: {shot.note}", file=sys.stderr)
     try:
-        options.screenshot.parent.mkdir(parents=True, exist_ok=True)
-        shot.picture.save(options.screenshot)
+        with replacing(options.screenshot) as partial:
+            shot.picture.save(partial)
     except OSError as error:
         raise SetupError(f"--screenshot {options.screenshot}: {error.strerror}") from error
     print(f"{options.screenshot} (3D view drawn by {shot.drawn_by})")

@@ -20,6 +20,7 @@ from datasets.frames import SceneSource
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.log_identity import require_log_of
 from datasets.places import parse_where
+from datasets.replacing import write_text
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES
 from viz.label_sets import StoredLabels, TrueLabels
@@ -256,10 +257,7 @@ def _reviews(
 
 def _write(path: Path, text: str) -> None:
     """In one step: readers see the old page or the new one."""
-    draft = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise SetupError(f"--out {path}: {error.strerror}") from error
