@@ -13,6 +13,7 @@ from ray.util import metrics
 
 from datasets.json_files import json_text
 from datasets.places import writing
+from datasets.printable import redacted
 
 
 class Events:
@@ -38,7 +39,7 @@ class Events:
         if self._file is not None:
             line = {"time": round(time.time(), 3), "event": event, **what}
             try:
-                self._file.write(json_text(line) + "\n")
+                self._file.write(redacted(json_text(line)) + "\n")
                 self._file.flush()
             except OSError as error:
                 name = self._file.name

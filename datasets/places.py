@@ -19,6 +19,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError
@@ -41,6 +42,7 @@ from datasets.atomic_groups import (
     visible_files,
 )
 from datasets.errors import SetupError, UnwritableError
+from datasets.printable import redacted
 from datasets.replacing import make_folder, write_file
 
 Where = str | Path
@@ -51,6 +53,8 @@ UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, e
 """Failures that the next write will meet as well."""
 REQUESTS = 32
 """Sent at a time to an object store for many small documents."""
+
+HOW_GIVEN = "credentials belong into the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
 
 REMOVED_TRIES = 20
 """So often a folder is made again that other writers remove as empty."""
@@ -261,10 +265,14 @@ class _FolderDraft:
         remove_folder(self.partial)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Remote:
     """Below a URL. Credentials and endpoint come from the environment, as the store's own tools
-    read them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ...)."""
+    read them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ...).
+
+    ``s3://KEY:SECRET@bucket`` is taken, too, and shown as ``s3://***@bucket``; but whoever sees the
+    command line (the shell's history, Ray's table of jobs) sees the secret.
+    """
 
     url: str
 
@@ -272,7 +280,10 @@ class Remote:
         bucket_at(self.url)
 
     def __str__(self) -> str:
-        return self.url
+        return redacted(self.url)
+
+    def __repr__(self) -> str:
+        return f"Remote({str(self)!r})"
 
     def top(self) -> list[str] | None:
         with as_os_error():
@@ -385,9 +396,28 @@ class _Unread(WrapperStore[ObjectStore]):  # type: ignore[type-arg]
 
 @functools.lru_cache(maxsize=256)
 def bucket_at(url: str) -> Bucket:
-    """The object store below a URL. Raises ``SetupError``."""
+    """The object store below a URL, with the credentials in it if there are any.
+
+    Raises:
+        SetupError: a URL of an unknown kind, or with something that would not be heeded.
+    """
     try:
-        return from_url(url)
+        parts = urlsplit(url)
+        user, at, host = parts.netloc.rpartition("@")
+        if parts.query or (":" in parts.netloc and not at and "@" in parts.path):
+            raise SetupError(
+                f"{url}: {HOW_GIVEN}; a URL takes no options, and '/' of a secret is %2F in it"
+            )
+        if not at:
+            return from_url(url)
+        key, _, secret = user.partition(":")
+        if parts.scheme not in ("s3", "s3a") or not key or not secret:
+            raise SetupError(f"{url}: {HOW_GIVEN}; only s3://KEY:SECRET@BUCKET takes them")
+        return from_url(
+            f"{parts.scheme}://{host}{parts.path}",
+            access_key_id=unquote(key),
+            secret_access_key=unquote(secret),
+        )
     except (BaseError, ValueError, TypeError) as error:
         raise SetupError(f"{url}: {_first_line(error)}") from error
 

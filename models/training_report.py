@@ -22,6 +22,7 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from datasets.json_files import in_words, is_figure, json_lines, json_text, write_json
+from datasets.printable import printable
 from datasets.replacing import replacing, write_text
 from datasets.samples import BadFrame, Sample
 
@@ -79,7 +80,7 @@ class TrainingReport:
             lines.append(f"{self.empty_frames} frames read had labels, but none that may be used")
         if self.bad_frames:
             lines.append(f"{len(self.bad_frames)} bad frames were left out:")
-            lines += [f"  {bad.scene} {bad.frame}: {bad.reason}" for bad in self.bad_frames]
+            lines += [printable(f"  {b.scene} {b.frame}: {b.reason}") for b in self.bad_frames]
         return "\n".join(lines)
 
 

@@ -41,6 +41,7 @@ from datasets.label_building import (
     SceneReconstruction,
     key_returns,
 )
+from datasets.printable import printable
 from datasets.returns import CountsReturns, DroppedReturns
 from datasets.sources.opening import SOURCES, open_source
 from datasets.taxonomy import IGNORE_ID
@@ -104,7 +105,7 @@ def main() -> int:
         if bad:
             report["set_aside"][scene_id] = bad
             for token, why in bad.items():
-                print(f"set aside: {scene_id} {token}: {why}", file=sys.stderr)
+                print(printable(f"set aside: {scene_id} {token}: {why}"), file=sys.stderr)
     write_json(args.out / "make_labels.json", report)
     print(f"labels: {args.out / 'gts'}")
     held_out = {t for figures in report["scenes"].values() for t in figures["held_out"]}

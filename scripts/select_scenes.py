@@ -57,6 +57,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.places import parse_where
+from datasets.printable import printable
 from datasets.replacing import write_text
 
 SCENES_A_WORKER = 16
@@ -122,7 +123,7 @@ def select(args: argparse.Namespace) -> int:
         told = as_json(args, store, those, chosen, bad)
         write_json(args.json, told)
     for scene_id, why in bad.items():
-        print(f"left out: {scene_id}: {why}", file=sys.stderr)
+        print(printable(f"left out: {scene_id}: {why}"), file=sys.stderr)
     return 1 if bad else 0
 
 

@@ -13,6 +13,7 @@ from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.commands import exit_code
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
+from datasets.printable import printable
 from datasets.replacing import replacing
 from datasets.reviews import Reviews
 from viz.label_sets import LabelSet, StoredLabels, TrueLabels
@@ -62,7 +63,7 @@ def _inspect(options: argparse.Namespace) -> int:
         frame = session.frame(_scene_of(options, session), options.frame or 0)
     _require_log_of(options, session, frame.scene_id)
     for note in frame.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     if options.screenshot is not None:
         _picture(options, frame, show)
     elif options.serve is not None:
@@ -139,7 +140,7 @@ def _picture(options: argparse.Namespace, frame: ReviewFrame, show: Show) -> Non
         renderer=options.renderer or "auto",
     )
     if shot.note:
-        print(f"note: {shot.note}", file=sys.stderr)
+        print(printable(f"note: {shot.note}"), file=sys.stderr)
     try:
         with replacing(options.screenshot) as partial:
             shot.picture.save(partial)
@@ -165,7 +166,7 @@ def _film(options: argparse.Namespace, session: ReviewSession, show: Show) -> No
         out=options.video,
     )
     if film.note:
-        print(f"note: {film.note}", file=sys.stderr)
+        print(printable(f"note: {film.note}"), file=sys.stderr)
     print(f"{options.video}: {film.n_frames} frames (3D view drawn by {film.drawn_by})")
 
 
