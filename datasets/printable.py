@@ -27,19 +27,21 @@ _LINES = re.compile(_CONTROL.pattern.replace("\\x0a-", "\\x0b-"))
 _MOVES = re.compile(r"(\n|\x1b\[A)*")
 """How progress bars get to their line."""
 
+# Repetitions are bounded: the time grows with the text's length, whatever it holds.
 _USER = re.compile(
-    r"\b(?P<scheme>(?:s3a?|gs|azure?|adl|abfss?):/+)[^/?#\s'\"@]*:[^?#\s'\"@]*@"  # a '/' in it, too
-    r"|\b(?P<any>[a-z][a-z0-9+.-]*:/+)[^/?#\s'\"@]+@",
+    r"\b(?P<scheme>(?:s3a?|gs|azure?|adl|abfss?):/{1,2})"
+    r"[^/?#\s'\"@:]{0,200}:[^?#\s'\"@]{0,300}@"  # a '/' in it, too
+    r"|\b(?P<any>[a-z][a-z0-9+.-]{0,20}:/{1,2})[^/?#\s'\"@]{1,500}@",
     re.IGNORECASE,
 )
 _QUERY = re.compile(
-    r"(?P<name>[?&;](?:x-(?:amz|goog)-[\w-]+|sig|sv|signature|awsaccesskeyid|googleaccessid"
-    r"|[\w.-]*(?:key|secret|token|passw(?:or)?d|credentials?))=)[^&;#\s'\"]+",
+    r"(?P<name>[?&;](?:x-(?:amz|goog)-[\w-]{1,40}|sig|sv|signature|awsaccesskeyid|googleaccessid"
+    r"|[\w.-]{0,40}(?:key|secret|token|passw(?:or)?d|credentials?))=)[^&;#\s'\"]+",
     re.IGNORECASE,
 )
 _OPTION = re.compile(
-    r"(?P<name>\b[\w-]*(?:access[_-]?key(?:[_-]?id)?|secret[_-]?key|account[_-]?key|"
-    r"session[_-]?token|sas[_-]?token|client[_-]?secret)['\"]?\s*[=:]\s*['\"]?)"
+    r"(?P<name>(?:access[_-]?key(?:[_-]?id)?|secret[_-]?key|account[_-]?key|"
+    r"session[_-]?token|sas[_-]?token|client[_-]?secret)['\"]?\s{0,2}[=:]\s{0,2}['\"]?)"
     r"[^\s'\",;&)}\]]+",
     re.IGNORECASE,
 )
@@ -58,8 +60,9 @@ def printable(text: object, *, lines: bool = False) -> str:
 def redacted(text: str) -> str:
     """Text whose URLs and options are without credentials: ``***`` stands for a user with their
     password, and for the value of a signature, a key, a secret or a token."""
-    if "=" in text or ":" in text:
+    if ":/" in text and "@" in text:
         text = _USER.sub(lambda m: f"{m['scheme'] or m['any']}{HIDDEN}@", text)
+    if "=" in text or ":" in text:
         text = _QUERY.sub(rf"\g<name>{HIDDEN}", text)
         text = _OPTION.sub(rf"\g<name>{HIDDEN}", text)
     return text
