@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from autolabel.audit_report import WEIGHTS, AuditReport
+from datasets.replacing import replacing
 
 SHOWN = 40
 COLOURS = ("#00635d", "#57a6a1", "#e0a458", "#c8553d", "#7a3b69")
@@ -33,5 +34,5 @@ def draw_ranking(report: AuditReport, path: Path) -> None:
     panel.set_xlabel("score (red names: scenes with a fault of their own)")
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(ncols=len(WEIGHTS), loc="lower center", bbox_to_anchor=(0.5, 1.0), frameon=False)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)

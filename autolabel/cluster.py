@@ -35,6 +35,7 @@ def connect(
     _find_home()
     _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
     submitted = "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ  # its working folder travels already
+    os.environ.setdefault("RAY_COLOR_PREFIX", "0")  # colours would be escaped
     environment = None
     if python_path is not None and not submitted:
         paths = [python_path, *filter(None, [os.environ.get("PYTHONPATH")])]

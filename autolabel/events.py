@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 import time
 from pathlib import Path
@@ -12,6 +13,7 @@ from ray.util import metrics
 
 from datasets.json_files import json_text
 from datasets.places import writing
+from datasets.printable import redacted
 
 
 class Events:
@@ -37,7 +39,7 @@ class Events:
         if self._file is not None:
             line = {"time": round(time.time(), 3), "event": event, **what}
             try:
-                self._file.write(json_text(line) + "\n")
+                self._file.write(redacted(json_text(line)) + "\n")
                 self._file.flush()
             except OSError as error:
                 name = self._file.name
@@ -47,6 +49,8 @@ class Events:
     def close(self) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # of what could not be written before
+                os.fsync(self._file.fileno())
+            with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
 

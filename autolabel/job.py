@@ -28,6 +28,7 @@ from autolabel.worker import AT_ONCE, Job, Outcome, start_worker
 from datasets.errors import SceneError, SetupError, UnwritableError
 from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
+from datasets.printable import printable
 from datasets.returns import DroppedReturns
 
 BEAT_S = 2.0
@@ -451,7 +452,7 @@ class _Run:
         )
 
     def _clean(self, text: str) -> str:
-        return text.replace(f"{self.job.root}{os.sep}", "")
+        return printable(text.replace(f"{self.job.root}{os.sep}", ""), lines=True)
 
 
 def _node_gone(node: str, why: str) -> bool:

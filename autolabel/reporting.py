@@ -10,6 +10,7 @@ from tqdm import tqdm
 
 from autolabel.job import JobSummary, Progress
 from datasets.places import Where
+from datasets.printable import printable
 
 
 class Reporter:
@@ -53,7 +54,7 @@ def describe(summary: JobSummary, store: Where) -> str:
         f"trusted by the mask: {kept:.1f} % of {s.voxels:,} voxels; "
         f"{occupied:.1f} % of these are occupied",
         *([f"LiDAR: {s.returns}"] if s.returns.dropped else []),
-        *(f"  set aside: {scene_id}: {reason}" for scene_id, reason in s.failures.items()),
+        *(printable(f"  set aside: {scene_id}: {why}") for scene_id, why in s.failures.items()),
         f"store: {store.resolve() if isinstance(store, Path) else store}",
     ]
     return "\n".join(lines)

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from datasets.json_files import json_text
+from datasets.replacing import sync
 
 PARTIAL = ".partial"
 _ABANDONED_S = 24 * 3600.0
@@ -40,21 +41,6 @@ def parse_group(document: bytes) -> dict[str, Any]:
     if parsed["zarr_format"] != 3 or parsed["node_type"] != "group":
         raise ValueError("not the metadata of a zarr 3 group")
     return dict(parsed["attributes"])
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Write a file in one atomic step, on the disk when it returns."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except OSError:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise
 
 
 def commit_file(draft: Path, final: Path, data: bytes) -> bool:
@@ -214,12 +200,3 @@ def _host() -> str:
     with contextlib.suppress(OSError):
         parts.append(str(Path("/proc/self/ns/pid").readlink()))
     return hashlib.sha256(" ".join(parts).encode()).hexdigest()[:8]
-
-
-def sync(path: Path) -> None:
-    """Push a file, or a folder's list of names, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -13,9 +13,16 @@ from typing import TYPE_CHECKING
 from datasets.errors import AutolabelError, SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.names import fault_of_scene_id
+from datasets.printable import Guarded, printable, redacted
 
 if TYPE_CHECKING:  # commands without a store need no zarr
     from datasets.label_store import LabelStore
+
+
+IN_THE_OPEN = (
+    "warning: credentials of a command line stay in the shell's history, the list of processes and "
+    "Ray's table of jobs; give them as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
+)
 
 
 def exit_code(main: Callable[[], int], *, goes_on: bool = False) -> int:
@@ -27,10 +34,10 @@ def exit_code(main: Callable[[], int], *, goes_on: bool = False) -> int:
     Args:
         goes_on: the same command, started again, continues a stopped one.
     """
-    for stream in (sys.stdout, sys.stderr):  # names of a log may be in no encoding
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+    _guard_streams()
     try:
+        if any(redacted(word) != word for word in sys.argv[1:]):
+            print(IN_THE_OPEN, file=sys.stderr)
         code = main()
         sys.stdout.flush()
         return code
@@ -41,11 +48,22 @@ def exit_code(main: Callable[[], int], *, goes_on: bool = False) -> int:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
         where = f"{error.filename}: " if error.filename is not None else ""
-        print(f"error: {where}{error.strerror or error}", file=sys.stderr)
+        print(f"error: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
     except KeyboardInterrupt:
         print("stopped; the same command continues" if goes_on else "stopped", file=sys.stderr)
         return 130
     return 2
+
+
+def _guard_streams() -> None:
+    """Whatever is printed from now on is printable, a traceback too."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if isinstance(stream, Guarded):
+            continue
+        if isinstance(stream, io.TextIOWrapper):  # names of a log may be in no encoding
+            stream.reconfigure(errors="backslashreplace")
+        setattr(sys, name, Guarded(stream))
 
 
 def scenes_of(source: SceneSource, split: str, *, root: Path) -> tuple[str, ...]:
@@ -74,7 +92,7 @@ def usable_scenes_of(source: SceneSource, split: str, *, root: Path) -> tuple[st
     scenes = scenes_of(source, split, root=root)
     for scene in scenes:
         if fault := fault_of_scene_id(scene):
-            print(f"set aside: {scene}: {fault}", file=sys.stderr)
+            print(f"set aside: {printable(scene)}: {fault}", file=sys.stderr)
     usable = tuple(scene for scene in scenes if not fault_of_scene_id(scene))
     if not usable:
         raise SetupError(f"{root}: split {split!r} has no scene whose id can be used")

@@ -1,8 +1,16 @@
 """The errors a caller can act on."""
 
+from datasets.printable import printable
+
 
 class AutolabelError(Exception):
-    """Base of every error that is a user's or the data's fault rather than a bug."""
+    """Base of every error that is a user's or the data's fault rather than a bug.
+
+    Its text is one line without control characters or credentials, whatever it quotes.
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class SetupError(AutolabelError):

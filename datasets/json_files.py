@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from datasets.bounded_files import parsing, read_bytes
+from datasets.replacing import write_text
 
 MAX_JSON_BYTES = 32 << 20
 """Parsed, JSON takes up to thirty times its bytes; what is written as JSON is far smaller."""
@@ -37,14 +38,13 @@ def canonical_text(value: Any) -> str:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write one indented JSON document, and the folder it lies in.
+    """Write or replace one indented JSON document, and the folder it lies in.
 
     Raises:
         OSError: it cannot be written.
         TypeError: a value is of no JSON kind.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json_text(value, indent=1) + "\n", encoding="utf-8")
+    write_text(path, json_text(value, indent=1) + "\n")
 
 
 def read_json_file(path: Path, *, limit: int = MAX_JSON_BYTES) -> Any:

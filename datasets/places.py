@@ -21,6 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import (
@@ -46,13 +47,13 @@ from datasets.atomic_groups import (
     remove_folder,
     subfolders,
     sweep_partial,
-    sync,
     sync_tree,
     visible_files,
-    write_file,
 )
 from datasets.bounded_files import read_bytes
 from datasets.errors import SetupError, UnwritableError
+from datasets.printable import redacted
+from datasets.replacing import make_folder, write_file
 
 Where = str | Path
 """A folder, or the URL of an object store's prefix: ``s3://bucket/prefix``, ``gs://``, ``az://``."""
@@ -66,6 +67,8 @@ REQUESTS = 32
 MAX_DOCUMENT_BYTES = 64 << 20
 """Of a document of a store; parsed, JSON takes up to thirty times as much, but lists of tokens do
 not."""
+HOW_GIVEN = "credentials belong into the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+
 REMOVED_TRIES = 20
 """So often a folder is made again that other writers remove as empty."""
 
@@ -208,7 +211,6 @@ class Folder:
     def write(self, key: str, data: bytes) -> None:
         path = self.path / key
         for tries_left in reversed(range(REMOVED_TRIES)):
-            path.parent.mkdir(parents=True, exist_ok=True)
             try:
                 return write_file(path, data)
             except FileNotFoundError:  # another writer removed the empty folder just now
@@ -217,9 +219,7 @@ class Folder:
 
     def create(self, key: str, data: bytes) -> bool:
         final = self.path / key
-        if not final.parent.is_dir():
-            final.parent.mkdir(parents=True, exist_ok=True)
-            sync(final.parent.parent)
+        make_folder(final.parent)
         partial = new_partial(self.path, final.name)
         try:
             return commit_file(partial / final.name, final, data)
@@ -283,10 +283,14 @@ class _FolderDraft:
         remove_folder(self.partial)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Remote:
     """Below a URL. Credentials and endpoint come from the environment, as the store's own tools
-    read them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ...)."""
+    read them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ...).
+
+    ``s3://KEY:SECRET@bucket`` is taken, too, and shown as ``s3://***@bucket``; but whoever sees the
+    command line (the shell's history, Ray's table of jobs) sees the secret.
+    """
 
     url: str
 
@@ -294,7 +298,10 @@ class Remote:
         bucket_at(self.url)
 
     def __str__(self) -> str:
-        return self.url
+        return redacted(self.url)
+
+    def __repr__(self) -> str:
+        return f"Remote({str(self)!r})"
 
     def top(self) -> list[str] | None:
         with as_os_error(self.url):
@@ -407,9 +414,28 @@ class _Unread(WrapperStore[ObjectStore]):  # type: ignore[type-arg]
 
 @functools.lru_cache(maxsize=256)
 def bucket_at(url: str) -> Bucket:
-    """The object store below a URL. Raises ``SetupError``."""
+    """The object store below a URL, with the credentials in it if there are any.
+
+    Raises:
+        SetupError: a URL of an unknown kind, or with something that would not be heeded.
+    """
     try:
-        return from_url(url)
+        parts = urlsplit(url)
+        user, at, host = parts.netloc.rpartition("@")
+        if parts.query or (":" in parts.netloc and not at and "@" in parts.path):
+            raise SetupError(
+                f"{url}: {HOW_GIVEN}; a URL takes no options, and '/' of a secret is %2F in it"
+            )
+        if not at:
+            return from_url(url)
+        key, _, secret = user.partition(":")
+        if parts.scheme not in ("s3", "s3a") or not key or not secret:
+            raise SetupError(f"{url}: {HOW_GIVEN}; only s3://KEY:SECRET@BUCKET takes them")
+        return from_url(
+            f"{parts.scheme}://{host}{parts.path}",
+            access_key_id=unquote(key),
+            secret_access_key=unquote(secret),
+        )
     except (BaseError, ValueError, TypeError) as error:
         raise SetupError(f"{url}: {_first_line(error)}") from error
 
@@ -440,7 +466,7 @@ def as_os_error(what: str = "") -> Iterator[None]:
     Args:
         what: was asked, for the message.
     """
-    prefix = f"{what}: " if what else ""
+    prefix = f"{redacted(what)}: " if what else ""
     try:
         yield
     except NotFoundError as error:

@@ -7,7 +7,7 @@ sizes come by the page: a scene's files stand next to each other in an object st
 request tells of a thousand of them. Copies are the process's own and go with it; the least recently
 used ones make room for others.
 
-Credentials and endpoint come from the environment, see ``datasets.places.Remote``.
+Credentials and endpoint come from the environment or the URL, see ``datasets.places.Remote``.
 """
 
 from __future__ import annotations
@@ -37,6 +37,7 @@ import obstore
 
 from datasets.errors import SetupError
 from datasets.places import REQUESTS, as_os_error, bucket_at
+from datasets.printable import redacted
 
 SCHEMES = ("s3:", "gs:", "az:")
 COPIES_BYTES = 8 << 30
@@ -122,7 +123,7 @@ class RemotePath(PosixPath):
 
     @property
     def bucket(self) -> str:
-        """Its URL."""
+        """Its URL, whole; ``str`` hides credentials."""
         return f"{self.parts[0]}//{self.parts[1]}"
 
     @property
@@ -130,7 +131,7 @@ class RemotePath(PosixPath):
         return "/".join(self.parts[2:])
 
     def __str__(self) -> str:
-        return "//".join(super().__str__().split("/", 1))  # a Path takes two slashes for one
+        return redacted("//".join(super().__str__().split("/", 1)))  # a Path takes two for one
 
     def __fspath__(self) -> str:
         return str(_copies().fetched(self.bucket, self.key))
@@ -303,7 +304,7 @@ class _Copies:
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def place(self, bucket: str, key: str) -> Path:
-        return self.folder / bucket.replace("://", "-") / key
+        return self.folder / redacted(bucket).replace("://", "-") / key
 
     def fetched(self, bucket: str, key: str) -> Path:
         if ".." in key.split("/"):  # a log's own tables name its files

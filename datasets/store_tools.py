@@ -28,6 +28,7 @@ from datasets.geometry.transforms import Transform, inverse
 from datasets.label_store import QUARANTINE, SCENES, FrameLabels, LabelStore, MaskBit
 from datasets.log_identity import labelled_scene
 from datasets.places import Where
+from datasets.printable import printable
 from datasets.review_counts import ReviewCounts, carry_over, count_reviews
 from datasets.review_painting import distrusted, painted
 from datasets.reviews import Reviews, Stroke
@@ -377,7 +378,8 @@ def as_truth(labels: FrameLabels, benchmark: Benchmark) -> Truth:
 
 
 def sharing(licence: str) -> str:
-    """What whoever passes labels on must know of the licence that they inherit."""
+    """What whoever passes labels on must know of the licence that they inherit; one line."""
+    licence = printable(licence)
     if "CC0" in licence:
         return f"licence of the labels: {licence}; they may be shared"
     if "Waymo" in licence:

@@ -8,6 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.printable import printable
+
 IGNORE_ID = 255
 Colour = tuple[int, int, int]
 
@@ -39,6 +41,8 @@ class Taxonomy:
             raise ValueError(f"{len(self.names)} names but {len(self.colours)} colours")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"a class name occurs twice: {self.names}")
+        if odd := [name for name in (self.name, *self.names) if printable(name) != name]:
+            raise ValueError(f"a class name holds a control character: {odd[0]!r}")
         for i in (self.free_id, *self.foreground, *self.dynamic):
             if not 0 <= i < len(self.names):
                 raise ValueError(f"class id {i} is not in 0..{len(self.names) - 1}")

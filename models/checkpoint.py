@@ -8,10 +8,8 @@ elsewhere can name a wrong network but cannot run code.
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +22,7 @@ from torch import nn
 
 from datasets.bounded_files import parsing, regular_size
 from datasets.errors import SetupError, UnwritableError
+from datasets.replacing import replacing
 from models.presets import OccupancyNet, Preset, build_network, preset
 
 FORMAT = "effocc-autolabel-weights"
@@ -79,17 +78,12 @@ def save_checkpoint(
         raise ValueError(f"metadata keys belong to the format: {', '.join(taken)}")
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "preset": preset_name}
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file(tensors, partial, metadata=header | dict(metadata))
-        partial.chmod(0o644)  # safetensors writes for the owner only
-        partial.replace(path)
+        with replacing(path) as partial:
+            save_file(tensors, partial, metadata=header | dict(metadata))
+            partial.chmod(0o644)  # safetensors writes for the owner only
     except (SafetensorError, OSError) as error:
         raise UnwritableError(f"{path}: cannot be written: {error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
 
 
 def load_checkpoint(

@@ -7,6 +7,7 @@ and at the end ``report.json`` and ``curves.png``.
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,6 +22,8 @@ from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
 from datasets.json_files import in_words, is_figure, json_lines, json_text, write_json
+from datasets.printable import printable
+from datasets.replacing import replacing, write_text
 from datasets.samples import BadFrame, Sample
 
 
@@ -77,7 +80,7 @@ class TrainingReport:
             lines.append(f"{self.empty_frames} frames read had labels, but none that may be used")
         if self.bad_frames:
             lines.append(f"{len(self.bad_frames)} bad frames were left out:")
-            lines += [f"  {bad.scene} {bad.frame}: {bad.reason}" for bad in self.bad_frames]
+            lines += [printable(f"  {b.scene} {b.frame}: {b.reason}") for b in self.bad_frames]
         return "\n".join(lines)
 
 
@@ -122,7 +125,7 @@ class TrainingLog:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "log.jsonl"
             kept = [line for line in _lines(path) if line["step"] <= self.start]
-            path.write_text(json_lines(kept))
+            write_text(path, json_lines(kept))
             self._file = path.open("a")
             self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.start + 1)
         self._bar = tqdm(
@@ -137,6 +140,7 @@ class TrainingLog:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         if not self.silent:
+            os.fsync(self._file.fileno())
             self._file.close()
             self._board.close()
 
@@ -285,7 +289,8 @@ def draw_curves(lines: list[dict[str, float | None]], path: Path) -> None:
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")
     axes.set_xlabel("step")
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:

@@ -12,6 +12,7 @@ import torch
 
 from datasets.bounded_files import parsing
 from datasets.errors import SetupError, UnwritableError
+from datasets.replacing import replacing
 from models.pickled import load_pickled
 
 DATA = "data"
@@ -106,12 +107,9 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     Raises:
         UnwritableError: it cannot be written; the state before stays.
     """
-    partial = path.with_suffix(".partial")
     try:
-        torch.save(state, partial)
-        partial.replace(path)
+        with replacing(path) as partial:
+            torch.save(state, partial)
     except (OSError, RuntimeError) as error:  # torch tells of a full disk as a RuntimeError
-        with contextlib.suppress(OSError):
-            partial.unlink(missing_ok=True)
         why = (getattr(error, "strerror", None) or str(error)).split("\n")[0]
         raise UnwritableError(f"{path}: cannot be written (is the disk full?): {why}") from error

@@ -66,6 +66,7 @@ from datasets.frames import SceneSource
 from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.metrics.confusion import ConfusionMatrix
+from datasets.replacing import replacing, write_text
 from datasets.sources.opening import SOURCES, open_source
 from models.checkpoint import CALIBRATION_KEY, load_checkpoint
 from models.inference import Teacher
@@ -230,7 +231,7 @@ def main() -> int:
         ],
     }
     write_json(args.out / "audit.json", figures)
-    (args.out / "audit.md").write_text(markdown(figures))
+    write_text(args.out / "audit.md", markdown(figures))
     draw(args.out / "audit.png", audits, errors, figures["ranking"])
     print(markdown(figures))
     return 0
@@ -518,7 +519,8 @@ def draw(
         panel.set_ylabel(f"true error: {measure}, %")
         panel.set_title(f"Spearman {shown(figures[measure]['score'])}, {len(audits)} scenes")
         panel.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
 
 
 if __name__ == "__main__":

@@ -49,6 +49,7 @@ from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.json_files import write_json
 from datasets.log_checks import Finding
 from datasets.plausibility import check_units
+from datasets.replacing import write_text
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic.city import MARKER, CityConfig, generate_city
 from datasets.taxonomy import Taxonomy
@@ -278,7 +279,7 @@ def main() -> int:
     }
     write_json(args.out.with_suffix(".json"), result)
     text = table(result["date"], result["machine"], clean, faults)
-    args.out.with_suffix(".md").write_text(text)
+    write_text(args.out.with_suffix(".md"), text)
     print(text)
     return 0
 

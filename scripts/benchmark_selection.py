@@ -39,9 +39,10 @@ from autolabel.selection import Candidate, Strategy, candidates, choose, count_s
 from datasets.benchmarks.catalogue import benchmark
 from datasets.commands import exit_code
 from datasets.errors import SetupError
-from datasets.json_files import in_words, json_text
+from datasets.json_files import in_words, write_json
 from datasets.label_store import LabelStore
 from datasets.remote_paths import absolute
+from datasets.replacing import replacing, write_text
 from datasets.sources.synthetic.city import MARKER, ensure_city
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -306,10 +307,9 @@ def report(
         name: getattr(args, name)
         for name in ("profile", "percent", "budget", "steps", "learning_rate", "draws", "device")
     }
-    args.report.parent.mkdir(parents=True, exist_ok=True)
-    told = json_text({"settings": settings} | results.to_json(), indent=1)
-    args.report.with_suffix(".json").write_text(told + "\n")
-    args.report.with_suffix(".md").write_text(markdown(results, args))
+    told = {"settings": settings} | results.to_json()
+    write_json(args.report.with_suffix(".json"), told)
+    write_text(args.report.with_suffix(".md"), markdown(results, args))
     draw(results, args, args.report.with_suffix(".png"))
 
 
@@ -389,7 +389,8 @@ def draw(results: Results, args: argparse.Namespace, path: Path) -> None:
         f"Teacher after {args.budget} more scenes, {args.steps} steps; a colour a seed, line: mean"
     )
     axes.grid(axis="y", alpha=0.3)
-    figure.savefig(path, dpi=120)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:

@@ -30,6 +30,7 @@ from datasets.benchmarks.catalogue import NAMES
 from datasets.commands import exit_code
 from datasets.errors import SetupError
 from datasets.json_files import write_json
+from datasets.replacing import write_text
 from models.checkpoint import load_checkpoint
 from models.presets import COARSE_GRID
 
@@ -260,7 +261,7 @@ def main() -> int:
     found["minutes"] = round((time.monotonic() - began) / 60, 1)
     write_json(out / "transfer.json", found)
     text = markdown(found, transfer)
-    (out / "transfer.md").write_text(text)
+    write_text(out / "transfer.md", text)
     print(text)
     return 0
 

@@ -50,6 +50,7 @@ from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.json_files import plain, write_json
+from datasets.replacing import replacing, write_text
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from datasets.training_sets import GroundTruth
@@ -128,7 +129,7 @@ def main() -> int:
         draw_reliability(rows, bench.taxonomy, args.out / "reliability.png")
     write_json(args.out / "trust.json", figures)
     text = markdown(figures)
-    (args.out / "trust.md").write_text(text)
+    write_text(args.out / "trust.md", text)
     print(text)
     return 0
 
@@ -193,18 +194,14 @@ class Bench:
             self._for(which, truth, refiners) if refiners else None,
             self._for(which, truth, classifiers),
         )
-        np.savez_compressed(
-            path,
-            scenes=[s.scene_id for s in found.by_softmax],
-            passes=found.passes.best(),
-            **{
-                f"{what} by {raw}": [
-                    (getattr(s, what).seen, getattr(s, what).right) for s in scenes
-                ]
-                for raw, scenes in zip(RAW, (found.by_softmax, found.by_meta), strict=True)
-                for what in ("observed", "free")
-            },
-        )
+        arrays = {
+            f"{what} by {raw}": [(getattr(s, what).seen, getattr(s, what).right) for s in scenes]
+            for raw, scenes in zip(RAW, (found.by_softmax, found.by_meta), strict=True)
+            for what in ("observed", "free")
+        }
+        names = [s.scene_id for s in found.by_softmax]
+        with replacing(path) as partial:
+            np.savez_compressed(partial, scenes=names, passes=found.passes.best(), **arrays)
 
     @staticmethod
     def _for(which: str, truth: GroundTruth, learnt: CrossFitted[T]) -> dict[str, T]:

@@ -45,6 +45,8 @@ from datasets.errors import SetupError
 from datasets.frames import CameraView, Frame, SceneSource, points_in_ego
 from datasets.log_checks import Finding, project, spread
 from datasets.names import fault_of_scene_id
+from datasets.printable import printable
+from datasets.replacing import replacing
 from datasets.sources.opening import SOURCES, open_source
 from datasets.sources.waymo.classes import panoptic_counts
 from datasets.sources.waymo.source import WaymoSource
@@ -83,7 +85,7 @@ def main() -> int:
     bad = 0
     together: dict[str, CameraEvidence] = {}
     for scene_id in scene_ids:
-        print(f"\nscene {scene_id}")
+        print(f"\nscene {printable(scene_id)}")
         checked = check_scene(
             source, scene_id, args.frames, lambda frames: tqdm(frames, desc="read", leave=False)
         )
@@ -93,18 +95,18 @@ def main() -> int:
         if rows and (pixels := picture_classes(source, scene_id, args.frames)):
             rows = [*rows, ("labelled pixels", counted(pixels))]
         for name, text in rows:
-            print(f"  {name:<20} {text}")
+            print(printable(f"  {name:<20} {text}"))
         bad += report(scene_id, checked.findings)
     if len(scene_ids) > 1 and together:
         print("\nall scenes together")
         for name, evidence in sorted(together.items()):
-            print(f"  {name:<20} {evidence}")
+            print(printable(f"  {name:<20} {evidence}"))
         bad += report("all scenes", camera_findings(together))
     if args.picture:
         first = next((s for s in scene_ids if not fault_of_scene_id(s)), scene_ids[0])
         frames = source.scene(first).frames
-        args.picture.parent.mkdir(parents=True, exist_ok=True)
-        draw(source, frames[len(frames) // 2]).save(args.picture)
+        with replacing(args.picture) as partial:
+            draw(source, frames[len(frames) // 2]).save(partial)
         print(f"picture: {args.picture}")
     print(f"{len(scene_ids)} scenes checked: " + (f"{bad} bad findings" if bad else "nothing bad"))
     return 1 if bad else 0
@@ -127,7 +129,8 @@ def report(scene_id: str, findings: list[Finding]) -> int:
     counts = Counter(f.bad for f in findings)
     for finding in sorted(findings, key=lambda f: not f.bad)[:SHOWN]:
         at = f" (frame {finding.frame})" if finding.frame else ""
-        print(f"  {'BAD ' if finding.bad else 'note'} {scene_id}{at}: {finding.text}")
+        kind = "BAD " if finding.bad else "note"
+        print(printable(f"  {kind} {scene_id}{at}: {finding.text}"))
     if len(findings) > SHOWN:
         print(f"  ... {len(findings) - SHOWN} more findings")
     print(f"  {counts[True]} bad, {counts[False]} notes")

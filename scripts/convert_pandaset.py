@@ -22,6 +22,7 @@ from tqdm import tqdm
 
 from datasets.commands import exit_code
 from datasets.errors import SceneError, SetupError
+from datasets.printable import printable
 from datasets.sources.pandaset import PandasetSequence, write_log_file
 
 
@@ -52,7 +53,7 @@ def main() -> int:
         try:
             sequence = PandasetSequence(args.source, name, part)
         except SceneError as error:
-            print(f"set aside: {name}: {error}", file=sys.stderr)
+            print(printable(f"set aside: {name}: {error}"), file=sys.stderr)
             aside += 1
             continue
         scene = args.out / "scenes" / sequence.scene_id
@@ -61,7 +62,7 @@ def main() -> int:
             sequence.write_sweep(frame, scene)
         for token, why in sequence.write_scene(scene).items():
             damaged += 1
-            print(f"not annotated: {sequence.scene_id} {token}: {why}", file=sys.stderr)
+            print(printable(f"not annotated: {sequence.scene_id} {token}: {why}"), file=sys.stderr)
         print(
             f"{sequence.scene_id}: {len(sequence.frames)} sweeps, {len(sequence.key_frames)} "
             f"key-frames; road {-sequence.ground_z_m:.2f} m below PandaSet's origin"

@@ -56,6 +56,7 @@ from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
 from datasets.metrics.openoccupancy import OpenOccupancyScore
 from datasets.metrics.rays import RayScore
 from datasets.places import parse_where
+from datasets.printable import printable
 from datasets.review_counts import count_reviews
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES, open_source
@@ -282,7 +283,7 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
     print(scores.table())
     print(f"{b.name}: classes of {b.taxonomy.name}, {b.frame} frame, metres {box}")
     if (converted := scores.conversion.to_json()) is not None:
-        print(f"converted from {converted['from']}")
+        print(printable(f"converted from {converted['from']}"))
         print(f"  classes: {converted['classes']}")
         print(f"  voxels: {converted['voxels']}")
         for name, value in scores.conversion_figures().items():
@@ -291,7 +292,7 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
         print(f"{b.name} has no mask: every labelled voxel is scored")
     if scores.confidence is not None:
         for name, value in scores.store_figures().items():
-            print(f"{name}: {_told(value)}")
+            print(printable(f"{name}: {_told(value)}"))
         if scores.confidence.total().seen.any():
             curve = scores.confidence.risk_coverage()
             print(
@@ -410,7 +411,7 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
             frames += 1
             for name, voxels in layers.items():
                 agreement = lidar_agreement(voxels, points[:, :3], origins, own, header.grid)
-                print(f"{scene_id} frame {frame.token}, {name}: {agreement}")
+                print(printable(f"{scene_id} frame {frame.token}, {name}: {agreement}"))
                 totals[name] = totals[name] + agreement if name in totals else agreement
     for name, agreement in totals.items():
         print(f"{frames} frames together, {name}: {agreement}")

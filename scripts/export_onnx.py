@@ -34,6 +34,7 @@ from datasets.example_inputs import example_inputs
 from datasets.frames import Frame, SceneSource
 from datasets.geometry.transforms import inverse
 from datasets.inputs import ModelInputs, collate, prepare_frame
+from datasets.replacing import replacing
 from datasets.sources.opening import SOURCES, open_source
 from models.camera import CameraStudent
 from models.checkpoint import load_checkpoint
@@ -122,7 +123,8 @@ def main() -> int:
         if check.same < ENOUGH:
             print(f"error: less than {ENOUGH:.2%} the same; nothing written", file=sys.stderr)
             return 1
-        unchecked.replace(args.out)
+        with replacing(args.out) as partial:
+            unchecked.rename(partial)
     finally:
         unchecked.unlink(missing_ok=True)
     print(f"onnx: {args.out}")

@@ -23,6 +23,7 @@ from pathlib import Path
 
 from datasets.commands import exit_code
 from datasets.errors import SceneError, SetupError
+from datasets.replacing import replacing
 from datasets.sources.synthetic.city import (
     PROFILES,
     CityConfig,
@@ -99,7 +100,8 @@ def main() -> int:
             if args.statistics is not None:
                 print(city_statistics(root).table())
             if args.sheet is not None:
-                contact_sheet(root).save(args.sheet)
+                with replacing(args.sheet) as partial:
+                    contact_sheet(root).save(partial)
     except (SetupError, SceneError, ValueError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource
+from datasets.benchmarks.label_files import write_npz
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
 from datasets.benchmarks.truth import Truth
 from datasets.commands import exit_code, scenes_of
@@ -40,6 +41,7 @@ from datasets.label_building import (
     SceneReconstruction,
     key_returns,
 )
+from datasets.printable import printable
 from datasets.returns import CountsReturns, DroppedReturns
 from datasets.sources.opening import SOURCES, open_source
 from datasets.taxonomy import IGNORE_ID
@@ -103,7 +105,7 @@ def main() -> int:
         if bad:
             report["set_aside"][scene_id] = bad
             for token, why in bad.items():
-                print(f"set aside: {scene_id} {token}: {why}", file=sys.stderr)
+                print(printable(f"set aside: {scene_id} {token}: {why}"), file=sys.stderr)
     write_json(args.out / "make_labels.json", report)
     print(f"labels: {args.out / 'gts'}")
     held_out = {t for figures in report["scenes"].values() for t in figures["held_out"]}
@@ -140,9 +142,8 @@ def make_scene(
                 ),
             )
             if args.evidence:
-                np.savez_compressed(
-                    path.with_name("evidence.npz"), hits=labels.hits, passes=labels.passes
-                )
+                evidence = {"hits": labels.hits, "passes": labels.passes}
+                write_npz(path.with_name("evidence.npz"), evidence)
             if frame.token in args.hold_out:
                 points, classes = key_returns(source, frame, config)
                 scores[frame.token] = asdict(returns_in(labels, points, classes))

@@ -51,11 +51,14 @@ from autolabel.selection import (
     read_audit,
     score,
 )
+from datasets.benchmarks.label_files import write_npz
 from datasets.commands import exit_code
 from datasets.errors import SceneError, SetupError
 from datasets.json_files import write_json
 from datasets.label_store import LabelStore
 from datasets.places import parse_where
+from datasets.printable import printable
+from datasets.replacing import write_text
 from datasets.splits import read_names
 
 SCENES_A_WORKER = 16
@@ -121,7 +124,7 @@ def select(args: argparse.Namespace) -> int:
         told = as_json(args, store, those, chosen, bad)
         write_json(args.json, told)
     for scene_id, why in bad.items():
-        print(f"left out: {scene_id}: {why}", file=sys.stderr)
+        print(printable(f"left out: {scene_id}: {why}"), file=sys.stderr)
     return 1 if bad else 0
 
 
@@ -264,7 +267,7 @@ def write(
     frames = [f"{one.scene_id} {one.token}" for one in picked if one.frame is not None]
     more = {"frames.txt": frames} if frames else {"labelled.txt": [*excluded, *scenes]}
     for name, lines in ({"chosen.txt": scenes} | more).items():
-        (args.out / name).write_text("".join(f"{line}\n" for line in lines))
+        write_text(args.out / name, "".join(f"{line}\n" for line in lines))
         print(f"{args.out / name}: {len(lines)} lines")
     if share is None:
         return {}
@@ -278,8 +281,7 @@ def write(
                 labels = scene.frame(k)
                 mask = choose_voxels(labels, levels, share, seed=args.seed)
                 path = args.out / "voxels" / one.scene_id / f"{k:04d}.npz"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                np.savez_compressed(path, mask=mask, token=np.str_(labels.token))
+                write_npz(path, {"mask": mask, "token": np.str_(labels.token)})
                 count, n_frames = count + int(mask.sum()), n_frames + 1
         except (SceneError, KeyError) as error:
             bad[one.scene_id] = str(error)

@@ -35,6 +35,8 @@ from datasets.commands import exit_code, scenes_in
 from datasets.json_files import json_text
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import parse_where
+from datasets.printable import printable
+from datasets.replacing import write_text
 from datasets.review_counts import ReviewCounts, count_reviews
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES, open_source
@@ -107,7 +109,7 @@ def show_info(args: argparse.Namespace) -> int:
         if n:
             print(f"    {name:24s} {100 * n / found.trusted:7.3f} %")
     for scene_id, reason in found.quarantined.items():
-        print(f"  set aside: {scene_id}: {reason}")
+        print(f"  set aside: {printable(scene_id)}: {printable(reason)}")
     print_reviews(found.reviews)
     print(f"  {store_tools.sharing(header.licence)}")
     print(f"  run {header.run_id}, inputs {found.inputs_sha256}")
@@ -117,7 +119,7 @@ def show_info(args: argparse.Namespace) -> int:
             print("  " + made.describe(header.taxonomy.names).replace("\n", "\n  "))
             value = {k: v for k, v in value.items() if k != "promise"}
         if name != "calibration":
-            print(f"  {name}: {value}")
+            print(printable(f"  {name}: {value}"))
     if "calibration" in header.provenance:
         print_reliability(Calibration.from_json(header.provenance["calibration"]), header)
     return 0
@@ -159,14 +161,14 @@ def check(args: argparse.Namespace) -> int:
     with progress(total, "verify") as bar:
         bad = store_tools.verify(args.store, workers=args.workers, on_scene=bar.update)
     for scene_id, why in bad.items():
-        print(f"damaged: {scene_id}: {why}")
+        print(printable(f"damaged: {scene_id}: {why}"))
     reviews = Reviews(store)
     for name in (torn := reviews.damaged()):
-        print(f"damaged review: {name}: {reviews.why_damaged(name)}")
+        print(printable(f"damaged review: {name}: {reviews.why_damaged(name)}"))
     for name, why in (notes := store.torn_notes()).items():
-        print(f"damaged note on a scene set aside: {name}: {why}")
+        print(printable(f"damaged note on a scene set aside: {name}: {why}"))
     for key in () if unreadable else store_tools.leftovers(store):
-        print(f"left over, read by nobody: {key} (prune removes it)")
+        print(printable(f"left over, read by nobody: {key} (prune removes it)"))
     print(f"{total - len(bad)} of {total} scenes are whole")
     if entries := len(reviews.entries()) + len(reviews.stale()):
         print(f"{entries} reviews are whole")
@@ -186,14 +188,14 @@ def describe(found: Difference) -> None:
         if scenes:
             print(f"only in the {name}: {len(scenes)} scenes: {', '.join(scenes[:5])} ...")
     for frame in found.unmatched[:5]:
-        print(f"not in both: frame {frame}")
+        print(printable(f"not in both: frame {frame}"))
     if found.elsewhere:
         print(
             f"not compared: the grids of {len(found.elsewhere)} frames lie elsewhere in the other "
             "store, which was made from other poses or calibration of the log:"
         )
     for frame in found.elsewhere[:5]:
-        print(f"  frame {frame}")
+        print(printable(f"  frame {frame}"))
     if not found.frames:
         print("nothing is compared: no frame is in both stores at the same place")
         return
@@ -226,7 +228,7 @@ def tidy(args: argparse.Namespace) -> int:
     store = LabelStore.open(args.store)
     found = store_tools.leftovers(store) if args.dry_run else store_tools.prune(store)
     for key in found:
-        print(f"{'would remove' if args.dry_run else 'removed'} {key}")
+        print(printable(f"{'would remove' if args.dry_run else 'removed'} {key}"))
     print(f"{len(found)} leftovers")
     return 0
 
@@ -246,10 +248,9 @@ def write_files(args: argparse.Namespace) -> int:
             on_scene=bar.update,
         )
     for scene_id, why in bad.items():
-        print(f"not exported: {scene_id}: {why}", file=sys.stderr)
+        print(printable(f"not exported: {scene_id}: {why}"), file=sys.stderr)
     notice = store_tools.sharing(store.header.licence)
-    args.out.mkdir(parents=True, exist_ok=True)  # there is none if no scene could be exported
-    (args.out / "LICENCE.txt").write_text(notice + "\n")
+    write_text(args.out / "LICENCE.txt", notice + "\n")
     print(f"{args.out}: {len(scenes) - len(bad)} scenes as {chosen.name}")
     if not args.no_reviews and (changes := count_reviews(Reviews(store)).changes):
         print(f"reviews: {changes.replace('left out', 'given empty masks')}")

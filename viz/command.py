@@ -13,6 +13,8 @@ from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.commands import exit_code
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
+from datasets.printable import printable
+from datasets.replacing import replacing
 from datasets.reviews import Reviews
 from viz.label_sets import LabelSet, StoredLabels, TrueLabels
 from viz.layers import Show
@@ -61,7 +63,7 @@ def _inspect(options: argparse.Namespace) -> int:
         frame = session.frame(_scene_of(options, session), options.frame or 0)
     _require_log_of(options, session, frame.scene_id)
     for note in frame.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     if options.screenshot is not None:
         _picture(options, frame, show)
     elif options.serve is not None:
@@ -138,10 +140,10 @@ def _picture(options: argparse.Namespace, frame: ReviewFrame, show: Show) -> Non
         renderer=options.renderer or "auto",
     )
     if shot.note:
-        print(f"note: {shot.note}", file=sys.stderr)
+        print(printable(f"note: {shot.note}"), file=sys.stderr)
     try:
-        options.screenshot.parent.mkdir(parents=True, exist_ok=True)
-        shot.picture.save(options.screenshot)
+        with replacing(options.screenshot) as partial:
+            shot.picture.save(partial)
     except OSError as error:
         raise SetupError(f"--screenshot {options.screenshot}: {error.strerror}") from error
     print(f"{options.screenshot} (3D view drawn by {shot.drawn_by})")
@@ -164,7 +166,7 @@ def _film(options: argparse.Namespace, session: ReviewSession, show: Show) -> No
         out=options.video,
     )
     if film.note:
-        print(f"note: {film.note}", file=sys.stderr)
+        print(printable(f"note: {film.note}"), file=sys.stderr)
     print(f"{options.video}: {film.n_frames} frames (3D view drawn by {film.drawn_by})")
 
 

@@ -18,6 +18,7 @@ from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.label_store import FrameLabels, LabelStore, MaskBit, StoredScene
 from datasets.places import Where
+from datasets.printable import printable
 from datasets.taxonomy import Taxonomy
 
 
@@ -82,7 +83,7 @@ class StoredLabels:
         """Those that can be read; the others are named on stderr, once."""
         committed, unreadable = self.store.looked_at()
         for scene_id in unreadable.keys() - self._named:
-            print(f"bad scene {scene_id}: {unreadable[scene_id]}", file=sys.stderr)
+            print(printable(f"bad scene {scene_id}: {unreadable[scene_id]}"), file=sys.stderr)
         self._named |= unreadable.keys()
         return tuple(committed)
 

@@ -20,6 +20,8 @@ from datasets.frames import SceneSource
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.log_identity import require_log_of
 from datasets.places import parse_where
+from datasets.printable import printable
+from datasets.replacing import write_text
 from datasets.reviews import Reviews
 from datasets.sources.opening import SOURCES
 from viz.label_sets import StoredLabels, TrueLabels
@@ -97,9 +99,9 @@ def _report(options: argparse.Namespace) -> int:
     content = gather(options)
     _write(options.out, render(content))
     for note in content.notes:
-        print(f"note: {note}", file=sys.stderr)
+        print(printable(f"note: {note}"), file=sys.stderr)
     for scene_id, why in content.unreadable.items():
-        print(f"bad scene {scene_id}: {why}", file=sys.stderr)
+        print(printable(f"bad scene {scene_id}: {why}"), file=sys.stderr)
     print(f"{options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
     return 1 if content.unreadable else 0
 
@@ -256,10 +258,7 @@ def _reviews(
 
 def _write(path: Path, text: str) -> None:
     """In one step: readers see the old page or the new one."""
-    draft = path.with_name(f".{path.name}.partial")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        draft.write_text(text, encoding="utf-8")
-        draft.replace(path)
+        write_text(path, text)
     except OSError as error:
         raise SetupError(f"--out {path}: {error.strerror}") from error

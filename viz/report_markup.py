@@ -5,6 +5,8 @@ from __future__ import annotations
 import html
 from collections.abc import Iterable
 
+from datasets.printable import printable
+
 VOID = frozenset(("br", "img", "meta", "rect", "line", "circle", "path", "polygon", "polyline"))
 
 
@@ -22,7 +24,7 @@ def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Htm
     """An element. ``class_="a"`` gives ``class="a"``, ``text_anchor`` gives ``text-anchor``;
     attributes that are None are left out."""
     given = "".join(
-        f' {key.rstrip("_").replace("_", "-")}="{html.escape(_text(value))}"'
+        f' {key.rstrip("_").replace("_", "-")}="{html.escape(printable(_text(value), lines=True))}"'
         for key, value in attributes.items()
         if value is not None
     )
@@ -35,7 +37,7 @@ def join(children: Iterable[Child], between: str = "") -> Html:
     """One after the other, escaped where they are not markup."""
     return Html(
         between.join(
-            child if isinstance(child, Html) else html.escape(str(child))
+            child if isinstance(child, Html) else html.escape(printable(child, lines=True))
             for child in children
             if child is not None
         )

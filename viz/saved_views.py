@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 import os
 from dataclasses import dataclass
@@ -41,18 +40,11 @@ def read_views(path: Path) -> dict[int, View]:
 
 def write_views(path: Path, views: dict[int, View]) -> None:
     """Replace the file at once. Raises ``OSError``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     data = {
         str(number): {"eye_m": view.eye_m, "target_m": view.target_m, "up": view.up}
         for number, view in sorted(views.items())
     }
-    part = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        write_json(part, data)
-        part.replace(path)
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink()
+    write_json(path, data)
 
 
 def _view(data: dict[str, list[float]]) -> View:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +11,7 @@ from PIL import Image
 from tqdm import tqdm
 
 from datasets.errors import SetupError
+from datasets.replacing import replacing
 from viz.layers import Show
 from viz.review import ReviewSession
 from viz.screenshot import screenshot
@@ -68,11 +68,9 @@ def video(
     width, height = size_px
     if suffix == ".mp4":
         width, height = width // 2 * 2, height // 2 * 2
-    part = out.with_name(f"{out.stem}.part{suffix}")
     write = _write_mp4 if suffix == ".mp4" else _write_gif
     try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        with ViewPainter(renderer) as painter:
+        with ViewPainter(renderer) as painter, replacing(out) as partial:
 
             def pictures() -> Iterator[Image.Image]:
                 for k in tqdm(frames, desc="video", unit="frame"):
@@ -80,14 +78,10 @@ def video(
                     shot = screenshot(frame, show=show, size_px=(width, height), renderer=painter)
                     yield shot.picture
 
-            write(part, pictures(), (width, height), fps)
-            part.replace(out)
-            return Film(n_frames=len(frames), drawn_by=painter.drawn_by, note=painter.note)
+            write(partial, pictures(), (width, height), fps)
+        return Film(n_frames=len(frames), drawn_by=painter.drawn_by, note=painter.note)
     except OSError as error:
         raise SetupError(f"{out}: cannot be written: {error.strerror or error}") from error
-    finally:
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
 
 
 def _write_mp4(

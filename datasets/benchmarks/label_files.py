@@ -25,6 +25,7 @@ from datasets.bounded_files import (
     regular_size,
 )
 from datasets.errors import SceneError
+from datasets.replacing import replacing
 
 _WIDEST = 8  # bytes of one value
 
@@ -60,10 +61,9 @@ def _member(opened: NpzFile, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
     return array
 
 
-def write_npz(path: Path, arrays: Mapping[str, NDArray[Any]]) -> None:
-    """Write a compressed ``.npz`` file, creating its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | np.generic]) -> None:
+    """Write or replace a compressed ``.npz`` file, creating its folder."""
+    with replacing(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)
 
 
@@ -90,8 +90,7 @@ def read_rows(path: Path, widths: tuple[int, ...]) -> NDArray[Any]:
 
 def write_rows(path: Path, rows: NDArray[Any]) -> None:
     """Write an ``.npy`` file, creating its folder."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("wb") as file:
+    with replacing(path) as partial, partial.open("wb") as file:
         np.save(file, rows)
 
 

@@ -26,6 +26,7 @@ from datasets.benchmarks.label_files import naming
 from datasets.benchmarks.truth import Truth
 from datasets.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
+from datasets.replacing import write_file
 from datasets.taxonomy import IGNORE_ID, SEMANTIC_KITTI
 
 GRID = VoxelGrid(min_m=(0.0, -25.6, -2.0), size_m=(0.2, 0.2, 0.2), shape=(256, 256, 32))
@@ -109,9 +110,8 @@ def write_labels(path: Path, truth: Truth) -> None:
     """
     truth.require(GRID, TAXONOMY, needs=("mask_lidar",))
     assert truth.mask_lidar is not None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(_WRITTEN[truth.semantics].tobytes())
     write_bits(path.with_suffix(".invalid"), ~truth.mask_lidar)
+    write_file(path, _WRITTEN[truth.semantics].tobytes())
 
 
 def read_bits(path: Path) -> NDArray[np.bool_]:
@@ -129,7 +129,7 @@ def write_bits(path: Path, bits: NDArray[np.bool_]) -> None:
     """Write a ``.bin``, ``.invalid`` or ``.occluded`` file. Raises ``ValueError`` for a shape."""
     if bits.shape != GRID.shape:
         raise ValueError(f"bits have shape {bits.shape}, the grid {GRID.shape}")
-    path.write_bytes(np.packbits(bits).tobytes())
+    write_file(path, np.packbits(bits).tobytes())
 
 
 def _bytes_of(path: Path, size: int) -> bytes:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.benchmarks.label_files import write_npz
 from datasets.bounded_files import npz_member, open_npz, parsing
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.transforms import (
@@ -39,6 +40,7 @@ from datasets.geometry.transforms import (
 )
 from datasets.json_files import json_text, write_json
 from datasets.names import check_scene
+from datasets.replacing import write_text
 from datasets.sources.pictures import picture_size
 from datasets.sources.strict_json import Record, read_json, read_record
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
@@ -175,8 +177,7 @@ class PandasetSequence:
         points[:, :3] = apply(inverse(self.T_vehicle_lidar), self._to_vehicle(xyz_m))
         points[:, 3] = intensity
         target = scene / _sweep_file(frame)
-        target.parent.mkdir(parents=True, exist_ok=True)
-        np.savez_compressed(target, points=points, classes=class_table()[semseg])
+        write_npz(target, {"points": points, "classes": class_table()[semseg]})
         for name in self.cameras:
             if (picture := self._picture(name, frame)).exists():
                 (scene / name).mkdir(exist_ok=True)
@@ -235,10 +236,10 @@ class PandasetSequence:
             else:
                 if own is not None:
                     boxes[token] = own
-        (scene / "annotations.json").write_text(json_text({"frames": boxes}))
+        write_text(scene / "annotations.json", json_text({"frames": boxes}))
         lidars = {"pandar64": {"T_vehicle_lidar": _pose_json(self.T_vehicle_lidar)}}
         document = {"cameras": cameras, "lidars": lidars, "sweeps": sweeps, "frames": frames}
-        (scene / "scene.json").write_text(json_text(document))
+        write_text(scene / "scene.json", json_text(document))
         return damaged
 
     def _picture(self, camera: str, frame: int) -> Path:

@@ -18,10 +18,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tqdm import tqdm
-
 from chaos_modes.flips import labelled
 from chaos_modes.outcome import Options, Outcome, facts_of
+from tqdm import tqdm
 
 from datasets.errors import SetupError
 from datasets.label_store import LabelStore

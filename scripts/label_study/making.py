@@ -110,9 +110,7 @@ class Workshop:
             "ended": round(time.time(), 1),
             **result,
         }
-        partial = folder / "result.partial"
-        write_json(partial, whole)
-        partial.replace(folder / "result.json")
+        write_json(folder / "result.json", whole)
 
     def _truth(self, source: AnnotatedSource, scenes: Sequence[str]) -> GroundTruth:
         """Where the benchmark scores, for teachers too, as published: where LiDAR alone sees, half

@@ -12,7 +12,8 @@ from torch import nn
 
 from datasets.frames import Frame, SceneSource
 from datasets.inputs import collate, prepare_frame
-from datasets.json_files import json_text
+from datasets.json_files import write_json
+from datasets.replacing import replacing
 from datasets.samples import Sample
 from models.frozen_teacher import TeacherOutputs
 from models.inference import Teacher
@@ -28,8 +29,9 @@ def keep_features(
         with torch.inference_mode():
             maps.append(teacher.network.bev(inputs.to(teacher.device))[0].half().cpu().numpy())
         tokens.append(frame.token)
-    np.save(folder / "features.npy", np.stack(maps))
-    (folder / "tokens.json").write_text(json_text(tokens))
+    with replacing(folder / "features.npy") as partial:
+        np.save(partial, np.stack(maps))
+    write_json(folder / "tokens.json", tokens)
 
 
 class ReplayedTeacher:

@@ -24,7 +24,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from datasets.benchmarks.catalogue import benchmark
-from datasets.json_files import in_words, json_text
+from datasets.json_files import in_words, write_json
+from datasets.replacing import replacing, write_text
 
 AIM = {10: 95.0, 20: 99.0}
 """Percent of the fully labelled student, by percent of labels."""
@@ -135,17 +136,10 @@ def write_report(shop: Workshop, parts: Sequence[Part]) -> str:
     """Write ``study.json``, ``study.md`` and ``study.png``; gives the text."""
     study = Study(shop, parts)
     text = markdown(study)
-    shop.out.mkdir(parents=True, exist_ok=True)
-    _replace(shop.out / "study.json", json_text(study.to_json(), indent=1) + "\n")
-    _replace(shop.out / "study.md", text)
+    write_json(shop.out / "study.json", study.to_json())
+    write_text(shop.out / "study.md", text)
     draw(study, shop.out / "study.png")
     return text
-
-
-def _replace(path: Path, text: str) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(text)
-    partial.replace(path)
 
 
 def markdown(study: Study) -> str:
@@ -369,6 +363,5 @@ def draw(study: Study, path: Path) -> None:
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside right upper", fontsize="small")
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, dpi=120, format="png")
-    partial.replace(path)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=120)

@@ -16,6 +16,8 @@ from pathlib import Path
 from label_study.making import Workshop
 from label_study.parts import Part
 
+from datasets.printable import printable, redacted
+
 POLL_S = 0.5
 TELL_EVERY_S = 30.0
 _ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "NUMBA_NUM_THREADS")
@@ -55,7 +57,7 @@ def run(
                 part = running.pop(name)
                 if not shop.is_made(part):
                     failed[name] = reason
-                    print(f"{name} failed: {reason}", file=sys.stderr)
+                    print(printable(f"{name} failed: {reason}"), file=sys.stderr)
                 else:
                     on_done(part)
                 progress.tell(running, todo)
@@ -143,7 +145,7 @@ def _make_alone(shop: Workshop, part: Part) -> None:
 
 def _told(folder: Path, error: Exception) -> str:
     """The error in one line; all of it lies in the part's folder."""
-    (folder / "error.txt").write_text("".join(traceback.format_exception(error)))
+    (folder / "error.txt").write_text(redacted("".join(traceback.format_exception(error))))
     return f"{type(error).__name__}: {error}"
 
 

@@ -18,6 +18,7 @@ from autolabel.calibrate import fit
 from autolabel.confidence import BIN_CENTRES
 from autolabel.measuring import SceneCounts
 from datasets.metrics.calibration import calibration_error
+from datasets.replacing import replacing
 from datasets.taxonomy import Taxonomy
 
 matplotlib.use("Agg")
@@ -130,5 +131,6 @@ def draw_reliability(
             ax.set(title=f"{group} voxels, {way}", xlabel="confidence", ylabel="share right")
             ax.set(xlim=(0, 1), ylim=(0, 1))
             ax.legend(loc="upper left", frameon=False)
-    figure.savefig(path, dpi=110)
+    with replacing(path) as partial:
+        figure.savefig(partial, dpi=110)
     plt.close(figure)
