@@ -25,6 +25,9 @@ if __name__ == "__main__":
     elif importlib.util.find_spec("autolabel") is None:
         print("error: the package effocc-autolabel is not installed here", file=sys.stderr)
         sys.exit(2)
+    from datasets.stopping import supervise  # before what is slow to import
+
+    supervise(goes_on=True)
 
 # ruff: noqa: E402
 import argparse
@@ -32,7 +35,6 @@ import contextlib
 import functools
 import json
 import os
-import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn, get_args
@@ -283,7 +285,6 @@ def run(args: argparse.Namespace) -> int:
         stall_s=args.stall_timeout,
     )
     connect(args.address, python_path=PACKAGE_ROOT)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray put its own in place
     if args.events is None and isinstance(where, Path):
         args.events = where.with_name(f"{where.name}.events.jsonl")
     with contextlib.closing(Events(args.events)) as events, Reporter() as report:
@@ -377,12 +378,10 @@ def promise_of(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return exit_code(lambda: run(parse(argv)), goes_on=True)
+        return exit_code(lambda: run(parse(argv)), goes_on=True, leaves="at once")
     finally:
         ray.shutdown()
-        signal.signal(signal.SIGTERM, handler)
 
 
 if __name__ == "__main__":

@@ -21,10 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from chaos_modes.outcome import Options, Outcome, facts_of, small_city, tree
 from ray.cluster_utils import Cluster
 from tqdm import tqdm
 
-from chaos_modes.outcome import Options, Outcome, facts_of, small_city, tree
 from datasets import store_tools
 from datasets.label_store import LabelStore
 
