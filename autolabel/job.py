@@ -143,7 +143,8 @@ def run_job(
 ) -> JobSummary:
     """Label the scenes that the store lacks. Ray must be connected.
 
-    Stopped by its supervisor or ``KeyboardInterrupt``, it lets the workers leave their scenes and raises that.
+    Stopped by its supervisor or by ``KeyboardInterrupt``, it lets the workers leave their scenes
+    and raises the latter.
 
     Args:
         source: the driver's own view of the log, asked for scene lengths and fingerprints only.

@@ -56,8 +56,9 @@ from autolabel.reporting import Reporter, describe
 from autolabel.risk import Evidence, Promise, Test, promise
 from autolabel.worker import Job
 from datasets.commands import exit_code, scenes_of
+from datasets.deadlines import TimedSource, open_within
 from datasets.errors import SetupError
-from datasets.frames import elongation_source
+from datasets.frames import SceneSource, elongation_source
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import Where, parse_where
 from datasets.remote_paths import absolute
@@ -123,7 +124,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=float,
         default=1800.0,
         metavar="SECONDS",
-        help="kill a worker that finishes no frame for so long (1800)",
+        help="kill a worker that finishes no frame for so long, and give up on a log that does\n"
+        "not answer (1800)",
     )
     add(
         "--events",
@@ -243,9 +245,13 @@ def run(args: argparse.Namespace) -> int:
     opener = functools.partial(
         open_source, args.source, root, past_sweeps=past_sweeps, labelled=labelled
     )
-    source = opener()
+    if args.source == "city":  # made on first use, which takes its time
+        source: SceneSource = opener()
+    else:
+        source = open_within(args.stall_timeout, opener, root=args.root)
+    timed = TimedSource(source, args.stall_timeout, root=args.root)
     elongation_source(source, teacher.preset.inputs.point_features)
-    scene_ids = scenes_of(source, args.split, root=args.root)
+    scene_ids = scenes_of(timed, args.split, root=args.root)
     header = store_header(
         teacher,
         calibration,
@@ -291,7 +297,7 @@ def run(args: argparse.Namespace) -> int:
         summary = run_job(
             job,
             scene_ids,
-            source=source,
+            source=timed,
             workers=args.workers,
             on_progress=report,
             events=events,
