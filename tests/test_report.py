@@ -291,6 +291,4 @@ def test_page_carries_a_policy_that_its_browser_keeps(store: Path, tmp_path: Pat
             "[...document.images].filter(i => i.src.startsWith('data:')).every(i => i.naturalWidth)"
         )
         refused = [error for error in browser.errors if "Content Security Policy" in error]
-        assert (
-            len(refused) == len(browser.errors) == 2
-        )  # the script and the picture of the intruder
+        assert len(refused) == len(browser.errors) == 2  # the intruder's script and picture

@@ -1,4 +1,4 @@
-"""Start two labelling jobs on one fresh store at the same moment, and see whether one store is made.
+"""Start two labelling jobs on one fresh store at the same moment, and see what it holds then.
 
 In every other round both are the same job: the store must hold what an undisturbed run writes,
 every scene once, and each driver ends with 0 or with 2 and a reason. In the others the second
@@ -59,7 +59,7 @@ class Counts:
 
 def run(options: Options, folder: Path) -> Outcome:
     city = small_city(folder / "city", scenes=options.scenes, frames=options.frames)
-    os.environ["RAY_worker_niceness"] = "0"
+    os.environ.update({"RAY_worker_niceness": "0"})
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 2})
     counts, rng = Counts(), random.Random(options.seed)
     try:
