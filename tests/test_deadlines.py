@@ -54,7 +54,7 @@ def test_log_of_which_many_scenes_hang_is_given_up(log: TimedSource) -> None:
     for n in range(HUNG - 1):
         with pytest.raises(SceneError):
             log.n_frames(f"h{n}")
-    with pytest.raises(SetupError, match="LOG: the log did not answer"):
+    with pytest.raises(SetupError, match=r"LOG: the log did not answer"):
         log.n_frames("hlast")
     with pytest.raises(SetupError):  # without waiting for more
         log.n_frames("a")
@@ -63,9 +63,9 @@ def test_log_of_which_many_scenes_hang_is_given_up(log: TimedSource) -> None:
 def test_what_cannot_be_done_without_stops_the_job(log: TimedSource) -> None:
     assert log.fingerprint("a") == "print" and log.scene_ids("all") == ("a", "h0")
     for call in (log.fingerprint, log.scene_ids):
-        with pytest.raises(SetupError, match="did not answer.*--stall-timeout"):
+        with pytest.raises(SetupError, match=r"did not answer.*--stall-timeout"):
             call("hangs")
-    with pytest.raises(SetupError, match="LOG: the log did not answer"):
+    with pytest.raises(SetupError, match=r"LOG: the log did not answer"):
         open_within(SECONDS, lambda: cast(SceneSource, NEVER.wait()), root="LOG")
 
 
