@@ -127,7 +127,7 @@ def marked_processes(mark: str = "autolabel-test-local") -> list[str]:
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if f"MARK={mark}".encode() in path.read_bytes():
-                found.append(path.with_name("cmdline").read_text()[:80])
+                found.append(path.with_name("cmdline").read_text(errors="replace"))
     return found
 
 
