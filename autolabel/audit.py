@@ -22,6 +22,9 @@ if __name__ == "__main__":
     _here = Path(__file__).resolve().parent
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
+    from datasets.stopping import supervise  # before what is slow to import
+
+    supervise()
 
 import argparse
 import functools

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
+import re
 import socket
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import RayError
 
 from autolabel.worker import Job
@@ -16,12 +21,19 @@ from datasets.errors import SetupError
 from datasets.temporary import private_folder
 
 START_TIMEOUT_S = 300.0
+CHECKED_RAY = (2, 60)
+"""Lowest Ray version whose token authentication was checked with this package."""
+AUTHENTICATED_RAY = (2, 52)
+"""Ray's first version with token authentication (docs.ray.io, "Ray token authentication")."""
 
 
 def connect(
     address: str | None, *, python_path: str | None = None, show_workers: bool = False
 ) -> None:
     """Join or start Ray, and make sure that its workers can import this package.
+
+    A Ray that is started here listens on this machine's loopback only. Joining one whose
+    authentication is not known to work prints a warning.
 
     Args:
         address: a cluster, ``auto``, or ``local``. None: what ``RAY_ADDRESS`` says, or a cluster
@@ -40,14 +52,18 @@ def connect(
     if python_path is not None and not submitted:
         paths = [python_path, *filter(None, [os.environ.get("PYTHONPATH")])]
         environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(paths)}}
+    joins = _joins(address)
+    if joins and (warning := authentication_warning(ray.__version__)):
+        print(f"warning: {warning}", file=sys.stderr)
     try:
-        ray.init(
-            address=address,
-            include_dashboard=None if _joins(address) else False,
-            runtime_env=environment,
-            logging_level=logging.ERROR,
-            log_to_driver=show_workers,
-        )
+        with contextlib.nullcontext() if joins else _on_loopback():
+            ray.init(
+                address=address,
+                include_dashboard=None if joins else False,
+                runtime_env=environment,
+                logging_level=logging.ERROR,
+                log_to_driver=show_workers,
+            )
     except (OSError, ValueError, RuntimeError) as error:
         where = address or os.environ.get("RAY_ADDRESS") or "the one last started here"
         why = str(error).split("\n")[0]
@@ -63,6 +79,42 @@ def connect(
             f"a Ray worker cannot import the package ({why}); install it on every node, or use "
             "'ray job submit --working-dir .'"
         ) from error
+
+
+def authentication_warning(version: str) -> str:
+    """What to say before a cluster of a Ray version is joined (all its nodes have the client's);
+    empty if its authentication was checked."""
+    checked = ".".join(map(str, CHECKED_RAY))
+    numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
+    if numbers >= CHECKED_RAY:
+        return ""
+    if numbers < AUTHENTICATED_RAY:
+        return (
+            f"Ray {version} has no authentication: whoever reaches its ports runs code there; "
+            f"use Ray {checked} or later, or keep its network closed"
+        )
+    return f"authentication was checked with Ray {checked} and later only, this is {version}"
+
+
+@contextlib.contextmanager
+def _on_loopback() -> Iterator[None]:
+    """Whatever Ray is started meanwhile takes 127.0.0.1 for its node's address, and all of its
+    processes listen there only.
+
+    ``ray.init`` replaces a loopback address that it is given; this is the switch that it has for
+    machines without clusters (``ray._private.services.get_node_ip_address``).
+    """
+    name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
+    said = os.environ.get(name)
+    os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
+        if said is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = said
 
 
 def _find_home() -> None:

@@ -30,11 +30,13 @@ from datasets.frames import SceneSource
 from datasets.label_store import LabelStore
 from datasets.printable import printable
 from datasets.returns import DroppedReturns
+from datasets.stopping import asked_to_stop, leaving
 
 BEAT_S = 2.0
 """How often each worker is asked how far it is, and the cluster what it has room for."""
-LEAVE_S = 30.0
-"""How long workers may take to leave their scenes when the job is stopped."""
+LEAVE_S = 5.0
+"""How long workers may take to leave their scenes when the job is stopped; what they leave
+half-written then is a draft that the next job removes."""
 LOST_NODES = 20
 """A scene whose nodes are gone so often is blamed after all."""
 GROW_TIMEOUT_S = 1800.0
@@ -142,7 +144,8 @@ def run_job(
 ) -> JobSummary:
     """Label the scenes that the store lacks. Ray must be connected.
 
-    Stopped by ``KeyboardInterrupt``, it lets the workers leave their scenes and passes it on.
+    Stopped by its supervisor or by ``KeyboardInterrupt``, it lets the workers leave their scenes
+    and raises the latter.
 
     Args:
         source: the driver's own view of the log, asked for scene lengths and fingerprints only.
@@ -162,7 +165,8 @@ def run_job(
     run = _Run(job, store, source, [s for s in asked if s not in present], workers)
     run.on_progress = on_progress or run.on_progress
     run.events = events or run.events
-    run.loop()
+    with leaving("asked"):
+        run.loop()
     return run.summary(asked, skipped=len(present))
 
 
@@ -229,6 +233,8 @@ class _Run:
             self.on_progress(self.progress())
             self._hire()
             while self.queue or any(hand.at_work for hand in self.hands):
+                if asked_to_stop():
+                    raise KeyboardInterrupt
                 self._turn()
                 self.on_progress(self.progress())
         except KeyboardInterrupt:

@@ -25,13 +25,15 @@ if __name__ == "__main__":
     elif importlib.util.find_spec("autolabel") is None:
         print("error: the package effocc-autolabel is not installed here", file=sys.stderr)
         sys.exit(2)
+    from datasets.stopping import supervise  # before what is slow to import
+
+    supervise(goes_on=True)
 
 # ruff: noqa: E402
 import argparse
 import contextlib
 import functools
 import os
-import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import NoReturn, get_args
@@ -53,8 +55,9 @@ from autolabel.reporting import Reporter, describe
 from autolabel.risk import Evidence, Promise, Test, promise
 from autolabel.worker import Job
 from datasets.commands import exit_code, scenes_of
+from datasets.deadlines import TimedSource, open_within
 from datasets.errors import SetupError
-from datasets.frames import elongation_source
+from datasets.frames import SceneSource, elongation_source
 from datasets.label_store import LabelStore, StoreHeader
 from datasets.places import Where, parse_where
 from datasets.remote_paths import absolute
@@ -121,7 +124,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=float,
         default=1800.0,
         metavar="SECONDS",
-        help="kill a worker that finishes no frame for so long (1800)",
+        help="kill a worker that finishes no frame for so long, and give up on a log that does\n"
+        "not answer (1800)",
     )
     add(
         "--events",
@@ -241,9 +245,13 @@ def run(args: argparse.Namespace) -> int:
     opener = functools.partial(
         open_source, args.source, root, past_sweeps=past_sweeps, labelled=labelled
     )
-    source = opener()
+    if args.source == "city":  # made on first use, which takes its time
+        source: SceneSource = opener()
+    else:
+        source = open_within(args.stall_timeout, opener, root=args.root)
+    timed = TimedSource(source, args.stall_timeout, root=args.root)
     elongation_source(source, teacher.preset.inputs.point_features)
-    scene_ids = scenes_of(source, args.split, root=args.root)
+    scene_ids = scenes_of(timed, args.split, root=args.root)
     header = store_header(
         teacher,
         calibration,
@@ -283,14 +291,13 @@ def run(args: argparse.Namespace) -> int:
         stall_s=args.stall_timeout,
     )
     connect(args.address, python_path=PACKAGE_ROOT)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray put its own in place
     if args.events is None and isinstance(where, Path):
         args.events = where.with_name(f"{where.name}.events.jsonl")
     with contextlib.closing(Events(args.events)) as events, Reporter() as report:
         summary = run_job(
             job,
             scene_ids,
-            source=source,
+            source=timed,
             workers=args.workers,
             on_progress=report,
             events=events,
@@ -368,12 +375,10 @@ def promise_of(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
-        return exit_code(lambda: run(parse(argv)), goes_on=True)
+        return exit_code(lambda: run(parse(argv)), goes_on=True, leaves="at once")
     finally:
         ray.shutdown()
-        signal.signal(signal.SIGTERM, handler)
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from datasets.errors import AutolabelError, SetupError
+from datasets.stopping import leaving
 from models.training import ALONE, Team
 
 Train = Callable[[Team], int]
@@ -53,29 +54,31 @@ def train_together(
             f"--num-workers {workers} needs the extra 'distributed': pip install "
             f"'effocc-autolabel[distributed]' ({error})"
         ) from error
-    connect(address, show_workers=True)
-    on_gpu = torch.device(device).type == "cuda"
-    kind = "GPU" if on_gpu else "CPU"
-    room = int(ray.cluster_resources().get(kind, 0))
-    if room < workers:
-        raise SetupError(f"--num-workers {workers}: the Ray cluster has {room} {kind}s")
-    trainer = TorchTrainer(
-        _one_of_them,
-        train_loop_config={"train": train, "device": device},
-        scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpu),
-        run_config=RunConfig(
-            name="training",
-            storage_path=str(folder.resolve() / "ray"),
-            failure_config=FailureConfig(max_failures=RESTARTS),
-        ),
-    )
-    try:
-        result = trainer.fit()
-    except TrainingFailedError as error:
-        raise SetupError(f"the training failed: {_reason(error)}") from error
-    finally:
-        ray.shutdown()
-    return int(result.return_value)
+    # Ray takes interrupts badly, and the state on disk is whole at any moment
+    with leaving("at once"):
+        connect(address, show_workers=True)
+        on_gpu = torch.device(device).type == "cuda"
+        kind = "GPU" if on_gpu else "CPU"
+        room = int(ray.cluster_resources().get(kind, 0))
+        if room < workers:
+            raise SetupError(f"--num-workers {workers}: the Ray cluster has {room} {kind}s")
+        trainer = TorchTrainer(
+            _one_of_them,
+            train_loop_config={"train": train, "device": device},
+            scaling_config=ScalingConfig(num_workers=workers, use_gpu=on_gpu),
+            run_config=RunConfig(
+                name="training",
+                storage_path=str(folder.resolve() / "ray"),
+                failure_config=FailureConfig(max_failures=RESTARTS),
+            ),
+        )
+        try:
+            result = trainer.fit()
+        except TrainingFailedError as error:
+            raise SetupError(f"the training failed: {_reason(error)}") from error
+        finally:
+            ray.shutdown()
+        return int(result.return_value)
 
 
 def _one_of_them(config: dict[str, Any]) -> int:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import signal
 import sys
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +16,7 @@ from datasets.errors import AutolabelError, SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.names import fault_of_scene_id
 from datasets.printable import Guarded, printable, redacted
+from datasets.stopping import STOPPED, Leaves, leaving, stopped_line, supervised
 
 if TYPE_CHECKING:  # commands without a store need no zarr
     from datasets.label_store import LabelStore
@@ -25,22 +28,28 @@ IN_THE_OPEN = (
 )
 
 
-def exit_code(main: Callable[[], int], *, goes_on: bool = False) -> int:
+def exit_code(
+    main: Callable[[], int], *, goes_on: bool = False, leaves: Leaves = "interrupted"
+) -> int:
     """What a command line ends with.
 
     Errors that a user can act on are a line and 2, not a traceback: whatever is wrong with the
     set-up or the data, and files that cannot be read or written (a full disk, no permission).
 
+    SIGTERM does what Ctrl-C does.
+
     Args:
         goes_on: the same command, started again, continues a stopped one.
+        leaves: how it does so under supervision (``datasets.stopping``).
     """
     _guard_streams()
     try:
         if any(redacted(word) != word for word in sys.argv[1:]):
             print(IN_THE_OPEN, file=sys.stderr)
-        code = main()
-        sys.stdout.flush()
-        return code
+        with _term_as_interrupt(), leaving(leaves):
+            code = main()
+            sys.stdout.flush()
+            return code
     except AutolabelError as error:
         print(f"error: {error}", file=sys.stderr)
     except BrokenPipeError:  # whoever read the output has seen enough
@@ -50,8 +59,9 @@ def exit_code(main: Callable[[], int], *, goes_on: bool = False) -> int:
         where = f"{error.filename}: " if error.filename is not None else ""
         print(f"error: {printable(f'{where}{error.strerror or error}')}", file=sys.stderr)
     except KeyboardInterrupt:
-        print("stopped; the same command continues" if goes_on else "stopped", file=sys.stderr)
-        return 130
+        if not supervised():  # else the supervisor says so
+            print(stopped_line(goes_on=goes_on), file=sys.stderr)
+        return STOPPED
     return 2
 
 
@@ -64,6 +74,18 @@ def _guard_streams() -> None:
         if isinstance(stream, io.TextIOWrapper):  # names of a log may be in no encoding
             stream.reconfigure(errors="backslashreplace")
         setattr(sys, name, Guarded(stream))
+
+
+@contextlib.contextmanager
+def _term_as_interrupt() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, handler)
 
 
 def scenes_of(source: SceneSource, split: str, *, root: Path) -> tuple[str, ...]:

@@ -16,9 +16,14 @@ again, and strategies that choose the same scenes share it.
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise(goes_on=True)
+
+
 import argparse
 import math
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -418,11 +423,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return exit_code(lambda: measure(parse(argv)), goes_on=True)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    return exit_code(lambda: measure(parse(argv)), goes_on=True)
 
 
 if __name__ == "__main__":

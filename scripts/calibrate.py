@@ -8,6 +8,12 @@ not trained on. ``scripts/train_teacher.py`` does this itself, on scenes it hold
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise()
+
+
 import argparse
 import sys
 from pathlib import Path

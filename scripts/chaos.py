@@ -2,6 +2,7 @@
 
     python scripts/chaos.py --kills 50 --json OUT.json     # workers, a node, drivers: SIGKILL
     python scripts/chaos.py --drivers 50                   # two jobs start on one store
+    python scripts/chaos.py --signals 50                   # Ctrl-C and SIGTERM at any moment
     python scripts/chaos.py --flips 2000                   # bits of a store
     python scripts/chaos.py --fuzz 5000                    # inputs of every reader
     python scripts/chaos.py --full-disk                    # writing where nothing fits any more
@@ -26,7 +27,7 @@ from chaos_modes.outcome import Options, Outcome
 from datasets.commands import exit_code
 from datasets.json_files import write_json
 
-MODES = ("kills", "drivers", "flips", "fuzz", "full-disk", "proxy")
+MODES = ("kills", "drivers", "signals", "flips", "fuzz", "full-disk", "proxy")
 
 
 def main() -> int:
@@ -40,7 +41,7 @@ def main() -> int:
         else:
             modes.add_argument(f"--{mode}", type=int, metavar="N")
     add = parser.add_argument
-    add("--scenes", type=int, default=12, help="of the city, for kills and drivers")
+    add("--scenes", type=int, default=12, help="of the city, for kills, drivers and signals")
     add("--frames", type=int, default=2, help="of a scene")
     add("--every", type=float, nargs=2, default=(2.0, 14.0), help="seconds between kills")
     add("--seed", type=int, default=0)

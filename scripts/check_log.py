@@ -26,6 +26,12 @@ The folder of one's own log (--source folder), in short; datasets/sources/folder
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise()
+
+
 import argparse
 import sys
 from collections import Counter

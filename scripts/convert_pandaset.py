@@ -13,6 +13,12 @@ damaged is named and written as not annotated; the exit code is then 1.
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise()
+
+
 import argparse
 import sys
 from itertools import product

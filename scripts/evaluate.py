@@ -18,6 +18,12 @@ that loses is printed. ``--lidar`` compares a store with the log's own key sweep
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise()
+
+
 import argparse
 import os
 import sys

@@ -23,9 +23,14 @@ counts the parts of a study made elsewhere as there, unless another part needs t
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise(goes_on=True)
+
+
 import argparse
 import os
-import signal
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -125,11 +130,7 @@ def _cores() -> int:
 
 
 def main(argv: list[str] | None = None) -> int:
-    handler = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return exit_code(lambda: study(parse(argv)), goes_on=True)
-    finally:
-        signal.signal(signal.SIGTERM, handler)
+    return exit_code(lambda: study(parse(argv)), goes_on=True)
 
 
 if __name__ == "__main__":

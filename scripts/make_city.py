@@ -15,6 +15,12 @@ A folder that already holds the same city is kept as it is; one that holds anyth
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise()
+
+
 import argparse
 import sys
 import time

@@ -18,6 +18,12 @@ share of its returns that end in occupied voxels of the right class is printed.
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise()
+
+
 import argparse
 import sys
 from dataclasses import asdict, dataclass, replace

@@ -14,6 +14,12 @@ not (it is named), 2 the command could not be carried out.
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise()
+
+
 import argparse
 import itertools
 import os

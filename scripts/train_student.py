@@ -15,6 +15,12 @@ left out; 2 it could not be trained.
 
 from __future__ import annotations
 
+from datasets.stopping import supervise
+
+if __name__ == "__main__":  # before what is slow to import
+    supervise(goes_on=True)
+
+
 import argparse
 import functools
 import sys

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import functools
 import json
@@ -41,6 +42,7 @@ from models.presets import build
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = 5
 TIMEOUT_S = 300.0
+STOPPED_LINE = "stopped; what is done is kept, and the same command continues"
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def start(arguments: list[str], *, address: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         arguments,
         cwd=ROOT,
-        env=os.environ | {"RAY_ADDRESS": address},
+        env=os.environ | {"RAY_ADDRESS": address, "MARK": f"autolabel-test-{address}"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -119,16 +121,13 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-def ray_processes_of(driver: int) -> list[str]:
-    """Ray processes of the sessions that a driver started (their folder carries its id)."""
+def marked_processes(mark: str = "autolabel-test-local") -> list[str]:
+    """Command lines of the processes that a marked command started, whoever's they are now."""
     found = []
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
-        except OSError:
-            continue
-        if "ray/session_" in line and f"_{driver}/" in line:
-            found.append(line[:80])
+    for path in Path("/proc").glob("[0-9]*/environ"):
+        with contextlib.suppress(OSError):
+            if f"MARK={mark}".encode() in path.read_bytes():
+                found.append(path.with_name("cmdline").read_text(errors="replace"))
     return found
 
 
@@ -142,7 +141,7 @@ def undisturbed(city: Path, weights: Path, tmp_path_factory: pytest.TempPathFact
     assert f"labelled {2 * SCENES} frames of {SCENES} scenes" in out
     assert str(store) in out
     assert len(LabelStore.open(store).scene_ids()) == SCENES
-    assert not ray_processes_of(process.pid)
+    assert not marked_processes()
     return store
 
 
@@ -172,7 +171,7 @@ def test_killed_and_stopped_job_continues_to_the_bytes_of_an_undisturbed_run(
     wait_for_scenes(store, len(done) + 1, process)
     process.send_signal(signal.SIGTERM)
     code, _, err = finish(process)
-    assert (code, err.splitlines()[-1]) == (130, "stopped; the same command continues")
+    assert (code, err.splitlines()[-1]) == (130, STOPPED_LINE)
 
     code, out, err = finish(start(arguments, address=cluster))
     assert code == 0, err
@@ -180,6 +179,44 @@ def test_killed_and_stopped_job_continues_to_the_bytes_of_an_undisturbed_run(
     assert tree(store) == tree(undisturbed)
     for scene_id, inode in inodes.items():  # nothing was labelled twice
         assert (store / "scenes" / scene_id / "zarr.json").stat().st_ino == inode
+
+
+@pytest.mark.parametrize(
+    ("begun", "sent", "times"),
+    [
+        ("", signal.SIGTERM, 1),  # imports
+        ("ray/gcs/gcs_server", signal.SIGTERM, 2),  # Ray starts
+        ("raylet/raylet", signal.SIGINT, 2),
+        ("ray::Worker", signal.SIGINT, 1),  # the workers start
+    ],
+)
+def test_job_stopped_while_it_starts_ends_in_a_line_and_leaves_no_process(
+    begun: str, sent: signal.Signals, times: int, city: Path, weights: Path, tmp_path: Path
+) -> None:
+    mark = f"stopped-{tmp_path}"
+    process = subprocess.Popen(
+        command(city, weights, tmp_path / "labels.zarr", "--address", "local"),
+        cwd=ROOT,
+        env=os.environ | {"MARK": mark},
+        start_new_session=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + TIMEOUT_S
+    if not begun:
+        time.sleep(1.0)
+    while not any(begun in line for line in marked_processes(mark)):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    for _ in range(times):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, sent)  # as a terminal does
+        time.sleep(0.1)
+    code, out, err = finish(process)
+    said = [line for line in err.splitlines() if "0 workers" not in line]
+    assert (code, out, said) == (130, "", [STOPPED_LINE])
+    assert not marked_processes(mark)
 
 
 def test_killed_job_in_an_object_store_continues_to_the_files_of_a_local_one(

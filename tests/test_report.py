@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from chromium import chromium
 from label_scenes import as_older_code_wrote_it, tree
 from PIL import Image
 from report_stores import HOSTILE, LEVELS, Cells, audit_file, header, make_store, report
@@ -55,7 +56,12 @@ def test_page_asks_for_nothing_from_anywhere(store: Path) -> None:
     assert cells.fetched
     assert all(v.startswith(("#", "data:image/webp;base64,")) for v in cells.fetched)
     assert not {"script", "link", "iframe", "object", "embed", "form"} & set(cells.tags)
-    assert "url(" not in page and "@import" not in page and "http" not in page
+    assert (
+        "url(" not in page
+        and "@import" not in page
+        and "http:" not in page
+        and "https:" not in page
+    )
 
 
 def test_links_lead_to_sections_and_pictures_have_words(store: Path) -> None:
@@ -235,14 +241,14 @@ def test_the_literal_command_writes_a_page(folder: str, store: Path, tmp_path: P
 
 
 def test_chromium_shows_the_page_without_complaint(store: Path, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("google-chrome")
-    if chromium is None:
+    program = shutil.which("chromium") or shutil.which("google-chrome")
+    if program is None:
         pytest.skip("Chromium is not installed")
     report(store, "--audit", str(audit_file(store.parent)))
     picture = tmp_path / "page.png"
     done = subprocess.run(
         [
-            chromium,
+            program,
             *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"),
             *("--disable-background-networking", "--disable-component-update", "--disable-sync"),
             *("--hide-scrollbars", "--enable-logging=stderr", "--window-size=1000,4000"),
@@ -263,3 +269,26 @@ def test_chromium_shows_the_page_without_complaint(store: Path, tmp_path: Path) 
         assert image.size == (1000, 4000)
         seen = image.convert("RGB").resize((50, 200)).getcolors(10_000)
         assert seen is not None and len(seen) > 20
+
+
+def test_page_carries_a_policy_that_its_browser_keeps(store: Path, tmp_path: Path) -> None:
+    page = report(store, "--audit", str(audit_file(store.parent)))
+    assert page.index('http-equiv="Content-Security-Policy"') < page.index("<style")
+    intruder = "<script>document.title = 'intruded'</script><img src='https://example.org/x.png'>"
+    told = tmp_path / "report.html"
+    told.write_text(page.replace("</main>", f"{intruder}</main>"), encoding="utf-8")
+    with chromium(tmp_path / "profile") as browser:
+        browser.open(told.as_uri())
+        browser.until("document.readyState == 'complete' && document.querySelector('main') != null")
+        assert browser.value("document.title").endswith("label report")
+        assert (
+            browser.value("getComputedStyle(document.querySelector('.card')).borderRadius") != "0px"
+        )
+        assert browser.value(
+            "getComputedStyle(document.querySelector('td.bar')).getPropertyValue('--v')"
+        )
+        assert browser.value(
+            "[...document.images].filter(i => i.src.startsWith('data:')).every(i => i.naturalWidth)"
+        )
+        refused = [error for error in browser.errors if "Content Security Policy" in error]
+        assert len(refused) == len(browser.errors) == 2  # the intruder's script and picture
