@@ -17,6 +17,7 @@ import mmap
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -64,14 +65,14 @@ def leaving(how: Leaves) -> Iterator[None]:
 def supervise(*, goes_on: bool = False) -> None:
     """Go on as a process under supervision; the one that called ends as the command does.
 
-    To be called first of all in a script, before other threads are. Where there is no ``fork``
-    nothing happens.
+    To be called first of all in a script. Where there is no ``fork``, or where other threads run,
+    which a copy of the process would wait for in vain, nothing happens.
 
     Args:
         goes_on: the same command, started again, continues a stopped one.
     """
     global _state
-    if not hasattr(os, "fork") or supervised():
+    if not hasattr(os, "fork") or supervised() or _threads() > 1:
         return
     watched = {signal.SIGINT, signal.SIGTERM}
     if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # nohup
@@ -164,6 +165,13 @@ def descendants(ancestor: int) -> list[int]:
     for process in found:
         found.extend(children.get(process, ()))
     return found[1:]
+
+
+def _threads() -> int:
+    """Of this process, those of libraries included where that can be told."""
+    with contextlib.suppress(OSError):
+        return len(list(Path("/proc/self/task").iterdir()))
+    return threading.active_count()
 
 
 def _prctl(option: int, value: int) -> None:
