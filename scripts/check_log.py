@@ -7,7 +7,8 @@
 Per scene: files there and readable, times, poses and units, whether static structure of every
 LiDAR stays in place under the stated poses and extrinsics (and how much less without them), height
 and tilt of the ground, ranges and intensities, whether depth edges of the LiDAR lie on edges of
-each picture, and annotations that cannot be. A frame that lacks a camera is only noted: it can be
+each picture, and annotations that cannot be. A fault of one camera is told from three scenes on. A
+frame that lacks a camera is only noted: it can be
 labelled. A cause is named where it fits clearly better than what the log states; whether colours
 are BGR is not tested. --picture draws a frame's LiDAR and boxes over its cameras: points, coloured
 by depth, must sit on what they hit.
@@ -44,7 +45,7 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource
-from datasets.checks.cameras import NOTHING, CameraEvidence, camera_findings
+from datasets.checks.cameras import added, camera_findings
 from datasets.checks.scene import check_scene, counted
 from datasets.commands import exit_code, scenes_of
 from datasets.errors import SetupError
@@ -89,25 +90,25 @@ def main() -> int:
     source = open_source(args.source, args.root, past_sweeps=SWEEPS, future_sweeps=SWEEPS)
     scene_ids = scenes_of(source, args.scene or "all", root=args.root)
     bad = 0
-    together: dict[str, CameraEvidence] = {}
+    judged = []
     for scene_id in scene_ids:
         print(f"\nscene {printable(scene_id)}")
         checked = check_scene(
             source, scene_id, args.frames, lambda frames: tqdm(frames, desc="read", leave=False)
         )
-        for name, evidence in checked.cameras.items():
-            together[name] = together.get(name, NOTHING) + evidence
+        if checked.cameras:
+            judged.append(checked.cameras)
         rows = checked.rows
         if rows and (pixels := picture_classes(source, scene_id, args.frames)):
             rows = [*rows, ("labelled pixels", counted(pixels))]
         for name, text in rows:
             print(printable(f"  {name:<20} {text}"))
         bad += report(scene_id, checked.findings)
-    if len(scene_ids) > 1 and together:
-        print("\nall scenes together")
-        for name, evidence in sorted(together.items()):
+    if len(judged) > 1:
+        print(f"\n{len(judged)} scenes together")
+        for name, evidence in sorted(added(judged).items()):
             print(printable(f"  {name:<20} {evidence}"))
-        bad += report("all scenes", camera_findings(together))
+        bad += report("all scenes", camera_findings(judged))
     if args.picture:
         first = next((s for s in scene_ids if not fault_of_scene_id(s)), scene_ids[0])
         frames = source.scene(first).frames

@@ -40,8 +40,10 @@ def spread(phases: NDArray[np.generic]) -> NDArray[np.float64]:
     return 0.05 * (-1.0) ** (np.arange(FRAMES)[:, None] + phases)
 
 
-def bad(cameras: Mapping[str, CameraEvidence]) -> str:
-    return "\n".join(finding.text for finding in camera_findings(cameras) if finding.bad)
+def bad(cameras: Mapping[str, CameraEvidence], scenes: int = 3) -> str:
+    """What so many equal scenes say together."""
+    found = camera_findings([cameras] * scenes)
+    return "\n".join(finding.text for finding in found if finding.bad)
 
 
 def test_the_fault_of_one_camera_is_named_where_the_others_speak_against_it() -> None:
@@ -49,6 +51,23 @@ def test_the_fault_of_one_camera_is_named_where_the_others_speak_against_it() ->
     assert bad(cameras) == ""
     cameras["CAM_BACK"] = evidence({("focal", 0.95): 0.5})
     assert bad(cameras).startswith("CAM_BACK: a focal length 0.95 times the stated one")
+
+
+def test_one_or_two_scenes_only_note_a_fault_of_one_camera() -> None:
+    cameras = {name: evidence({}) for name in CAMERAS}
+    cameras["CAM_BACK"] = evidence({("focal", 0.95): 0.5})
+    for scenes in (1, 2):
+        assert bad(cameras, scenes) == ""
+        (note,) = camera_findings([cameras] * scenes)
+        assert note.text.startswith("CAM_BACK: a focal length 0.95 times the stated one")
+        assert note.text.endswith("3 scenes would tell")
+
+
+def test_a_single_scene_that_speaks_for_a_fault_does_not_outweigh_the_others() -> None:
+    good = {name: evidence({}) for name in CAMERAS}
+    odd = good | {"CAM_BACK": evidence({("focal", 0.95): 3.0})}
+    assert camera_findings([odd, good, good, good]) == []
+    assert [f.bad for f in camera_findings([odd, odd, odd, good])] == [True]
 
 
 def test_what_may_hold_for_the_others_too_is_no_fault_of_one_camera() -> None:
@@ -82,4 +101,4 @@ def test_cameras_are_called_swapped_where_each_frame_says_so() -> None:
     once[0] += 0.3 * EDGES * FRAMES
     cameras["CAM_BACK"] = evidence({}, others={"CAM_FRONT": 0.0})
     cameras["CAM_BACK"].others["CAM_FRONT"] = tuple(once)  # type: ignore[index]
-    assert "swapped" not in bad(cameras)
+    assert "swapped" not in bad(cameras, scenes=1)

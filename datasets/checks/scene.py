@@ -51,7 +51,7 @@ class SceneCheck:
     """Attributes:
     findings: bad ones and notes.
     rows: what was measured, as name and text.
-    cameras: evidence by camera, to be added up over scenes.
+    cameras: evidence by camera, for all scenes together; none where they are not judged.
     """
 
     findings: list[Finding]
@@ -102,11 +102,12 @@ def check_scene(
         )
     findings += about_lidars
     findings += _returns(source, reading)
-    if any(f.bad for f in about_lidars):
+    judged = not any(f.bad for f in about_lidars)
+    if judged:
+        findings += camera_findings([reading.cameras])
+    else:
         text = "cameras are not judged: what is wrong with poses or the LiDAR shows in them too"
         findings.append(Finding(bad=False, text=text))
-    else:
-        findings += camera_findings(reading.cameras)
 
     n_sweeps = len({(s.lidar, s.path) for f in frames for s in f.sweeps})
     seconds = (frames[-1].timestamp_us - frames[0].timestamp_us) * 1e-6
@@ -128,7 +129,7 @@ def check_scene(
     if reading.n_returns:
         rows.append(("returns", f"{reading.n_returns:,}, brightest {reading.brightest:.4g}"))
     rows += [(name, str(c)) for name, c in sorted(reading.cameras.items())]
-    return SceneCheck(findings=findings, rows=rows, cameras=reading.cameras)
+    return SceneCheck(findings=findings, rows=rows, cameras=reading.cameras if judged else {})
 
 
 class _Reading:
