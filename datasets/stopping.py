@@ -99,6 +99,7 @@ def supervise(*, goes_on: bool = False) -> None:
             code = _stop(command, signals, goes_on=goes_on)
         else:
             code = _ended(command)
+    _sweep(command)  # some that it ended may still be on their way out
     os._exit(code)
 
 

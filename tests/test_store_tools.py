@@ -233,8 +233,9 @@ def test_who_acts_on_reviews_refuses_torn_ones(tmp_path: Path) -> None:
     with pytest.raises(UnreadableError, match="altered: its digest differs"):
         PseudoLabels(tmp_path / "a")
     source = OneScene(scene("s1"))
+    chosen = replace(benchmark("occ3d_nuscenes"), grid=store.header.grid)
     with pytest.raises(UnreadableError, match=entry.name):
-        store_tools.export(tmp_path / "a", benchmark("occ3d_nuscenes"), source, tmp_path / "o")
+        store_tools.export(tmp_path / "a", chosen, source, tmp_path / "o")
     PseudoLabels(tmp_path / "a", use_reviews=False)
     entry.unlink()
     PseudoLabels(tmp_path / "a")

@@ -38,7 +38,7 @@ from tqdm import tqdm
 from datasets import store_tools
 from datasets.commands import exit_code
 from datasets.errors import AutolabelError
-from datasets.json_files import canonical_text
+from datasets.json_files import canonical_text, json_text
 from datasets.label_sources import PseudoLabels
 from datasets.label_store import LabelStore
 from datasets.places import GROUP, Folder, Place
@@ -175,7 +175,7 @@ class Judge:
         document = json.loads((self.whole / key).read_text())
         edit.change(document)
         self.counts.edits += 1
-        self._attack(key, json.dumps(document, indent=2).encode(), edit.what)
+        self._attack(key, json_text(document, indent=2).encode(), edit.what)
 
     def unreadable(self, key: str) -> None:
         self.counts.unreadable += 1
