@@ -229,7 +229,7 @@ def note(reason: str, detail: str) -> bytes:
 
 EQUAL = {
     "t/log.jsonl": (log(1, 2), log(1, 2, seconds=9.0)),
-    "a/events.jsonl": (b'{"event": "a"}\n{"event": "z"}\n', b'{"event": "z"}\n'),
+    "a/events.jsonl": (b'{"event": "a"}\n{"event": "z", "n": 1}\n', b'{"event": "z"}\n'),
     "t/w.safetensors": (weights(1.0, 2.0), weights(1.0, 3.0)),
     "a.zarr/quarantine/s/zarr.json": (note("bad", "line 1"), note("bad", "line 2")),
     "x/labels.npz": (b"abc", b"abc"),

@@ -159,7 +159,8 @@ def _essences(tree: Tree) -> dict[str, Any]:
                     for later in [key for key in curves if key[1] >= step]:
                         del curves[later]
         elif known.goes_on:
-            found[name] = essence[-1:]  # the job has ended, as it has in the other run
+            # the job has ended, as it has in the other run; its second run had less to do
+            found[name] = [line.get("event") for line in essence[-1:]]
         else:
             found[name] = essence
     return found
