@@ -221,7 +221,7 @@ class Attack:
         """Whether the exit code is right, and one line says that there is no space left."""
         lines = [x for x in found.stderr.splitlines() if "error:" in x or "warning:" in x]
         last = (lines or found.stderr.splitlines() or [""])[-1]
-        self.counts.commands[what] = [found.returncode, last[-300:]]
+        self.counts.commands[what] = [found.returncode, self._short(last)[-300:]]
         if complete and found.returncode == command.done:  # it fits
             return
         full = [line for line in found.stderr.splitlines() if "No space left" in line]
@@ -242,7 +242,7 @@ class Attack:
             try:
                 Reviews(opened).add(what, reviewer="eve")
             except SetupError as error:
-                self.counts.commands["review"] = [2, str(error)]
+                self.counts.commands["review"] = [2, self._short(str(error))]
             else:
                 self._broken("wrong_codes", "a review fits on the full disk")
             ballast.unlink()
@@ -254,7 +254,11 @@ class Attack:
 
     def _broken(self, promise: str, case: str) -> None:
         setattr(self.counts, promise, getattr(self.counts, promise) + 1)
-        self.counts.cases.append(f"{promise}: {case}")
+        self.counts.cases.append(f"{promise}: {self._short(case)}")
+
+    def _short(self, text: str) -> str:
+        """Without the folder that goes with the attack."""
+        return text.replace(f"{self.folder}/", "")
 
 
 @contextmanager
