@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 import time
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ray.util import metrics
 
+from datasets.appending import AppendedFile
 from datasets.json_files import json_text
 from datasets.places import writing
 from datasets.printable import redacted
@@ -22,35 +22,32 @@ class Events:
     Args:
         path: appended to, so that a continued job has one file; None: nothing is written.
 
-    A job does not end because its events cannot be written later on: a line on stderr says so.
+    A line is written whole or not at all. A job does not end because its events cannot be written
+    later on: a line on stderr says so.
 
     Raises:
         UnwritableError: the file cannot be opened.
     """
 
     def __init__(self, path: Path | None) -> None:
-        self._file: TextIO | None = None
+        self._file: AppendedFile | None = None
         if path is not None:
             with writing(f"events {path}", any_failure=True):
-                path.parent.mkdir(parents=True, exist_ok=True)
-                self._file = path.open("a", encoding="utf-8")
+                self._file = AppendedFile(path)
 
     def __call__(self, event: str, **what: Any) -> None:
         if self._file is not None:
             line = {"time": round(time.time(), 3), "event": event, **what}
             try:
-                self._file.write(redacted(json_text(line)) + "\n")
-                self._file.flush()
+                self._file.write(f"{redacted(json_text(line))}\n".encode())
             except OSError as error:
-                name = self._file.name
+                name = self._file.path
                 print(f"warning: {name}: no more events: {error.strerror}", file=sys.stderr)
                 self.close()
 
     def close(self) -> None:
         if self._file is not None:
             with contextlib.suppress(OSError):  # of what could not be written before
-                os.fsync(self._file.fileno())
-            with contextlib.suppress(OSError):
                 self._file.close()
             self._file = None
 

@@ -13,6 +13,9 @@ import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
+_TRIED_BYTES = 1 << 20
+"""To learn whether a disk is full."""
+
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
@@ -24,23 +27,55 @@ def replacing(path: Path) -> Iterator[Path]:
     pipe) cannot be replaced and is given itself.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; ``path`` is its ``filename``.
     """
     path = Path(os.path.realpath(path))
     if path.exists() and not path.is_file() and not path.is_dir():
-        yield path
+        with naming_file(path):
+            yield path
         return
     make_folder(path.parent)
     partial = path.with_name(f".{path.stem}.{os.getpid()}.{secrets.token_hex(4)}{path.suffix}")
     try:
-        yield partial
-        sync(partial)
-        os.replace(partial, path)  # noqa: PTH105 - the one place that does
+        with naming_file(path, partial), _asking(partial):
+            yield partial
+            sync(partial)
+            os.replace(partial, path)  # noqa: PTH105 - the one place that does
     except BaseException:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)
         raise
     sync(path.parent)
+
+
+@contextlib.contextmanager
+def naming_file(path: Path, partial: Path | None = None) -> Iterator[None]:
+    """Whatever the body writes to: its ``OSError`` names ``path`` where it names no other file
+    than ``partial``."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename in (None, partial, str(partial)):
+            error.filename = str(path)
+        raise
+
+
+@contextlib.contextmanager
+def _asking(partial: Path) -> Iterator[None]:
+    """A full disk as ``OSError`` with its number. torch raises ``RuntimeError`` about positions in
+    a file, numpy counts values; after any error without a number a write is tried."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, OSError) or error.errno is None:
+            try:
+                with partial.open("ab") as file:
+                    file.write(bytes(_TRIED_BYTES))
+                    file.flush()
+                    os.fsync(file.fileno())
+            except OSError as why:
+                raise OSError(why.errno, why.strerror) from error
+        raise
 
 
 def write_file(path: Path, data: bytes) -> None:

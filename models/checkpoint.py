@@ -83,7 +83,8 @@ def save_checkpoint(
             save_file(tensors, partial, metadata=header | dict(metadata))
             partial.chmod(0o644)  # safetensors writes for the owner only
     except (SafetensorError, OSError) as error:
-        raise UnwritableError(f"{path}: cannot be written: {error}") from error
+        why = getattr(error, "strerror", None) or error
+        raise UnwritableError(f"{path}: cannot be written: {why}") from error
 
 
 def load_checkpoint(

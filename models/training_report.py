@@ -7,24 +7,24 @@ and at the end ``report.json`` and ``curves.png``.
 from __future__ import annotations
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
-from datasets.json_files import in_words, is_figure, json_lines, json_text, write_json
+from datasets.appending import AppendedFile
+from datasets.json_files import in_words, is_figure, json_lines, write_json
 from datasets.printable import printable
 from datasets.replacing import replacing, write_text
 from datasets.samples import BadFrame, Sample
+from models.tensorboard_file import TensorboardFile
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -126,8 +126,13 @@ class TrainingLog:
             path = self.folder / "log.jsonl"
             kept = [line for line in _lines(path) if line["step"] <= self.start]
             write_text(path, json_lines(kept))
-            self._file = path.open("a")
-            self._board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=self.start + 1)
+            with ExitStack() as files:
+                self._file = AppendedFile(path)
+                files.callback(self._file.close)
+                board = self.folder / "tensorboard"
+                self._board = TensorboardFile(board, first_step=self.start + 1)
+                files.callback(self._board.close)
+                self._files = files.pop_all()
         self._bar = tqdm(
             total=self.steps,
             initial=self.start,
@@ -140,9 +145,7 @@ class TrainingLog:
     def __exit__(self, *_: object) -> None:
         self._bar.close()
         if not self.silent:
-            os.fsync(self._file.fileno())
-            self._file.close()
-            self._board.close()
+            self._files.close()
 
     def timed(self, batches: Iterable[Sample]) -> Iterator[tuple[int, Sample]]:
         """Steps and their batches; what it takes to get one is noted as waiting."""
@@ -211,12 +214,10 @@ class TrainingLog:
     def _line(self, step: int, values: Mapping[str, float]) -> None:
         if self.silent:
             return
-        self._file.write(json_text({"step": step, **values}) + "\n")
-        self._file.flush()
+        self._file.write(json_lines([{"step": step, **values}]).encode())
         for name, value in values.items():
             if is_figure(value):
-                self._board.add_scalar(name, value, step)
-        self._board.flush()
+                self._board.add(name, value, step)
 
     def news(self) -> tuple[set[BadFrame], int]:
         """Bad frames, and the empty ones since the last ``learn``: for the other workers."""

@@ -110,6 +110,8 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
     try:
         with replacing(path) as partial:
             torch.save(state, partial)
-    except (OSError, RuntimeError) as error:  # torch tells of a full disk as a RuntimeError
+    except (OSError, RuntimeError) as error:  # torch's own errors are RuntimeErrors
         why = (getattr(error, "strerror", None) or str(error)).split("\n")[0]
-        raise UnwritableError(f"{path}: cannot be written (is the disk full?): {why}") from error
+        raise UnwritableError(
+            f"{path}: cannot be written: {why}; once it can be, the same command goes on"
+        ) from error

@@ -45,12 +45,13 @@ from autolabel.observing import FREE_PASSES
 from autolabel.risk import promise
 from autolabel.temporal import Refinement, Refiner, RefinerFit
 from datasets.benchmarks.catalogue import NAMES, benchmark
+from datasets.benchmarks.label_files import write_npz
 from datasets.commands import exit_code
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.json_files import plain, write_json
-from datasets.replacing import replacing, write_text
+from datasets.replacing import write_text
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from datasets.training_sets import GroundTruth
@@ -195,13 +196,14 @@ class Bench:
             self._for(which, truth, classifiers),
         )
         arrays = {
-            f"{what} by {raw}": [(getattr(s, what).seen, getattr(s, what).right) for s in scenes]
+            f"{what} by {raw}": np.array(
+                [(getattr(s, what).seen, getattr(s, what).right) for s in scenes]
+            )
             for raw, scenes in zip(RAW, (found.by_softmax, found.by_meta), strict=True)
             for what in ("observed", "free")
         }
-        names = [s.scene_id for s in found.by_softmax]
-        with replacing(path) as partial:
-            np.savez_compressed(partial, scenes=names, passes=found.passes.best(), **arrays)
+        names = np.array([s.scene_id for s in found.by_softmax])
+        write_npz(path, {"scenes": names, "passes": np.asarray(found.passes.best()), **arrays})
 
     @staticmethod
     def _for(which: str, truth: GroundTruth, learnt: CrossFitted[T]) -> dict[str, T]:

@@ -260,27 +260,34 @@ def write(
 ) -> dict[str, str]:
     """The lists and, with a share, the masks; gives the scenes that cannot be read any more.
 
-    Those of an earlier choice do not stay.
+    Those of an earlier choice do not stay, once all of this one is written.
     """
-    args.out.mkdir(parents=True, exist_ok=True)
-    lists = [args.out / name for name in ("labelled.txt", "frames.txt")]
-    for path in [*lists, *(args.out / "voxels").glob("*/*.npz")]:
-        path.unlink(missing_ok=True)
-    for folder in (args.out / "voxels").glob("*/"):
-        if not any(folder.iterdir()):
-            folder.rmdir()
+    earlier = {args.out / name for name in ("labelled.txt", "frames.txt")}
+    earlier.update((args.out / "voxels").glob("*/*.npz"))
     scenes = list(dict.fromkeys(one.scene_id for one in picked))
     frames = [f"{one.scene_id} {one.token}" for one in picked if one.frame is not None]
     more = {"frames.txt": frames} if frames else {"labelled.txt": [*excluded, *scenes]}
     for name, lines in ({"chosen.txt": scenes} | more).items():
         write_text(args.out / name, "".join(f"{line}\n" for line in lines))
         print(f"{args.out / name}: {len(lines)} lines")
-    if share is None:
-        return {}
+    masks, bad = (set(), {}) if share is None else write_masks(args, store, picked, share)
+    for path in earlier - masks - {args.out / name for name in more}:
+        path.unlink(missing_ok=True)
+    for folder in (args.out / "voxels").glob("*/"):
+        if not any(folder.iterdir()):
+            folder.rmdir()
+    return bad
+
+
+def write_masks(
+    args: argparse.Namespace, store: LabelStore, picked: Sequence[Candidate], share: float
+) -> tuple[set[Path], dict[str, str]]:
+    """The files, and the scenes that cannot be read any more."""
+    written: set[Path] = set()
     bad: dict[str, str] = {}
-    count = n_frames = 0
+    count = 0
     levels = store.header.levels
-    for one in tqdm(picked, desc="voxels", unit="frame" if frames else "scene"):
+    for one in tqdm(picked, desc="voxels", unit="scene" if args.frames is None else "frame"):
         try:
             scene = store.scene(one.scene_id)
             for k in range(len(scene)) if one.frame is None else (one.frame,):
@@ -288,14 +295,15 @@ def write(
                 mask = choose_voxels(labels, levels, share, seed=args.seed)
                 path = args.out / "voxels" / one.scene_id / f"{k:04d}.npz"
                 write_npz(path, {"mask": mask, "token": np.str_(labels.token)})
-                count, n_frames = count + int(mask.sum()), n_frames + 1
+                count += int(mask.sum())
+                written.add(path)
         except (SceneError, KeyError) as error:
             bad[one.scene_id] = str(error)
     print(
-        f"{args.out / 'voxels'}: {count:,} voxels of {n_frames} frames, "
-        f"{100 * count / max(1, n_frames * store.header.grid.n_voxels):.3f} % of theirs"
+        f"{args.out / 'voxels'}: {count:,} voxels of {len(written)} frames, "
+        f"{100 * count / max(1, len(written) * store.header.grid.n_voxels):.3f} % of theirs"
     )
-    return bad
+    return written, bad
 
 
 def as_json(

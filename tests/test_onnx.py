@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import importlib.util
 import json
 import subprocess
@@ -333,3 +334,19 @@ def test_rig_of_a_log_is_taken_as_mounted(command: ModuleType) -> None:
     (mounted,) = command.as_mounted(frame).cameras
     np.testing.assert_allclose(mounted.T_ego_camera, mount)
     np.testing.assert_allclose(mounted.T_ego_vehicle, np.eye(4))
+
+
+def test_command_names_the_file_that_does_not_fit_and_keeps_the_one_before(
+    command: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fails(path: Path, *_: object, **__: object) -> None:
+        path.write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(command, "write_onnx", fails)
+    out = tmp_path / "a.onnx"
+    out.write_bytes(b"before")
+    with pytest.raises(OSError, match="No space left") as found:
+        call(command, monkeypatch, "--preset", "camera_tiny", "-o", str(out))
+    assert found.value.filename == str(out)
+    assert list(tmp_path.iterdir()) == [out] and out.read_bytes() == b"before"

@@ -177,16 +177,33 @@ MAY_RENAME = {
     "datasets/atomic_groups.py": "folders, and files that must not be there yet",
     "datasets/remote_paths.py": "copies of a log, which go with the process",
     "datasets/sources/synthetic/city.py": "a folder that is made again at will",
-    "scripts/export_onnx.py": "into the helper's file",
 }
 MAY_WRITE = {
     "datasets/replacing.py": "the helper itself",
     "datasets/sources/synthetic/nuscenes_tables.py": "files of a folder that is renamed as a whole",
     "datasets/sources/synthetic/nuscenes_writer.py": "as above",
     "viz/scene3d.py": "a file for a child process",
-    "scripts/label_study/running.py": "what a failed part printed",
+    "viz/video.py": "is given the helper's file",
+    "scripts/label_study/running.py": "what a part printed",
+    "datasets/appending.py": "lines and records that follow others",
+    "datasets/atomic_groups.py": "files that must not be there yet",
+    "datasets/remote_paths.py": "copies of a log, which go with the process",
+    "viz/offscreen.py": "what a child process prints",
 }
-DIRECT = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig", "save_file"}
+DIRECT = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig", "save_file"} | {
+    "tofile",
+}
+FUNCTIONS = {"np.save", "torch.save", "cv2.imwrite", "cv2.VideoWriter", "json.dump", "pickle.dump"}
+
+
+def opens_to_write(node: ast.Call, name: str) -> bool:
+    """``open(path, "w")``, ``path.open("ab")`` and the like."""
+    if name != "open":
+        return False
+    given = [*node.args, *(k.value for k in node.keywords if k.arg == "mode")]
+    texts = [one.value for one in given[:2] if isinstance(one, ast.Constant)]
+    modes = (set(text) for text in texts if isinstance(text, str))
+    return any(mode <= set("wxabt+") and mode & set("wxa") for mode in modes)
 
 
 def calls(path: Path) -> set[str]:
@@ -205,6 +222,8 @@ def calls(path: Path) -> set[str]:
             if ast.unparse(node.func) in ("os.replace", "os.rename"):
                 found.add("moves")
             if name in DIRECT and not inside and (method or name == "save_file"):
+                found.add("writes")
+            if (ast.unparse(node.func) in FUNCTIONS or opens_to_write(node, name)) and not inside:
                 found.add("writes")
         for child in ast.iter_child_nodes(node):
             visit(child, inside)
@@ -228,4 +247,12 @@ def test_a_write_past_the_helper_would_be_seen(tmp_path: Path) -> None:
     path.write_text("p.write_text('x')\nq.replace(p)\n")
     assert calls(path) == {"moves", "writes"}
     path.write_text("with replacing(p) as q:\n    q.write_text('x')\ns = s.replace('a', 'b')\n")
+    assert calls(path) == set()
+    opened = ["p.open('w')", "open(p, 'ab')", "p.open(mode='x')"]
+    for text in [*opened, "np.save(p, a)", "a.tofile(p)"]:
+        path.write_text(text)
+        assert calls(path) == {"writes"}, text
+        path.write_text(f"with replacing(p) as q:\n    {text}")
+        assert calls(path) == set(), text
+    path.write_text("open(p)\nopen(p, 'rb')\np.open()\np.open('r', encoding='utf-8')\n")
     assert calls(path) == set()

@@ -145,7 +145,7 @@ def _picture(options: argparse.Namespace, frame: ReviewFrame, show: Show) -> Non
         with replacing(options.screenshot) as partial:
             shot.picture.save(partial)
     except OSError as error:
-        raise SetupError(f"--screenshot {options.screenshot}: {error.strerror}") from error
+        raise SetupError(f"--screenshot {options.screenshot}: {error.strerror or error}") from error
     print(f"{options.screenshot} (3D view drawn by {shot.drawn_by})")
 
 

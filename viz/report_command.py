@@ -261,4 +261,4 @@ def _write(path: Path, text: str) -> None:
     try:
         write_text(path, text)
     except OSError as error:
-        raise SetupError(f"--out {path}: {error.strerror}") from error
+        raise SetupError(f"--out {path}: {error.strerror or error}") from error

@@ -5,6 +5,7 @@ Legend: F faces, N points, L lines.
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from datasets.geometry.grid import VoxelGrid
+from datasets.replacing import naming_file
 from viz.mesh import SurfaceMesh
 from viz.raster import Pinhole, look_at, nearest_faces, visible_line_pixels, visible_points
 
@@ -90,7 +92,7 @@ class Scene3D:
         return replace(thing, ends_m=moved)
 
     def save(self, path: Path) -> None:
-        """Write as npz, for the process that draws it."""
+        """Write as npz, for the process that draws it. Raises ``OSError``."""
         arrays: dict[str, NDArray[np.generic]] = {"eye_m": self.eye_m, "target_m": self.target_m}
         for kind in _KINDS:
             things = getattr(self, kind)
@@ -98,7 +100,10 @@ class Scene3D:
             for i, thing in enumerate(things):
                 arrays[f"{kind}_places_{i}"] = getattr(thing, _KINDS[kind][1])
                 arrays[f"{kind}_colours_{i}"] = thing.colours
-        np.savez(path, **arrays)
+        packed = io.BytesIO()  # zipfile prints a traceback where a disk is full
+        np.savez(packed, **arrays)
+        with naming_file(path):
+            path.write_bytes(packed.getbuffer())
 
     @classmethod
     def load(cls, path: Path) -> Scene3D:

@@ -99,8 +99,27 @@ def _write_mp4(
             writer.write(np.ascontiguousarray(np.asarray(picture)[..., ::-1]))
     finally:
         writer.release()
+    if not _is_whole_mp4(path):  # OpenCV does not say so
+        raise OSError("the film is cut off")
+
+
+def _is_whole_mp4(path: Path) -> bool:
+    """Whether the file consists of MP4 boxes up to its end, pictures and their table among them."""
     if not path.is_file():
-        raise OSError("the film is not there")
+        return False
+    kinds, at, size = set(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:
+                return False
+            kinds.add(head[4:8])
+            at += length
+    return at == size and {b"mdat", b"moov"} <= kinds
 
 
 def _write_gif(

@@ -7,6 +7,7 @@ The functions raise what numpy, zip and the checks raise; ``naming`` turns all o
 from __future__ import annotations
 
 import contextlib
+import io
 import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -62,9 +63,11 @@ def _member(opened: NpzFile, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
 
 
 def write_npz(path: Path, arrays: Mapping[str, NDArray[Any] | np.generic]) -> None:
-    """Write or replace a compressed ``.npz`` file, creating its folder."""
-    with replacing(path) as partial, partial.open("wb") as file:
-        np.savez_compressed(file, **arrays)
+    """Write or replace a compressed ``.npz`` file, creating its folder. Raises ``OSError``."""
+    with replacing(path) as partial:
+        packed = io.BytesIO()  # zipfile prints a traceback where a disk is full
+        np.savez_compressed(packed, **arrays)
+        partial.write_bytes(packed.getbuffer())
 
 
 def read_rows(path: Path, widths: tuple[int, ...]) -> NDArray[Any]:
@@ -89,7 +92,7 @@ def read_rows(path: Path, widths: tuple[int, ...]) -> NDArray[Any]:
 
 
 def write_rows(path: Path, rows: NDArray[Any]) -> None:
-    """Write an ``.npy`` file, creating its folder."""
+    """Write or replace an ``.npy`` file, creating its folder. Raises ``OSError``."""
     with replacing(path) as partial, partial.open("wb") as file:
         np.save(file, rows)
 
