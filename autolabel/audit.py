@@ -6,10 +6,11 @@
 
 LiDAR sweeps that the teacher did not read vote on the labels: returns that end in free voxels
 (misses), upright voxels that rays see through (violations), trails behind what moves, static voxels
-that flicker from frame to frame (autolabel/votes.py). Scenes are ranked by these votes and by the
-store's own confidence. Faults of poses, calibration and labelling are named by what would fit
-better (autolabel/faults.py). --weights predicts a few frames of each scene from mirrored inputs
-and compares. --truth audits the files of a benchmark, such as Occ3D's, instead of a store.
+that flicker from frame to frame (autolabel/auditing/lidar_votes.py). Scenes are ranked by these
+votes and by the store's own confidence. Faults of poses, calibration and labelling are named by
+what would fit better (autolabel/auditing/faults.py). --weights predicts a few frames of each scene
+from mirrored inputs and compares. --truth audits the files of a benchmark, such as Occ3D's, instead
+of a store.
 
 Exit codes: 0 nothing alarming, 1 faults named or scenes that could not be read, 2 cannot start.
 """
@@ -22,7 +23,7 @@ if __name__ == "__main__":
     _here = Path(__file__).resolve().parent
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
-    from datasets.stopping import supervise  # before what is slow to import
+    from datasets.cli.supervisor import supervise  # before what is slow to import
 
     supervise()
 
@@ -36,22 +37,22 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from autolabel.audit_picture import draw_ranking
-from autolabel.audited_labels import AuditedLabels, Header, StoredLabels, TrueLabels
-from autolabel.auditing import audit_labels, gather
-from autolabel.scene_audit import Predict
-from autolabel.votes import HELD_OUT_SWEEPS
+from autolabel.auditing.audit import audit_labels, gather
+from autolabel.auditing.label_set import AuditedLabels, Header, StoredLabels, TrueLabels
+from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS
+from autolabel.auditing.ranking_plot import draw_ranking
+from autolabel.auditing.scene_audit import Predict
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.commands import exit_code
+from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError
+from datasets.files.json_files import write_json
 from datasets.frames import Scene, SceneSource, earlier_frames
-from datasets.inputs import collate, prepare_frame
-from datasets.json_files import write_json
-from datasets.places import parse_where
-from datasets.remote_paths import remote_or_local
+from datasets.model_inputs import collate, prepare_frame
 from datasets.sources.opening import SOURCES, open_source
-from models.checkpoint import load_checkpoint
-from models.inference import Teacher
+from datasets.storage.backend import parse_where
+from datasets.storage.remote_path import remote_or_local
+from models.checkpoints.checkpoint import load_checkpoint
+from models.inference.predictor import Teacher
 
 
 class _Parser(argparse.ArgumentParser):

@@ -25,7 +25,7 @@ if __name__ == "__main__":
     elif importlib.util.find_spec("autolabel") is None:
         print("error: the package effocc-autolabel is not installed here", file=sys.stderr)
         sys.exit(2)
-    from datasets.stopping import supervise  # before what is slow to import
+    from datasets.cli.supervisor import supervise  # before what is slow to import
 
     supervise(goes_on=True)
 
@@ -42,28 +42,28 @@ import ray
 import torch
 
 import models
-from autolabel.cluster import connect
-from autolabel.confidence import Calibration
-from autolabel.drift import MIN_SCENES, drift, reference_from_json
-from autolabel.drift import describe as describe_drift
-from autolabel.estimate import estimate
-from autolabel.events import Events
-from autolabel.job import run_job
-from autolabel.labeling import store_header
-from autolabel.labeling_config import LabelingConfig, made_with
-from autolabel.reporting import Reporter, describe
-from autolabel.risk import Evidence, Promise, Test, promise
-from autolabel.worker import Job
-from datasets.commands import exit_code, scenes_of
-from datasets.deadlines import TimedSource, open_within
+from autolabel.cluster.driver import run_job
+from autolabel.cluster.events import Events
+from autolabel.cluster.progress import Reporter, describe
+from autolabel.cluster.ray_cluster import connect
+from autolabel.cluster.worker import Job
+from autolabel.confidence.calibration import Calibration
+from autolabel.confidence.drift import MIN_SCENES, drift, reference_from_json
+from autolabel.confidence.drift import describe as describe_drift
+from autolabel.confidence.risk_control import Evidence, Promise, Test, promise
+from autolabel.labeling.config import LabelingConfig, made_with
+from autolabel.labeling.cost_estimate import estimate
+from autolabel.labeling.pipeline import store_header
+from datasets.cli.exit_codes import exit_code, scenes_of
 from datasets.errors import SetupError
 from datasets.frames import SceneSource, elongation_source
-from datasets.label_store import LabelStore, StoreHeader
-from datasets.places import Where, parse_where
-from datasets.remote_paths import absolute
+from datasets.labels.store import LabelStore, StoreHeader
+from datasets.sources.deadlines import TimedSource, open_within
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
-from models.checkpoint import (
+from datasets.storage.backend import Where, parse_where
+from datasets.storage.remote_path import absolute
+from models.checkpoints.checkpoint import (
     CALIBRATION_KEY,
     EVIDENCE_KEY,
     REFERENCE_KEY,

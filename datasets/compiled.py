@@ -18,7 +18,7 @@ from typing import Any, TypeVar
 
 import numba
 
-from datasets.temporary import private_folder
+from datasets.files.temporary import private_folder
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 

@@ -1,6 +1,6 @@
 """The errors a caller can act on."""
 
-from datasets.printable import printable
+from datasets.files.printable import printable
 
 
 class AutolabelError(Exception):

@@ -21,8 +21,8 @@ from numpy.typing import NDArray
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame
 from datasets.geometry.transforms import inverse
-from datasets.label_store import LabelStore, StoredScene
-from datasets.voxel_labels import FrameLabels, GridFrame
+from datasets.labels.store import LabelStore, StoredScene
+from datasets.labels.voxel_labels import FrameLabels, GridFrame
 
 SAME_TIME_US = 1000
 SAME_POSE_M, SAME_POSE_RAD = 0.01, 1e-3

@@ -6,8 +6,8 @@ import random
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from datasets.bounded_files import read_bytes
 from datasets.errors import SetupError
+from datasets.files.bounded_files import read_bytes
 
 MAX_NAMES_BYTES = 16 << 20
 """Of a file of scene names."""

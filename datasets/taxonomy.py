@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.printable import printable
+from datasets.files.printable import printable
 
 IGNORE_ID = 255
 Colour = tuple[int, int, int]

@@ -9,7 +9,7 @@ from torch import nn
 
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
-from datasets.inputs import InputSpec
+from datasets.model_inputs import InputSpec
 from datasets.taxonomy import (
     OCC3D_COARSE,
     OCC3D_NUSCENES,
@@ -18,15 +18,15 @@ from datasets.taxonomy import (
     OPENOCCUPANCY,
     Taxonomy,
 )
-from models.bev_trunk import BevResNetConfig, SecondConfig
-from models.camera import CameraConfig, CameraStudent
-from models.fusion import CameraBranchConfig, FusionConfig, FusionTeacher
-from models.heads import HeadConfig
-from models.lidar_encoder import LidarConfig
-from models.resnet import ResNetConfig, resnet18, resnet50
-from models.stereo import StereoConfig, StereoStudent
-from models.swin import swin_base
-from models.view_transform import LssConfig, PullConfig
+from models.networks.bev_trunk import BevResNetConfig, SecondConfig
+from models.networks.camera_student import CameraConfig, CameraStudent
+from models.networks.fusion_teacher import CameraBranchConfig, FusionConfig, FusionTeacher
+from models.networks.heads import HeadConfig
+from models.networks.lidar_encoder import LidarConfig
+from models.networks.resnet import ResNetConfig, resnet18, resnet50
+from models.networks.stereo_student import StereoConfig, StereoStudent
+from models.networks.swin import swin_base
+from models.networks.view_transform import LssConfig, PullConfig
 
 OCCUPANCY_GRID = VoxelGrid(min_m=(-40.0, -40.0, -1.0), size_m=(0.4,) * 3, shape=(200, 200, 16))
 """Occ3D: 80 x 80 x 6.4 m around the ego vehicle, ego frame of the LiDAR key-frame."""

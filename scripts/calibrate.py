@@ -8,7 +8,7 @@ not trained on. ``scripts/train_teacher.py`` does this itself, on scenes it hold
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise()
@@ -20,15 +20,15 @@ from pathlib import Path
 
 import torch
 
-from autolabel.calibrate import calibrate
-from autolabel.labeling_config import LabelingConfig
-from autolabel.temporal import Refinement
+from autolabel.calibration.fit import calibrate
+from autolabel.labeling.config import LabelingConfig
+from autolabel.refinement.temporal_fusion import Refinement
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.commands import exit_code, usable_scenes_of
+from datasets.cli.exit_codes import exit_code, usable_scenes_of
+from datasets.loading.frame_dataset import GroundTruth
 from datasets.sources.opening import SOURCES, open_source
-from datasets.training_sets import GroundTruth
-from models.checkpoint import load_checkpoint, save_checkpoint
-from models.inference import Teacher
+from models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from models.inference.predictor import Teacher
 
 
 def main() -> int:

@@ -27,7 +27,7 @@ The folder of one's own log (--source folder), in short; datasets/sources/folder
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise()
@@ -45,20 +45,22 @@ from PIL import Image, ImageDraw
 from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource
-from datasets.checks.cameras import added, camera_findings
-from datasets.checks.scene import check_scene, counted
-from datasets.commands import exit_code, scenes_of
+from datasets.cli.exit_codes import exit_code, scenes_of
 from datasets.errors import SetupError
+from datasets.files.printable import printable
+from datasets.files.replacing import replacing
 from datasets.frames import CameraView, Frame, SceneSource, points_in_ego
-from datasets.log_checks import Finding, project, spread
+from datasets.log_checks.cameras import added, camera_findings
+from datasets.log_checks.ground import spread
+from datasets.log_checks.motion import Finding
+from datasets.log_checks.projection import project
+from datasets.log_checks.scene import check_scene, counted
 from datasets.names import fault_of_scene_id
-from datasets.printable import printable
-from datasets.replacing import replacing
 from datasets.sources.opening import SOURCES, open_source
 from datasets.sources.waymo.classes import panoptic_counts
 from datasets.sources.waymo.source import WaymoSource
-from viz.boxes import draw_boxes
-from viz.lettering import TEXT, font
+from viz.render.boxes import draw_boxes
+from viz.render.text import TEXT, font
 
 SWEEPS = 20
 TILE_WIDTH_PX = 800

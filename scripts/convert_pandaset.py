@@ -13,7 +13,7 @@ damaged is named and written as not annotated; the exit code is then 1.
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise()
@@ -26,9 +26,9 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from datasets.commands import exit_code
+from datasets.cli.exit_codes import exit_code
 from datasets.errors import SceneError, SetupError
-from datasets.printable import printable
+from datasets.files.printable import printable
 from datasets.sources.pandaset import PandasetSequence, write_log_file
 
 

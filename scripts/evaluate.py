@@ -18,7 +18,7 @@ that loses is printed. ``--lidar`` compares a store with the log's own key sweep
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise()
@@ -35,14 +35,16 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from autolabel.lidar_agreement import LidarAgreement, lidar_agreement
+from autolabel.auditing.lidar_agreement import LidarAgreement, lidar_agreement
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import NAMES
 from datasets.benchmarks.catalogue import benchmark as benchmark_named
 from datasets.benchmarks.conversion import Conversion, Prediction
-from datasets.benchmarks.truth import Truth
-from datasets.commands import exit_code, scenes_in, usable_scenes_of
+from datasets.benchmarks.ground_truth import Truth
+from datasets.cli.exit_codes import exit_code, scenes_in, usable_scenes_of
 from datasets.errors import SetupError
+from datasets.files.json_files import in_words, write_json
+from datasets.files.printable import printable
 from datasets.frames import (
     Scene,
     SceneSource,
@@ -52,24 +54,22 @@ from datasets.frames import (
     points_in_ego,
 )
 from datasets.geometry.transforms import apply, inverse
-from datasets.inputs import collate, prepare_frame
-from datasets.json_files import in_words, write_json
-from datasets.label_store import LabelStore, MaskBit
+from datasets.labels.store import LabelStore, MaskBit
 from datasets.log_identity import labelled_scene
 from datasets.metrics import rays
 from datasets.metrics.calibration import ConfidenceScore
 from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable
 from datasets.metrics.openoccupancy import OpenOccupancyScore
 from datasets.metrics.rays import RayScore
-from datasets.places import parse_where
-from datasets.printable import printable
-from datasets.review_counts import count_reviews
-from datasets.reviews import Reviews
+from datasets.model_inputs import collate, prepare_frame
+from datasets.reviews.overlay import Reviews
+from datasets.reviews.summary import count_reviews
 from datasets.sources.opening import SOURCES, open_source
+from datasets.storage.backend import parse_where
 from datasets.taxonomy import Taxonomy
 from datasets.visibility import ray_origins
-from models.checkpoint import load_checkpoint
-from models.inference import Teacher
+from models.checkpoints.checkpoint import load_checkpoint
+from models.inference.predictor import Teacher
 
 
 class Scores:

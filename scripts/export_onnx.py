@@ -7,7 +7,8 @@
 With ``--calibration constant`` the graph is for one rig and has pictures as its only input. The rig
 is that of the log at ``--root``, as mounted: the vehicle's motion between the cameras' captures is
 not part of it. With ``--calibration input`` index tables computed from the calibration are inputs
-as well (models/onnx_student.py: rig_tables), and one file serves any rig with as many cameras.
+as well (models/inference/onnx_export.py: rig_tables), and one file serves any rig with as many
+cameras.
 
 The file is checked in onnxruntime on the CPU before it is put in place: same pictures, same rig.
 Without ``--root`` both are made up. The file's metadata say how pictures must be prepared.
@@ -27,18 +28,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datasets.commands import exit_code, usable_scenes_of
+from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError
-from datasets.example_inputs import example_inputs
+from datasets.files.replacing import replacing
 from datasets.frames import Frame, SceneSource
 from datasets.geometry.transforms import inverse
-from datasets.inputs import ModelInputs, collate, prepare_frame
-from datasets.replacing import replacing
+from datasets.model_inputs import ModelInputs, collate, prepare_frame
+from datasets.sources.example import example_inputs
 from datasets.sources.opening import SOURCES, open_source
-from models.camera import CameraStudent
-from models.checkpoint import load_checkpoint
-from models.inference import Teacher, keep_freed_memory
-from models.onnx_student import INSTALL, OPSET, Rig, camera_config, rig_tables, write_onnx
+from models.checkpoints.checkpoint import load_checkpoint
+from models.inference.onnx_export import INSTALL, OPSET, Rig, camera_config, rig_tables, write_onnx
+from models.inference.predictor import Teacher, keep_freed_memory
+from models.networks.camera_student import CameraStudent
 from models.presets import Preset, build_network, preset
 
 ENOUGH = 0.9999

@@ -12,10 +12,10 @@ import argparse
 import sys
 from pathlib import Path
 
-from datasets.commands import exit_code
+from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError
-from models.checkpoint import REFERENCE_PARITY_KEY, file_sha256, save_checkpoint
-from models.official import convert, read_checkpoint
+from models.checkpoints.checkpoint import REFERENCE_PARITY_KEY, file_sha256, save_checkpoint
+from models.checkpoints.official import convert, read_checkpoint
 from models.presets import build_network, count_parameters, preset
 
 

@@ -15,7 +15,7 @@ A folder that already holds the same city is kept as it is; one that holds anyth
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise()
@@ -27,9 +27,9 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from datasets.commands import exit_code
+from datasets.cli.exit_codes import exit_code
 from datasets.errors import SceneError, SetupError
-from datasets.replacing import replacing
+from datasets.files.replacing import replacing
 from datasets.sources.synthetic.city import (
     PROFILES,
     CityConfig,
@@ -101,7 +101,10 @@ def main() -> int:
         else:
             root = args.statistics
         if args.statistics is not None or args.sheet is not None:
-            from datasets.sources.synthetic.class_statistics import city_statistics, contact_sheet
+            from datasets.sources.synthetic.export.class_statistics import (
+                city_statistics,
+                contact_sheet,
+            )
 
             if args.statistics is not None:
                 print(city_statistics(root).table())

@@ -9,8 +9,8 @@ leaves trails there), key-frames without annotations (boxes between annotated on
 elsewhere the frame is set aside).
 
 Labels go to ``OUT/gts/<scene>/<token>/labels.npz``. How they are built, and what is left out of the
-recipe of Occ3D: datasets/label_building.py. A frame or scene whose data are bad is set aside and
-named in ``OUT/make_labels.json``; the others go on, and the exit code is 1.
+recipe of Occ3D: datasets/ground_truth/scene_reconstruction.py. A frame or scene whose data are bad
+is set aside and named in ``OUT/make_labels.json``; the others go on, and the exit code is 1.
 
 The returns of a key-frame that is held out are not used; it is labelled from the others, and the
 share of its returns that end in occupied voxels of the right class is printed.
@@ -18,7 +18,7 @@ share of its returns that end in occupied voxels of the right class is printed.
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise()
@@ -35,19 +35,19 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.label_files import write_npz
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
-from datasets.benchmarks.truth import Truth
-from datasets.commands import exit_code, scenes_of
+from datasets.cli.exit_codes import exit_code, scenes_of
 from datasets.errors import SceneError, SetupError
-from datasets.json_files import in_words, is_figure, write_json
-from datasets.label_building import (
+from datasets.files.json_files import in_words, is_figure, write_json
+from datasets.files.printable import printable
+from datasets.ground_truth.scene_reconstruction import (
     BuiltLabels,
     LabelBuildingConfig,
     SceneReconstruction,
     key_returns,
 )
-from datasets.printable import printable
 from datasets.returns import CountsReturns, DroppedReturns
 from datasets.sources.opening import SOURCES, open_source
 from datasets.taxonomy import IGNORE_ID

@@ -24,7 +24,7 @@ could not be carried out.
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise()
@@ -45,27 +45,26 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from autolabel.selection import (
+from autolabel.selection.active_learning import (
     STRATEGIES,
     Candidate,
     Choice,
-    Counts,
     candidates,
     choose,
-    choose_voxels,
-    count_scene,
     read_audit,
     score,
 )
+from autolabel.selection.scores import Counts, count_scene
+from autolabel.selection.voxels import choose_voxels
 from datasets.benchmarks.label_files import write_npz
-from datasets.commands import exit_code
+from datasets.cli.exit_codes import exit_code
 from datasets.errors import SceneError, SetupError
-from datasets.json_files import write_json
-from datasets.label_store import LabelStore
-from datasets.places import parse_where
-from datasets.printable import printable
-from datasets.replacing import write_text
+from datasets.files.json_files import write_json
+from datasets.files.printable import printable
+from datasets.files.replacing import write_text
+from datasets.labels.store import LabelStore
 from datasets.splits import read_names
+from datasets.storage.backend import parse_where
 
 SCENES_A_WORKER = 16
 """Fewer are read before another process has started."""

@@ -14,7 +14,7 @@ not (it is named), 2 the command could not be carried out.
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise()
@@ -33,20 +33,22 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from autolabel.confidence import Calibration
-from autolabel.risk import Promise
-from datasets import store_tools
+from autolabel.confidence.calibration import Calibration
+from autolabel.confidence.risk_control import Promise
 from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
-from datasets.commands import exit_code, scenes_in
-from datasets.json_files import json_text
-from datasets.label_store import LabelStore, StoreHeader
-from datasets.places import parse_where
-from datasets.printable import printable
-from datasets.replacing import write_text
-from datasets.review_counts import ReviewCounts, count_reviews
-from datasets.reviews import Reviews
+from datasets.cli.exit_codes import exit_code, scenes_in
+from datasets.files.json_files import json_text
+from datasets.files.printable import printable
+from datasets.files.replacing import write_text
+from datasets.labels.store import LabelStore, StoreHeader
+from datasets.reviews.overlay import Reviews
+from datasets.reviews.summary import ReviewCounts, count_reviews
 from datasets.sources.opening import SOURCES, open_source
-from datasets.store_tools import RINGS_M, Difference
+from datasets.storage.backend import parse_where
+from datasets.store_ops.compare import RINGS_M, Difference, diff
+from datasets.store_ops.export import export, sharing
+from datasets.store_ops.maintenance import info, leftovers, prune, verify
+from datasets.store_ops.merge import merge
 
 
 def parse() -> argparse.Namespace:
@@ -91,7 +93,7 @@ def progress(total: int, what: str) -> Iterator[tqdm]:
 
 def show_info(args: argparse.Namespace) -> int:
     store = LabelStore.open(args.store)
-    found, header = store_tools.info(store), store.header
+    found, header = info(store), store.header
     if args.json:
         facts: dict[str, Any] = {
             "scenes": found.scenes,
@@ -117,7 +119,7 @@ def show_info(args: argparse.Namespace) -> int:
     for scene_id, reason in found.quarantined.items():
         print(f"  set aside: {printable(scene_id)}: {printable(reason)}")
     print_reviews(found.reviews)
-    print(f"  {store_tools.sharing(header.licence)}")
+    print(f"  {sharing(header.licence)}")
     print(f"  run {header.run_id}, inputs {found.inputs_sha256}")
     for name, value in header.provenance.items():
         if name == "config" and "promise" in value:
@@ -165,7 +167,7 @@ def check(args: argparse.Namespace) -> int:
     scenes, unreadable = store.looked_at()
     total = len(scenes) + len(unreadable)
     with progress(total, "verify") as bar:
-        bad = store_tools.verify(args.store, workers=args.workers, on_scene=bar.update)
+        bad = verify(args.store, workers=args.workers, on_scene=bar.update)
     for scene_id, why in bad.items():
         print(printable(f"damaged: {scene_id}: {why}"))
     reviews = Reviews(store)
@@ -173,7 +175,7 @@ def check(args: argparse.Namespace) -> int:
         print(printable(f"damaged review: {name}: {reviews.why_damaged(name)}"))
     for name, why in (notes := store.torn_notes()).items():
         print(printable(f"damaged note on a scene set aside: {name}: {why}"))
-    for key in () if unreadable else store_tools.leftovers(store):
+    for key in () if unreadable else leftovers(store):
         print(printable(f"left over, read by nobody: {key} (prune removes it)"))
     print(f"{total - len(bad)} of {total} scenes are whole")
     if entries := len(reviews.entries()) + len(reviews.stale()):
@@ -184,7 +186,7 @@ def check(args: argparse.Namespace) -> int:
 def compare(args: argparse.Namespace) -> int:
     a, b = LabelStore.open(args.store), LabelStore.open(args.other)
     with progress(len(set(a.scene_ids()) & set(b.scene_ids())), "diff") as bar:
-        found = store_tools.diff(a, b, on_scene=bar.update)
+        found = diff(a, b, on_scene=bar.update)
     describe(found)
     return 0 if found.same else 1
 
@@ -225,14 +227,14 @@ def describe(found: Difference) -> None:
 def put_together(args: argparse.Namespace) -> int:
     stores = [LabelStore.open(where) for where in args.stores]
     with progress(len({s for store in stores for s in store.scene_ids()}), "merge") as bar:
-        merged = store_tools.merge(stores, args.out, on_scene=bar.update)
+        merged = merge(stores, args.out, on_scene=bar.update)
     print(f"{merged.place}: {len(merged.scene_ids())} scenes")
     return 0
 
 
 def tidy(args: argparse.Namespace) -> int:
     store = LabelStore.open(args.store)
-    found = store_tools.leftovers(store) if args.dry_run else store_tools.prune(store)
+    found = leftovers(store) if args.dry_run else prune(store)
     for key in found:
         print(printable(f"{'would remove' if args.dry_run else 'removed'} {key}"))
     print(f"{len(found)} leftovers")
@@ -244,7 +246,7 @@ def write_files(args: argparse.Namespace) -> int:
     source = open_source(args.source, args.root, past_sweeps=0)
     scenes = scenes_in(store)
     with progress(len(scenes), "export") as bar:
-        bad = store_tools.export(
+        bad = export(
             args.store,
             chosen,
             source,
@@ -255,7 +257,7 @@ def write_files(args: argparse.Namespace) -> int:
         )
     for scene_id, why in bad.items():
         print(printable(f"not exported: {scene_id}: {why}"), file=sys.stderr)
-    notice = store_tools.sharing(store.header.licence)
+    notice = sharing(store.header.licence)
     write_text(args.out / "LICENCE.txt", notice + "\n")
     print(f"{args.out}: {len(scenes) - len(bad)} scenes as {chosen.name}")
     if not args.no_reviews and (changes := count_reviews(Reviews(store)).changes):

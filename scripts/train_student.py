@@ -15,7 +15,7 @@ left out; 2 it could not be trained.
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise(goes_on=True)
@@ -25,8 +25,13 @@ import argparse
 import functools
 import sys
 
-from autolabel.distilling import add_distillation, distilled, inputs_for, teacher_of
-from autolabel.training_options import (
+from autolabel.training.distillation_options import (
+    add_distillation,
+    distilled,
+    inputs_for,
+    teacher_of,
+)
+from autolabel.training.options import (
     chosen,
     config_of,
     job_of,
@@ -36,21 +41,27 @@ from autolabel.training_options import (
     training_parser,
     validation,
 )
-from autolabel.training_workers import train_together
+from autolabel.training.ray_train import train_together
 from datasets.benchmarks.catalogue import benchmark
-from datasets.commands import exit_code, usable_scenes_of
+from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
-from datasets.label_store import LabelStore
-from datasets.places import parse_where
-from datasets.review_counts import count_reviews
-from datasets.reviews import Reviews
+from datasets.labels.store import LabelStore
+from datasets.loading.frame_dataset import (
+    FrameSet,
+    GroundTruth,
+    LabelSource,
+    PseudoLabels,
+    Unlabelled,
+)
+from datasets.reviews.overlay import Reviews
+from datasets.reviews.summary import count_reviews
 from datasets.sources.opening import open_source
-from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
-from models.objectives import Objective
+from datasets.storage.backend import parse_where
 from models.presets import Preset
-from models.recipes import Recipe
-from models.training import Team, fit
+from models.training.loop import Team, fit
+from models.training.objectives import Objective
+from models.training.recipes import Recipe
 
 
 def options() -> argparse.Namespace:

@@ -12,7 +12,7 @@ were left out; 2 it could not be trained.
 
 from __future__ import annotations
 
-from datasets.stopping import supervise
+from datasets.cli.supervisor import supervise
 
 if __name__ == "__main__":  # before what is slow to import
     supervise(goes_on=True)
@@ -23,9 +23,9 @@ import functools
 import sys
 from typing import cast
 
-from autolabel.calibrate import calibrate
-from autolabel.labeling_config import LabelingConfig
-from autolabel.training_options import (
+from autolabel.calibration.fit import calibrate
+from autolabel.labeling.config import LabelingConfig
+from autolabel.training.options import (
     chosen,
     config_of,
     job_of,
@@ -35,16 +35,16 @@ from autolabel.training_options import (
     training_parser,
     validation,
 )
-from autolabel.training_workers import train_together
+from autolabel.training.ray_train import train_together
 from datasets.benchmarks.catalogue import benchmark
-from datasets.commands import exit_code, usable_scenes_of
+from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError
-from datasets.json_files import write_json
+from datasets.files.json_files import write_json
+from datasets.loading.frame_dataset import FrameSet, GroundTruth
 from datasets.sources.opening import open_source
-from datasets.training_sets import FrameSet, GroundTruth
-from models.inference import Teacher
+from models.inference.predictor import Teacher
 from models.presets import OccupancyNet
-from models.training import Team, fit
+from models.training.loop import Team, fit
 
 
 def options() -> argparse.Namespace:

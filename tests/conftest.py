@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from datasets import stopping
+from datasets.cli import supervisor as stopping
 
 
 @pytest.fixture(autouse=True)

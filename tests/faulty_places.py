@@ -12,7 +12,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
-from datasets.places import Draft, Place
+from datasets.storage.backend import Draft, Place
 
 Fault = Literal["fails", "hangs", "dies", "is short"]
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
-from datasets.label_store import GridFrame, SceneLabels, StoredScene, StoreHeader
+from datasets.labels.store import GridFrame, SceneLabels, StoredScene, StoreHeader
 from datasets.taxonomy import OCC3D_NUSCENES
 
 GRID = VoxelGrid(min_m=(-2.0, -2.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(8, 6, 4))

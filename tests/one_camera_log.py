@@ -8,12 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.catalogue import benchmark
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
-from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
-from datasets.inputs import InputSpec
-from datasets.training_sets import GroundTruth
+from datasets.loading.frame_dataset import GroundTruth
+from datasets.model_inputs import InputSpec
 
 SPEC = InputSpec(height=8, width=16, lidar=False)
 T_EGO_CAMERA = np.array([[0.0, 0, 1, 1], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]])

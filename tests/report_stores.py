@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
-from viz.report_command import main
+from viz.commands.write_report import main
 
 GRID = VoxelGrid(min_m=(-30.0, -30.0, -1.0), size_m=(1.5, 1.5, 1.5), shape=(40, 40, 4))
 LEVELS = (0.0, 0.5, 0.9, 0.99)

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
-from datasets.places import as_place
-
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 from chaos_modes.s3_server import Fault, Proxy, s3_bucket
 
-sys.path.pop(0)
+from datasets.storage.backend import as_place
 
 __all__ = ["Fault", "Proxy", "remote_tree", "s3_bucket", "upload"]
 

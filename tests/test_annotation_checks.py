@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from datasets.annotations import Annotations, Box
-from datasets.checks.annotated import check_annotations, check_boxes
 from datasets.frames import Frame, LidarSweep
 from datasets.geometry.transforms import from_yaw
+from datasets.log_checks.annotations import check_annotations, check_boxes
 from datasets.taxonomy import OCC3D_NUSCENES
 
 CAR, BUS = OCC3D_NUSCENES.id_of("car"), OCC3D_NUSCENES.id_of("bus")

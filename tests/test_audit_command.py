@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 
 from autolabel.audit import main
-from autolabel.audited_labels import TrueLabels
+from autolabel.auditing.label_set import TrueLabels
 from datasets.benchmarks.catalogue import benchmark
-from datasets.label_store import LabelStore, StoreHeader
+from datasets.labels.store import LabelStore, StoreHeader
+from datasets.labels.voxel_labels import SceneLabels
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
-from datasets.voxel_labels import SceneLabels
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -8,9 +8,7 @@ import numpy as np
 import pytest
 from label_scenes import scene as labelled_scene
 
-from autolabel.audit_report import report, score
-from autolabel.audited_labels import Header
-from autolabel.camera_fit import (
+from autolabel.auditing.camera_fit import (
     AMOUNTS,
     HYPOTHESES,
     CameraFinding,
@@ -20,9 +18,11 @@ from autolabel.camera_fit import (
     camera_findings,
     swapped,
 )
-from autolabel.faults import EVERYWHERE, UNKNOWN, find_faults, not_judged, record_faults
-from autolabel.scene_audit import Elsewhere, LabelFit, SceneAudit
-from autolabel.votes import RINGS, SHIFTS, TURNS, VOTES, Ballot
+from autolabel.auditing.faults import EVERYWHERE, UNKNOWN, find_faults, not_judged, record_faults
+from autolabel.auditing.label_set import Header
+from autolabel.auditing.lidar_votes import RINGS, SHIFTS, TURNS, VOTES, Ballot
+from autolabel.auditing.report import report, score
+from autolabel.auditing.scene_audit import Elsewhere, LabelFit, SceneAudit
 from datasets.frames import Frame, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw

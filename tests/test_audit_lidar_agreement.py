@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from autolabel.lidar_agreement import lidar_agreement
+from autolabel.auditing.lidar_agreement import lidar_agreement
 from datasets.geometry.grid import VoxelGrid
 
 GRID = VoxelGrid(min_m=(0, 0, 0), size_m=(1, 1, 1), shape=(10, 5, 5))

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autolabel.motion_fit import (
+from autolabel.auditing.motion_fit import (
     Cause,
     MotionFit,
     Trajectory,

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autolabel.votes import (
+from autolabel.auditing.lidar_votes import (
     RINGS,
     SHIFTS,
     Ballot,
@@ -25,8 +25,8 @@ from autolabel.votes import (
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
+from datasets.labels.voxel_labels import FrameLabels, MaskBit
 from datasets.taxonomy import OCC3D_NUSCENES
-from datasets.voxel_labels import FrameLabels, MaskBit
 
 GRID = VoxelGrid(min_m=(0, 0, 0), size_m=(1, 1, 1), shape=(12, 8, 4))
 FREE, CAR, ROAD, MANMADE, VEGETATION = 17, 4, 11, 15, 16

@@ -13,18 +13,18 @@ from numpy.typing import NDArray
 from one_camera_log import SPEC, OneCameraLog
 from torch import Tensor, nn
 
-from autolabel.calibrate import calibrate
-from autolabel.labeling_config import LabelingConfig
-from autolabel.measuring import score
+from autolabel.calibration.evaluation import score
+from autolabel.calibration.fit import calibrate
+from autolabel.labeling.config import LabelingConfig
 from datasets.benchmarks import occ3d_waymo, openocc_flow
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
-from datasets.inputs import InputSpec, ModelInputs
+from datasets.loading.frame_dataset import FrameSet, GroundTruth
+from datasets.model_inputs import InputSpec, ModelInputs
 from datasets.taxonomy import OCC3D_WAYMO, OPENOCC_FLOW, Taxonomy
-from datasets.training_sets import FrameSet, GroundTruth
-from models.inference import Teacher
+from models.inference.predictor import Teacher
 from models.presets import Preset, preset
 
 WAYMO = InputSpec(

@@ -4,19 +4,15 @@ from __future__ import annotations
 
 import json
 import shutil
-import sys
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
 
 # ruff: noqa: E402
-import benchmark_transfer
-from benchmark_transfer import SHIPPED, Transfer, markdown, measure, teacher_of
-
-sys.path.remove(str(ROOT / "scripts"))
+import transfer as benchmark_transfer
+from transfer import SHIPPED, Transfer, markdown, measure, teacher_of
 
 TEST, LESSON = "002-65-79", "002-50-64"
 

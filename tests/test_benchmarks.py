@@ -19,7 +19,7 @@ from datasets.benchmarks import (
     semantic_kitti,
     surroundocc,
 )
-from datasets.benchmarks.truth import LAYERS, Truth
+from datasets.benchmarks.ground_truth import LAYERS, Truth
 from datasets.taxonomy import IGNORE_ID
 
 

@@ -12,9 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.inputs import ModelInputs
+from datasets.model_inputs import ModelInputs
+from models.networks.view_transform import (
+    LssConfig,
+    LssViewTransform,
+    PullConfig,
+    PullViewTransform,
+)
 from models.ops.bev_pool import pool, pooling_plan
-from models.view_transform import LssConfig, LssViewTransform, PullConfig, PullViewTransform
 
 GRID = VoxelGrid(min_m=(-8.0, -8.0, -1.0), size_m=(1.0, 1.0, 6.4), shape=(16, 12, 1))
 

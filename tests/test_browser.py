@@ -18,14 +18,14 @@ import pytest
 
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
-from datasets.reviews import Judgement, Reviews, Verdict
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.reviews.overlay import Judgement, Reviews, Verdict
 from datasets.taxonomy import OCC3D_NUSCENES
-from viz.browser import serving
-from viz.label_sets import StoredLabels
-from viz.layers import Show
-from viz.review import ReviewSession
-from viz.review_queue import QueueItem
+from viz.browser.server import serving
+from viz.render.layers import Show
+from viz.review.review_queue import QueueItem
+from viz.session.label_sets import StoredLabels
+from viz.session.session import ReviewSession
 
 pytest.importorskip("viser", reason="the extra 'browser' is not installed")
 

@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import OCC3D_NUSCENES
-from viz.browser_facts import legend, lines, table
-from viz.browser_mesh import before_tone_curve, glb
-from viz.browser_scene import lifted, without_floor
-from viz.browser_worker import Worker
-from viz.lettering import LegendRow
-from viz.mesh import surface_meshes
-from viz.scene3d import ColouredMesh
+from viz.browser.gltf import before_tone_curve, glb
+from viz.browser.html_fragments import legend, lines, table
+from viz.browser.scene import lifted, without_floor
+from viz.browser.worker import Worker
+from viz.render.scene3d import ColouredMesh
+from viz.render.text import LegendRow
+from viz.render.voxel_mesh import surface_meshes
 
 
 def mesh(n: int, *, seed: int = 0) -> ColouredMesh:

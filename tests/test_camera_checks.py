@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.checks.cameras import HYPOTHESES, CameraEvidence, camera_findings
+from datasets.log_checks.cameras import HYPOTHESES, CameraEvidence, camera_findings
 
 CAMERAS = ("CAM_FRONT", "CAM_BACK", "CAM_FRONT_LEFT", "CAM_BACK_RIGHT")
 FRAMES, EDGES = 8, 100

@@ -16,17 +16,12 @@ import pytest
 from PIL import Image
 from test_folder_source import edit_json, pose, vehicle_at, write_log
 
-from datasets.checks.cameras import NOTHING, CameraEvidence, camera_evidence, camera_findings
-from datasets.checks.structure import StaticAgreement, pairs_to_compare, static_agreement
 from datasets.frames import CameraView, Frame, LidarSweep
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse
-from datasets.log_checks import (
-    check_motion,
-    check_times,
-    columns,
-    ground_height_m,
-    spread,
-)
+from datasets.log_checks.cameras import NOTHING, CameraEvidence, camera_evidence, camera_findings
+from datasets.log_checks.ground import columns, ground_height_m, spread
+from datasets.log_checks.motion import check_motion, check_times
+from datasets.log_checks.structure import StaticAgreement, pairs_to_compare, static_agreement
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.taxonomy import OCC3D_WAYMO
 

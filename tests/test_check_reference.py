@@ -17,15 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-from test_presets import random_inputs
-from torch import Tensor
-
-from datasets.errors import SetupError
-from datasets.geometry.grid import VoxelGrid
-from models.ops.sparse_conv import SparseTensor
-from models.presets import build_network, preset
-from models.reference import (
+from network_stages import (
     TEACHER,
     Case,
     compare_cells,
@@ -39,6 +31,14 @@ from models.reference import (
     reference_inputs,
     run_stages,
 )
+from numpy.typing import NDArray
+from test_presets import random_inputs
+from torch import Tensor
+
+from datasets.errors import SetupError
+from datasets.geometry.grid import VoxelGrid
+from models.ops.sparse_conv import SparseTensor
+from models.presets import build_network, preset
 
 ROOT = Path(__file__).resolve().parents[1]
 SCRIPT = ROOT / "scripts" / "check_reference.py"
@@ -285,7 +285,7 @@ def test_voxels_with_a_small_margin_are_counted_apart() -> None:
 )
 def test_the_literal_command_finds_the_published_networks_equal() -> None:
     done = subprocess.run(
-        [sys.executable, "scripts/check_reference.py"],
+        [sys.executable, "scripts/conformance/check_networks.py"],
         cwd=ROOT,
         capture_output=True,
         text=True,

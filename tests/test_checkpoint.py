@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from datasets.errors import SetupError
-from models.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
+from models.checkpoints.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from models.presets import build
 
 HEADER = {"format": "effocc-autolabel-weights", "format_version": "1", "preset": "camera_tiny"}

@@ -16,7 +16,7 @@ from nuscenes import NuScenes
 from PIL import Image
 
 from datasets.benchmarks import openocc_flow
-from datasets.benchmarks.mappings import OCC3D_TO_OPENOCC_FLOW
+from datasets.benchmarks.class_mapping import OCC3D_TO_OPENOCC_FLOW
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, read_labels
 from datasets.errors import SetupError
 from datasets.geometry.transforms import Transform, apply, from_quaternion, inverse
@@ -27,7 +27,7 @@ from datasets.sources.synthetic.city import (
     ensure_city,
     generate_city,
 )
-from datasets.sources.synthetic.class_statistics import (
+from datasets.sources.synthetic.export.class_statistics import (
     NUSCENES_VOXELS,
     city_statistics,
     contact_sheet,
@@ -377,7 +377,7 @@ def test_scene_does_not_depend_on_how_many_others_there_are(city: Path, tmp_path
 
 
 def test_another_seed_gives_another_city() -> None:
-    from datasets.sources.synthetic.population import draw_world
+    from datasets.sources.synthetic.traffic.population import draw_world
 
     a, b = (draw_world(np.random.default_rng((seed, 0, 0, 0)), 1.0) for seed in (0, 1))
     assert a.layout.walk_m != b.layout.walk_m and a.ego_speed_mps != b.ego_speed_mps

@@ -11,17 +11,18 @@ from hypothesis import strategies as st
 
 from datasets.benchmarks.occ3d_nuscenes import TAXONOMY
 from datasets.geometry.transforms import Transform, from_yaw
-from datasets.sources.synthetic import buildings, cars, furniture, people, plants, vehicles, works
-from datasets.sources.synthetic.builder import Actor, World, actor_poses
-from datasets.sources.synthetic.curves import Curve, curve
-from datasets.sources.synthetic.districts import DISTRICTS
-from datasets.sources.synthetic.labels import GroundTruth
-from datasets.sources.synthetic.layout import ROAD, TERRAIN, Layout, Street
-from datasets.sources.synthetic.lidar import lidar_mount, take_sweep
-from datasets.sources.synthetic.planning import draw_layout
-from datasets.sources.synthetic.shapes import Finish, Mesh, box
-from datasets.sources.synthetic.tracing import Stage
-from datasets.sources.synthetic.weather import WEATHERS, Light, draw_light
+from datasets.sources.synthetic.export.labels import GroundTruth
+from datasets.sources.synthetic.objects import buildings, cars, furniture, people, plants, vehicles
+from datasets.sources.synthetic.objects import roadworks as works
+from datasets.sources.synthetic.objects.shapes import Finish, Mesh, box
+from datasets.sources.synthetic.sensors.lidar import lidar_mount, take_sweep
+from datasets.sources.synthetic.sensors.ray_tracing import Stage
+from datasets.sources.synthetic.sensors.weather import WEATHERS, Light, draw_light
+from datasets.sources.synthetic.world.builder import Actor, World, actor_poses
+from datasets.sources.synthetic.world.curves import Curve, curve
+from datasets.sources.synthetic.world.districts import DISTRICTS
+from datasets.sources.synthetic.world.layout import ROAD, TERRAIN, Layout, Street
+from datasets.sources.synthetic.world.planning import draw_layout
 
 CAR = TAXONOMY.id_of("car")
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from autolabel.cluster import CHECKED_RAY, authentication_warning
+from autolabel.cluster.ray_cluster import CHECKED_RAY, authentication_warning
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = """
 import glob, json, os, ray
-from autolabel.cluster import connect
-from datasets.stopping import descendants
+from autolabel.cluster.ray_cluster import connect
+from datasets.cli.supervisor import descendants
 
 connect("local")
 pids = [os.getpid(), *descendants(os.getpid())]

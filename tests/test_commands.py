@@ -14,12 +14,12 @@ from pathlib import Path
 import pytest
 from label_scenes import header, scene
 
-from datasets.commands import exit_code, scenes_in, scenes_of, usable_scenes_of
+from datasets.cli.exit_codes import exit_code, scenes_in, scenes_of, usable_scenes_of
 from datasets.errors import SceneError, SetupError, UnwritableError
-from datasets.label_store import LabelStore
-from datasets.places import writing
+from datasets.files.temporary import private_folder
+from datasets.labels.store import LabelStore
 from datasets.sources.folder import FolderSource
-from datasets.temporary import private_folder
+from datasets.storage.backend import writing
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ROOT / "models" / "weights" / "city_tiny_teacher.safetensors"

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from autolabel.confidence import (
+from autolabel.confidence.calibration import (
     LEVELS,
     N_BINS,
     Calibration,

@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from datasets.benchmarks import mappings, openoccupancy
+from datasets.benchmarks import class_mapping as mappings
+from datasets.benchmarks import openoccupancy
 from datasets.benchmarks.catalogue import Benchmark, benchmark
 from datasets.benchmarks.conversion import Conversion, Prediction
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.resampling import resample
-from datasets.benchmarks.truth import Truth
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid

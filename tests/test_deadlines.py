@@ -7,9 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from datasets.deadlines import HUNG, TimedSource, open_within, within
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
+from datasets.sources.deadlines import HUNG, TimedSource, open_within, within
 
 NEVER = threading.Event()
 SECONDS = 0.2

@@ -14,10 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from datasets.errors import SetupError
-from datasets.inputs import ModelInputs
-from datasets.samples import Sample, Target
+from datasets.loading.batch import Sample, Target
+from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCCUPANCY, Taxonomy
-from models.distillation import (
+from models.networks.heads import HeadConfig, OccupancyHead
+from models.presets import build, preset
+from models.training.distillation import (
     Distillation,
     DistillationConfig,
     DistillationObjective,
@@ -26,11 +28,9 @@ from models.distillation import (
     used_voxels,
     voxel_regions,
 )
-from models.frozen_teacher import FrozenTeacher, TeacherOutputs, inherit_head, joint_inputs
-from models.heads import HeadConfig, OccupancyHead
-from models.objectives import LabelLoss, Weighted
-from models.presets import build, preset
-from models.training import TrainingConfig, train
+from models.training.frozen_teacher import FrozenTeacher, TeacherOutputs, inherit_head, joint_inputs
+from models.training.loop import TrainingConfig, train
+from models.training.objectives import LabelLoss, Weighted
 
 CAR, ROAD, WALL, FREE = range(4)
 STREET = Taxonomy(

@@ -7,7 +7,7 @@ import json
 import numpy as np
 import pytest
 
-from autolabel.drift import (
+from autolabel.confidence.drift import (
     Statistics,
     describe,
     drift,

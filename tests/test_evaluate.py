@@ -18,14 +18,14 @@ from numpy.typing import NDArray
 from datasets.benchmarks import occ3d_nuscenes, openocc_flow
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.conversion import Conversion
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SetupError
 from datasets.frames import Scene
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCC_FLOW, Taxonomy
-from models.inference import Teacher
+from models.inference.predictor import Teacher
 from models.presets import build_network, preset
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -19,8 +19,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from datasets.benchmarks import class_mapping as mappings
 from datasets.benchmarks import (
-    mappings,
     occ3d_nuscenes,
     occ3d_waymo,
     openocc_flow,
@@ -29,12 +29,13 @@ from datasets.benchmarks import (
     surroundocc,
 )
 from datasets.benchmarks.catalogue import benchmark
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.resampling import resample
-from datasets.benchmarks.truth import Truth
 from datasets.frames import Scene, SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, from_yaw, inverse
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.labels.voxel_labels import GridFrame
 from datasets.sources.folder import FolderSource
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
@@ -45,7 +46,6 @@ from datasets.taxonomy import (
     SEMANTIC_KITTI,
     Taxonomy,
 )
-from datasets.voxel_labels import GridFrame
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMED = {  # what is mistaken for what, by the classes of the store

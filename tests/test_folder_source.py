@@ -15,7 +15,7 @@ from PIL import Image
 from datasets.errors import SceneError, SetupError
 from datasets.frames import in_lidar_frame, points_in_ego
 from datasets.geometry.transforms import from_yaw, inverse, to_quaternion
-from datasets.inputs import InputSpec, prepare_frame
+from datasets.model_inputs import InputSpec, prepare_frame
 from datasets.sources.folder import FolderSource
 from datasets.sources.opening import open_source
 from datasets.splits import labelled_subset

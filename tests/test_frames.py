@@ -12,7 +12,7 @@ from test_labeling import SENSOR_M, Ground
 from datasets.errors import SceneError
 from datasets.frames import Frame, LidarSweep, in_lidar_frame
 from datasets.geometry.transforms import Transform, apply, from_yaw
-from datasets.inputs import InputSpec, prepare_frame
+from datasets.model_inputs import InputSpec, prepare_frame
 
 T_EGO_LIDAR = from_yaw(-np.pi / 2, (0.9, 0.0, SENSOR_M[2]))
 """As nuScenes mounts it: x right, y forward."""

@@ -18,28 +18,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import select_scenes
 import torch
+from chaos_modes import full_disk
+from chaos_modes.result_files import differing, scalars, torn
 from label_scenes import header, scene, tree
 from PIL import Image
 from safetensors.torch import save
 from test_replacing import WRITERS
 from test_training_loop import CONFIG, lines, run, same_weights, samples
 
-from autolabel.events import Events
-from datasets.appending import AppendedFile
+from autolabel.cluster.events import Events
 from datasets.errors import AutolabelError
-from datasets.label_store import LabelStore
-from datasets.replacing import replacing
-from models.tensorboard_file import TensorboardFile
-from viz.video import _write_mp4
+from datasets.files.appending import AppendedFile
+from datasets.files.replacing import replacing
+from datasets.labels.store import LabelStore
+from models.training.tensorboard_file import TensorboardFile
+from viz.render.video import _write_mp4
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
-import select_scenes  # noqa: E402
-from chaos_modes import full_disk  # noqa: E402
-from chaos_modes.result_files import differing, scalars, torn  # noqa: E402
-
-sys.path.remove(str(ROOT / "scripts"))
 
 __all__ = ["samples"]
 FULL = "File too large"
@@ -260,7 +257,9 @@ def test_the_attack_tells_torn_files_from_whole_ones() -> None:
     assert torn("x/labels.npz", b"ab", b"abc") and torn("x/.labels.1.npz", b"ab", None)
 
 
-WHOLE = "from datasets.replacing import write_text; write_text(Path(sys.argv[1]) / 'f', 'x' * 9000)"
+WHOLE = (
+    "from datasets.files.replacing import write_text as w; w(Path(sys.argv[1]) / 'f', 'x' * 9000)"
+)
 TORN = "(Path(sys.argv[1]) / 'f').write_text('x' * 9000)"
 
 
@@ -274,7 +273,7 @@ def test_the_attack_finds_a_command_that_tears_its_result(
         pytest.skip("no file system may be mounted here")
     script = tmp_path / "writer.py"
     head = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n"
-    head += "from pathlib import Path\nfrom datasets.commands import exit_code\n"
+    head += "from pathlib import Path\nfrom datasets.cli.exit_codes import exit_code\n"
     script.write_text(f"{head}def main():\n    {body}\n    return 0\nsys.exit(exit_code(main))\n")
     attack = full_disk.Attack(tmp_path, seed=0)
     command = full_disk.Command(

@@ -8,7 +8,7 @@ import pytest
 import torch
 from test_presets import random_inputs
 
-from models.heads import HeadConfig, OccupancyHead
+from models.networks.heads import HeadConfig, OccupancyHead
 from models.presets import build_network, preset
 
 HEADS = [

@@ -9,8 +9,8 @@ import torch
 from test_presets import random_inputs
 from torch import Tensor, nn
 
-from datasets.inputs import ModelInputs
-from models.inference import Teacher, agreement, fold_batch_norms, keep_freed_memory
+from datasets.model_inputs import ModelInputs
+from models.inference.predictor import Teacher, agreement, fold_batch_norms, keep_freed_memory
 from models.presets import Preset, build_network, preset
 
 

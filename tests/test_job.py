@@ -23,20 +23,20 @@ import torch
 from s3_server import remote_tree, s3_bucket, upload
 
 from autolabel import run as entry
-from autolabel.confidence import Calibration
-from autolabel.events import Events
-from autolabel.job import run_job
-from autolabel.labeling import store_header
-from autolabel.labeling_config import LabelingConfig
-from autolabel.worker import Job
+from autolabel.cluster.driver import run_job
+from autolabel.cluster.events import Events
+from autolabel.cluster.worker import Job
+from autolabel.confidence.calibration import Calibration
+from autolabel.labeling.config import LabelingConfig
+from autolabel.labeling.pipeline import store_header
 from datasets.errors import SetupError, UnwritableError
+from datasets.files.seals import sealed
 from datasets.frames import Scene
-from datasets.label_store import LabelStore
-from datasets.places import Folder
-from datasets.seals import sealed
+from datasets.labels.store import LabelStore
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
-from models.checkpoint import load_checkpoint, save_checkpoint
+from datasets.storage.backend import Folder
+from models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from models.presets import build
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -398,7 +398,7 @@ def test_a_worker_that_hangs_is_killed_and_its_scene_tried_again(
 
 
 def on_a_broken_machine(root: Path) -> NuScenesSource:
-    from autolabel import worker
+    from autolabel.cluster import worker
 
     def fails(*_: Any) -> None:
         raise MemoryError("the GPU is full")
@@ -420,7 +420,7 @@ def test_no_scene_is_blamed_for_a_machine_that_cannot_label(
 
 
 def on_a_full_disk(root: Path) -> NuScenesSource:
-    from datasets import places
+    from datasets.storage import backend as places
 
     push = places.sync_tree
 

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from autolabel.labeling_config import LabelingConfig
-from datasets.json_files import canonical_text, in_words, json_lines, json_text, write_json
+from autolabel.labeling.config import LabelingConfig
+from datasets.files.json_files import canonical_text, in_words, json_lines, json_text, write_json
 from models.presets import preset
-from models.training_report import TrainingLog, draw_curves
+from models.training.report import TrainingLog, draw_curves
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("autolabel", "models", "datasets", "viz", "scripts")
@@ -49,7 +49,7 @@ def test_no_other_module_writes_json() -> None:
         for path in (ROOT / room).rglob("*.py")
         if re.search(r"\bjson\.dumps?\b|from json import|orjson", path.read_text())
     }
-    assert found == {"datasets/json_files.py"} | WRITES_TEXT_OF_MESSAGES
+    assert found == {"datasets/files/json_files.py"} | WRITES_TEXT_OF_MESSAGES
 
 
 def test_hashes_of_configurations_stay_what_they_were() -> None:

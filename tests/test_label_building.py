@@ -20,7 +20,7 @@ from datasets.errors import SceneError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse
-from datasets.label_building import (
+from datasets.ground_truth.scene_reconstruction import (
     BuiltLabels,
     LabelBuildingConfig,
     SceneReconstruction,

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 import shutil
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -18,28 +17,26 @@ from safetensors.torch import load_file
 from torch import nn
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
 
 # ruff: noqa: E402
-import label_efficiency
-from label_study import making, parts, report, running, seeds
+import label_efficiency as label_efficiency
+from label_study import parts, report, running, seeds
+from label_study import tasks as making
 from label_study.altered import TrueClasses, TrueMask, Unmasked
-from label_study.making import Workshop
 from label_study.parts import Log, Part
 from label_study.profiles import PROFILES, smoke
 from label_study.quality import KEPT, StoreQuality
 from label_study.replay import ReplayedTeacher
+from label_study.tasks import Workshop
 
-from datasets.augmentation import AirborneReturns
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.occ3d_coarse import GRID
-from datasets.benchmarks.truth import Truth
 from datasets.errors import SetupError
-from datasets.label_store import MaskBit
-from datasets.samples import Sample, Target
+from datasets.labels.store import MaskBit
+from datasets.loading.augmentation import AirborneReturns
+from datasets.loading.batch import Sample, Target
 from datasets.sources.synthetic.city import generate_city
 from datasets.taxonomy import OCC3D_COARSE
-
-sys.path.remove(str(ROOT / "scripts"))
 
 MIOU = "mIoU[camera-visible]"
 
@@ -125,7 +122,7 @@ def test_a_study_stopped_anywhere_ends_with_the_same_weights(
     city: Path, finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Stopped in every training after a state is on disk, and before every result is written."""
-    from models import training as loop
+    from models.training import loop
 
     stops = {"state": loop.save_state, "result": making.save_checkpoint}
     stopped: set[tuple[str, str]] = set()

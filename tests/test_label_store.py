@@ -27,15 +27,16 @@ from label_scenes import GRID, as_older_code_wrote_it, assert_equal, header, sce
 from torch.utils.data import DataLoader, Dataset
 from zarr.storage import LocalStore
 
-from datasets import scene_writer, store_tools
-from datasets.atomic_groups import new_partial
 from datasets.errors import SceneError, SetupError, UnreadableError
+from datasets.files.seals import digest_of
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels, StoredScene
-from datasets.places import Folder
-from datasets.reviews import Remark, Reviews
-from datasets.seals import digest_of
-from datasets.shards import ShardedFrames
+from datasets.labels import scene_writer
+from datasets.labels.shard_reader import ShardedFrames
+from datasets.labels.store import GridFrame, LabelStore, MaskBit, SceneLabels, StoredScene
+from datasets.reviews.overlay import Remark, Reviews
+from datasets.storage.atomic_files import new_partial
+from datasets.storage.backend import Folder
+from datasets.store_ops.maintenance import info, prune, verify
 from datasets.taxonomy import OCC3D_NUSCENES
 
 
@@ -212,15 +213,15 @@ def test_a_scene_that_cannot_be_read_is_neither_there_nor_absent(tmp_path: Path)
             lambda: "s1" in store,
             lambda: store.scene("s1"),
             lambda: store.write_scene(scene("s1")),
-            lambda: store_tools.prune(store),
-            lambda: store_tools.info(store),
+            lambda: prune(store),
+            lambda: info(store),
         ):
             with pytest.raises(UnreadableError, match=r"scenes/s1/zarr\.json"):
                 use()
-        assert list(store_tools.verify(tmp_path / "a")) == ["s1"]
+        assert list(verify(tmp_path / "a")) == ["s1"]
         assert tree(tmp_path / "a") == before
     marker.write_bytes(whole)
-    assert store_tools.verify(tmp_path / "a") == {} and store_tools.prune(store) == []
+    assert verify(tmp_path / "a") == {} and prune(store) == []
 
 
 def test_a_scene_that_is_listed_and_answered_as_missing_is_not_absent(tmp_path: Path) -> None:
@@ -234,10 +235,10 @@ def test_a_scene_that_is_listed_and_answered_as_missing_is_not_absent(tmp_path: 
 
     LabelStore.create(tmp_path / "a", header()).write_scene(scene("s1"))
     store = LabelStore.open(Forgetful(tmp_path / "a"))
-    for use in (store.scene_ids, lambda: store_tools.prune(store)):
+    for use in (store.scene_ids, lambda: prune(store)):
         with pytest.raises(UnreadableError, match=r"s1.*listed"):
             use()
-    assert store_tools.verify(Forgetful(tmp_path / "a")).keys() == {"s1"}
+    assert verify(Forgetful(tmp_path / "a")).keys() == {"s1"}
     assert (tmp_path / "a/scenes/s1/semantics").is_dir()
 
 
@@ -252,10 +253,10 @@ def test_a_refused_request_takes_no_scene_away(tmp_path: Path) -> None:
 
     LabelStore.create(tmp_path / "a", header()).write_scene(scene("s1"))
     store = LabelStore.open(Refusing(tmp_path / "a"))
-    for use in (store.scene_ids, lambda: store_tools.prune(store)):
+    for use in (store.scene_ids, lambda: prune(store)):
         with pytest.raises(UnreadableError, match="Forbidden"):
             use()
-    assert store_tools.verify(Refusing(tmp_path / "a")).keys() == {"s1"}
+    assert verify(Refusing(tmp_path / "a")).keys() == {"s1"}
     assert (tmp_path / "a/scenes/s1/semantics").is_dir()
 
 
@@ -274,7 +275,7 @@ def test_a_lost_shard_is_no_shard_of_class_zero(tmp_path: Path, older: bool) -> 
     shutil.rmtree(folder / "semantics/c")
     with pytest.raises(SceneError, match=r"semantics.*missing"):
         store.scene("scene-0001").frame(0)
-    assert store_tools.verify(tmp_path / "a").keys() == {"scene-0001"}
+    assert verify(tmp_path / "a").keys() == {"scene-0001"}
 
 
 def test_edits_of_what_is_said_of_labels_are_noticed(tmp_path: Path) -> None:
@@ -326,11 +327,11 @@ def test_edits_of_what_is_said_of_labels_are_noticed(tmp_path: Path) -> None:
             file.write_text(json.dumps(document))
             if file == root:
                 with pytest.raises(SetupError, match="altered"):
-                    store_tools.verify(path)
+                    verify(path)
             else:
-                assert store_tools.verify(path).keys() == {"scene-0001"}, change.__name__
+                assert verify(path).keys() == {"scene-0001"}, change.__name__
         file.write_bytes(whole)
-    assert store_tools.verify(path) == {}
+    assert verify(path) == {}
 
 
 def test_a_file_that_vanishes_before_the_commit_fails_the_writer(tmp_path: Path) -> None:
@@ -361,7 +362,7 @@ def test_a_torn_note_on_a_scene_set_aside_is_named(tmp_path: Path) -> None:
 
 
 def test_bits_that_flip_in_documents_are_named_or_change_nothing(tmp_path: Path) -> None:
-    """``scripts/chaos.py --flips`` does so at length, with shards and all readers."""
+    """``scripts/benchmarks/chaos.py --flips`` does so at length, with shards and all readers."""
     store = LabelStore.create(tmp_path / "a", header())
     store.write_scene(scene("s1"))
     store.quarantine("s2", "bad pose", "trace")
@@ -495,7 +496,7 @@ import sys
 from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
 from label_scenes import header, scene
-from datasets.label_store import LabelStore
+from datasets.labels.store import LabelStore
 store = LabelStore.open_or_create(Path({path!r}), header(flow=True))
 print("ready", flush=True)
 for i in range(10**6):

@@ -13,25 +13,25 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autolabel.calibrate import CrossFitted, calibrate, fit_refiners
-from autolabel.confidence import LEVELS, Calibration, CalibrationHistogram
-from autolabel.labeling import label_frames, label_scene, rehearse, store_header
-from autolabel.labeling_config import LabelingConfig
-from autolabel.observing import visible_to_cameras
-from autolabel.temporal import Refinement, Refiner
+from autolabel.calibration.fit import CrossFitted, calibrate, fit_refiners
+from autolabel.confidence.calibration import LEVELS, Calibration, CalibrationHistogram
+from autolabel.labeling.config import LabelingConfig
+from autolabel.labeling.pipeline import label_frames, label_scene, rehearse, store_header
+from autolabel.labeling.visibility import visible_to_cameras
+from autolabel.refinement.temporal_fusion import Refinement, Refiner
 from datasets.benchmarks.catalogue import Benchmark
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SceneError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
-from datasets.inputs import InputSpec, ModelInputs
-from datasets.label_sources import GroundTruth
-from datasets.label_store import GridFrame, LabelStore, MaskBit, SceneLabels
+from datasets.labels.store import GridFrame, LabelStore, MaskBit, SceneLabels
+from datasets.loading.targets import GroundTruth
+from datasets.model_inputs import InputSpec, ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCCUPANCY
 from models import presets
-from models.checkpoint import LoadedModel
-from models.inference import Teacher
+from models.checkpoints.checkpoint import LoadedModel
+from models.inference.predictor import Teacher
 
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(40, 40, 8))
 FREE, CAR, ROAD = OCC3D_NUSCENES.free_id, 4, 11

@@ -11,14 +11,14 @@ import pytest
 from datasets.annotations import Box
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
-from datasets.label_store import FrameLabels, MaskBit
+from datasets.labels.store import FrameLabels, MaskBit
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
-from viz.evidence import FINDING_COLOURS, Finding, evidence_of
-from viz.layers import DIFFERENCE_COLOURS, Difference, Drawn, Show, draw
-from viz.lines import ARROW_COLOUR, CELL_COLOUR, MAX_ARROWS, RING_COLOUR
-from viz.points import IN_FREE, IN_OCCUPIED
-from viz.review import ReviewFrame
-from viz.scene3d import ColouredLines
+from viz.render.layers import DIFFERENCE_COLOURS, Difference, Drawn, Show, draw
+from viz.render.lines import ARROW_COLOUR, CELL_COLOUR, MAX_ARROWS, RING_COLOUR
+from viz.render.points import IN_FREE, IN_OCCUPIED
+from viz.render.scene3d import ColouredLines
+from viz.session.lidar_evidence import FINDING_COLOURS, Finding, evidence_of
+from viz.session.session import ReviewFrame
 
 GRID = VoxelGrid(min_m=(-12.0, -12.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(48, 48, 8))
 TAXONOMY = OCC3D_NUSCENES

@@ -16,21 +16,27 @@ from training_command import write_labelled_log
 
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SetupError
 from datasets.frames import Frame
-from datasets.inputs import InputSpec
-from datasets.label_store import LabelStore, SceneLabels
+from datasets.labels.store import LabelStore, SceneLabels
+from datasets.loading.frame_dataset import (
+    FrameSet,
+    GroundTruth,
+    LabelSource,
+    PseudoLabels,
+    Unlabelled,
+)
 from datasets.log_identity import distance, labelled_scene, require_log_of, require_same_frame
+from datasets.model_inputs import InputSpec
 from datasets.sources.folder import FolderSource
-from datasets.store_tools import export
-from datasets.training_sets import FrameSet, GroundTruth, LabelSource, PseudoLabels, Unlabelled
+from datasets.store_ops.export import export
 from models.presets import COARSE_GRID
-from models.training_state import load_state, save_state
-from viz.label_sets import StoredLabels
-from viz.logged import LogOfLabels
-from viz.report_command import main as report
-from viz.review import ReviewSession
+from models.training.resume_state import load_state, save_state
+from viz.commands.write_report import main as report
+from viz.session.label_sets import StoredLabels
+from viz.session.log_frames import LogOfLabels
+from viz.session.session import ReviewSession
 
 CAMERA = InputSpec(height=8, width=16, lidar=False)
 WITH_LIDAR = InputSpec(height=8, width=16, lidar=True, past_sweeps=1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from models.losses import (
+from models.training.losses import (
     flow_loss,
     four_losses,
     geo_scal,

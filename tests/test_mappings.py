@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from datasets.benchmarks import mappings, occ3d_nuscenes, openoccupancy
+from datasets.benchmarks import class_mapping as mappings
+from datasets.benchmarks import occ3d_nuscenes, openoccupancy
 from datasets.benchmarks.catalogue import BENCHMARKS, Benchmark
+from datasets.benchmarks.class_mapping import MAPPINGS, ClassMapping, class_mapping
 from datasets.benchmarks.conversion import Conversion
-from datasets.benchmarks.mappings import MAPPINGS, ClassMapping, class_mapping
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.resampling import resample
-from datasets.benchmarks.truth import Truth
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, from_quaternion, from_yaw, inverse

@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 from test_labeling import CAR, FREE, GRID, ROAD, Ground, Stub, label, teacher, truth_by
 from torch import Tensor
 
-from autolabel.calibrate import Calibrated, calibrate, fit_classifiers
-from autolabel.confidence import Calibration
-from autolabel.labeling_config import LabelingConfig
-from autolabel.meta_classifier import (
+from autolabel.calibration.fit import Calibrated, calibrate, fit_classifiers
+from autolabel.confidence.calibration import Calibration
+from autolabel.confidence.meta_classifier import (
     BATCH,
     NUMBERS,
     MetaClassifier,
@@ -25,11 +24,12 @@ from autolabel.meta_classifier import (
     TooFewVoxelsError,
     features_of,
 )
-from autolabel.temporal import PASS_EDGES, Pooled
+from autolabel.labeling.config import LabelingConfig
+from autolabel.refinement.temporal_fusion import PASS_EDGES, Pooled
 from datasets.geometry.grid import VoxelGrid
-from datasets.inputs import ModelInputs
-from datasets.label_sources import GroundTruth
-from models.inference import Teacher
+from datasets.loading.targets import GroundTruth
+from datasets.model_inputs import ModelInputs
+from models.inference.predictor import Teacher
 
 SMALL = VoxelGrid(min_m=(-2.0, -1.5, 0.0), size_m=(0.5, 0.5, 0.5), shape=(8, 6, 4))
 SCENES = ["s1", "s2", "s3", "s4", "s5"]

@@ -13,9 +13,8 @@ from typing import Any
 
 import numpy as np
 import pytest
-
-from datasets.metrics.reference import Arrays, Difference, as_waymo, compare, read_case
-from models.reference import load_arrays, oracle_folder
+from metric_cases import Arrays, Difference, as_waymo, compare, read_case
+from network_stages import load_arrays, oracle_folder
 
 ORACLE = oracle_folder(os.environ)
 ROOT = Path(__file__).resolve().parents[1]
@@ -128,7 +127,7 @@ def test_unlabelled_waymo_voxels_count_as_in_the_published_counts() -> None:
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "scripts/check_metrics.py", *arguments],
+        [sys.executable, "scripts/conformance/check_metrics.py", *arguments],
         cwd=ROOT,
         capture_output=True,
         text=True,

@@ -14,7 +14,7 @@ from label_scenes import header
 from datasets.benchmarks import occ3d_nuscenes, openocc_flow, openoccupancy, surroundocc
 from datasets.errors import SceneError
 from datasets.frames import Frame, Scene
-from datasets.label_store import LabelStore
+from datasets.labels.store import LabelStore
 from datasets.names import below, fault_of_scene_id, fault_of_token, inside
 
 ODD_TOKENS = [

@@ -9,10 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from datasets.inputs import ModelInputs
-from models.checkpoint import initialise, save_checkpoint
+from datasets.model_inputs import ModelInputs
+from models.checkpoints.checkpoint import initialise, save_checkpoint
+from models.networks.view_transform import LssViewTransform, PullViewTransform
 from models.presets import build, preset
-from models.view_transform import LssViewTransform, PullViewTransform
 
 
 def made_up_inputs(height: int, width: int, *, lidar: bool) -> ModelInputs:

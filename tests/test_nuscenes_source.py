@@ -17,7 +17,7 @@ from datasets.benchmarks.occ3d_nuscenes import GRID
 from datasets.errors import SceneError, SetupError
 from datasets.frames import points_in_ego
 from datasets.geometry.transforms import apply, inverse
-from datasets.inputs import InputSpec, prepare_frame
+from datasets.model_inputs import InputSpec, prepare_frame
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.visibility import ray_origins
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from datasets.benchmarks import occ3d_coarse, occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SceneError
 from datasets.taxonomy import IGNORE_ID, OCC3D_COARSE, OCC3D_NUSCENES
 

@@ -15,14 +15,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from network_stages import oracle_folder
 from safetensors.torch import save_file
 from torch import Tensor
 
 from datasets.errors import SetupError
-from models.checkpoint import file_sha256, load_checkpoint, save_checkpoint
-from models.official import FIRST_KERNEL, convert, read_checkpoint
+from models.checkpoints.checkpoint import file_sha256, load_checkpoint, save_checkpoint
+from models.checkpoints.official import FIRST_KERNEL, convert, read_checkpoint
 from models.presets import build, preset
-from models.reference import oracle_folder
 
 SCRIPT = Path(__file__).resolve().parents[1] / "scripts" / "import_checkpoint.py"
 ORACLE = oracle_folder(os.environ)

@@ -18,17 +18,24 @@ import torch
 from numpy.typing import NDArray
 
 from datasets.errors import SetupError
-from datasets.example_inputs import example_inputs
 from datasets.frames import CameraView, Frame
 from datasets.geometry.grid import VoxelGrid
-from datasets.inputs import IMAGENET_MEAN
-from models.camera import CameraConfig, CameraStudent
-from models.checkpoint import save_checkpoint
-from models.fusion import CameraBranchConfig
-from models.heads import HeadConfig
-from models.onnx_student import INSTALL, OnboardStudent, OnnxSummary, Rig, rig_tables, write_onnx
+from datasets.model_inputs import IMAGENET_MEAN
+from datasets.sources.example import example_inputs
+from models.checkpoints.checkpoint import save_checkpoint
+from models.inference.onnx_export import (
+    INSTALL,
+    OnboardStudent,
+    OnnxSummary,
+    Rig,
+    rig_tables,
+    write_onnx,
+)
+from models.networks.camera_student import CameraConfig, CameraStudent
+from models.networks.fusion_teacher import CameraBranchConfig
+from models.networks.heads import HeadConfig
+from models.networks.resnet import ResNetConfig
 from models.presets import Preset, build, preset
-from models.resnet import ResNetConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 NAMES = [f"camera {i}" for i in range(6)]

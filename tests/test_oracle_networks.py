@@ -11,12 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from numpy.typing import NDArray
-
-from models.camera import CameraStudent
-from models.fusion import FusionTeacher
-from models.presets import build_network, preset
-from models.reference import (
+from network_stages import (
     STUDENT,
     TEACHER,
     Case,
@@ -36,6 +31,11 @@ from models.reference import (
     run_stages,
     with_cells,
 )
+from numpy.typing import NDArray
+
+from models.networks.camera_student import CameraStudent
+from models.networks.fusion_teacher import FusionTeacher
+from models.presets import build_network, preset
 
 ORACLE = oracle_folder(os.environ)
 pytestmark = pytest.mark.skipif(

@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from datasets.checks.structure import pairs_to_compare, static_agreement
 from datasets.errors import AutolabelError, SetupError
 from datasets.frames import points_in_ego
 from datasets.geometry.transforms import apply, from_quaternion, inverse
-from datasets.log_checks import columns
+from datasets.log_checks.ground import columns
+from datasets.log_checks.structure import pairs_to_compare, static_agreement
 from datasets.sources.folder import FolderSource
 from datasets.sources.pandaset import NAMES, PandasetSequence, class_table, write_log_file
 from datasets.taxonomy import OCC3D_NUSCENES

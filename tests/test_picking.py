@@ -14,12 +14,13 @@ from datasets.errors import SceneError
 from datasets.frames import CameraView
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
-from datasets.label_store import FrameLabels, MaskBit
+from datasets.labels.store import FrameLabels, MaskBit
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
-from viz.camera_overlay import NO_ID, pinhole_of, project_labels
-from viz.layers import Show, draw
-from viz.mesh import surface_meshes
-from viz.picking import (
+from viz.render.camera_overlay import NO_ID, pinhole_of, project_labels
+from viz.render.layers import Show, draw
+from viz.render.voxel_mesh import surface_meshes
+from viz.review.voxel_description import history_words
+from viz.session.picking import (
     Moment,
     box_cells,
     camera_pixel,
@@ -29,8 +30,7 @@ from viz.picking import (
     voxel_at,
     voxel_of_pixel,
 )
-from viz.review import Picture, ReviewFrame, ReviewSession
-from viz.voxel_words import history_words
+from viz.session.session import Picture, ReviewFrame, ReviewSession
 
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.4, 0.25), shape=(40, 50, 16))
 TAXONOMY = OCC3D_NUSCENES

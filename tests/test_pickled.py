@@ -11,10 +11,10 @@ import pytest
 import torch
 
 from datasets.errors import SetupError
-from models import pickled
-from models.checkpoint import load_checkpoint
-from models.official import read_checkpoint
-from models.training_state import load_state
+from models.checkpoints import pickled
+from models.checkpoints.checkpoint import load_checkpoint
+from models.checkpoints.official import read_checkpoint
+from models.training.resume_state import load_state
 
 
 def spoil(path: Path, *, bytes_: bytes | None = None, kind: int = zipfile.ZIP_STORED) -> None:

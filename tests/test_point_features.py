@@ -12,7 +12,7 @@ from test_labeling import Ground, label, teacher
 
 from datasets.errors import SetupError
 from datasets.frames import LidarSweep, elongation_source, in_box, points_in_ego
-from datasets.inputs import InputSpec, prepare_frame
+from datasets.model_inputs import InputSpec, prepare_frame
 from models.presets import PRESETS, preset
 
 ELONGATED = InputSpec(

@@ -12,15 +12,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from network_stages import oracle_folder
 
 from datasets.errors import SetupError
-from datasets.example_inputs import example_inputs
-from datasets.inputs import InputSpec, ModelInputs
-from models.fusion import FusionConfig, FusionTeacher
+from datasets.model_inputs import InputSpec, ModelInputs
+from datasets.sources.example import example_inputs
+from models.networks.fusion_teacher import FusionConfig, FusionTeacher
+from models.networks.swin import SwinConfig
+from models.networks.view_transform import LssViewTransform
 from models.presets import PRESETS, NetworkConfig, build, count_parameters, preset
-from models.reference import oracle_folder
-from models.swin import SwinConfig
-from models.view_transform import LssViewTransform
 
 ORACLE = oracle_folder(os.environ)
 PUBLISHED = {

@@ -15,17 +15,17 @@ from s3_server import remote_tree, s3_bucket
 from test_commands import failing, write_log
 from tqdm import tqdm
 
-from autolabel.events import Events
-from autolabel.reporting import describe as describe_job
-from datasets.commands import exit_code
+from autolabel.cluster.events import Events
+from autolabel.cluster.progress import describe as describe_job
+from datasets.cli.exit_codes import exit_code
 from datasets.errors import SceneError, SetupError, UnwritableError
-from datasets.label_store import LabelStore
-from datasets.places import Remote, as_place, bucket_at
-from datasets.printable import HIDDEN, Guarded, printable, redacted
-from datasets.remote_paths import RemotePath, remote_or_local
-from datasets.store_tools import sharing
+from datasets.files.printable import HIDDEN, Guarded, printable, redacted
+from datasets.labels.store import LabelStore
+from datasets.storage.backend import Remote, as_place, bucket_at
+from datasets.storage.remote_path import RemotePath, remote_or_local
+from datasets.store_ops.export import sharing
 from datasets.taxonomy import Taxonomy
-from viz.report_markup import tag
+from viz.html_report.markup import tag
 
 HOSTILE = "a\x1b]0;owned\x07b\x1b[2Kc\rd\ne\x9b31mf\u202eg\u2066h\u2028i\x7fj"
 """Window title, erased line, return, newline, C1, both kinds of bidi, end of line, DEL."""
@@ -103,7 +103,7 @@ def test_a_traceback_of_ours_is_printable_too() -> None:
     import subprocess
 
     code = (
-        "from datasets.commands import exit_code\n"
+        "from datasets.cli.exit_codes import exit_code\n"
         f"def main(): raise ZeroDivisionError('\\x1b[2K s3://KEY:{SECRET}@b/c')\n"
         "exit_code(main)\n"
     )
@@ -156,7 +156,7 @@ def test_store_info_and_verify_of_a_hostile_store(
 
 
 def test_a_logs_hostile_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from datasets.commands import usable_scenes_of
+    from datasets.cli.exit_codes import usable_scenes_of
     from datasets.sources.folder import FolderSource
 
     odd = "x\x1b[2K\nerror: forged"
@@ -288,7 +288,7 @@ def test_a_command_line_with_credentials_is_warned_of(
 
 
 def test_the_closing_report_keeps_one_line_a_scene() -> None:
-    from autolabel.job import JobSummary
+    from autolabel.cluster.summary import JobSummary
     from datasets.returns import DroppedReturns
 
     summary = JobSummary(

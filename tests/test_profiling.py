@@ -9,9 +9,9 @@ import torch
 from test_presets import random_inputs
 from torch import nn
 
-from models.inference import Teacher
+from models.inference.predictor import Teacher
+from models.inference.profiling import StageCost, stage_costs
 from models.presets import build_network, count_parameters, preset
-from models.profiling import StageCost, stage_costs
 
 STAGES = {
     "city_tiny": {

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from label_scenes import header, scene
 
-from datasets.label_store import LabelStore
-from datasets.reviews import Judgement, Reviews, Verdict
-from viz.quality_estimate import Estimator, Rest, estimate, fewest_wrong, most_wrong
-from viz.review_queue import drawn_order, frames_of, suspect_order
-from viz.suspicion import Suspicion
+from datasets.labels.store import LabelStore
+from datasets.reviews.overlay import Judgement, Reviews, Verdict
+from viz.review.error_rate import Estimator, Rest, estimate, fewest_wrong, most_wrong
+from viz.review.priority import Suspicion
+from viz.review.review_queue import drawn_order, frames_of, suspect_order
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENES = {f"s{i:02d}": [f"s{i:02d}-{k}" for k in range(10)] for i in range(20)}

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from network_stages import TEACHER, load_arrays, oracle_folder, reference_depth
 
 from datasets.frames import Frame
-from datasets.inputs import FrameInputs, collate, depth_maps, prepare_frame
+from datasets.model_inputs import FrameInputs, collate, depth_maps, prepare_frame
 from datasets.sources.nuscenes import NuScenesSource
-from models.checkpoint import load_checkpoint, save_checkpoint
+from models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from models.networks.view_transform import LssConfig
 from models.presets import build_network, preset
-from models.reference import TEACHER, load_arrays, oracle_folder, reference_depth
-from models.view_transform import LssConfig
 
 SHARED = Path(__file__).resolve().parents[1] / ".." / "shared"
 ORACLE = oracle_folder(os.environ)

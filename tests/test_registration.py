@@ -7,7 +7,7 @@ import pytest
 from numpy.typing import NDArray
 
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse
-from datasets.registration import (
+from datasets.ground_truth.pose_correction import (
     PoseCorrection,
     estimate_correction,
     no_correction,

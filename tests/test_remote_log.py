@@ -17,14 +17,14 @@ import pytest
 from s3_server import s3_bucket, upload
 from test_folder_source import write_log
 
-from datasets import remote_paths
 from datasets.annotations import AnnotatedSource
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame
-from datasets.places import as_place
-from datasets.remote_paths import RemotePath, StorageError, absolute, fetch, remote_or_local
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic.city import CityConfig, generate_city
+from datasets.storage import remote_path as remote_paths
+from datasets.storage.backend import as_place
+from datasets.storage.remote_path import RemotePath, StorageError, absolute, fetch, remote_or_local
 
 CITY = CityConfig(
     labeled_scenes=1,

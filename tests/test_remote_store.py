@@ -18,10 +18,10 @@ from label_scenes import assert_equal, header, scene, tree
 from s3_server import Fault as ProxyFault
 from s3_server import Proxy, remote_tree, s3_bucket, upload
 
-from datasets import store_tools
 from datasets.errors import AutolabelError, SetupError, UnwritableError
-from datasets.label_store import LabelStore
-from datasets.places import Remote, as_place
+from datasets.labels.store import LabelStore
+from datasets.storage.backend import Remote, as_place
+from datasets.store_ops.maintenance import prune
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -104,7 +104,7 @@ def test_what_is_no_remote_store_is_named(bucket: str) -> None:
 def test_a_bad_proxy_takes_nothing_away_and_makes_nothing_up(
     bucket: str, tmp_path: Path, fault: ProxyFault
 ) -> None:
-    """Each fault at every second request; ``scripts/chaos.py --proxy`` does so at length."""
+    """Each fault at every second request; ``chaos.py --proxy`` does so at length."""
     LabelStore.create(tmp_path / "whole", header()).write_scene(scene("s1"))
     whole, name = tree(tmp_path / "whole"), fault.replace(" ", "-")
     proxy = Proxy(os.environ["AWS_ENDPOINT"], random.Random(1))
@@ -121,7 +121,7 @@ def test_a_bad_proxy_takes_nothing_away_and_makes_nothing_up(
             assert opened.scene_ids() == ("s1",)
             assert_equal(opened.scene("s1"), scene("s1"))
 
-        for do in (read, lambda: store_tools.prune(LabelStore.open(url)), write):
+        for do in (read, lambda: prune(LabelStore.open(url)), write):
             proxy.rate = 0.5
             with suppress(AutolabelError, OSError):
                 do()
@@ -170,7 +170,7 @@ import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 from faulty_places import Fault, FaultyPlace, Writes
 from label_scenes import header, scene
-from datasets.label_store import LabelStore
+from datasets.labels.store import LabelStore
 store = LabelStore.open_or_create({url!r}, header())
 print("ready", flush=True)
 for i in range(10**6):

@@ -16,18 +16,18 @@ from label_scenes import header, scene
 from matplotlib.figure import Figure
 from PIL import Image
 
-from autolabel.events import Events
+from autolabel.cluster.events import Events
 from datasets.benchmarks.label_files import write_npz, write_rows
 from datasets.benchmarks.semantic_kitti import GRID, write_bits
-from datasets.json_files import write_json
-from datasets.label_store import LabelStore
-from datasets.places import Folder
-from datasets.replacing import make_folder, replacing, write_file, write_text
-from models.checkpoint import save_checkpoint
-from models.training_report import TrainingLog, draw_curves
-from models.training_state import save_state
-from viz.report_command import _write as write_report
-from viz.saved_views import write_views
+from datasets.files.json_files import write_json
+from datasets.files.replacing import make_folder, replacing, write_file, write_text
+from datasets.labels.store import LabelStore
+from datasets.storage.backend import Folder
+from models.checkpoints.checkpoint import save_checkpoint
+from models.training.report import TrainingLog, draw_curves
+from models.training.resume_state import save_state
+from viz.commands.write_report import _write as write_report
+from viz.window.saved_views import write_views
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("datasets", "models", "autolabel", "viz", "scripts")
@@ -173,22 +173,22 @@ def test_a_link_is_followed_and_a_pipe_written_to(tmp_path: Path) -> None:
 
 
 MAY_RENAME = {
-    "datasets/replacing.py": "the helper itself",
-    "datasets/atomic_groups.py": "folders, and files that must not be there yet",
-    "datasets/remote_paths.py": "copies of a log, which go with the process",
+    "datasets/files/replacing.py": "the helper itself",
+    "datasets/storage/atomic_files.py": "folders, and files that must not be there yet",
+    "datasets/storage/remote_path.py": "copies of a log, which go with the process",
     "datasets/sources/synthetic/city.py": "a folder that is made again at will",
 }
 MAY_WRITE = {
-    "datasets/replacing.py": "the helper itself",
-    "datasets/sources/synthetic/nuscenes_tables.py": "files of a folder that is renamed as a whole",
-    "datasets/sources/synthetic/nuscenes_writer.py": "as above",
-    "viz/scene3d.py": "a file for a child process",
-    "viz/video.py": "is given the helper's file",
-    "scripts/label_study/running.py": "what a part printed",
-    "datasets/appending.py": "lines and records that follow others",
-    "datasets/atomic_groups.py": "files that must not be there yet",
-    "datasets/remote_paths.py": "copies of a log, which go with the process",
-    "viz/offscreen.py": "what a child process prints",
+    "datasets/files/replacing.py": "the helper itself",
+    "datasets/sources/synthetic/export/nuscenes_tables.py": "of a folder renamed as a whole",
+    "datasets/sources/synthetic/export/nuscenes_writer.py": "as above",
+    "viz/render/scene3d.py": "a file for a child process",
+    "viz/render/video.py": "is given the helper's file",
+    "scripts/benchmarks/label_study/running.py": "what a part printed",
+    "datasets/files/appending.py": "lines and records that follow others",
+    "datasets/storage/atomic_files.py": "files that must not be there yet",
+    "datasets/storage/remote_path.py": "copies of a log, which go with the process",
+    "viz/render/offscreen.py": "what a child process prints",
 }
 DIRECT = {"write_text", "write_bytes", "savez", "savez_compressed", "savefig", "save_file"} | {
     "tofile",
@@ -236,10 +236,14 @@ def test_results_are_written_by_the_one_helper() -> None:
     for room in ROOMS:
         for path in sorted((ROOT / room).rglob("*.py")):
             name, found = path.relative_to(ROOT).as_posix(), calls(path)
-            if "chaos_modes" in name or path.name.startswith("benchmark_store"):
+            if "chaos_modes" in name or path.name.startswith("label_store"):
                 continue  # they make damage, or measure bare writers
-            assert "moves" not in found or name in MAY_RENAME, f"{name}: use datasets.replacing"
-            assert "writes" not in found or name in MAY_WRITE, f"{name}: use datasets.replacing"
+            assert "moves" not in found or name in MAY_RENAME, (
+                f"{name}: use datasets.files.replacing"
+            )
+            assert "writes" not in found or name in MAY_WRITE, (
+                f"{name}: use datasets.files.replacing"
+            )
 
 
 def test_a_write_past_the_helper_would_be_seen(tmp_path: Path) -> None:

@@ -18,11 +18,11 @@ from PIL import Image
 from report_stores import HOSTILE, LEVELS, Cells, audit_file, header, make_store, report
 
 from datasets.errors import SetupError
-from datasets.label_store import LabelStore
-from datasets.reviews import Judgement, Remark, Reviews, Verdict
-from viz.report_audit import read_audit
-from viz.report_command import main
-from viz.report_markup import tag
+from datasets.labels.audit_record import read_audit
+from datasets.labels.store import LabelStore
+from datasets.reviews.overlay import Judgement, Remark, Reviews, Verdict
+from viz.commands.write_report import main
+from viz.html_report.markup import tag
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 

@@ -22,13 +22,13 @@ from report_stores import (
 )
 
 from datasets.benchmarks.catalogue import Benchmark
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SceneError
-from datasets.label_store import LabelStore, MaskBit
+from datasets.labels.calibration_record import stored_calibration
+from datasets.labels.store import LabelStore, MaskBit
 from datasets.metrics.calibration import calibration_error, risk_coverage
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
-from viz.report_calibration import stored_calibration
-from viz.report_statistics import RINGS, TruthFolder, store_numbers
+from viz.html_report.store_statistics import RINGS, TruthFolder, store_numbers
 
 
 @pytest.fixture(scope="module")

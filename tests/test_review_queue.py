@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from label_scenes import GRID, header, scene
 
 from datasets.errors import SetupError
-from datasets.label_store import LabelStore, MaskBit
-from datasets.reviews import Judgement, Reviews, Verdict
-from viz.review_queue import (
+from datasets.labels.store import LabelStore, MaskBit
+from datasets.reviews.overlay import Judgement, Reviews, Verdict
+from viz.review.priority import Suspicion, read_reports, suspicion_of
+from viz.review.review_queue import (
     drawn_order,
     frames_of,
     queue_of,
@@ -23,7 +24,6 @@ from viz.review_queue import (
     suspect_order,
     suspicion_for,
 )
-from viz.suspicion import Suspicion, read_reports, suspicion_of
 
 SCENES = {f"s{i}": tuple(f"s{i}-{k}" for k in range(5)) for i in range(4)}
 ALL = {(s, t) for s, tokens in SCENES.items() for t in tokens}

@@ -15,12 +15,12 @@ from test_viz_logs import TAXONOMY, write_store, write_truth
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.geometry.transforms import apply, from_yaw, inverse
-from datasets.label_store import LabelStore
-from datasets.reviews import Judgement, Reviews, Stroke, Verdict
+from datasets.labels.store import LabelStore
+from datasets.reviews.overlay import Judgement, Reviews, Stroke, Verdict
 from datasets.sources.folder import FolderSource
-from viz.label_sets import StoredLabels, TrueLabels
-from viz.recent import Recent
-from viz.review import ReviewSession
+from viz.session.label_sets import StoredLabels, TrueLabels
+from viz.session.lru_cache import Recent
+from viz.session.session import ReviewSession
 
 
 def store(path: Path, *scene_ids: str, frames: int = 3, seed: int = 0) -> StoredLabels:

@@ -20,11 +20,10 @@ from label_scenes import GRID, LEVELS, header, scene, tree
 from s3_server import s3_bucket
 
 from datasets.errors import SetupError
-from datasets.label_store import FrameLabels, LabelStore, MaskBit
-from datasets.places import as_place
-from datasets.review_counts import count_reviews
-from datasets.review_entries import Written, from_document, to_document
-from datasets.reviews import (
+from datasets.files.seals import sealed
+from datasets.labels.store import FrameLabels, LabelStore, MaskBit
+from datasets.reviews.entries import Written, from_document, to_document
+from datasets.reviews.overlay import (
     Entry,
     Judgement,
     Remark,
@@ -34,7 +33,8 @@ from datasets.reviews import (
     Verdict,
     labels_digest,
 )
-from datasets.seals import sealed
+from datasets.reviews.summary import count_reviews
+from datasets.storage.backend import as_place
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -409,8 +409,8 @@ def test_a_full_disk_is_said_and_nothing_counts(
 WRITE = """
 import sys
 sys.path[:0] = [{root!r}]
-from datasets.label_store import LabelStore
-from datasets.reviews import Judgement, Reviews, Verdict
+from datasets.labels.store import LabelStore
+from datasets.reviews.overlay import Judgement, Reviews, Verdict
 reviews = Reviews(LabelStore.open(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
@@ -459,8 +459,8 @@ PAINT = """
 import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import numpy as np
-from datasets.label_store import LabelStore
-from datasets.reviews import Reviews, Stroke
+from datasets.labels.store import LabelStore
+from datasets.reviews.overlay import Reviews, Stroke
 reviews = Reviews(LabelStore.open(sys.argv[1]))
 for i in range(10**6):
     what = Stroke(scene_id="s0", token="s0-0", voxels=np.arange(150), class_id=3, note=str(i))

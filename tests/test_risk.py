@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autolabel.risk import NEVER, Evidence, Promise, Test, _p_value, promise
+from autolabel.confidence.risk_control import NEVER, Evidence, Promise, Test, _p_value, promise
 from datasets.errors import SetupError
 
 LEVELS = (0.0, 0.5, 0.8, 0.9, 0.96, 0.99)

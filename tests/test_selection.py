@@ -13,26 +13,27 @@ from hypothesis import given
 from hypothesis import strategies as st
 from label_scenes import GRID, LEVELS, header, scene
 
-from autolabel.selection import (
-    OBSERVED,
+from autolabel.selection.active_learning import (
     Candidate,
-    Counts,
     Strategy,
     candidates,
     choose,
-    choose_voxels,
-    contradictions,
-    count_scene,
     describe,
-    equal_parts,
-    flicker,
     read_audit,
     score,
+)
+from autolabel.selection.scores import (
+    OBSERVED,
+    Counts,
+    contradictions,
+    count_scene,
+    flicker,
     uncertainty,
 )
+from autolabel.selection.voxels import choose_voxels, equal_parts
 from datasets.errors import SceneError, SetupError
-from datasets.label_store import LabelStore, MaskBit, SceneLabels
-from datasets.voxel_labels import FrameLabels
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels
+from datasets.labels.voxel_labels import FrameLabels
 
 K = header().taxonomy.n_classes
 FREE = header().taxonomy.free_id

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
 
 # ruff: noqa: E402
-import benchmark_selection
-from benchmark_selection import Arm, Results, tuned
-from label_study.making import Workshop
+import active_learning as benchmark_selection
+from active_learning import Arm, Results, tuned
 from label_study.parts import Log, Part, held_out
 from label_study.profiles import cpu
-
-sys.path.remove(str(ROOT / "scripts"))
+from label_study.tasks import Workshop
 
 MIOU = "mIoU[camera-visible]"
 

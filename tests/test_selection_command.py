@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,16 +10,13 @@ import pytest
 from label_scenes import header, scene
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
 
 # ruff: noqa: E402
 import select_scenes
 
-from autolabel.selection import OBSERVED
-from datasets.label_store import LabelStore
+from autolabel.selection.scores import OBSERVED
+from datasets.labels.store import LabelStore
 from datasets.splits import parse_labelled
-
-sys.path.remove(str(ROOT / "scripts"))
 
 
 @pytest.fixture

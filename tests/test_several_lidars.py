@@ -12,16 +12,20 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from autolabel.job import JobSummary
-from autolabel.reporting import describe
-from autolabel.worker import Worker
+from autolabel.cluster.progress import describe
+from autolabel.cluster.summary import JobSummary
+from autolabel.cluster.worker import Worker
 from datasets.annotations import Annotations, annotated_frames
 from datasets.errors import SceneError
 from datasets.frames import from_vehicle, in_lidar_frame, nearest_of_each, points_in_ego
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import apply, inverse
-from datasets.label_building import LabelBuildingConfig, SceneReconstruction, key_returns
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.ground_truth.scene_reconstruction import (
+    LabelBuildingConfig,
+    SceneReconstruction,
+    key_returns,
+)
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.returns import DroppedReturns
 from datasets.sources.folder import FolderSource
 from datasets.taxonomy import OCC3D_NUSCENES

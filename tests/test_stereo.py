@@ -8,30 +8,30 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import network_stages as reference
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autolabel.confidence import Calibration
-from autolabel.labeling import label_scene
-from autolabel.labeling_config import LabelingConfig
+from autolabel.confidence.calibration import Calibration
+from autolabel.labeling.config import LabelingConfig
+from autolabel.labeling.pipeline import label_scene
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, earlier_frames
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, from_yaw
-from datasets.inputs import InputSpec, ModelInputs, collate, prepare_frame
-from datasets.training_sets import FrameSet, Target
-from models import reference
-from models.bev_trunk import BevResNetConfig
-from models.fusion import CameraBranchConfig
-from models.heads import HeadConfig
-from models.inference import Teacher
+from datasets.loading.frame_dataset import FrameSet, Target
+from datasets.model_inputs import InputSpec, ModelInputs, collate, prepare_frame
+from models.inference.predictor import Teacher
+from models.networks.bev_trunk import BevResNetConfig
+from models.networks.fusion_teacher import CameraBranchConfig
+from models.networks.heads import HeadConfig
+from models.networks.resnet import ResNetConfig
+from models.networks.stereo_student import StereoConfig, StereoStudent
+from models.networks.view_transform import Lift, LssConfig
 from models.ops.plane_sweep import matching_cost, sweep_positions
 from models.presets import build, build_network, preset
-from models.resnet import ResNetConfig
-from models.stereo import StereoConfig, StereoStudent
-from models.view_transform import Lift, LssConfig
 
 H, W = 64, 96
 GRID = VoxelGrid(min_m=(-16.0, -16.0, -1.0), size_m=(2.0, 2.0, 6.4), shape=(16, 16, 1))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from datasets.stopping import descendants
+from datasets.cli.supervisor import descendants
 
 ROOT = Path(__file__).resolve().parents[1]
 HEAD = (
@@ -40,7 +40,7 @@ def start(body: str) -> subprocess.Popen[str]:
         SLEEPER + READY + "time.sleep(1000)",
         "signal.signal(signal.SIGTERM, signal.SIG_IGN)\n" + SLEEPER + READY + "time.sleep(1000)",
         SLEEPER
-        + "from datasets.commands import exit_code\n"
+        + "from datasets.cli.exit_codes import exit_code\n"
         + READY
         + "sys.exit(exit_code(lambda: time.sleep(1000)))",
     ],

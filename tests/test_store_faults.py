@@ -10,8 +10,8 @@ import pytest
 from faulty_places import Fault, FaultyPlace, Writes
 from label_scenes import header, scene, tree
 
-from datasets.label_store import LabelStore
-from datasets.places import Folder
+from datasets.labels.store import LabelStore
+from datasets.storage.backend import Folder
 
 ROOT = Path(__file__).resolve().parents[1]
 LABELS = {"frames": 4, "flow": True, "evidence": True}
@@ -51,8 +51,8 @@ from pathlib import Path
 sys.path[:0] = [{root!r}, {tests!r}]
 from faulty_places import FaultyPlace, Writes
 from label_scenes import header, scene
-from datasets.label_store import LabelStore
-from datasets.places import Folder
+from datasets.labels.store import LabelStore
+from datasets.storage.backend import Folder
 for at in range({n}):
     pid = os.fork()
     if pid == 0:

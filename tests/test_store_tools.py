@@ -13,16 +13,19 @@ import numpy as np
 import pytest
 from label_scenes import header, scene, tree
 
-from datasets import store_tools
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SceneError, SetupError, UnreadableError
+from datasets.files.seals import sealed
 from datasets.frames import Frame, Scene
-from datasets.label_sources import PseudoLabels
-from datasets.label_store import LabelStore, MaskBit, SceneLabels
-from datasets.review_painting import distrusted
-from datasets.reviews import Judgement, Reviews, Stroke, Verdict
-from datasets.seals import sealed
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels
+from datasets.loading.targets import PseudoLabels
+from datasets.reviews.edits import distrusted
+from datasets.reviews.overlay import Judgement, Reviews, Stroke, Verdict
+from datasets.store_ops.compare import diff
+from datasets.store_ops.export import as_truth, export, sharing
+from datasets.store_ops.maintenance import info, leftovers, prune, verify
+from datasets.store_ops.merge import merge
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -49,7 +52,7 @@ def test_info_counts_what_is_there(tmp_path: Path) -> None:
     labels = [scene("s1"), scene("s2", frames=2, seed=1)]
     store = store_of(tmp_path / "a", *labels)
     store.quarantine("s3", "no picture", "")
-    found = store_tools.info(store)
+    found = info(store)
     trusted = sum(int((one.mask & MaskBit.TRUSTED > 0).sum()) for one in labels)
     assert (found.scenes, found.frames, found.trusted) == (2, 5, trusted)
     assert sum(found.trusted_by_class) == trusted
@@ -64,12 +67,12 @@ def test_info_counts_what_is_there(tmp_path: Path) -> None:
 @pytest.mark.parametrize("workers", [1, 2])
 def test_verify_names_the_scene_that_was_altered(tmp_path: Path, workers: int) -> None:
     store_of(tmp_path / "a", *(scene(f"s{i}", seed=i) for i in range(3)))
-    assert store_tools.verify(tmp_path / "a", workers=workers) == {}
+    assert verify(tmp_path / "a", workers=workers) == {}
     (shard,) = (p for p in (tmp_path / "a/scenes/s1/mask/c").rglob("*") if p.is_file())
     data = bytearray(shard.read_bytes())
     data[50] ^= 4
     shard.write_bytes(bytes(data))
-    found = store_tools.verify(tmp_path / "a", workers=workers)
+    found = verify(tmp_path / "a", workers=workers)
     assert found.keys() == {"s1"} and "mask" in found["s1"]
     shown = command("verify", tmp_path / "a", "--workers", workers)
     assert shown.returncode == 1
@@ -98,7 +101,7 @@ def test_a_scene_that_is_not_what_was_written_is_never_merged(tmp_path: Path) ->
     document.write_text(json.dumps(said))
     for _ in range(2):
         with pytest.raises(SceneError, match="not those of its source"):
-            store_tools.merge([store], tmp_path / "m")
+            merge([store], tmp_path / "m")
         assert LabelStore.open(tmp_path / "m").scene_ids() == ()
 
 
@@ -109,10 +112,10 @@ def test_prune_removes_leftovers_and_nothing_else(tmp_path: Path) -> None:
         (tmp_path / "a" / folder).mkdir(parents=True)
         (tmp_path / "a" / folder / "zarr.json").write_text("{}")
     left = ["scenes/s2", ".partial"]
-    assert store_tools.leftovers(store) == left
+    assert leftovers(store) == left
     assert "2 leftovers" in command("prune", tmp_path / "a", "--dry-run").stdout
-    assert store_tools.leftovers(store) == left
-    assert store_tools.prune(store) == left
+    assert leftovers(store) == left
+    assert prune(store) == left
     assert tree(tmp_path / "a") == before
 
 
@@ -125,7 +128,7 @@ def test_diff_counts_by_class_and_ring(tmp_path: Path) -> None:
     other.mask[0, 1, 2, 3] |= np.uint8(MaskBit.TRUSTED)
     a = store_of(tmp_path / "a", labels, scene("s2"))
     b = store_of(tmp_path / "b", other, scene("s3"))
-    found = store_tools.diff(a, b)
+    found = diff(a, b)
     assert (found.only_a, found.only_b, found.frames) == (("s2",), ("s3",), 3)
     assert found.differ == 1
     assert found.confusion.sum() == labels.semantics.size
@@ -145,7 +148,7 @@ def test_frames_whose_grids_lie_elsewhere_are_not_compared(tmp_path: Path) -> No
     poses[1, 0, 3] += 0.3
     a = store_of(tmp_path / "a", labels)
     b = store_of(tmp_path / "b", replace(labels, T_global_grid=poses))
-    found = store_tools.diff(a, b)
+    found = diff(a, b)
     assert found.frames == 2 and not found.same
     assert found.elsewhere == [f"s1 {labels.frame_tokens[1]}: 0.300 m and 0.00 degrees apart"]
     shown = command("diff", tmp_path / "a", tmp_path / "b")
@@ -174,10 +177,10 @@ def test_other_jobs_and_other_labels_are_not_merged(tmp_path: Path) -> None:
     a = store_of(tmp_path / "a", scene("s1"))
     b = LabelStore.create(tmp_path / "b", header(run_id="run-2"))
     with pytest.raises(SetupError, match="of another job"):
-        store_tools.merge([a, b], tmp_path / "m")
+        merge([a, b], tmp_path / "m")
     c = store_of(tmp_path / "c", scene("s1", seed=5))
     with pytest.raises(SetupError, match="other labels of scene s1"):
-        store_tools.merge([a, c], tmp_path / "m")
+        merge([a, c], tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
@@ -199,14 +202,14 @@ def paint(store: LabelStore, scene_id: str, k: int, voxels: list[int], class_id:
 
 def test_reviews_are_counted_verified_and_no_leftovers(tmp_path: Path) -> None:
     store = store_of(tmp_path / "a", scene("s1"), scene("s2", seed=1))
-    bytes_ = store_tools.info(store).bytes_
+    bytes_ = info(store).bytes_
     reject(store, "s1", 0, 1)
     paint(store, "s2", 0, [3, 4, 5], 4)
-    found = store_tools.info(store)
+    found = info(store)
     assert found.bytes_ == bytes_ and found.reviews.rejected == 2
     assert found.reviews.reviewers == ("ann", "bob")
     before = tree(tmp_path / "a")
-    assert store_tools.leftovers(store) == [] == store_tools.prune(store)
+    assert leftovers(store) == [] == prune(store)
     store = LabelStore.open_or_create(tmp_path / "a", header())  # a job that goes on
     store.write_scene(scene("s1"))
     store.quarantine("s3", "no picture", "")
@@ -235,7 +238,7 @@ def test_who_acts_on_reviews_refuses_torn_ones(tmp_path: Path) -> None:
     source = OneScene(scene("s1"))
     chosen = replace(benchmark("occ3d_nuscenes"), grid=store.header.grid)
     with pytest.raises(UnreadableError, match=entry.name):
-        store_tools.export(tmp_path / "a", chosen, source, tmp_path / "o")
+        export(tmp_path / "a", chosen, source, tmp_path / "o")
     PseudoLabels(tmp_path / "a", use_reviews=False)
     entry.unlink()
     PseudoLabels(tmp_path / "a")
@@ -257,13 +260,13 @@ def test_a_merged_store_has_the_reviews_of_its_parts(tmp_path: Path) -> None:
     paint(b, "s3", 1, [7], 4)
     Reviews(b).undo("bob")
     for _ in range(2):  # it can be repeated
-        merged = store_tools.merge([a, b], tmp_path / "m")
+        merged = merge([a, b], tmp_path / "m")
         reviews = Reviews(merged)
         assert reviews.entries() == (*Reviews(a).entries(), *Reviews(b).entries())
         assert reviews.rejected("s2") == {"s2-2"} and reviews.strokes("s3") == {}
         assert reviews.stale() == () and reviews.damaged() == ()
     reject(merged, "s3", 0)
-    store_tools.merge([a, b], tmp_path / "m")
+    merge([a, b], tmp_path / "m")
     assert reviews.refresh() and reviews.rejected("s3") == {"s3-0"}
 
 
@@ -313,7 +316,7 @@ def test_export_writes_occ3d_files_whose_masks_hold_trusted_voxels_alone(tmp_pat
     LabelStore.create(tmp_path / "a", header(grid=grid)).write_scene(labels)
     chosen = benchmark("occ3d_nuscenes")
     out = tmp_path / "out"
-    assert store_tools.export(tmp_path / "a", chosen, OneScene(labels), out) == {}  # type: ignore[arg-type]
+    assert export(tmp_path / "a", chosen, OneScene(labels), out) == {}  # type: ignore[arg-type]
     for k, token in enumerate(labels.frame_tokens):
         truth = occ3d_nuscenes.read_labels(out / "gts/scene-0001" / token / "labels.npz")
         trusted = labels.mask[k] & MaskBit.TRUSTED > 0
@@ -326,8 +329,8 @@ def test_export_writes_occ3d_files_whose_masks_hold_trusted_voxels_alone(tmp_pat
         np.testing.assert_array_equal(truth.semantics[seen], labels.semantics[k][seen])
         assert (truth.semantics[~seen] == OCC3D_NUSCENES.free_id).all()
     with pytest.raises(SetupError, match="benchmark occ3d_waymo has"):
-        store_tools.export(tmp_path / "a", benchmark("occ3d_waymo"), OneScene(labels), out)  # type: ignore[arg-type]
-    flat = store_tools.as_truth(next(labels.frames()), replace(chosen, mask=None))
+        export(tmp_path / "a", benchmark("occ3d_waymo"), OneScene(labels), out)  # type: ignore[arg-type]
+    flat = as_truth(next(labels.frames()), replace(chosen, mask=None))
     assert flat.mask_camera is None and flat.mask_lidar is None
     seen = labels.mask[0] & (MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
     trusted = labels.mask[0] & MaskBit.TRUSTED > 0
@@ -343,7 +346,7 @@ def test_export_writes_what_reviewers_left(tmp_path: Path, workers: int) -> None
     store = LabelStore.create(tmp_path / "a", header(grid=grid))
     store.write_scene(labels)
     chosen, source = benchmark("occ3d_nuscenes"), OneScene(labels)
-    write = partial(store_tools.export, tmp_path / "a", chosen, source)  # type: ignore[arg-type]
+    write = partial(export, tmp_path / "a", chosen, source)  # type: ignore[arg-type]
     assert write(tmp_path / "before") == {}
     reject(store, "s1", 0)
     paint(store, "s1", 1, [1, 2], 4)
@@ -366,12 +369,12 @@ def test_export_writes_what_reviewers_left(tmp_path: Path, workers: int) -> None
     assert camera.ravel()[:5].tolist() == [False, True, False, False, True]
     np.testing.assert_array_equal(after[1].semantics.ravel()[5:], before[1].semantics.ravel()[5:])
     rejected_frame = distrusted(next(labels.frames()))
-    flat = store_tools.as_truth(rejected_frame, replace(chosen, mask=None))
+    flat = as_truth(rejected_frame, replace(chosen, mask=None))
     seen = labels.mask[0] & (MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
     np.testing.assert_array_equal(flat.semantics == IGNORE_ID, seen)
 
 
 def test_what_forbids_sharing_is_said() -> None:
-    assert "DO NOT SHARE" in store_tools.sharing("Waymo Dataset License Agreement")
-    assert "may be shared" in store_tools.sharing("CC0-1.0 (synthetic)")
-    assert "only as it allows" in store_tools.sharing("CC BY-NC-SA 4.0 (nuScenes terms of use)")
+    assert "DO NOT SHARE" in sharing("Waymo Dataset License Agreement")
+    assert "may be shared" in sharing("CC0-1.0 (synthetic)")
+    assert "only as it allows" in sharing("CC BY-NC-SA 4.0 (nuScenes terms of use)")

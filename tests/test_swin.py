@@ -14,17 +14,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from network_stages import formula_value
 from test_presets import random_inputs
 from torch import Tensor, nn
 from torch.nn.functional import gelu, layer_norm, linear, pad
 
 from datasets.errors import SetupError
-from models.fpn import build_neck
-from models.fusion import FusionConfig, build_backbone
-from models.official import convert
+from models.checkpoints.official import convert
+from models.networks.fpn import build_neck
+from models.networks.fusion_teacher import FusionConfig, build_backbone
+from models.networks.swin import OFFICIAL_PREFIX, Swin, SwinConfig, from_official
 from models.presets import build_network, preset
-from models.reference import formula_value
-from models.swin import OFFICIAL_PREFIX, Swin, SwinConfig, from_official
 
 TINY = SwinConfig(
     embed=8, blocks=(2, 1, 2, 1), heads=(2, 2, 4, 4), window=4, drop_path=0.1, outputs=(2, 3, 4)

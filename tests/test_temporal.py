@@ -12,12 +12,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from autolabel.temporal import (
+from autolabel.refinement.fit import RefinerFit
+from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     LOG_STEP,
     Refinement,
     Refiner,
-    RefinerFit,
     Sight,
     pool,
     refine,

@@ -11,14 +11,12 @@ import pytest
 import torch
 from one_camera_log import SPEC, OneCameraLog, labels, write_truth
 
-from datasets.augmentation import Augmentation
 from datasets.benchmarks.occ3d_nuscenes import GRID
 from datasets.benchmarks.openoccupancy import GRID as OPENOCCUPANCY_GRID
 from datasets.errors import SceneError, SetupError
-from datasets.inputs import InputSpec, collate, prepare_frame
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
-from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW
-from datasets.training_sets import (
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.loading.augmentation import Augmentation
+from datasets.loading.frame_dataset import (
     FrameSet,
     GroundTruth,
     LabelSource,
@@ -28,6 +26,8 @@ from datasets.training_sets import (
     Unlabelled,
     make_sample,
 )
+from datasets.model_inputs import InputSpec, collate, prepare_frame
+from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW
 
 
 @pytest.fixture()

@@ -9,11 +9,16 @@ import pytest
 from numpy.typing import NDArray
 from one_camera_log import GRID, OneCameraLog, labels
 
-from datasets.augmentation import AirborneReturns, Augmentation, ImageAugmentation, PictureView
 from datasets.frames import CameraView, LidarSweep
-from datasets.inputs import InputSpec, fit_image, fitted_map, prepare_frame
-from datasets.samples import Target, make_sample
-from datasets.training_sets import FrameSet, Unlabelled
+from datasets.loading.augmentation import (
+    AirborneReturns,
+    Augmentation,
+    ImageAugmentation,
+    PictureView,
+)
+from datasets.loading.batch import Target, make_sample
+from datasets.loading.frame_dataset import FrameSet, Unlabelled
+from datasets.model_inputs import InputSpec, fit_image, fitted_map, prepare_frame
 
 SPEC = InputSpec(height=48, width=80, lidar=False)
 STORED = (90, 160)  # height, width

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from one_camera_log import GRID, OneCameraLog
 
-from datasets.label_sources import PseudoLabels, class_balance, trusted_by_class
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.loading.targets import PseudoLabels, class_balance, trusted_by_class
 from datasets.taxonomy import OCC3D_NUSCENES
 
 FREE, CAR, ROAD = 17, 4, 11

@@ -10,9 +10,9 @@ import torch
 from safetensors.torch import load_file
 from training_command import run, write_labelled_log
 
-from models.checkpoint import save_checkpoint
-from models.distillation import REGIONS
+from models.checkpoints.checkpoint import save_checkpoint
 from models.presets import build
+from models.training.distillation import REGIONS
 
 SHORT = ("--steps", "1", "--batch", "6", "--loaders", "0")  # one epoch
 PARTS = {f"{kind}_{region}" for kind in ("bev", "logits") for region in REGIONS}

@@ -13,15 +13,15 @@ from one_camera_log import SPEC, OneCameraLog, write_truth
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 
-from datasets.augmentation import Augmentation
 from datasets.errors import SetupError
-from datasets.inputs import ModelInputs
-from datasets.samples import Sample
+from datasets.loading.augmentation import Augmentation
+from datasets.loading.batch import Sample
+from datasets.loading.frame_dataset import FrameSet
+from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES
-from datasets.training_sets import FrameSet
-from models.objectives import LabelLoss
-from models.schedules import SlowAverage, StepDecay, WarmCosine, YoungAverage
-from models.training import Trained, TrainingConfig, fit
+from models.training.loop import Trained, TrainingConfig, fit
+from models.training.objectives import LabelLoss
+from models.training.schedules import SlowAverage, StepDecay, WarmCosine, YoungAverage
 
 
 class ToyHead(nn.Module):

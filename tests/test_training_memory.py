@@ -11,9 +11,9 @@ import torch
 from numpy.typing import NDArray
 from one_camera_log import SPEC, OneCameraLog, write_truth
 
-from datasets.augmentation import Augmentation
 from datasets.frames import CameraView
-from datasets.training_sets import FrameSet
+from datasets.loading.augmentation import Augmentation
+from datasets.loading.frame_dataset import FrameSet
 
 
 class CountingLog(OneCameraLog):

@@ -10,14 +10,20 @@ import torch
 from one_camera_log import SPEC, OneCameraLog, labels, write_truth
 from torch import Tensor, nn
 
-from datasets.augmentation import Augmentation
-from datasets.inputs import ModelInputs
-from datasets.samples import Sample
+from datasets.loading.augmentation import Augmentation
+from datasets.loading.batch import Sample
+from datasets.loading.frame_dataset import FrameSet
+from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW
-from datasets.training_sets import FrameSet
-from models.heads import HeadConfig, OccupancyHead
-from models.losses import ohem_cross_entropy, voxel_cross_entropy
-from models.objectives import LabelLoss, LossKind, class_weights, count_labels, draw_columns
+from models.networks.heads import HeadConfig, OccupancyHead
+from models.training.losses import ohem_cross_entropy, voxel_cross_entropy
+from models.training.objectives import (
+    LabelLoss,
+    LossKind,
+    class_weights,
+    count_labels,
+    draw_columns,
+)
 
 
 class Trunk(nn.Module):

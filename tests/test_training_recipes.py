@@ -10,15 +10,15 @@ import pytest
 import torch
 from one_camera_log import SPEC, OneCameraLog, write_truth
 
-from autolabel.training_options import chosen, config_of, start_network, training_parser
+from autolabel.training.options import chosen, config_of, start_network, training_parser
 from datasets.errors import SetupError
-from datasets.inputs import InputSpec
+from datasets.loading.frame_dataset import FrameSet
+from datasets.model_inputs import InputSpec
 from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCCUPANCY
-from datasets.training_sets import FrameSet
-from models.checkpoint import initialise, load_checkpoint, save_checkpoint
+from models.checkpoints.checkpoint import initialise, load_checkpoint, save_checkpoint
 from models.presets import build, preset
-from models.recipes import RECIPES, recipe
-from models.schedules import SlowAverage, StepDecay, WarmCosine
+from models.training.recipes import RECIPES, recipe
+from models.training.schedules import SlowAverage, StepDecay, WarmCosine
 
 PUBLISHED = {
     # global batch (8 GPUs), learning rate, epochs

@@ -12,14 +12,14 @@ import torch
 from training_command import run, write_labelled_log
 
 from datasets.errors import SetupError
-from datasets.inputs import InputSpec
-from datasets.label_sources import PseudoLabels, trusted_by_class
-from datasets.label_store import LabelStore, MaskBit
-from datasets.reviews import Judgement, Reviews, Stroke, Verdict
+from datasets.labels.store import LabelStore, MaskBit
+from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.targets import PseudoLabels, trusted_by_class
+from datasets.model_inputs import InputSpec
+from datasets.reviews.overlay import Judgement, Reviews, Stroke, Verdict
 from datasets.sources.folder import FolderSource
 from datasets.taxonomy import IGNORE_ID
-from datasets.training_sets import FrameSet
-from models.losses import flow_loss
+from models.training.losses import flow_loss
 
 SPEC = InputSpec(height=8, width=16, lidar=False)
 VOXELS = np.array([3, 50, 1000], np.int64)

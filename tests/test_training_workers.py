@@ -13,13 +13,13 @@ import torch
 from one_camera_log import SPEC, OneCameraLog, write_truth
 from test_training_loop import CONFIG, ToyNetwork, lines
 
-from autolabel.training_workers import train_together
+from autolabel.training.ray_train import train_together
 from datasets.errors import SetupError
-from datasets.samples import Sample
+from datasets.loading.batch import Sample
+from datasets.loading.frame_dataset import FrameSet
 from datasets.taxonomy import OCC3D_NUSCENES
-from datasets.training_sets import FrameSet
-from models.objectives import LabelLoss
-from models.training import ALONE, Team, fit
+from models.training.loop import ALONE, Team, fit
+from models.training.objectives import LabelLoss
 
 STEPS = 8
 

@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from autolabel.confidence import CalibrationHistogram
-from autolabel.measuring import SceneCounts
-from autolabel.observing import FREE_PASSES
+from autolabel.calibration.evaluation import SceneCounts
+from autolabel.confidence.calibration import CalibrationHistogram
+from autolabel.labeling.visibility import FREE_PASSES
 from datasets.taxonomy import OCC3D_COARSE
 
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "scripts"))
 
 # ruff: noqa: E402
-from benchmark_trust import risk_figures, split_figures
-from trust_bench.calibration_scores import CalibrationScore, draw_reliability, sum_of
-
-sys.path.remove(str(ROOT / "scripts"))
+from confidence import risk_figures, split_figures
+from confidence_study.calibration_scores import CalibrationScore, draw_reliability, sum_of
 
 K, FREE = OCC3D_COARSE.n_classes, OCC3D_COARSE.free_id
 

@@ -27,7 +27,7 @@ from datasets.benchmarks import (
     semantic_kitti,
     surroundocc,
 )
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SceneError
 
 Arrays = dict[str, NDArray[Any]]

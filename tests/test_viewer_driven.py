@@ -16,11 +16,11 @@ import numpy as np
 import pytest
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
-from datasets.reviews import Judgement, Reviews, Stroke, Verdict
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.reviews.overlay import Judgement, Reviews, Stroke, Verdict
 from datasets.taxonomy import OCC3D_NUSCENES
-from viz.offscreen import draw_open3d
-from viz.scene3d import Scene3D
+from viz.render.offscreen import draw_open3d
+from viz.render.scene3d import Scene3D
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(40, 40, 8))

@@ -11,25 +11,25 @@ import numpy as np
 import pytest
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
-from datasets.reviews import Reviews, Stroke, Verdict
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.reviews.overlay import Reviews, Stroke, Verdict
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
-from viz.frame_jobs import MadeSelection, MadeView, make
-from viz.label_sets import StoredLabels
-from viz.latest_worker import LatestWorker
-from viz.layers import Show
-from viz.merged_faces import BLOCK, merged_faces
-from viz.mesh import surface_meshes
-from viz.review import ReviewSession
-from viz.review_actions import perform
-from viz.review_desk import ReviewDesk
-from viz.review_keys import KEEP_VIEWS, SECTIONS, VERDICTS, VIEWS, Action, action_of, key_of
-from viz.review_queue import QueueItem
-from viz.review_state import Available, ReviewState
-from viz.reviewing import Reviewing
-from viz.saved_views import View, read_views, write_views
-from viz.scene_view import faces_down, ray_of
-from viz.window_layout import window_layout
+from viz.render.layers import Show
+from viz.render.merged_faces import BLOCK, merged_faces
+from viz.render.voxel_mesh import surface_meshes
+from viz.review.actions import perform
+from viz.review.keys import KEEP_VIEWS, SECTIONS, VERDICTS, VIEWS, Action, action_of, key_of
+from viz.review.review_queue import QueueItem
+from viz.review.state import Available, ReviewState
+from viz.review.writer import ReviewDesk
+from viz.session.label_sets import StoredLabels
+from viz.session.session import ReviewSession
+from viz.window.controller import Reviewing
+from viz.window.layout import window_layout
+from viz.window.render_jobs import MadeSelection, MadeView, make
+from viz.window.render_worker import LatestWorker
+from viz.window.saved_views import View, read_views, write_views
+from viz.window.scene_view import faces_down, ray_of
 
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(40, 40, 8))
 FREE, CAR = OCC3D_NUSCENES.free_id, OCC3D_NUSCENES.id_of("car")

@@ -16,18 +16,16 @@ from PIL import Image
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView
 from datasets.geometry.grid import VoxelGrid
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.taxonomy import OCC3D_NUSCENES
-from viz.camera_overlay import NO_ID, blend, pinhole_of, project_labels
-from viz.label_sets import StoredLabels
-from viz.layers import Show
-from viz.maps import class_map
-from viz.mesh import surface_meshes, surface_meshes_plain
-from viz.offscreen import draw_open3d
-from viz.options import layers_of, parser
-from viz.raster import Pinhole, nearest_faces, nearest_faces_plain
-from viz.review import Picture, ReviewFrame, ReviewSession, read_pictures, shown_voxels
-from viz.scene3d import (
+from viz.commands.inspect_options import layers_of, parser
+from viz.render.bev_images import class_map
+from viz.render.camera_overlay import NO_ID, blend, pinhole_of, project_labels
+from viz.render.layers import Show
+from viz.render.offscreen import draw_open3d
+from viz.render.rasterizer import Pinhole, nearest_faces, nearest_faces_plain
+from viz.render.renderer import ViewPainter
+from viz.render.scene3d import (
     BACKGROUND,
     EGO_COLOUR,
     ColouredLines,
@@ -38,8 +36,10 @@ from viz.scene3d import (
     draw_plain,
     ego_marker,
 )
-from viz.screenshot import screenshot
-from viz.view3d import ViewPainter
+from viz.render.screenshot import screenshot
+from viz.render.voxel_mesh import surface_meshes, surface_meshes_plain
+from viz.session.label_sets import StoredLabels
+from viz.session.session import Picture, ReviewFrame, ReviewSession, read_pictures, shown_voxels
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(40, 40, 8))
@@ -473,7 +473,7 @@ def other_version(store: Path, tmp_path: Path) -> list[str]:
 def test_users_fault_is_one_line_and_exit_code_2(
     arguments: object, named: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.command import main
+    from viz.commands.inspect_labels import main
 
     assert callable(arguments)
     picture = ["--screenshot", str(tmp_path / "a.png"), "--root", str(tmp_path / "absent")]
@@ -486,7 +486,7 @@ def test_users_fault_is_one_line_and_exit_code_2(
 def test_window_without_a_display_is_refused(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.command import main
+    from viz.commands.inspect_labels import main
 
     if not sys.platform.startswith("linux"):
         pytest.skip("displays are found otherwise on this system")
@@ -498,7 +498,7 @@ def test_window_without_a_display_is_refused(
 
 def test_video_has_the_frames_asked_for(store: Path, tmp_path: Path) -> None:
     options = [str(store), "--root", str(tmp_path / "absent"), "--size", "961x541"]
-    from viz.command import main
+    from viz.commands.inspect_labels import main
 
     film = tmp_path / "new" / "film.gif"
     more = ["--renderer", "plain", "--fps", "5", "--mask", "all"]
@@ -518,7 +518,7 @@ def test_video_has_the_frames_asked_for(store: Path, tmp_path: Path) -> None:
 def test_video_that_fails_leaves_no_file(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.command import main
+    from viz.commands.inspect_labels import main
 
     options = [str(store), "--root", str(tmp_path / "absent"), "--renderer", "plain"]
     for name, frames, named in (("a.gif", "0:3", "frames 0..1"), ("a.avi", "0:1", ".mp4 or .gif")):
@@ -588,7 +588,7 @@ def test_renderer_that_dies_is_named_once_and_the_plain_one_goes_on(
 def test_option_that_would_be_ignored_is_an_error(
     options: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.command import main
+    from viz.commands.inspect_labels import main
 
     with pytest.raises(SystemExit) as exit_:
         main(options.split())

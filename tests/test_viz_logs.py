@@ -14,12 +14,12 @@ from waymo_log import segment, write_records
 
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SetupError
 from datasets.frames import SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import apply, from_yaw, inverse
-from datasets.label_store import (
+from datasets.labels.store import (
     FrameLabels,
     GridFrame,
     LabelStore,
@@ -30,9 +30,9 @@ from datasets.label_store import (
 from datasets.sources.folder import FolderSource
 from datasets.sources.opening import open_source
 from datasets.sources.waymo.source import WaymoSource
-from viz.label_sets import StoredLabels, TrueLabels
-from viz.review import ReviewSession, open_log, shown_voxels
-from viz.turning import stored_voxels, turned_grid, turned_labels, turns_to_forward
+from viz.session.grid_rotation import stored_voxels, turned_grid, turned_labels, turns_to_forward
+from viz.session.label_sets import StoredLabels, TrueLabels
+from viz.session.session import ReviewSession, open_log, shown_voxels
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 GRID, TAXONOMY = occ3d_nuscenes.GRID, occ3d_nuscenes.TAXONOMY
@@ -260,7 +260,7 @@ def test_masks_of_ground_truth_are_those_of_its_files(tmp_path: Path) -> None:
 def test_ground_truth_that_cannot_be_shown_is_one_line_and_exit_code_2(
     more: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.command import main
+    from viz.commands.inspect_labels import main
 
     source = FolderSource(write_log(tmp_path / "log"), past_sweeps=0)
     truth = write_truth(tmp_path / "labels", source, "a")
@@ -276,7 +276,7 @@ def test_ground_truth_that_cannot_be_shown_is_one_line_and_exit_code_2(
 def test_store_or_truth_must_be_named(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.command import main
+    from viz.commands.inspect_labels import main
 
     if arguments[-1:] == ["--benchmark"]:
         arguments = [*arguments, "openocc_flow"]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from datasets.benchmarks.voxel_rows import dense_labels
+from datasets.benchmarks.sparse_rows import dense_labels
 from datasets.geometry.grid import VoxelGrid
 
 GRID = VoxelGrid(min_m=(0.0, 0.0, 0.0), size_m=(1.0, 1.0, 1.0), shape=(5, 4, 3))

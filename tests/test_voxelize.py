@@ -9,10 +9,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from network_stages import oracle_folder
 
 from datasets.geometry.grid import VoxelGrid
 from models.ops.voxelize import Voxels, voxelize
-from models.reference import oracle_folder
 
 GRID = VoxelGrid(min_m=(-2.0, -2.0, -1.0), size_m=(0.5, 0.5, 1.0), shape=(8, 8, 2))
 ORACLE = oracle_folder(os.environ)

@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, points_in_ego
 from datasets.geometry.transforms import apply, from_yaw, inverse
-from datasets.inputs import InputSpec, prepare_frame
+from datasets.model_inputs import InputSpec, prepare_frame
 from datasets.sources.opening import open_source
 from datasets.taxonomy import IGNORE_ID, OCC3D_WAYMO
-from viz.boxes import box_lines_px, draw_boxes
+from viz.render.boxes import box_lines_px, draw_boxes
 
 NEEDS = "pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7 and the waymo extra"
 pytest.importorskip("waymo_open_dataset.dataset_pb2", reason=NEEDS)

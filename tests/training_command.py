@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from test_folder_source import write_log
 
-from datasets.label_store import LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.sources.folder import FolderSource
 from models.presets import COARSE_GRID, OCC3D_COARSE
 

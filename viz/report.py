@@ -16,6 +16,6 @@ if __name__ == "__main__":
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
 
-    from viz.report_command import main
+    from viz.commands.write_report import main
 
     sys.exit(main())

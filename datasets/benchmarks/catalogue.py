@@ -19,7 +19,7 @@ from datasets.benchmarks import (
     semantic_kitti,
     surroundocc,
 )
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.waymo_sequences import sequence_of
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, LidarSweep, SceneSource

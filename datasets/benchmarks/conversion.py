@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.catalogue import Benchmark, voxels_in_words
-from datasets.benchmarks.mappings import class_mapping, sources_of
+from datasets.benchmarks.class_mapping import class_mapping, sources_of
 from datasets.benchmarks.resampling import places, taken, turned
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene

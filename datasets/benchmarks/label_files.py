@@ -17,7 +17,8 @@ import numpy as np
 from numpy.lib.npyio import NpzFile
 from numpy.typing import NDArray
 
-from datasets.bounded_files import (
+from datasets.errors import SceneError
+from datasets.files.bounded_files import (
     MAX_ARRAY_BYTES,
     check_header,
     npz_member,
@@ -25,8 +26,7 @@ from datasets.bounded_files import (
     parsing,
     regular_size,
 )
-from datasets.errors import SceneError
-from datasets.replacing import replacing
+from datasets.files.replacing import replacing
 
 _WIDEST = 8  # bytes of one value
 

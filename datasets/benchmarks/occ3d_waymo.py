@@ -20,8 +20,8 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.label_files import class_ids, flags, naming, read_npz, write_npz
-from datasets.benchmarks.truth import Truth
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import OCC3D_WAYMO
 

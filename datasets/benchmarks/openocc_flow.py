@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.label_files import (
     class_ids,
     naming,
@@ -22,7 +23,6 @@ from datasets.benchmarks.label_files import (
     whole,
     write_npz,
 )
-from datasets.benchmarks.truth import Truth
 from datasets.geometry.grid import VoxelGrid
 from datasets.names import inside
 from datasets.taxonomy import OPENOCC_FLOW

@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.label_files import naming, read_rows, velocities, write_rows
-from datasets.benchmarks.truth import Truth
-from datasets.benchmarks.voxel_rows import dense_labels
+from datasets.benchmarks.sparse_rows import dense_labels
 from datasets.geometry.grid import VoxelGrid
 from datasets.names import inside
 from datasets.taxonomy import IGNORE_ID, OPENOCCUPANCY

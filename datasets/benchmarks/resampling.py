@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.benchmarks.truth import Truth
+from datasets.benchmarks.ground_truth import Truth
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, inverse
 from datasets.taxonomy import IGNORE_ID

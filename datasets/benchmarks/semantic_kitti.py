@@ -22,11 +22,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.label_files import naming
-from datasets.benchmarks.truth import Truth
 from datasets.compiled import compiled
+from datasets.files.replacing import write_file
 from datasets.geometry.grid import VoxelGrid
-from datasets.replacing import write_file
 from datasets.taxonomy import IGNORE_ID, SEMANTIC_KITTI
 
 GRID = VoxelGrid(min_m=(0.0, -25.6, -2.0), size_m=(0.2, 0.2, 0.2), shape=(256, 256, 32))

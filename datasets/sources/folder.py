@@ -95,13 +95,13 @@ from datasets.frames import VEHICLE_M, CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
 from datasets.names import below, check_scene, fault_of_token
 from datasets.plausibility import check_units
-from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally
 from datasets.sources import point_files
 from datasets.sources.point_files import PointFormat
 from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.sources.strict_json import Record, read_record
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
+from datasets.storage.remote_path import remote_or_local
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCC_FLOW, OPENOCCUPANCY
 
 FORMAT, VERSION = "autolabel-folder", 1

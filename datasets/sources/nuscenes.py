@@ -18,18 +18,18 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
 from datasets.annotations import Annotations, Box, annotated_frames
-from datasets.bounded_files import parsing, read_bytes, regular_size
 from datasets.errors import SceneError, SetupError
+from datasets.files.bounded_files import parsing, read_bytes, regular_size
+from datasets.files.json_files import read_json_file
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
-from datasets.json_files import read_json_file
 from datasets.names import below, check_scene, check_token
 from datasets.plausibility import check_units
-from datasets.remote_paths import remote_or_local, with_local_files
 from datasets.returns import DroppedReturns, ReturnTally, measuring
 from datasets.sources.point_files import MAX_POINTS
 from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
+from datasets.storage.remote_path import remote_or_local, with_local_files
 from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
 
 CAMERA_ORDER = (

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from datasets.annotations import AnnotatedSource
 from datasets.errors import SetupError
-from datasets.remote_paths import RemotePath, remote_or_local
 from datasets.sources.folder import FolderSource
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import MARKER, CityConfig, city_splits, ensure_city
 from datasets.sources.waymo.source import WaymoSource
 from datasets.splits import Labelled
+from datasets.storage.remote_path import RemotePath, remote_or_local
 
 SOURCES = ("city", "nuscenes", "waymo", "folder")
 DEFAULT_CITY = CityConfig(labeled_scenes=4, unlabeled_scenes=8, val_scenes=3)

@@ -28,8 +28,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.label_files import write_npz
-from datasets.bounded_files import npz_member, open_npz, parsing
 from datasets.errors import SceneError, SetupError
+from datasets.files.bounded_files import npz_member, open_npz, parsing
+from datasets.files.json_files import json_text, write_json
+from datasets.files.replacing import write_text
 from datasets.geometry.transforms import (
     Transform,
     apply,
@@ -38,9 +40,7 @@ from datasets.geometry.transforms import (
     inverse,
     to_quaternion,
 )
-from datasets.json_files import json_text, write_json
 from datasets.names import check_scene
-from datasets.replacing import write_text
 from datasets.sources.pictures import picture_size
 from datasets.sources.strict_json import Record, read_json, read_record
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES

@@ -23,8 +23,8 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
-from datasets.bounded_files import parsing, regular_size
 from datasets.errors import SceneError
+from datasets.files.bounded_files import parsing, regular_size
 
 MAX_PIXELS = 32 << 20
 """Of a picture, as its header states them: three times those of a vehicle's largest cameras."""

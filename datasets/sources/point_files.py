@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.bounded_files import (
+from datasets.errors import SceneError
+from datasets.files.bounded_files import (
     check_header,
     npz_member,
     open_npz,
@@ -19,7 +20,6 @@ from datasets.bounded_files import (
     read_bytes,
     regular_size,
 )
-from datasets.errors import SceneError
 from datasets.returns import DroppedReturns, measuring
 from datasets.taxonomy import IGNORE_ID
 

@@ -10,10 +10,10 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.bounded_files import read_bytes
 from datasets.errors import SceneError
+from datasets.files.bounded_files import read_bytes
+from datasets.files.json_files import MAX_JSON_BYTES
 from datasets.geometry.transforms import Transform, from_quaternion
-from datasets.json_files import MAX_JSON_BYTES
 
 MAX_WHOLE = 2**62
 """Times and sizes are smaller; what is larger fits no array."""

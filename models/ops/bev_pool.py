@@ -20,7 +20,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import Tensor, nn
 
-from datasets.inputs import ModelInputs
+from datasets.model_inputs import ModelInputs
 
 T = TypeVar("T")
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from datasets.inputs import ModelInputs
+from datasets.model_inputs import ModelInputs
 
 MIN_DEPTH_M = 1e-3
 """Nearer than this to the earlier camera, or behind it, a point counts as unseen."""

@@ -20,7 +20,7 @@ from typing import Any
 from tqdm import tqdm
 
 from datasets.errors import SetupError
-from datasets.json_files import read_json_file, write_json
+from datasets.files.json_files import read_json_file, write_json
 
 GENERATOR_VERSION = 2
 MARKER = "city.json"
@@ -190,7 +190,7 @@ def _worker_environment() -> Iterator[None]:
 
 def _drive(root: Path, config: CityConfig, split: str, index: int) -> dict[str, Any]:
     # the simulator imports Open3D: only where scenes are made
-    from datasets.sources.synthetic.nuscenes_writer import DriveSpec, write_drive
+    from datasets.sources.synthetic.export.nuscenes_writer import DriveSpec, write_drive
 
     spec = DriveSpec(
         entropy=(config.seed, _SPLITS.index(split), index),
@@ -220,8 +220,8 @@ def generate_city(
     Raises:
         SetupError: ``root`` holds something already.
     """
-    from datasets.sources.synthetic.nuscenes_tables import shared_rows, write_tables
-    from datasets.sources.synthetic.nuscenes_writer import data_folders
+    from datasets.sources.synthetic.export.nuscenes_tables import shared_rows, write_tables
+    from datasets.sources.synthetic.export.nuscenes_writer import data_folders
 
     if not _is_vacant(root):
         raise SetupError(f"{root} is not empty: a city needs a folder of its own")

@@ -30,7 +30,6 @@ from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, inverse
 from datasets.names import check_scene, check_token
 from datasets.plausibility import check_units
-from datasets.remote_paths import remote_or_local
 from datasets.returns import ReturnTally, measuring
 from datasets.sources.pictures import decode_picture
 from datasets.sources.waymo.cameras import (
@@ -52,6 +51,7 @@ from datasets.sources.waymo.recording import (
     laser_name,
 )
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
+from datasets.storage.remote_path import remote_or_local
 from datasets.taxonomy import OCC3D_WAYMO
 
 VEHICLE_M = ((-1.4, -1.2, -0.5), (4.3, 1.2, 2.4))

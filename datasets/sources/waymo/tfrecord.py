@@ -9,8 +9,8 @@ from __future__ import annotations
 import struct
 from pathlib import Path
 
-from datasets.bounded_files import regular_size
 from datasets.errors import SceneError, SetupError
+from datasets.files.bounded_files import regular_size
 
 try:
     import google_crc32c

@@ -1,0 +1,114 @@
+"""Audit all scenes of a store or of a ground truth, one after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from autolabel.auditing.faults import EVERYWHERE, Fault, find_faults, not_judged, record_faults
+from autolabel.auditing.label_set import AuditedLabels
+from autolabel.auditing.lidar_votes import held_out
+from autolabel.auditing.report import AuditReport, report
+from autolabel.auditing.scene_audit import PARTS, Auditor, Part, Predict, SceneAudit
+from datasets.errors import SceneError
+from datasets.frames import Scene, SceneSource
+
+LEVEL_DRIVE_M = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Gathered:
+    """What was found scene by scene.
+
+    Attributes:
+        records: labels that are not of the log as it is now.
+        set_aside: scenes that could not be read, and why.
+        notes: what could not be tested, and why.
+    """
+
+    audits: list[SceneAudit]
+    records: list[Fault]
+    set_aside: dict[str, str]
+    notes: list[str]
+
+
+def audit_labels(labels: AuditedLabels, found: Gathered) -> AuditReport:
+    """Ranking, figures and faults of what was gathered."""
+    faults = [*_together(found.records, len(found.audits)), *find_faults(found.audits)]
+    return report(labels.header, found.audits, faults, found.set_aside, found.notes)
+
+
+def gather(
+    labels: AuditedLabels,
+    source: SceneSource,
+    scene_ids: Iterable[str],
+    *,
+    fingerprint: Callable[[str], str] | None = None,
+    predict: Predict | None = None,
+    parts: Sequence[Part] = PARTS,
+) -> Gathered:
+    """Go through scenes; one that cannot be read is set aside.
+
+    Args:
+        source: the log, opened with ``votes.HELD_OUT_SWEEPS`` future sweeps.
+        fingerprint: of a scene as the labels' maker saw it; None: not compared.
+        predict, parts: see ``Auditor``.
+    """
+    audits, set_aside, records = list[SceneAudit](), dict[str, str](), list[Fault]()
+    auditor = Auditor(labels.header, source, predict, parts)
+    unknown = voting = level = 0
+    for scene_id in scene_ids:
+        try:
+            labelled, scene = labels.scene(scene_id), source.scene(scene_id)
+            now = fingerprint(scene_id) if fingerprint else ""
+            inputs = labels.inputs(scene_id)
+            unknown += not inputs
+            records += record_faults(labelled, scene, inputs, now, labels.header.frame)
+            voting += max(map(held_out, scene.frames))
+            level += one_height(scene)
+            audits.append(auditor.audit(labelled, scene))
+        except SceneError as error:
+            set_aside[scene_id] = str(error)
+        except KeyError:
+            text = "the log has no such scene"
+            records.append(Fault(name="stale labels", scene_id=scene_id, evidence=text))
+    auditor.match(audits)
+    notes = []
+    if unknown:
+        notes.append(f"{unknown} scenes do not tell from what inputs they were labelled")
+    if level:
+        notes.append(
+            f"the poses of {level} scenes have no height: on a slope held-out sweeps lie too low "
+            "or high, and the ground is missed"
+        )
+    if not voting:
+        notes.append(
+            "not judged: misses, and violations but by key sweeps alone: there are no held-out "
+            "sweeps"
+        )
+    if audits and set(parts) == set(PARTS):
+        notes += not_judged(audits)
+    return Gathered(audits=audits, records=records, set_aside=set_aside, notes=notes)
+
+
+def one_height(scene: Scene) -> bool:
+    """Whether a drive of some length has all its poses at the same height, as in nuScenes."""
+    places = np.array([frame.T_global_ego[:3, 3] for frame in scene.frames])
+    far = np.linalg.norm(places - places[0], axis=1).max() > LEVEL_DRIVE_M
+    return bool(far and np.ptp(places[:, 2]) == 0)
+
+
+def _together(records: Sequence[Fault], scenes: int) -> list[Fault]:
+    """A fault that every scene has, once."""
+    out = []
+    for name in dict.fromkeys(fault.name for fault in records):
+        same = [fault for fault in records if fault.name == name]
+        where = list(dict.fromkeys(fault.scene_id for fault in same))
+        if scenes > 1 and len(where) >= scenes:
+            text = f"{where[0]}: {same[0].evidence}"
+            out.append(Fault(name=name, scene_id=EVERYWHERE, evidence=text))
+        else:
+            out += same
+    return out

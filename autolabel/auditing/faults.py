@@ -1,0 +1,499 @@
+"""The faults that an audit can name, and when it does.
+
+Every test compares what is stated with what else could be: labels moved by a voxel, poses of
+another time, cameras turned. So none needs a clean log to compare with, and a name tells what to
+repair. A cause is named only where it explains what was measured better than every other that was
+tried, by three standard errors, in frames that had no part in fitting it. Else something is wrong
+and the cause is unknown: the evidence then lists what explains it about as well. Faults are looked
+for in all scenes together, which tells most, and in each scene alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autolabel.auditing.camera_fit import (
+    MANY_CAMERAS,
+    CameraFinding,
+    Kind,
+    camera_findings,
+    judged_cameras,
+    swapped,
+)
+from autolabel.auditing.label_set import LabelledScene
+from autolabel.auditing.lidar_votes import SHIFTS, TURNS
+from autolabel.auditing.motion_fit import CAUSES, MIN_PAIRS, Cause, MotionFit, explain, sigmas
+from autolabel.auditing.scene_audit import MIN_OVER_FOREIGN, LabelFit, SceneAudit
+from datasets.frames import Frame, Scene, in_lidar_frame
+from datasets.geometry.transforms import inverse
+from datasets.labels.voxel_labels import GridFrame
+from datasets.log_checks.ground import MAX_GROUND_OFF_M
+from datasets.log_checks.projection import MIN_EDGES
+
+FaultName = Literal[
+    "stale labels",
+    "labels of other frames",
+    "labels shifted",
+    "labels mirrored",
+    "labels turned",
+    "poses delayed",
+    "motion scaled",
+    "poses noisy",
+    "LiDAR turned",
+    "LiDAR tilted",
+    "LiDAR moved",
+    "LiDAR height",
+    "camera turned",
+    "cameras swapped",
+    "cameras late",
+    "focal length",
+    "cause unknown",
+]
+UNKNOWN: FaultName = "cause unknown"
+EVERYWHERE = "all scenes"
+OF_LIDAR: frozenset[FaultName] = frozenset(
+    ("LiDAR turned", "LiDAR tilted", "LiDAR moved", "LiDAR height")
+)
+"""Faults from which it follows that cameras and labels do not fit."""
+
+SIGMAS, MIN_LEAD = 5.0, 3.0
+MIN_GAIN = 10.0
+"""Log-likelihood of held-out pairs that a cause of motion must gain: in right scenes alone (40 of
+the city seeds 101, 102, 7301 and 7304) it was 6.0 at most, in right cities 4.5."""
+MIN_AMOUNT: dict[Cause, float] = {
+    "delay": 0.04,
+    "turn": np.radians(0.5),
+    "stretch": 0.02,
+    "left": 0.08,
+    "forward": 0.08,
+}
+OF_CAUSE: dict[Cause, FaultName] = {
+    "delay": "poses delayed",
+    "turn": "LiDAR turned",
+    "stretch": "motion scaled",
+    "left": "LiDAR moved",
+    "forward": "LiDAR moved",
+}
+MIN_NOISE_M = 0.1
+FEW_PAIRS, FEW_NOISE_M = 2, 0.25
+"""Fewer pairs name no cause, but that two frames lie far apart needs no more."""
+MIN_TILT_RAD, MIN_TILT_FRAMES = np.radians(1.5), 4
+MIN_CROSSFALL_RAD, MANY_SCENES = np.radians(3.5), 8
+"""A street may fall to one side by 2 degrees all along a drive; few scenes cannot tell that from a
+tilted LiDAR."""
+MIN_GROUND_OFF_M = 0.1
+"""Of many scenes: in those of 20 city scenes (seeds 101 and 102), of PandaSet and of nuScenes that
+were at hand the ground lay within 0.06 m of z = 0."""
+MIN_FIT_GAIN, MIN_FIT_FRAMES, FIT_AGREE = 0.005, 3, 0.75
+MIN_STRENGTH = 1.15
+SAME_POSE_M, SAME_POSE_RAD = 1e-3, 1e-4
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fault:
+    """Something that is wrong with the log or with what was labelled.
+
+    Attributes:
+        name: the cause, or ``cause unknown``.
+        scene_id: where, or ``all scenes``.
+        evidence: what was measured, in a sentence.
+    """
+
+    name: FaultName
+    scene_id: str
+    evidence: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.scene_id}): {self.evidence}"
+
+
+def find_faults(audits: Sequence[SceneAudit]) -> list[Fault]:
+    """What all scenes show together, and what single ones show that not all do."""
+    everywhere = _of(audits, EVERYWHERE)
+    out = [fault for faults in everywhere.values() for fault in faults]
+    if len(audits) < 2 or _lidar_at_fault(everywhere):
+        return out
+    for audit in audits:
+        for area, faults in _of([audit], audit.scene_id).items():
+            known = {fault.name for fault in everywhere[area]}
+            # one scene tells less clearly what all of them show
+            out += [f for f in faults if f.name not in known and not (known and f.name == UNKNOWN)]
+    return out
+
+
+Area = Literal["LiDAR", "cameras", "labels"]
+
+
+def _of(audits: Sequence[SceneAudit], where: str) -> dict[Area, list[Fault]]:
+    """What the tests tell, without what only follows from a fault of the LiDAR."""
+    motion, ground = list(motion_faults(audits, where)), list(ground_faults(audits, where))
+    cameras, labels = list(camera_faults(audits, where)), list(label_faults(audits, where))
+    found: dict[Area, list[Fault]]
+    found = {"LiDAR": motion + ground, "cameras": cameras, "labels": labels}
+    names = {fault.name for fault in found["LiDAR"]}
+    if names & OF_LIDAR:
+        # what the named fault leaves unexplained of the motion follows from it as well
+        named = [fault for fault in found["LiDAR"] if fault.name != UNKNOWN]
+        return {"LiDAR": named, "cameras": [], "labels": []}
+    if UNKNOWN in names:
+        # cameras and labels are judged by the LiDAR
+        return found | {
+            "cameras": [_unsure(fault) for fault in cameras],
+            "labels": [_unsure(fault) for fault in labels],
+        }
+    heights = [height for audit in audits for height in audit.heights_m]
+    if heights and abs(float(np.median(heights))) > MIN_GROUND_OFF_M:
+        # few scenes make it no alarm, but labels may lie off because the LiDAR is too high
+        found["labels"] = [_unsure(fault) for fault in labels]
+    if "poses delayed" in names and any(fault.name == "cameras late" for fault in cameras):
+        # it may be the clock of the LiDAR
+        unsure = [_unsure(fault) for fault in motion]
+        return found | {
+            "LiDAR": unsure + ground,
+            "cameras": [_unsure(fault) for fault in cameras],
+        }
+    return found
+
+
+def _lidar_at_fault(found: dict[Area, list[Fault]]) -> bool:
+    return any(fault.name in OF_LIDAR or fault.name == UNKNOWN for fault in found["LiDAR"])
+
+
+def _unsure(fault: Fault) -> Fault:
+    if fault.name == UNKNOWN:
+        return fault
+    return replace(fault, name=UNKNOWN, evidence=f"{fault.evidence} [as if: {fault.name}]")
+
+
+def motion_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
+    found = explain([pair for audit in audits for pair in audit.motion])
+    of = f"({found.pairs} pairs of frames)"
+    noise = f"frames a second apart fit with a median error of {found.noise_m:.2f} m {of}"
+    if found.pairs < MIN_PAIRS:
+        if found.pairs >= FEW_PAIRS and found.noise_m > FEW_NOISE_M:
+            yield Fault(name=UNKNOWN, scene_id=where, evidence=noise)
+        return
+    shown = [
+        cause
+        for cause in CAUSES
+        if abs(found.amounts[cause]) > max(MIN_AMOUNT[cause], SIGMAS * found.errors[cause])
+    ]
+    clear = found.gain >= MIN_GAIN and abs(found.amounts[found.best]) > MIN_AMOUNT[found.best]
+    if clear and found.best not in shown:
+        shown.insert(0, found.best)
+    correlation, error = found.chain
+    noisy = found.noise_m > MIN_NOISE_M
+    if noisy and correlation < -MIN_LEAD * error:
+        text = f"{noise}, which throws pairs before and after a frame opposite ways"
+        yield Fault(name="poses noisy", scene_id=where, evidence=text)
+    elif clear and found.lead >= MIN_LEAD and found.rest < MIN_LEAD and not noisy:
+        text = f"frames fit {_amount(found, found.best)} than stated {of}"
+        yield Fault(name=OF_CAUSE[found.best], scene_id=where, evidence=text)
+    elif clear or noisy:
+        likely = "; or ".join(_amount(found, cause) for cause in shown)
+        text = f"frames fit {likely} than stated {of}" if likely else noise
+        yield Fault(name=UNKNOWN, scene_id=where, evidence=text)
+
+
+def _amount(found: MotionFit, cause: Cause) -> str:
+    amount, error = found.amounts[cause], found.errors[cause]
+    if cause == "delay":
+        return f"poses of {1e3 * amount:+.0f} +- {1e3 * error:.0f} ms later"
+    if cause == "turn":
+        return (
+            f"a LiDAR turned by {np.degrees(amount):+.2f} +- {np.degrees(error):.2f} degrees more "
+            "about its vertical"
+        )
+    if cause == "stretch":
+        return f"a motion {100 * amount:+.1f} +- {100 * error:.1f} % longer"
+    side = "farther left" if cause == "left" else "farther forward"
+    return f"a LiDAR {amount:+.2f} +- {error:.2f} m {side}"
+
+
+def ground_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
+    slopes = [slope for audit in audits for slope in audit.slopes]
+    scenes = [np.median(audit.slopes, axis=0) for audit in audits if audit.slopes]
+    if len(slopes) >= MIN_TILT_FRAMES:
+        middle = np.median(slopes, axis=0)
+        spread = np.std(scenes, axis=0) / np.sqrt(len(scenes)) if len(scenes) > 1 else np.zeros(2)
+        for axis, slope, error in zip(("X", "Y"), middle, spread, strict=True):
+            few = axis == "Y" and len(scenes) < MANY_SCENES
+            least = MIN_CROSSFALL_RAD if few else MIN_TILT_RAD
+            if abs(np.arctan(slope)) > max(least, 3 * error):
+                text = (
+                    f"the ground rises by {np.degrees(np.arctan(slope)):+.1f} degrees along "
+                    f"{axis} of the vehicle (median of {len(slopes)} frames; should be level)"
+                )
+                yield Fault(name="LiDAR tilted", scene_id=where, evidence=text)
+    heights = np.array([np.median(audit.heights_m) for audit in audits if audit.heights_m])
+    if not len(heights):
+        return
+    ground, least = float(np.median(heights)), MAX_GROUND_OFF_M
+    if len(heights) >= MANY_SCENES:
+        least = max(MIN_GROUND_OFF_M, SIGMAS * float(np.std(heights)) / np.sqrt(len(heights)))
+    if abs(ground) > least:
+        text = (
+            f"the ground lies at z = {ground:+.2f} m of the vehicle (median of {len(heights)} "
+            "scenes; should be near 0): by so much the LiDAR, or the vehicle's origin, is too high"
+        )
+        yield Fault(name="LiDAR height", scene_id=where, evidence=text)
+
+
+def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
+    exchanged = swapped(one for audit in audits for one in audit.crossings)
+    for a, b in exchanged:
+        text = f"the depth edges of each of {a} and {b} lie on the other's picture"
+        yield Fault(name="cameras swapped", scene_id=where, evidence=text)
+    odd = {name for pair in exchanged for name in pair}
+    frames = [
+        {name: one for name, one in frame.items() if name not in odd}
+        for audit in audits
+        for frame in audit.views
+    ]
+    found = camera_findings(frames, [a.scene_id for a in audits for _ in a.views])
+    for one in found:
+        yield Fault(name=_camera_fault(one), scene_id=where, evidence=_leaning(one))
+    told = {name for one in found for name in one.cameras}
+    for name in sorted({name for frame in frames for name in frame} - told):
+        fits = [frame[name] for frame in frames if name in frame]
+        edges, stated = sum(one.edges for one in fits), sum(one.stated for one in fits)
+        if edges >= 2 * MIN_EDGES and stated < MIN_STRENGTH * edges:
+            text = (
+                f"{name}: {edges} depth edges lie on {stated / edges:.2f} times the mean gradient "
+                "of its picture"
+            )
+            yield Fault(name=UNKNOWN, scene_id=where, evidence=text)
+
+
+def _camera_fault(found: CameraFinding) -> FaultName:
+    """A LiDAR that only the cameras blame, and not how frames fit together, stays unnamed."""
+    if found.kind is None or found.kind.startswith("LiDAR"):
+        return UNKNOWN
+    names: dict[Kind, FaultName] = {"focal length": "focal length", "late": "cameras late"}
+    return names.get(found.kind, "camera turned")
+
+
+def _leaning(found: CameraFinding) -> str:
+    many = len(found.cameras) > 1
+    what = "all cameras" if many else found.cameras[0]
+    likely = [(found.kind, found.amount)] if found.kind else found.likely
+    words = "; or ".join(_hypothesis(kind, amount) for kind, amount in likely) or "otherwise"
+    beyond = "" if many else ", beyond those of the other cameras"
+    return (
+        f"{what}: depth edges fit better {words} (edges lean by {100 * abs(found.lean):.0f} %, "
+        f"{abs(found.sigmas):.0f} sigma{beyond})"
+    )
+
+
+def _hypothesis(kind: Kind, amount: float) -> str:
+    """An amount is what the log states too much of; what it should state is the opposite."""
+    if kind == "focal length":
+        return f"with a focal length {-100 * amount:+.0f} % longer"
+    if kind == "late":
+        return f"as taken {1e3 * amount:+.0f} ms later"
+    if kind in ("LiDAR to the left", "LiDAR forward"):
+        side = "left" if kind == "LiDAR to the left" else "forward"
+        return f"with the LiDAR {-amount:+.2f} m farther {side}"
+    if kind.startswith("LiDAR"):
+        return f"with the LiDAR turned by {-amount:+.0f} degrees {kind[len('LiDAR ') :]}"
+    axis = {
+        "yawed": "y (to the side)",
+        "pitched": "x (up and down)",
+        "rolled": "z (about its view)",
+    }[kind]
+    return f"turned by some {-amount:+.0f} degrees about its axis {axis}"
+
+
+def label_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
+    fits = [one for audit in audits for one in audit.fits]
+    exchanged = [a.elsewhere for a in audits if a.elsewhere is not None]
+    # the best of many foreign labels fits a little better by chance
+    there = [one for one in exchanged if one.fit > one.own + 2 * MIN_OVER_FOREIGN]
+    if there and len(there) >= FIT_AGREE * len(audits):
+        text = (
+            f"the LiDAR fits the labels of other scenes better than a scene's own, such as those "
+            f"of {there[0].scene_id} ({there[0].fit:.2f}, own {there[0].own:.2f}; "
+            f"{len(there)} of {len(audits)} scenes)"
+        )
+        yield Fault(name="labels of other frames", scene_id=where, evidence=text)
+        return
+    if len(fits) < MIN_FIT_FRAMES:
+        return
+    own = np.array([one.own for one in fits])
+    ways = _ways(fits)
+    gains = {way: fit - own for way, fit in ways.items()}
+    better = [way for way, gain in gains.items() if _better(gain[np.isfinite(gain)])]
+    foreign = _foreign(fits)
+    if better:
+        best = max(better, key=lambda way: float(np.nanmean(gains[way])))
+        name, words = best
+        rivals = [gain for (other, _), gain in gains.items() if other != name]
+        lead = min(sigmas(_finite(gains[best] - rival)) for rival in rivals)
+        fit = float(np.nanmean(ways[best]))
+        clear = not np.isfinite(foreign[name]) or fit - foreign[name] >= MIN_OVER_FOREIGN
+        text = f"the labels fit the LiDAR better {words} ({fit:.2f}, as they are {own.mean():.2f}; "
+        text += f"{len(fits)} frames)"
+        sure = lead >= MIN_LEAD and clear
+        yield Fault(name=name if sure else UNKNOWN, scene_id=where, evidence=text)
+        return
+    level = max((f for f in foreign.values() if np.isfinite(f)), default=np.nan)
+    if float(own.mean()) - level < MIN_OVER_FOREIGN:
+        text = (
+            f"labels fit the LiDAR ({own.mean():.2f}) hardly better than those of another scene, "
+            f"or turned away, do ({level:.2f}; {len(fits)} frames): they may be of another log"
+        )
+        yield Fault(name=UNKNOWN, scene_id=where, evidence=text)
+
+
+def not_judged(audits: Sequence[SceneAudit]) -> list[str]:
+    """What no test could tell of these scenes, and why, a line each."""
+    out = []
+    pairs = sum(len(audit.motion) for audit in audits)
+    if pairs < MIN_PAIRS:
+        out.append(
+            f"poses and LiDAR heading: {pairs} pairs of frames a second apart between which the "
+            f"vehicle moved could be laid over each other, {MIN_PAIRS} are needed"
+        )
+    slopes, level = (sum(len(getattr(a, of)) for a in audits) for of in ("slopes", "heights_m"))
+    if slopes < MIN_TILT_FRAMES:
+        out.append(f"LiDAR tilt: {slopes} frames show the ground, {MIN_TILT_FRAMES} are needed")
+    scenes = sum(bool(audit.heights_m) for audit in audits)
+    if not level:
+        out.append("LiDAR height: no frame shows the ground")
+    elif scenes < MANY_SCENES:
+        out.append(
+            f"LiDAR height within {MAX_GROUND_OFF_M:g} m and tilt to the side within "
+            f"{np.degrees(MIN_CROSSFALL_RAD):.1f} degrees: {scenes} scenes show the ground, "
+            f"{MANY_SCENES} are needed"
+        )
+    frames = [frame for audit in audits for frame in audit.views]
+    seen = sorted({name for frame in frames for name in frame})
+    told = judged_cameras(frames)
+    if not seen:
+        out.append("cameras: there is no picture with a LiDAR sweep")
+    elif lacking := [name for name in seen if name not in told]:
+        out.append(f"cameras {', '.join(lacking)}: too few frames or depth edges")
+    if told and len(told) < MANY_CAMERAS:
+        out.append(
+            f"cameras turned up or down, and faults of all cameras: {len(told)} cameras can be "
+            f"judged, {MANY_CAMERAS} are needed"
+        )
+    if (fits := sum(len(audit.fits) for audit in audits)) < MIN_FIT_FRAMES:
+        out.append(
+            f"whether labels and LiDAR fit together: {fits} frames have both, {MIN_FIT_FRAMES} "
+            "are needed"
+        )
+    short = [audit.scene_id for audit in audits if len(audit.fits) < MIN_FIT_FRAMES]
+    if len(audits) > 1 and short:
+        out.append(
+            f"each alone: {len(short)} scenes of fewer than {MIN_FIT_FRAMES} frames with LiDAR, "
+            f"such as {short[0]}"
+        )
+    return [f"not judged: {text}" for text in out]
+
+
+Way = tuple[FaultName, str]
+
+
+def _ways(fits: Sequence[LabelFit]) -> dict[Way, NDArray[np.float64]]:
+    """How well labels would fit otherwise, by fault and what it means, (frames,)."""
+    out: dict[Way, NDArray[np.float64]] = {}
+    for k, shift in enumerate(SHIFTS):
+        x, y, z = (-step for step in shift)
+        words = f"moved back by a voxel: they lie {x:+d}, {y:+d}, {z:+d} voxels off along x, y, z"
+        out["labels shifted", words] = np.array([one.shifted[k] for one in fits])
+    for k, turn in enumerate(TURNS):
+        name: FaultName = "labels mirrored" if "mirrored" in turn else "labels turned"
+        words = turn if "mirrored" in turn else f"turned by a quarter to the {turn}"
+        words = "turned by a half" if turn == "half" else words
+        out[name, words] = np.array([one.turned[k] for one in fits])
+    for side, words in (("earlier", "if one frame later's own"), ("later", "")):
+        words = "those of one frame before" if side == "earlier" else "those of one frame after"
+        out["labels of other frames", f"as {words}"] = np.array(
+            [getattr(one, side) for one in fits]
+        )
+    return out
+
+
+def _foreign(fits: Sequence[LabelFit]) -> dict[FaultName, float]:
+    """How well labels of elsewhere fit, for each fault that must fit better: those of another
+    scene, or turned away where that is not the fault itself."""
+    other = _mean([one.other for one in fits])
+    turned = {turn: _mean([one.turned[k] for one in fits]) for k, turn in enumerate(TURNS)}
+    away = [turned["left"], turned["right"]]
+    mirrored = [turned["mirrored left to right"], turned["mirrored front to back"], turned["half"]]
+
+    def most(*levels: float) -> float:
+        return max((level for level in levels if np.isfinite(level)), default=float("nan"))
+
+    return {
+        "labels shifted": most(other, *away, *mirrored),
+        "labels of other frames": most(other, *away, *mirrored),
+        "labels mirrored": most(other, *away),
+        "labels turned": most(other),
+    }
+
+
+def _mean(values: Sequence[float]) -> float:
+    finite = [value for value in values if np.isfinite(value)]
+    return float(np.mean(finite)) if finite else float("nan")
+
+
+def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    out: NDArray[np.float64] = values[np.isfinite(values)]
+    return out
+
+
+def _better(gain: NDArray[np.float64]) -> bool:
+    """Whether frames agree that another place of the labels fits better."""
+    enough = len(gain) >= MIN_FIT_FRAMES
+    return enough and float(gain.mean()) > MIN_FIT_GAIN and float((gain > 0).mean()) >= FIT_AGREE
+
+
+def record_faults(
+    labelled: LabelledScene, scene: Scene, inputs: str, fingerprint: str, frame: GridFrame
+) -> list[Fault]:
+    """Whether the labels are of this log as it is now: its frames, times, poses and files.
+
+    Args:
+        inputs: fingerprint that the scene was labelled from; empty where unknown.
+        fingerprint: of the scene now; empty where unknown.
+    """
+    texts: list[tuple[FaultName, str]] = []
+    now = {one.token: one for one in scene.frames}
+    lost = [token for token in labelled.frame_tokens if token not in now]
+    if lost:
+        text = f"{len(lost)} of {len(labelled.frame_tokens)} labelled frames are not in the log"
+        texts.append(("labels of other frames", f"{text}, such as {lost[0]}"))
+    late = moved = 0
+    most_m = most_rad = 0.0
+    for k, token in enumerate(labelled.frame_tokens):
+        if token not in now:
+            continue
+        late += int(labelled.timestamps_us[k]) != now[token].timestamp_us
+        step = inverse(_pose(now[token], frame)) @ labelled.T_global_grid[k]
+        away_m = float(np.linalg.norm(step[:3, 3]))
+        turn = float(np.arccos(np.clip((np.trace(step[:3, :3]) - 1) / 2, -1, 1)))
+        moved += away_m > SAME_POSE_M or turn > SAME_POSE_RAD
+        most_m, most_rad = max(most_m, away_m), max(most_rad, turn)
+    if late:
+        texts.append(("stale labels", f"{late} frames have another time in the log now"))
+    if moved:
+        text = (
+            f"{moved} frames have another pose in the log now, by up to {most_m:.2f} m and "
+            f"{np.degrees(most_rad):.2f} degrees"
+        )
+        texts.append(("stale labels", text))
+    if inputs and fingerprint and inputs != fingerprint:
+        text = "the log changed since it was labelled (its fingerprint is another): label it again"
+        texts.append(("stale labels", text))
+    return [Fault(name=name, scene_id=scene.scene_id, evidence=text) for name, text in texts]
+
+
+def _pose(frame: Frame, of: GridFrame) -> NDArray[np.float64]:
+    return (in_lidar_frame(frame) if of == "lidar" and frame.lidar else frame).T_global_ego

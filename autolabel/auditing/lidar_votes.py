@@ -1,0 +1,276 @@
+"""How held-out LiDAR sweeps vote on the labels of a frame; needs no ground truth.
+
+Sweeps that the teacher did not read say what it could not know: where returns end something
+stands, and what rays see through is empty. One ray proves little: rays cross 87 % of the observed
+occupied voxels of the city's true labels, most of them grazing the ground. So a vote against an
+occupied voxel asks that no return ends in it and rays cross each of its eight parts, and flat
+classes have no such vote; of voxels so voted down 61 % were free in the city's truth, of those in
+which a return ends 3 %. A vote against a free voxel asks for three returns; of those 80 % were
+occupied in the truth beside what is labelled occupied, 11 % elsewhere: in mid-air it is rain.
+
+- a *miss*: returns end in a voxel labelled free beside an occupied one, to whose class it is put
+  down;
+- a *violation*: an upright voxel of a static class that is seen through;
+- a *trail*: a voxel of a class that can move that the key sweep itself sees through;
+- *flicker*: a static occupied voxel that is of another class a frame later.
+
+Only observed voxels are judged. What moves is somewhere else in a held-out sweep, so its
+surroundings have no part in misses and violations.
+
+Legend: X Y Z voxels, K classes, R rings of distance, P points, S shifts.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from datasets.benchmarks.resampling import places, taken
+from datasets.frames import Frame, SceneSource, of_the_moment, points_in_ego
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.raycast import lidar_evidence
+from datasets.geometry.transforms import inverse
+from datasets.labels.voxel_labels import FrameLabels, MaskBit
+from datasets.metrics.confusion import RangeBins
+from datasets.taxonomy import IGNORE_ID, Taxonomy
+from datasets.visibility import ray_origins
+
+VOTES = ("misses", "violations", "trails", "flicker")
+RINGS = RangeBins(edges_m=(10.0, 20.0, 30.0, 40.0))
+HELD_OUT_S, HELD_OUT_MAX_S = 0.3, 1.1
+HELD_OUT_SWEEPS = 5
+MIN_RETURNS = 3
+SEEN_THROUGH, SEEN_THROUGH_NOW = 8, 6
+"""Of a voxel's eight parts: so many crossed by all sweeps, or by the key sweep alone."""
+FLAT = frozenset(
+    ("driveable_surface", "other_flat", "sidewalk", "terrain", "road", "walkable", "parking")
+) | {"other_ground"}
+"""Names of classes that rays graze, in every taxonomy."""
+MOVING_REACH_M = 3.0
+SHIFTS = tuple(s for s in itertools.product((-1, 0, 1), repeat=3) if any(s))
+Turn = Literal["mirrored left to right", "mirrored front to back", "half", "left", "right"]
+TURNS: tuple[Turn, ...] = get_args(Turn)
+"""How labels may lie instead: mirrored, or turned by a half or a quarter about the vertical."""
+
+Mask = NDArray[np.bool_]
+Counts = NDArray[np.int64]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Ballot:
+    """Votes of one kind: (K, R) voxels judged, and of these found bad, by label and ring."""
+
+    bad: Counts
+    judged: Counts
+
+    def __add__(self, other: Ballot) -> Ballot:
+        return Ballot(bad=self.bad + other.bad, judged=self.judged + other.judged)
+
+    @classmethod
+    def none(cls, n_classes: int) -> Ballot:
+        zero = np.zeros((n_classes, len(RINGS.names)), np.int64)
+        return cls(bad=zero, judged=zero.copy())
+
+    @classmethod
+    def of(
+        cls, bad: Mask, judged: Mask, semantics: NDArray[np.uint8], ring: NDArray[np.uint8], n: int
+    ) -> Ballot:
+        """Count voxels (X, Y, Z); ``bad`` outside ``judged`` does not count."""
+
+        def count(where: Mask) -> Counts:
+            at = semantics[where].astype(np.int64) * len(RINGS.names) + ring[where]
+            return np.bincount(at, minlength=n * len(RINGS.names)).reshape(n, -1)
+
+        return cls(bad=count(bad & judged), judged=count(judged))
+
+    @property
+    def share(self) -> float:
+        """Of all that was judged; NaN if nothing was."""
+        total = int(self.judged.sum())
+        return int(self.bad.sum()) / total if total else float("nan")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Evidence:
+    """What sweeps say of each voxel (X, Y, Z), in the frame's own grid.
+
+    Attributes:
+        hit: enough returns of held-out sweeps end in it.
+        touched: a return of the key sweep or of a held-out one ends in it.
+        through: seen through by all of them; ``through_now``: by the key sweep.
+    """
+
+    hit: Mask
+    touched: Mask
+    through: Mask
+    through_now: Mask
+
+
+def held_out(frame: Frame) -> int:
+    """How many later sweeps of each LiDAR vote: those soon after the frame, else the next one."""
+    lags = [
+        (s.timestamp_us - frame.timestamp_us) * 1e-6
+        for s in frame.future_sweeps
+        if frame.lidar is not None and s.lidar == frame.lidar.lidar
+    ]
+    soon = sum(lag <= HELD_OUT_S for lag in lags)
+    if soon:
+        return min(soon, HELD_OUT_SWEEPS)
+    return int(bool(lags) and lags[0] <= HELD_OUT_MAX_S)
+
+
+def evidence(source: SceneSource, frame: Frame, grid: VoxelGrid) -> Evidence:
+    """Gather the votes' evidence.
+
+    Args:
+        frame: in the frame that the grid lies in; opened with ``HELD_OUT_SWEEPS`` future sweeps.
+
+    Raises:
+        SceneError: it has no LiDAR, or a point file is bad.
+    """
+    X, Y, Z = grid.shape
+    x, y, z = grid.size_m
+    fine = VoxelGrid(min_m=grid.min_m, size_m=(x / 2, y / 2, z / 2), shape=(2 * X, 2 * Y, 2 * Z))
+    points = points_in_ego(source, frame, future=held_out(frame))
+    origins = ray_origins(frame, points)
+    now = of_the_moment(frame, points)
+    counts = lidar_evidence(origins[now], points[now, :3], fine)
+    through_now = _parts(counts) >= SEEN_THROUGH_NOW
+    returns_now = _blocks(counts[0]).any(axis=-1)
+    all_counts = lidar_evidence(origins[~now], points[~now, :3], fine, onto=counts)
+    touched = _blocks(all_counts[0]).any(axis=-1)
+    inside = points[~now, :3]
+    inside = inside[grid.contains(inside)]
+    returns = np.bincount(grid.flat(grid.indices(inside)), minlength=grid.n_voxels)
+    return Evidence(
+        hit=returns.reshape(grid.shape) >= MIN_RETURNS,
+        touched=touched,
+        through=(_parts(all_counts) >= SEEN_THROUGH) & ~touched,
+        through_now=through_now & ~returns_now,
+    )
+
+
+def _blocks(fine: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """(X, Y, Z, 8) of (2X, 2Y, 2Z)."""
+    X, Y, Z = (n // 2 for n in fine.shape)
+    return fine.reshape(X, 2, Y, 2, Z, 2).transpose(0, 2, 4, 1, 3, 5).reshape(X, Y, Z, 8)
+
+
+def _parts(counts: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> NDArray[np.int64]:
+    """How many parts of each voxel are crossed while nothing ends in them."""
+    hits, passes = counts
+    out: NDArray[np.int64] = _blocks(((passes > 0) & (hits == 0)).view(np.uint8)).sum(axis=-1)
+    return out
+
+
+def observed(labels: FrameLabels) -> Mask:
+    """(X, Y, Z) seen by a sensor."""
+    seen = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
+    return (labels.mask & seen) > 0
+
+
+def frame_votes(
+    labels: FrameLabels, seen: Evidence, grid: VoxelGrid, taxonomy: Taxonomy
+) -> dict[str, Ballot]:
+    """Misses, violations and trails of one frame."""
+    semantics, n = labels.semantics, taxonomy.n_classes
+    ring, known = RINGS.of(grid), observed(labels) & (semantics < n)
+    occupied = (semantics != taxonomy.free_id) & (semantics < n)
+    moving = np.isin(semantics, taxonomy.dynamic)
+    beside = near(moving, grid, MOVING_REACH_M)
+    judged = known & ~beside
+    beside_occupied = ndimage.binary_dilation(occupied, np.ones((3, 3, 3)))
+    flat = [i for i, name in enumerate(taxonomy.names) if name in FLAT]
+    upright = occupied & ~moving & ~np.isin(semantics, flat)
+    return {
+        "misses": Ballot.of(
+            ~occupied, judged & seen.hit & beside_occupied, _nearest(semantics, occupied), ring, n
+        ),
+        "violations": Ballot.of(
+            seen.through, judged & upright & (seen.touched | seen.through), semantics, ring, n
+        ),
+        "trails": Ballot.of(
+            seen.through_now, known & moving & (seen.touched | seen.through_now), semantics, ring, n
+        ),
+    }
+
+
+def _nearest(semantics: NDArray[np.uint8], occupied: Mask) -> NDArray[np.uint8]:
+    """(X, Y, Z) class of the nearest occupied voxel, to which a miss is put down."""
+    if not occupied.any():
+        return semantics
+    at = ndimage.distance_transform_edt(~occupied, return_distances=False, return_indices=True)
+    return np.asarray(semantics[tuple(at)])
+
+
+def near(where: Mask, grid: VoxelGrid, reach_m: float) -> Mask:
+    """Voxels within so many metres, horizontally, of the columns of marked ones."""
+    if not where.any():
+        return np.zeros(where.shape, np.bool_)
+    away = ndimage.distance_transform_edt(~where.any(axis=2), sampling=grid.size_m[:2])
+    return np.broadcast_to((away <= reach_m)[:, :, None], where.shape)
+
+
+def flicker(labels: FrameLabels, later: FrameLabels, grid: VoxelGrid, taxonomy: Taxonomy) -> Ballot:
+    """Static occupied labels of a frame that are of another class in the next one."""
+    n, free = taxonomy.n_classes, np.uint8(taxonomy.free_id)
+    there = places(grid, grid, inverse(labels.T_global_grid) @ later.T_global_grid)
+    semantics, then = labels.semantics, taken(later.semantics, there, outside=IGNORE_ID)
+    moving = np.isin(semantics, taxonomy.dynamic)
+    judged = (semantics != free) & (semantics < n) & ~moving & (then != free) & (then < n)
+    judged &= observed(labels) & taken(observed(later), there).astype(np.bool_)
+    judged &= ~near(moving, grid, MOVING_REACH_M)
+    return Ballot.of(semantics != then, judged, semantics, RINGS.of(grid), n)
+
+
+def fit(occupied: Mask, seen: Evidence) -> float:
+    """How well labels fit the sweeps: IoU of occupied with touched voxels, where sweeps tell.
+
+    Args:
+        occupied: (X, Y, Z).
+    """
+    both = int((occupied & seen.touched).sum())
+    either = int((occupied & seen.through).sum()) + int(seen.touched.sum())
+    return both / max(either, 1)
+
+
+def shifted_fits(occupied: Mask, seen: Evidence) -> tuple[float, ...]:
+    """``fit`` of the labels moved by each of ``SHIFTS``, (S,)."""
+    return tuple(fit(_shifted(occupied, shift), seen) for shift in SHIFTS)
+
+
+def turned_fits(occupied: Mask, seen: Evidence, grid: VoxelGrid) -> tuple[float, ...]:
+    """``fit`` of the labels lying as each of ``TURNS``; NaN where the grid is not the same then."""
+    (x, y, _), (X, Y, _), (dx, dy, _) = grid.min_m, grid.shape, grid.size_m
+    even_x, even_y = (abs(2 * low + n * d) < d / 2 for low, n, d in ((x, X, dx), (y, Y, dy)))
+    square = even_x and even_y and X == Y and dx == dy
+    turned = (
+        occupied[:, ::-1] if even_y else None,
+        occupied[::-1] if even_x else None,
+        occupied[::-1, ::-1] if even_x and even_y else None,
+        np.rot90(occupied, 1) if square else None,
+        np.rot90(occupied, -1) if square else None,
+    )
+    return tuple(float("nan") if one is None else fit(one, seen) for one in turned)
+
+
+def _shifted(voxels: Mask, shift: Sequence[int]) -> Mask:
+    out = np.zeros(voxels.shape, np.bool_)
+    to = tuple(slice(max(s, 0), n + min(s, 0)) for s, n in zip(shift, voxels.shape, strict=True))
+    of = tuple(slice(max(-s, 0), n + min(-s, 0)) for s, n in zip(shift, voxels.shape, strict=True))
+    out[to] = voxels[of]
+    return out
+
+
+def shares(ballot: Ballot, names: Sequence[str], axis: int) -> Iterator[tuple[str, int, int]]:
+    """Name, bad and judged of each class (axis 0) or ring (axis 1) where something was judged."""
+    bad, judged = ballot.bad.sum(axis=1 - axis), ballot.judged.sum(axis=1 - axis)
+    for name, b, j in zip(names, bad, judged, strict=True):
+        if j:
+            yield name, int(b), int(j)

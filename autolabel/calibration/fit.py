@@ -1,0 +1,201 @@
+"""Learn on labelled scenes what a teacher's confidence is worth, and what makes its labels better.
+
+What is learnt in several steps is learnt in folds of scenes: what a scene is given in a step was
+learnt without its truth.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
+
+from tqdm import tqdm
+
+from autolabel.calibration.evaluation import (
+    SceneCounts,
+    known_guesses,
+    measure,
+    require_fit,
+    scenes_with_bar,
+)
+from autolabel.confidence.calibration import FOLDS, Calibration, choose
+from autolabel.confidence.drift import Statistics, reference_to_json
+from autolabel.confidence.meta_classifier import MetaClassifier, MetaFit, TooFewVoxelsError
+from autolabel.confidence.risk_control import Evidence
+from autolabel.labeling.config import LabelingConfig, made_with
+from autolabel.labeling.prediction import sights_of
+from autolabel.refinement.fit import RefinerFit
+from autolabel.refinement.temporal_fusion import Refiner, Sight, windows
+from datasets.files.json_files import json_text
+from datasets.frames import SceneSource
+from datasets.loading.frame_dataset import GroundTruth
+from datasets.metrics.confusion import ScoreTable
+from models.checkpoints.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, REFERENCE_KEY
+from models.inference.predictor import Teacher
+
+T = TypeVar("T")
+VOXELS = 1_600_000
+"""That are learnt from, at most, however many frames there are."""
+MIN_SCENES = 3
+"""That a meta classifier is learnt from. Whether it is of use is decided on scenes left out."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CrossFitted(Generic[T]):
+    """What was learnt on all scenes, and per scene what was learnt on others (with too few to part:
+    on all)."""
+
+    whole: T
+    without: dict[str, T]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Calibrated:
+    """A calibration, evidence for promises about labels made with it, the teacher's scores, and
+    what the scenes are like (``drift``)."""
+
+    calibration: Calibration
+    evidence: Evidence
+    table: ScoreTable
+    reference: tuple[Statistics, ...]
+
+    def metadata(self) -> dict[str, str]:
+        """For a weights file."""
+        return {
+            CALIBRATION_KEY: json_text(self.calibration.to_json()),
+            EVIDENCE_KEY: json_text(self.evidence.to_json()),
+            REFERENCE_KEY: json_text(reference_to_json(self.reference)),
+        }
+
+
+def calibrate(
+    teacher: Teacher,
+    source: SceneSource,
+    truth: GroundTruth,
+    scene_ids: Sequence[str],
+    config: LabelingConfig,
+) -> Calibrated:
+    """Calibrate a teacher on labelled scenes it was not trained on.
+
+    With ``config.refinement`` refiners are learnt first. From ``MIN_SCENES`` on, so is a meta
+    classifier; it is kept if confidence is the better for it. What is calibrated, and is evidence,
+    is what each scene is given by those learnt without it.
+
+    Raises:
+        SetupError: the benchmark has another grid, other classes or another frame than the preset.
+        SceneError: a file of a scene or of its truth is bad.
+    """
+    refiners = None
+    if config.refinement is not None:
+        refiners = fit_refiners(teacher, source, truth, scene_ids, config)
+    without = refiners.without if refiners else None
+    classifiers = fit_classifiers(teacher, source, truth, scene_ids, config, without)
+    others = classifiers.without if classifiers else None
+    measured = measure(teacher, source, truth, scene_ids, config, without, others)
+    free_passes = measured.passes.best()
+    calibration, evidence = fit(measured.by_softmax, free_passes)
+    if classifiers:
+        softmax = calibration.choices
+        by_meta, evidence_by_meta = fit(measured.by_meta, free_passes)
+        meta = tuple(replace(choice, meta=True) for choice in by_meta.choices)
+        if min(c.log_loss for c in meta) < min(c.log_loss for c in softmax):
+            calibration, evidence = replace(by_meta, meta=classifiers.whole), evidence_by_meta
+        calibration = replace(calibration, choices=softmax + meta)
+    return Calibrated(
+        calibration=replace(calibration, refiner=refiners.whole if refiners else None),
+        evidence=replace(evidence, made_with=made_with(config)),
+        table=measured.table,
+        reference=tuple(s.statistics for s in measured.by_softmax),
+    )
+
+
+def fit(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Calibration, Evidence]:
+    """Calibration from counts, and what its confidence was worth on scenes left out of its fit."""
+    calibration, seen, right = choose([s.trustable(free_passes) for s in scenes])
+    evidence = Evidence(
+        scene_ids=tuple(s.scene_id for s in scenes),
+        seen=seen,
+        right=right,
+        free_id=scenes[0].observed.free_id,
+    )
+    return replace(calibration, free_passes=free_passes), evidence
+
+
+def fit_refiners(
+    teacher: Teacher,
+    source: SceneSource,
+    truth: GroundTruth,
+    scene_ids: Sequence[str],
+    config: LabelingConfig,
+) -> CrossFitted[Refiner]:
+    """What other frames count for, learnt on labelled scenes; in ``FOLDS`` folds, as maps are.
+    Raises as ``calibrate``, and ``ValueError`` if the configuration has no refinement."""
+    how = config.refinement
+    if how is None:
+        raise ValueError("the configuration has no refinement")
+    require_fit(teacher, truth, config.input_spec(teacher.preset.inputs))
+    per_frame = VOXELS // _n_frames(source, scene_ids)
+    learning = RefinerFit(teacher.preset.taxonomy, how, per_frame=min(4000, per_frame))
+    scene_of: list[int] = []
+    for s, (scene, bar) in enumerate(scenes_with_bar(source, scene_ids, "learn to refine")):
+        originals = {frame.token: frame for frame in scene.frames}
+        sights = sights_of(scene, source, teacher, config)
+        for around, k in windows(sights, how.reach):
+            frame, _ = around[k]
+            expected = truth.labels(originals[frame.token])
+            near: list[Sight] = [sight for _, sight in around]
+            learning.update(near, k, teacher.preset.grid, expected.semantics, expected.observed())
+            scene_of.append(s)
+            bar.update()
+    return _cross_fitted(learning.fit, scene_of, scene_ids, "fit the refiner")
+
+
+def fit_classifiers(
+    teacher: Teacher,
+    source: SceneSource,
+    truth: GroundTruth,
+    scene_ids: Sequence[str],
+    config: LabelingConfig,
+    refiners: Mapping[str, Refiner] | None = None,
+) -> CrossFitted[MetaClassifier] | None:
+    """Meta classifiers, learnt on labelled scenes in ``FOLDS`` folds; None below ``MIN_SCENES``, or
+    if too few voxels are known. Raises as ``calibrate``."""
+    if len(scene_ids) < MIN_SCENES:
+        return None
+    preset = teacher.preset
+    grid, taxonomy = preset.grid, preset.taxonomy
+    # of each frame three quarters are predicted occupied
+    per_frame = 3 * VOXELS // (4 * _n_frames(source, scene_ids))
+    learning = MetaFit(taxonomy.n_classes, taxonomy.free_id, per_frame=min(4500, per_frame))
+    scene_of: list[int] = []
+    known = known_guesses(teacher, source, truth, scene_ids, config, refiners, "learn what is sure")
+    for s, (_, looks) in enumerate(known):
+        for look in looks:
+            voxels = learning.draw(look.guess.semantics, look.known)
+            features = look.guess.features(voxels, grid, taxonomy)
+            learning.update(features, look.right.ravel()[voxels])
+            scene_of.append(s)
+    try:
+        return _cross_fitted(learning.fit, scene_of, scene_ids, "fit the meta classifier")
+    except TooFewVoxelsError:
+        return None
+
+
+def _cross_fitted(
+    fit: Callable[[Sequence[int] | None], T],
+    scene_of: Sequence[int],
+    scene_ids: Sequence[str],
+    what: str,
+) -> CrossFitted[T]:
+    """``fit`` on all frames, and without those of every fold of scenes."""
+    n = min(FOLDS, len(scene_ids))
+    folds = [[i for i, s in enumerate(scene_of) if s % n != f] for f in range(n)] if n > 1 else []
+    whole, *rest = [fit(frames) for frames in tqdm([None, *folds], desc=what, unit="fit")]
+    rest = rest or [whole]
+    without = {scene_id: rest[s % len(rest)] for s, scene_id in enumerate(scene_ids)}
+    return CrossFitted(whole=whole, without=without)
+
+
+def _n_frames(source: SceneSource, scene_ids: Sequence[str]) -> int:
+    return max(1, sum(len(source.scene(scene_id).frames) for scene_id in scene_ids))

@@ -1,0 +1,228 @@
+"""A worker of the labelling job: an actor that opens log, teacher and store once, then labels
+scene after scene.
+
+No picture and no voxel passes through Ray.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import traceback
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import ray
+
+from autolabel.confidence.calibration import Calibration
+from autolabel.labeling.config import LabelingConfig
+from autolabel.labeling.pipeline import rehearse, write_labels
+from datasets.errors import SceneError, SetupError, UnwritableError
+from datasets.frames import Scene, SceneSource
+from datasets.labels.store import LabelStore
+from datasets.returns import CountsReturns, DroppedReturns
+from datasets.storage.backend import Where
+from datasets.storage.remote_path import forget_copies
+
+ASIDE = "aside"
+"""Concurrency group of the calls that are answered while a scene is labelled."""
+AT_ONCE = 2
+"""Scenes that a worker may have at work."""
+
+
+class OpenSource(Protocol):
+    """Opens the log in whichever process it is called; must pickle."""
+
+    def __call__(self) -> SceneSource: ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """What every worker needs to know; small and picklable.
+
+    Attributes:
+        open_source: opens the log.
+        root: folder of the log; taken out of the reasons that go into the store.
+        weights: the teacher's file.
+        store: an existing label store; run_id: of its header.
+        gpus_per_worker: 0 labels on the CPU.
+        readers: threads of a worker that read and decode, and as many that finish labels.
+        retries: further tries of a scene whose worker died or failed unexpectedly.
+        stall_s: a worker that finishes no frame for so long is taken for hung, and killed.
+    """
+
+    open_source: OpenSource
+    root: Path
+    weights: Path
+    store: Where
+    run_id: str
+    calibration: Calibration
+    config: LabelingConfig
+    gpus_per_worker: float = 0.0
+    readers: int = 1
+    retries: int = 2
+    stall_s: float = 1800.0
+
+    @property
+    def cpus_per_worker(self) -> int:
+        """On a GPU these threads need cores of their own; on a CPU they share the network's."""
+        return self.config.threads + (2 * self.readers if self.gpus_per_worker > 0 else 0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Outcome:
+    """What a worker answers.
+
+    ``bad``: the scene's data; ``failed``: anything else, of this scene; ``lost``: the worker's node
+    is gone; ``setup``: no scene can work here; ``unwritable``: the store takes no scene from
+    anyone; ``abandoned``: as asked.
+
+    Attributes:
+        returns: of the scene's sweeps, what was read and what measured nothing.
+        seconds: from the scene's being given to its being written; two of a worker may overlap.
+        where: address and process of the worker; node: Ray's id of its machine.
+    """
+
+    kind: Literal["ready", "done", "bad", "failed", "lost", "setup", "unwritable", "abandoned"]
+    frames: int = 0
+    seconds: float = 0.0
+    returns: DroppedReturns = field(default_factory=DroppedReturns)
+    reason: str = ""
+    detail: str = ""
+    where: str = ""
+    node: str = ""
+
+
+class _AbandonedError(Exception):
+    pass
+
+
+class Worker:
+    """Lives in an actor. ``beat`` and ``abandon`` are answered while scenes are labelled.
+
+    Two scenes may be at work: while the last frames of one are finished and written, the network
+    is at the next.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.frames = 0
+        self.leave = threading.Event()
+        self.network = threading.Lock()
+        self.where = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+
+    def start(self) -> Outcome:
+        import torch
+
+        from models.checkpoints.checkpoint import load_checkpoint
+        from models.inference.predictor import Teacher, keep_freed_memory
+
+        try:
+            self.source = self.job.open_source()
+            device = "cuda" if self.job.gpus_per_worker > 0 else "cpu"
+            # the bytes of a label must not depend on how many cores the machine has
+            torch.set_num_threads(self.job.config.threads)
+            if device == "cpu":
+                keep_freed_memory()
+            model = load_checkpoint(self.job.weights, device=device)
+            config = self.job.config
+            self.teacher = Teacher(model.module, model.preset, fast=config.fast, flips=config.flips)
+            self.store = LabelStore.open(self.job.store)
+            if self.store.header.run_id != self.job.run_id:
+                raise SetupError(f"label store {self.store.place}: another job's store by now")
+            wanted = self.store.header.provenance["weights_sha256"]
+            if model.weights_sha256 != wanted:
+                raise SetupError(f"{self.job.weights}: a worker's node holds other weights")
+            rehearse(self.teacher, self.job.calibration, config, self.store.header)
+        except SetupError as error:
+            return Outcome(kind="setup", reason=str(error), where=self.where)
+        node = ray.get_runtime_context().get_node_id()
+        return Outcome(kind="ready", where=self.where, node=node)
+
+    def label(self, scene_id: str) -> Outcome:
+        import torch
+
+        began = time.monotonic()
+        torch.set_num_threads(self.job.config.threads)  # a setting of each thread
+        try:
+            scene = self.source.scene(scene_id)
+            write_labels(
+                self.store,
+                scene,
+                self.source,
+                self.teacher,
+                self.job.calibration,
+                self.job.config,
+                readers=self.job.readers,
+                turn=self._turn(),
+                on_frame=self._count,
+            )
+            return Outcome(
+                kind="done",
+                frames=len(scene.frames),
+                returns=self._returns(scene),
+                seconds=time.monotonic() - began,
+                where=self.where,
+            )
+        except _AbandonedError:
+            return Outcome(kind="abandoned", where=self.where)
+        except SceneError as error:
+            return self._sorry("bad", str(error))
+        except UnwritableError as error:
+            return self._sorry("unwritable", str(error))
+        except Exception as error:
+            return self._sorry("failed", f"{type(error).__name__}: {error}".split("\n")[0])
+
+    def _returns(self, scene: Scene) -> DroppedReturns:
+        if not isinstance(self.source, CountsReturns):
+            return DroppedReturns()
+        sweeps = [sweep for frame in scene.frames for sweep in frame.sweeps]
+        total = self.source.returns.total(sweeps)
+        self.source.returns.forget(sweeps)
+        return total
+
+    def _sorry(self, kind: Literal["bad", "failed", "unwritable"], reason: str) -> Outcome:
+        return Outcome(kind=kind, reason=reason, detail=traceback.format_exc(), where=self.where)
+
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        with self.network:
+            if self.leave.is_set():
+                raise _AbandonedError
+            yield
+
+    def _count(self) -> None:
+        self.frames += 1
+        if self.leave.is_set():
+            raise _AbandonedError
+
+    def close(self) -> None:
+        """There is nothing more to do: a killed process cleans up nothing."""
+        forget_copies()
+
+    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
+    def beat(self) -> int:
+        """Frames labelled so far by this worker, of all scenes."""
+        return self.frames
+
+    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
+    def abandon(self) -> None:
+        """Leave the scene at work after its next frame."""
+        self.leave.set()
+
+
+def start_worker(job: Job) -> Any:
+    """A handle of a new actor; it waits for its place in the cluster."""
+    remote = ray.remote(
+        num_cpus=job.cpus_per_worker,
+        num_gpus=job.gpus_per_worker,
+        max_restarts=0,
+        max_task_retries=0,
+        max_concurrency=AT_ONCE,
+        concurrency_groups={ASIDE: 1},
+    )(Worker)
+    return remote.remote(job)

@@ -1,0 +1,125 @@
+"""Learning a refiner from labelled voxels."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from autolabel.refinement.temporal_fusion import (
+    EVIDENCE_BINS,
+    Pooled,
+    Refinement,
+    Refiner,
+    Sight,
+    pool,
+)
+from datasets.geometry.grid import VoxelGrid
+from datasets.taxonomy import Taxonomy
+
+
+class RefinerFit:
+    """Learns a refiner from labelled voxels. Streaming over frames.
+
+    Args:
+        per_frame: voxels drawn from each, at most.
+    """
+
+    def __init__(
+        self, taxonomy: Taxonomy, how: Refinement, *, per_frame: int = 4000, seed: int = 0
+    ) -> None:
+        self.taxonomy, self.how, self.per_frame = taxonomy, how, per_frame
+        self.rng = np.random.default_rng(seed)
+        self.pooled: list[Pooled] = []
+        self.truth: list[NDArray[np.uint8]] = []
+
+    def update(
+        self,
+        around: Sequence[Sight],
+        k: int,
+        grid: VoxelGrid,
+        truth: NDArray[np.uint8],  # (X, Y, Z)
+        known: NDArray[np.bool_],  # (X, Y, Z)
+    ) -> None:
+        """Draw voxels of ``around[k]`` whose truth is known."""
+        there = np.flatnonzero(known & (truth < self.taxonomy.n_classes))
+        drawn = np.sort(self.rng.choice(there, min(len(there), self.per_frame), replace=False))
+        self.pooled.append(pool(around, k, grid, self.taxonomy, self.how, drawn))
+        self.truth.append(truth.ravel()[drawn])
+
+    def fit(
+        self, frames: Sequence[int] | None = None, *, steps: int = 60, penalty: float = 1e-3
+    ) -> Refiner:
+        """Maximum likelihood with small tables: weights and ratios are drawn to a frame alone.
+
+        Args:
+            frames: positions, in the order of ``update``, of those to learn from; None: all.
+        """
+        used = range(len(self.truth)) if frames is None else frames
+        names = ("own", "near", "far", "alone", "own_bin", "other_bin")
+        data = {
+            n: torch.from_numpy(np.concatenate([getattr(self.pooled[i], n) for i in used]))
+            for n in names
+        }
+        y = torch.from_numpy(np.concatenate([self.truth[i] for i in used])).long()
+        K, free = self.taxonomy.n_classes, self.taxonomy.free_id
+        w = torch.tensor([0.4, 0.3, 0.3, 1.0], requires_grad=True)
+        tables = torch.zeros(2, K, EVIDENCE_BINS, requires_grad=True)
+        shared = torch.zeros(2, 1, EVIDENCE_BINS, requires_grad=True)
+        occupied = torch.ones(K, 1)
+        occupied[free] = 0
+        alone = data["alone"][:, None]
+        pooling = torch.tensor([1.0, float(bool(self.how.near)), float(bool(self.how.far))])
+
+        def evidence() -> Tensor:
+            return (tables + shared) * occupied * float(self.how.evidence)
+
+        def loss() -> Tensor:
+            a, b, c = w[:3] * pooling
+            logits = a * data["own"] + b * data["near"] + c * data["far"]
+            logits = torch.where(alone, w[3] * data["own"], logits)
+            own, other = evidence()
+            logits = logits + own.T[data["own_bin"]]
+            logits = logits + torch.where(alone, 0.0, other.T[data["other_bin"]])
+            fit = torch.nn.functional.cross_entropy(logits, y)
+            return fit + penalty * (tables.square().mean() * K + 0.1 * shared.square().mean())
+
+        optimizer = torch.optim.LBFGS(
+            [w, tables, shared], max_iter=steps, line_search_fn="strong_wolfe", history_size=20
+        )
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            value = loss()
+            value.backward()  # type: ignore[no-untyped-call]
+            return value
+
+        with one_thread():
+            optimizer.step(closure)  # type: ignore[no-untyped-call]
+        own, other = evidence().detach().numpy()
+        values = (w[:3] * pooling).tolist()
+        return Refiner(
+            how=self.how,
+            own=values[0],
+            near=values[1],
+            far=values[2],
+            alone=float(w[3].detach()),
+            own_evidence=own.copy(),
+            other_evidence=other.copy(),
+            voxels=len(y),
+        )
+
+
+@contextlib.contextmanager
+def one_thread() -> Iterator[None]:
+    """Gradients of looked-up values are summed in an order that depends on nothing else."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)

@@ -1,0 +1,50 @@
+"""Strokes laid over the labels of a frame."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+
+import numpy as np
+
+from datasets.labels.header import StoreHeader
+from datasets.labels.voxel_labels import FrameLabels, MaskBit
+from datasets.reviews.entries import Stroke
+from datasets.taxonomy import IGNORE_ID
+
+
+def distrusted(labels: FrameLabels) -> FrameLabels:
+    """The labels of a rejected frame: no voxel is trusted."""
+    return replace(labels, mask=labels.mask & np.uint8(255 - MaskBit.TRUSTED))
+
+
+def painted(labels: FrameLabels, strokes: Iterable[Stroke], header: StoreHeader) -> FrameLabels:
+    """The labels with strokes applied in order; the arrays given are not changed.
+
+    A voxel painted to a class is trusted with the highest confidence, and dynamic if its class is;
+    one painted ``IGNORE_ID`` keeps its class, is not trusted, and has no confidence. Bits and
+    evidence of the sensors stay as they are. Flow becomes 0 where the class cannot move; where it
+    can, and the voxel was of a class that cannot, its velocity is unknown: not a number.
+
+    Args:
+        header: of the store that the labels are from.
+    """
+    semantics, confidence, mask = (
+        array.copy() for array in (labels.semantics, labels.confidence, labels.mask)
+    )
+    flow = None if labels.flow is None else labels.flow.copy()
+    for stroke in strokes:
+        at = np.unravel_index(stroke.voxels, header.grid.shape)
+        if stroke.class_id == IGNORE_ID:
+            mask[at] &= np.uint8(255 - MaskBit.TRUSTED)
+            confidence[at] = 0
+            continue
+        moves = stroke.class_id in header.taxonomy.dynamic
+        if flow is not None:
+            moved = np.isin(semantics[at], header.taxonomy.dynamic)
+            flow[at] = np.where(moved[:, None], flow[at], np.nan) if moves else 0
+        semantics[at] = stroke.class_id
+        confidence[at] = len(header.levels) - 1
+        mask[at] &= np.uint8(255 - MaskBit.DYNAMIC)
+        mask[at] |= np.uint8(MaskBit.TRUSTED | (MaskBit.DYNAMIC if moves else 0))
+    return replace(labels, semantics=semantics, confidence=confidence, mask=mask, flow=flow)

@@ -1,0 +1,114 @@
+"""What an overlay holds, in numbers, and carrying it from one store to another."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from datasets.labels.store import LabelStore
+from datasets.reviews.entries import Stroke, Verdict
+from datasets.reviews.overlay import REVIEWS, Reviews
+from datasets.storage.backend import GROUP, write_group
+from datasets.taxonomy import IGNORE_ID
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewCounts:
+    """Attributes:
+    accepted, rejected, unsure: frames.
+    disputed: frames on which reviewers differ.
+    notes: verdicts and strokes with a note, and notes alone.
+    strokes: that count.
+    painted_frames, painted, ignored: of frames that are not rejected: how many have strokes, how
+        many voxels were given a class, how many were taken out.
+    reviewers: whose entries count, sorted.
+    stale: entries on labels that the store no longer has.
+    damaged: names of files that are no entries.
+    """
+
+    accepted: int
+    rejected: int
+    unsure: int
+    disputed: int
+    notes: int
+    strokes: int
+    painted_frames: int
+    painted: int
+    ignored: int
+    reviewers: tuple[str, ...]
+    stale: int
+    damaged: tuple[str, ...]
+
+    @property
+    def changes(self) -> str:
+        """What they change for those who learn from the labels, in words; empty if nothing."""
+        parts = []
+        if self.rejected:
+            parts.append(f"{self.rejected} frames rejected and left out")
+        if self.painted_frames:
+            parts.append(
+                f"{self.painted:,} voxels given a class and {self.ignored:,} taken out in "
+                f"{self.painted_frames} frames"
+            )
+        return "; ".join(parts)
+
+
+def count_reviews(reviews: Reviews) -> ReviewCounts:
+    """Counts of an overlay as it was read."""
+    verdicts = dict.fromkeys(Verdict, 0)
+    disputed = frames = painted = ignored = 0
+    for scene_id in reviews.scene_ids():
+        for one in reviews.verdicts(scene_id).values():
+            verdicts[one.verdict] += 1
+            disputed += one.disputed
+        rejected = reviews.rejected(scene_id)
+        for token, strokes in reviews.strokes(scene_id).items():
+            if token not in rejected:
+                frames += 1
+                left, out = _outcome(strokes)
+                painted, ignored = painted + left, ignored + out
+    entries = reviews.entries()
+    return ReviewCounts(
+        accepted=verdicts[Verdict.ACCEPT],
+        rejected=verdicts[Verdict.REJECT],
+        unsure=verdicts[Verdict.UNSURE],
+        disputed=disputed,
+        notes=sum(bool(getattr(entry.what, "note", "")) for entry in entries),
+        strokes=sum(isinstance(entry.what, Stroke) for entry in entries),
+        painted_frames=frames,
+        painted=painted,
+        ignored=ignored,
+        reviewers=tuple(sorted({entry.reviewer for entry in entries})),
+        stale=len(reviews.stale()),
+        damaged=reviews.damaged(),
+    )
+
+
+def carry_over(stores: Iterable[LabelStore], out: LabelStore) -> int:
+    """Copy the entries of stores to another one; gives how many are new there. What is there
+    stays, so that it can be repeated.
+
+    Raises:
+        OSError: an entry cannot be read or written.
+    """
+    new = 0
+    for store in stores:
+        names = [name for name in store.place.documents(REVIEWS) if name != GROUP]
+        if names:
+            write_group(out.place, REVIEWS, {})
+        for name in names:
+            key = f"{REVIEWS}/{name}"
+            new += out.place.create(key, store.place.read(key))
+    return new
+
+
+def _outcome(strokes: Iterable[Stroke]) -> tuple[int, int]:
+    """Voxels of a frame that end with a class, and those that end ignored."""
+    newest_first = list(strokes)[::-1]
+    voxels = np.concatenate([one.voxels for one in newest_first])
+    ids = np.concatenate([np.full(len(one.voxels), one.class_id) for one in newest_first])
+    _, first = np.unique(voxels, return_index=True)
+    ignored = int((ids[first] == IGNORE_ID).sum())
+    return len(first) - ignored, ignored

@@ -1,0 +1,502 @@
+"""Where a label store is: a folder, or a prefix of an object store (S3 and what speaks like it).
+
+A ``Place`` reads and writes small documents by key, lists what is below a key, and opens zarr
+arrays there. A *draft* is a scene being written: others see it whole or not at all.
+
+- In a folder it is built under ``.partial/`` and renamed into place.
+- An object store cannot rename. Arrays are written where they belong, and the group's document,
+  without which nobody looks at them, is created last, with a condition that the store itself
+  checks: only if there is none. Two writers of one scene write the same bytes under the same keys.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import functools
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO, Protocol, TypeVar
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import (
+    AlreadyExistsError,
+    BaseError,
+    NotFoundError,
+    PermissionDeniedError,
+    UnauthenticatedError,
+)
+from obstore.store import ObjectStore as Bucket
+from obstore.store import from_url
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import LocalStore, ObjectStore, WrapperStore
+
+from datasets.errors import SetupError, UnwritableError
+from datasets.files.bounded_files import read_bytes
+from datasets.files.printable import redacted
+from datasets.files.replacing import make_folder, write_file
+from datasets.storage.atomic_files import (
+    commit_file,
+    commit_folder,
+    files_below,
+    group_document,
+    new_partial,
+    parse_group,
+    remove_folder,
+    subfolders,
+    sweep_partial,
+    sync_tree,
+    visible_files,
+)
+
+Where = str | Path
+"""A folder, or the URL of an object store's prefix: ``s3://bucket/prefix``, ``gs://``, ``az://``."""
+
+GROUP = "zarr.json"
+UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
+"""Failures that the next write will meet as well."""
+REQUESTS = 32
+"""Sent at a time to an object store for many small documents."""
+
+MAX_DOCUMENT_BYTES = 64 << 20
+"""Of a document of a store; parsed, JSON takes up to thirty times as much, but lists of tokens do
+not."""
+HOW_GIVEN = "credentials belong into the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+
+REMOVED_TRIES = 20
+"""So often a folder is made again that other writers remove as empty."""
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+class Draft(Protocol):
+    """A group in the making, seen by nobody."""
+
+    def zarr(self, name: str) -> Store:
+        """The root of an array of the group, to write it. (At a path inside a store zarr would
+        write the groups above it as well.)"""
+
+    def files(self) -> list[tuple[str, int]]:
+        """Sorted keys and bytes of what is written so far. Raises ``OSError``."""
+
+    def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
+        """Make it visible in one step. Where another writer was first, its group stays.
+
+        Raises:
+            OSError: it could not be done; nothing is visible.
+        """
+
+    def discard(self) -> None:
+        """Remove what a commit has not made visible, unless others may be writing it too."""
+
+
+class Place(Protocol):
+    """The root of a store. Picklable; ``str`` names it."""
+
+    def top(self) -> list[str] | None:
+        """Names of the files and folders directly below the root, hidden ones too; None if
+        there is nothing of that name. Raises ``OSError``."""
+
+    def read(self, key: str) -> bytes:
+        """Raises ``FileNotFoundError``, or ``OSError`` where the place cannot be reached."""
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        """Part of a file. Raises as ``read``, or ``OSError`` where it ends before."""
+
+    def read_tail(self, key: str, length: int) -> bytes:
+        """The end of a file. Raises as ``read_range``."""
+
+    def write(self, key: str, data: bytes) -> None:
+        """In one step: readers see the old content or the new. Raises ``OSError``."""
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write what is not there yet, in one step, lasting when it returns; whether it was not
+        there. Raises ``OSError``."""
+
+    def names(self, key: str) -> list[str]:
+        """Sorted names of the folders directly below a key; none if there is nothing."""
+
+    def documents(self, key: str) -> list[str]:
+        """Sorted names of the visible files directly below a key; none if there is nothing."""
+
+    def files(self, key: str) -> list[tuple[str, int]]:
+        """Sorted keys, relative to ``key``, and bytes of all files below it. Raises ``OSError``."""
+
+    def remove(self, key: str) -> None:
+        """All that is below a key, if there is anything. Raises ``OSError``."""
+
+    def remove_empty(self, key: str) -> None:
+        """A group below which there is none. One that another writer adds meanwhile stays."""
+
+    def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
+        """``read`` of every item, as many at a time as pays here."""
+
+    def zarr(self, key: str) -> Store:
+        """To read an array."""
+
+    def draft(self, key: str) -> Draft: ...
+
+    def tidy(self) -> None:
+        """Remove what killed writers left, where that can be told from writers at work."""
+
+
+def as_place(where: Where | Place) -> Place:
+    """The place of that name, or the place itself.
+
+    Raises:
+        SetupError: a URL of an unknown kind.
+    """
+    if isinstance(where, str) and "://" in where:
+        return Remote(where.rstrip("/"))
+    return Folder(Path(where)) if isinstance(where, str | Path) else where
+
+
+def parse_where(text: str) -> Where:
+    """A command line's folder or URL."""
+    return text if "://" in text else Path(text)
+
+
+def write_group(at: Place, key: str, attributes: dict[str, Any]) -> None:
+    """Write a zarr 3 group's document. Raises ``OSError``."""
+    at.write(f"{key}/{GROUP}" if key else GROUP, group_document(attributes))
+
+
+def read_group(at: Place, key: str) -> dict[str, Any]:
+    """Attributes of a zarr 3 group.
+
+    Raises:
+        OSError, ValueError, KeyError, TypeError: missing or not a group's document.
+    """
+    return parse_group(at.read(f"{key}/{GROUP}" if key else GROUP))
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """On a local or shared file system."""
+
+    path: Path
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+    def top(self) -> list[str] | None:
+        try:
+            return sorted(p.name for p in self.path.iterdir())
+        except FileNotFoundError:
+            return None
+
+    def read(self, key: str) -> bytes:
+        try:
+            return read_bytes(self.path / key, MAX_DOCUMENT_BYTES, "MAX_DOCUMENT_BYTES")
+        except ValueError as error:
+            raise OSError(errno.EINVAL, str(error), str(self.path / key)) from None
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        with _opened(self.path / key) as file:
+            file.seek(offset)
+            return _whole(file.read(length), length, key)
+
+    def read_tail(self, key: str, length: int) -> bytes:
+        with _opened(self.path / key) as file:
+            file.seek(max(0, file.seek(0, 2) - length))
+            return _whole(file.read(length), length, key)
+
+    def write(self, key: str, data: bytes) -> None:
+        path = self.path / key
+        for tries_left in reversed(range(REMOVED_TRIES)):
+            try:
+                return write_file(path, data)
+            except FileNotFoundError:  # another writer removed the empty folder just now
+                if not tries_left:
+                    raise
+
+    def create(self, key: str, data: bytes) -> bool:
+        final = self.path / key
+        make_folder(final.parent)
+        partial = new_partial(self.path, final.name)
+        try:
+            return commit_file(partial / final.name, final, data)
+        finally:
+            remove_folder(partial)
+
+    def names(self, key: str) -> list[str]:
+        return subfolders(self.path / key)
+
+    def documents(self, key: str) -> list[str]:
+        return visible_files(self.path / key)
+
+    def files(self, key: str) -> list[tuple[str, int]]:
+        return sorted(files_below(self.path / key))
+
+    def remove(self, key: str) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            shutil.rmtree(self.path / key)
+
+    def remove_empty(self, key: str) -> None:
+        folder = self.path / key
+        if self.names(key) or not folder.is_dir():
+            return
+        (folder / GROUP).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):  # another writer's, which is not empty
+            folder.rmdir()
+
+    def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
+        return [read(item) for item in items]
+
+    def zarr(self, key: str) -> Store:
+        for path in (self.path / key).rglob("*"):
+            if not (path.is_file() or path.is_dir()):
+                raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
+        return LocalStore(self.path / key, read_only=True)
+
+    def draft(self, key: str) -> Draft:
+        return _FolderDraft(new_partial(self.path, Path(key).name), self.path / key)
+
+    def tidy(self) -> None:
+        sweep_partial(self.path)
+
+
+@dataclass(frozen=True, slots=True)
+class _FolderDraft:
+    partial: Path
+    final: Path
+
+    def zarr(self, name: str) -> Store:
+        return LocalStore(self.partial / name)
+
+    def files(self) -> list[tuple[str, int]]:
+        return Folder(self.partial).files("")
+
+    def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
+        sync_tree(self.partial)
+        write_file(self.partial / GROUP, group_document(attributes))
+        commit_folder(self.partial, self.final, is_committed=is_committed)
+
+    def discard(self) -> None:
+        remove_folder(self.partial)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Remote:
+    """Below a URL. Credentials and endpoint come from the environment, as the store's own tools
+    read them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ...).
+
+    ``s3://KEY:SECRET@bucket`` is taken, too, and shown as ``s3://***@bucket``; but whoever sees the
+    command line (the shell's history, Ray's table of jobs) sees the secret.
+    """
+
+    url: str
+
+    def __post_init__(self) -> None:
+        bucket_at(self.url)
+
+    def __str__(self) -> str:
+        return redacted(self.url)
+
+    def __repr__(self) -> str:
+        return f"Remote({str(self)!r})"
+
+    def top(self) -> list[str] | None:
+        with as_os_error(self.url):
+            found = obstore.list_with_delimiter(bucket_at(self.url))
+        names = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
+        return sorted(name.rstrip("/") for name in names) or None
+
+    def read(self, key: str) -> bytes:
+        with as_os_error(self.url):
+            return bytes(obstore.get(bucket_at(self.url), key).bytes())
+
+    def read_range(self, key: str, offset: int, length: int) -> bytes:
+        with as_os_error(self.url):
+            found = obstore.get_range(bucket_at(self.url), key, start=offset, length=length)
+        return _whole(bytes(found), length, key)
+
+    def read_tail(self, key: str, length: int) -> bytes:
+        with as_os_error(self.url):
+            found = obstore.get(bucket_at(self.url), key, options={"range": {"suffix": length}})
+            return _whole(bytes(found.bytes()), length, key)
+
+    def write(self, key: str, data: bytes) -> None:
+        with as_os_error(self.url):
+            obstore.put(bucket_at(self.url), key, data)
+
+    def create(self, key: str, data: bytes) -> bool:
+        with as_os_error(self.url):
+            try:
+                obstore.put(bucket_at(self.url), key, data, mode="create")
+            except AlreadyExistsError:
+                return False
+        return True
+
+    def names(self, key: str) -> list[str]:
+        with as_os_error(self.url):
+            found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
+        return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
+
+    def documents(self, key: str) -> list[str]:
+        with as_os_error(self.url):
+            found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
+        names = (one["path"].rsplit("/", 1)[-1] for one in found["objects"])
+        return sorted(name for name in names if name[0] != ".")
+
+    def files(self, key: str) -> list[tuple[str, int]]:
+        with as_os_error(self.url):
+            batches = list(obstore.list(bucket_at(self.url), f"{key}/" if key else None))
+        cut = len(key) + 1 if key else 0
+        return sorted((one["path"][cut:], one["size"]) for batch in batches for one in batch)
+
+    def remove(self, key: str) -> None:
+        self._delete(f"{key}/{name}" for name, _ in self.files(key))
+
+    def remove_empty(self, key: str) -> None:
+        if not self.names(key):
+            self._delete([f"{key}/{GROUP}"])
+
+    def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
+        with ThreadPoolExecutor(REQUESTS) as asking:
+            return list(asking.map(read, items))
+
+    def zarr(self, key: str) -> Store:
+        return ObjectStore(bucket_at(f"{self.url}/{key}"), read_only=True)
+
+    def draft(self, key: str) -> Draft:
+        return _RemoteDraft(self, key)
+
+    def tidy(self) -> None:
+        """Nothing: what has no document is invisible, and is overwritten by the next try."""
+
+    def _delete(self, keys: Iterable[str]) -> None:
+        with as_os_error(self.url):
+            obstore.delete(bucket_at(self.url), list(keys))
+
+
+@dataclass(frozen=True, slots=True)
+class _RemoteDraft:
+    at: Remote
+    key: str
+
+    def zarr(self, name: str) -> Store:
+        return _Unread(ObjectStore(bucket_at(f"{self.at.url}/{self.key}/{name}")))
+
+    def files(self) -> list[tuple[str, int]]:
+        return [(key, n) for key, n in self.at.files(self.key) if key != GROUP]
+
+    def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
+        marker, document = f"{self.key}/{GROUP}", group_document(attributes)
+        if not self.at.create(marker, document) and not is_committed():
+            self.at.write(marker, document)  # no writer of ours leaves another document
+
+    def discard(self) -> None:
+        """Nothing: another writer of the scene may be writing the same keys."""
+
+
+class _Unread(WrapperStore[ObjectStore]):  # type: ignore[type-arg]
+    """Chunks are written and never read: zarr would merge a shard with what a killed writer left
+    under its key."""
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        if key.startswith("c/"):
+            return None
+        return await super().get(key, prototype, byte_range)
+
+
+@functools.lru_cache(maxsize=256)
+def bucket_at(url: str) -> Bucket:
+    """The object store below a URL, with the credentials in it if there are any.
+
+    Raises:
+        SetupError: a URL of an unknown kind, or with something that would not be heeded.
+    """
+    try:
+        parts = urlsplit(url)
+        user, at, host = parts.netloc.rpartition("@")
+        if parts.query or (":" in parts.netloc and not at and "@" in parts.path):
+            raise SetupError(
+                f"{url}: {HOW_GIVEN}; a URL takes no options, and '/' of a secret is %2F in it"
+            )
+        if not at:
+            return from_url(url)
+        key, _, secret = user.partition(":")
+        if parts.scheme not in ("s3", "s3a") or not key or not secret:
+            raise SetupError(f"{url}: {HOW_GIVEN}; only s3://KEY:SECRET@BUCKET takes them")
+        return from_url(
+            f"{parts.scheme}://{host}{parts.path}",
+            access_key_id=unquote(key),
+            secret_access_key=unquote(secret),
+        )
+    except (BaseError, ValueError, TypeError) as error:
+        raise SetupError(f"{url}: {_first_line(error)}") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    """A file to read parts of; opening a pipe does not wait, reading one gives nothing."""
+
+    def opener(name: str, flags: int) -> int:
+        return os.open(name, flags | os.O_NONBLOCK)
+
+    return open(path, "rb", buffering=0, opener=opener)
+
+
+def _whole(data: bytes, length: int, key: str) -> bytes:
+    if len(data) != length:
+        raise OSError(f"{key}: cut off, {len(data)} of {length} bytes")
+    return data
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0]
+
+
+@contextlib.contextmanager
+def as_os_error(what: str = "") -> Iterator[None]:
+    """What an object store reports, as what a file system would.
+
+    Args:
+        what: was asked, for the message.
+    """
+    prefix = f"{redacted(what)}: " if what else ""
+    try:
+        yield
+    except NotFoundError as error:
+        raise FileNotFoundError(prefix + _first_line(error)) from error
+    except (PermissionDeniedError, UnauthenticatedError) as error:
+        raise PermissionError(errno.EACCES, prefix + _first_line(error)) from error
+    except BaseError as error:
+        raise OSError(prefix + _first_line(error)) from error
+
+
+@contextlib.contextmanager
+def writing(what: str, *, any_failure: bool = False) -> Iterator[None]:
+    """Failures that the next write will meet as well, as ``UnwritableError``; others as they are.
+
+    Args:
+        what: what is written to, for the message.
+        any_failure: none of them is worth another try.
+
+    Raises:
+        OSError: any other failure.
+    """
+    try:
+        with as_os_error(what):
+            yield
+    except UnwritableError:
+        raise
+    except OSError as error:
+        if not any_failure and error.errno not in UNWRITABLE:
+            raise
+        why = error.strerror or error
+        raise UnwritableError(
+            f"{what}: cannot be written: {why}; once it can be, the same command goes on"
+        ) from error

@@ -1,0 +1,132 @@
+"""Two stores of the same frames, voxel by voxel."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.benchmarks.catalogue import voxels_in_words
+from datasets.errors import SetupError
+from datasets.geometry.grid import VoxelGrid
+from datasets.geometry.transforms import Transform, inverse
+from datasets.labels.store import LabelStore, MaskBit
+from datasets.taxonomy import Taxonomy
+
+RINGS_M = (20.0, 40.0)
+"""Distances from the vehicle that part a store's comparison into rings."""
+SAME_PLACE_M, SAME_PLACE_RAD = 1e-3, 1e-4
+
+
+@dataclass(slots=True, kw_only=True)
+class Difference:
+    """Labels of the same frames in two stores.
+
+    Attributes:
+        only_a, only_b: scenes that the other one lacks.
+        frames: compared.
+        confusion: (R + 1, K, K) voxels by ring, class in a and class in b, of those that a sensor
+            observed according to either.
+        trusted: (2, 2) of these voxels: in a or not, in b or not.
+        unmatched: frames that the other one lacks.
+        elsewhere: frames whose grids lie at other places, which no comparison of voxels can mend.
+    """
+
+    taxonomy: Taxonomy
+    only_a: tuple[str, ...]
+    only_b: tuple[str, ...]
+    frames: int
+    confusion: NDArray[np.int64]
+    trusted: NDArray[np.int64]
+    unmatched: list[str] = field(default_factory=list)
+    elsewhere: list[str] = field(default_factory=list)
+
+    @property
+    def same(self) -> bool:
+        """Whether both hold the same frames, and all of them the same labels and trust."""
+        apart = self.only_a or self.only_b or self.unmatched or self.elsewhere or self.differ
+        return self.frames > 0 and not apart and not self.trusted[[0, 1], [1, 0]].any()
+
+    @property
+    def differ(self) -> int:
+        """Voxels of another class."""
+        total = self.confusion.sum(0)
+        return int(total.sum() - np.trace(total))
+
+    def iou(self, ring: int | None = None) -> NDArray[np.float64]:
+        """(K,) agreement of each class, NaN where neither has it; of all rings or of one."""
+        counts = self.confusion.sum(0) if ring is None else self.confusion[ring]
+        both = counts.diagonal().astype(float)
+        either = counts.sum(0) + counts.sum(1) - both
+        return np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0)
+
+
+def diff(
+    a: LabelStore, b: LabelStore, *, on_scene: Callable[[], None] = lambda: None
+) -> Difference:
+    """Compare two stores frame by frame; frames whose grids lie elsewhere are left out and named.
+
+    Raises:
+        SetupError: other voxels or classes.
+        SceneError: a scene cannot be read.
+    """
+    ours, theirs = ((h.grid, h.taxonomy, h.frame) for h in (a.header, b.header))
+    if ours != theirs:
+        raise SetupError(
+            f"{a.place} has {voxels_in_words(*ours)}, {b.place} has {voxels_in_words(*theirs)}"
+        )
+    taxonomy, rings = a.header.taxonomy, ring_of(a.header.grid)
+    K, R = taxonomy.n_classes, len(RINGS_M) + 1
+    ids_a, ids_b = set(a.scene_ids()), set(b.scene_ids())
+    found = Difference(
+        taxonomy=taxonomy,
+        only_a=tuple(sorted(ids_a - ids_b)),
+        only_b=tuple(sorted(ids_b - ids_a)),
+        frames=0,
+        confusion=np.zeros((R, K, K), np.int64),
+        trusted=np.zeros((2, 2), np.int64),
+    )
+    seen = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
+    for scene_id in sorted(ids_a & ids_b):
+        one, other = a.scene(scene_id), b.scene(scene_id)
+        for token in sorted(set(one.frame_tokens) ^ set(other.frame_tokens)):
+            found.unmatched.append(f"{scene_id} {token}")
+        for k, token in enumerate(one.frame_tokens):
+            if token not in other.frame_tokens:
+                continue
+            there = other.index_of(token)
+            if apart := _apart(one.T_global_grid[k], other.T_global_grid[there]):
+                found.elsewhere.append(f"{scene_id} {token}: {apart}")
+                continue
+            x, y = one.frame(k), other.frame(there)
+            known = (x.semantics < K) & (y.semantics < K) & ((x.mask | y.mask) & seen > 0)
+            index = (rings[known].astype(np.int64) * K + x.semantics[known]) * K
+            index += y.semantics[known]
+            found.confusion += np.bincount(index, minlength=R * K * K).reshape(R, K, K)
+            trust = [(labels.mask[known] & MaskBit.TRUSTED > 0) for labels in (x, y)]
+            found.trusted += np.bincount(trust[0] * 2 + trust[1], minlength=4).reshape(2, 2)
+            found.frames += 1
+        on_scene()
+    return found
+
+
+def _apart(a: Transform, b: Transform) -> str:
+    """How far apart two poses of a grid are; empty for the same place."""
+    if np.array_equal(a, b):
+        return ""
+    step = inverse(a) @ b
+    away_m = float(np.linalg.norm(step[:3, 3]))
+    turn_rad = float(np.arccos(np.clip((np.trace(step[:3, :3]) - 1) / 2, -1, 1)))
+    if away_m <= SAME_PLACE_M and turn_rad <= SAME_PLACE_RAD:
+        return ""
+    return f"{away_m:.3f} m and {np.degrees(turn_rad):.2f} degrees apart"
+
+
+def ring_of(grid: VoxelGrid) -> NDArray[np.uint8]:
+    """(X, Y, Z) ring of each voxel by its centre's distance in the plane."""
+    X, Y, Z = grid.shape
+    cells = np.stack(np.meshgrid(np.arange(X), np.arange(Y), [0], indexing="ij"), -1)
+    distance = np.linalg.norm(grid.centers(cells)[..., :2], axis=-1)
+    return np.broadcast_to(np.digitize(distance, RINGS_M).astype(np.uint8), (X, Y, Z))

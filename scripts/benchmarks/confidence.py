@@ -1,0 +1,395 @@
+"""How right are refined labels, what is their confidence worth, and are promises about them kept?
+
+    python scripts/make_city.py --root C --seed 101 --val 100 --frames 6
+    python scripts/make_city.py --root T --seed 202 --val 30 --frames 12
+    python scripts/benchmarks/confidence.py TEACHER --calibration C --test T --out OUT
+
+All that is learnt or chosen is learnt on C; every figure is of T. Four parts, each kept in OUT, so
+that a run that was stopped goes on:
+
+*Refinement*: mIoU of the labels with no refinement, each of its parts and all of them, in the
+camera mask and over all voxels that a sensor observed; how much of the gap to the truth is closed;
+trails, the share of voxels predicted as a moving class that are none but are one in another frame
+of the drive; seconds a frame.
+*Calibration*: expected calibration error and Brier score of the raw confidence, softmax or verdict
+of a meta classifier, and of the chosen map.
+*Risk*: 30 and 60 scenes of C's are drawn 20 times; how often a promise broke on T. And 100 times as
+many of C and T together; how often it broke on the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from confidence_study.calibration_scores import CalibrationScore, Curve, draw_reliability, sum_of
+from confidence_study.refined_scores import BOUNDS, Scores, score_scene
+from tqdm import tqdm
+
+from autolabel.calibration.evaluation import SceneCounts, measure
+from autolabel.calibration.fit import CrossFitted, fit, fit_classifiers, fit_refiners
+from autolabel.confidence.calibration import Calibration, CalibrationHistogram
+from autolabel.confidence.meta_classifier import MetaClassifier
+from autolabel.confidence.risk_control import promise
+from autolabel.labeling.config import LabelingConfig
+from autolabel.labeling.prediction import sights_of
+from autolabel.labeling.visibility import FREE_PASSES
+from autolabel.refinement.fit import RefinerFit
+from autolabel.refinement.temporal_fusion import Refinement, Refiner
+from datasets.benchmarks.catalogue import NAMES, benchmark
+from datasets.benchmarks.label_files import write_npz
+from datasets.cli.exit_codes import exit_code
+from datasets.errors import SetupError
+from datasets.files.json_files import plain, write_json
+from datasets.files.replacing import write_text
+from datasets.frames import SceneSource
+from datasets.geometry.grid import VoxelGrid
+from datasets.loading.frame_dataset import GroundTruth
+from datasets.sources.opening import open_source
+from datasets.taxonomy import Taxonomy
+from models.checkpoints.checkpoint import load_checkpoint
+from models.inference.predictor import Teacher, keep_freed_memory
+
+PARTS: dict[str, Refinement] = {
+    "own prediction and its LiDAR": Refinement(near=(), far=()),
+    "other frames' predictions": Refinement(evidence=False),
+    "all, past frames only": Refinement(past_only=True),
+    "all": Refinement(),
+}
+DRAWS, SPLITS = 20, 100
+SIZES = (30, 60)
+"""Scenes of a draw."""
+ERRORS = (0.01, 0.02, 0.05)
+CONFIDENCE = 0.9
+RAW = ("softmax", "meta classifier")
+"""Whose confidence is mapped."""
+T = TypeVar("T")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", type=Path, metavar="TEACHER")
+    parser.add_argument("--calibration", type=Path, required=True, metavar="C", help="a city")
+    parser.add_argument("--test", type=Path, required=True, metavar="T", help="another one")
+    parser.add_argument("--benchmark", choices=NAMES, default="occ3d_coarse")
+    parser.add_argument("--scenes", type=int, help="at most so many of each")
+    parser.add_argument("--visibility-split", type=int, default=2)
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        choices=("refinement", "flips", "trust"),
+        default=["refinement", "trust"],
+        help="flips: refinement of labels made with test-time flips; trust: calibration and risk",
+    )
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    args.out.mkdir(parents=True, exist_ok=True)
+    model = load_checkpoint(args.weights)
+    bench = Bench(args, Teacher(model.module, model.preset))
+    figures: dict[str, Any] = {
+        "date": time.strftime("%Y-%m-%d"),
+        "teacher": model.preset.name,
+    }
+    if "refinement" in args.only:
+        figures["refinement"] = bench.kept("refinement", bench.refinement)
+    if "flips" in args.only:
+        mirrored = Bench(args, Teacher(model.module, model.preset, flips=True))
+        figures["refinement_with_flips"] = bench.kept("flips", mirrored.refinement)
+    ways = (("as predicted", None), ("refined", Refinement())) if "trust" in args.only else ()
+    rows: dict[str, list[Curve]] = {}
+    for name, how in ways:
+        rows[name] = []
+        counts = [bench.counts(which, how) for which in ("calibration", "test")]
+        (all_learnt, passes), (all_tested, _) = counts
+        for raw in RAW:
+            learnt, tested, what = all_learnt[raw], all_tested[raw], f"{name}, by {raw}"
+            score = CalibrationScore(learnt, tested, passes, bench.taxonomy)
+            figures[f"calibration, {what}"] = score.to_json()
+            rows[name] += score.curves(raw)
+            for size in SIZES:
+                if size < len(learnt):
+                    kept = risk_figures(learnt, tested, passes, size)
+                    figures[f"risk, {what}, {size} scenes"] = kept
+                both = [*learnt, *tested]
+                if size < len(both):
+                    kept = split_figures(both, passes, size)
+                    figures[f"risk, {what}, splits of both cities, {size} scenes"] = kept
+    if rows:
+        draw_reliability(rows, bench.taxonomy, args.out / "reliability.png")
+    write_json(args.out / "trust.json", figures)
+    text = markdown(figures)
+    write_text(args.out / "trust.md", text)
+    print(text)
+    return 0
+
+
+class Bench:
+    """The two cities and a teacher."""
+
+    def __init__(self, args: argparse.Namespace, teacher: Teacher) -> None:
+        self.args, self.teacher = args, teacher
+        self.taxonomy: Taxonomy = teacher.preset.taxonomy
+        self.grid: VoxelGrid = teacher.preset.grid
+        self.config = LabelingConfig(visibility_split=args.visibility_split, flips=teacher.flips)
+
+    def kept(self, name: str, make: Callable[[], Any]) -> Any:
+        path = self.args.out / f"{name}.json"
+        if not path.is_file():
+            write_json(path, make())
+        return json.loads(path.read_text())
+
+    def city(self, which: str) -> tuple[SceneSource, GroundTruth]:
+        root = getattr(self.args, which)
+        past = self.teacher.preset.inputs.past_sweeps
+        source = open_source("city", root, past_sweeps=past, labelled=None)
+        known = benchmark(self.args.benchmark)
+        scenes = source.scene_ids("val")[: self.args.scenes]
+        return source, GroundTruth(known, root / known.folder, source, scenes)
+
+    def counts(
+        self, which: str, how: Refinement | None
+    ) -> tuple[dict[str, list[SceneCounts]], int]:
+        """Counts per scene of a city by the softmax and by a meta classifier, and the passes of a
+        trusted free voxel; kept in OUT."""
+        path = self.args.out / f"counts-{which}-{'refined' if how else 'plain'}.npz"
+        if not path.is_file():
+            self._count(which, replace(self.config, refinement=how), path)
+        taxonomy = self.taxonomy
+        with np.load(path, allow_pickle=False) as data:
+            counts: dict[str, list[SceneCounts]] = {}
+            for raw in RAW:
+                counts[raw] = []
+                for s, name in enumerate(data["scenes"]):
+                    one = SceneCounts(
+                        scene_id=str(name),
+                        observed=CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id),
+                        free=CalibrationHistogram(len(FREE_PASSES)),
+                    )
+                    for what in ("observed", "free"):
+                        histogram = getattr(one, what)
+                        histogram.seen, histogram.right = data[f"{what} by {raw}"][s]
+                    counts[raw].append(one)
+            return counts, int(data["passes"])
+
+    def _count(self, which: str, config: LabelingConfig, path: Path) -> None:
+        source, truth = self.city(which)
+        refiners, classifiers = self.learnt(config)
+        found = measure(
+            self.teacher,
+            source,
+            truth,
+            truth.scenes,
+            config,
+            self._for(which, truth, refiners) if refiners else None,
+            self._for(which, truth, classifiers),
+        )
+        arrays = {
+            f"{what} by {raw}": np.array(
+                [(getattr(s, what).seen, getattr(s, what).right) for s in scenes]
+            )
+            for raw, scenes in zip(RAW, (found.by_softmax, found.by_meta), strict=True)
+            for what in ("observed", "free")
+        }
+        names = np.array([s.scene_id for s in found.by_softmax])
+        write_npz(path, {"scenes": names, "passes": np.asarray(found.passes.best()), **arrays})
+
+    @staticmethod
+    def _for(which: str, truth: GroundTruth, learnt: CrossFitted[T]) -> dict[str, T]:
+        return dict.fromkeys(truth.scenes, learnt.whole) if which == "test" else learnt.without
+
+    @functools.cache  # noqa: B019
+    def learnt(
+        self, config: LabelingConfig
+    ) -> tuple[CrossFitted[Refiner] | None, CrossFitted[MetaClassifier]]:
+        """On the calibration city."""
+        source, truth = self.city("calibration")
+        given = (self.teacher, source, truth, truth.scenes, config)
+        refiners = fit_refiners(*given) if config.refinement else None
+        classifiers = fit_classifiers(*given, refiners.without if refiners else None)
+        if classifiers is None:
+            raise SetupError(f"{self.args.calibration}: too few scenes to learn what is sure")
+        return refiners, classifiers
+
+    def refinement(self) -> dict[str, Any]:
+        """Scores of each part."""
+        source, truth = self.city("calibration")
+        learning = {name: RefinerFit(self.taxonomy, how) for name, how in PARTS.items()}
+        for scene_id in tqdm(truth.scenes, desc="learn to refine", unit="scene"):
+            scene = source.scene(scene_id)
+            sights = [s for _, s in sights_of(scene, source, self.teacher, self.config)]
+            for k, frame in enumerate(scene.frames):
+                expected = truth.labels(frame)
+                for one in learning.values():
+                    one.update(sights, k, self.grid, expected.semantics, expected.observed())
+        refiners = {name: (PARTS[name], one.fit()) for name, one in learning.items()}
+        del learning
+        source, truth = self.city("test")
+        scores = {name: Scores(self.taxonomy) for name in ("none", *PARTS, *BOUNDS)}
+        for scene_id in tqdm(truth.scenes, desc="refine", unit="scene"):
+            scene = source.scene(scene_id)
+            began = time.perf_counter()
+            sights = [s for _, s in sights_of(scene, source, self.teacher, self.config)]
+            scores["none"].seconds += time.perf_counter() - began
+            truths = [truth.labels(frame) for frame in scene.frames]
+            score_scene(scores, refiners, sights, truths, self.taxonomy, self.grid)
+        base = scores["none"]
+        out = {name: score.to_json(base) for name, score in scores.items()}
+        weights = refiners["all"][1].to_json()
+        out["weights of all"] = {k: weights[k] for k in ("own", "near", "far", "alone", "voxels")}
+        return out
+
+
+def risk_figures(
+    learnt: Sequence[SceneCounts],
+    tested: Sequence[SceneCounts],
+    free_passes: int,
+    size: int,
+) -> dict[str, Any]:
+    """Promises from drawn calibration scenes, and what became of them on the test scenes."""
+    rng = np.random.default_rng(0)
+    draws = [rng.choice(len(learnt), size, replace=False) for _ in range(DRAWS)]
+    test = sum_of(tested, free_passes)
+    splits = [([learnt[s] for s in draw], test) for draw in draws]
+    return promises_kept(splits, free_passes)
+
+
+def split_figures(scenes: Sequence[SceneCounts], free_passes: int, size: int) -> dict[str, Any]:
+    """Promises from scenes drawn of all, and what became of them on those not drawn: draws from a
+    few scenes are much alike, and so would be their luck on one set of test scenes."""
+    rng = np.random.default_rng(0)
+    splits = []
+    for _ in range(SPLITS):
+        order = rng.permutation(len(scenes))
+        rest = sum_of([scenes[s] for s in order[size:]], free_passes)
+        splits.append(([scenes[s] for s in order[:size]], rest))
+    return promises_kept(splits, free_passes)
+
+
+def promises_kept(
+    splits: Sequence[tuple[Sequence[SceneCounts], tuple[Any, Any]]], free_passes: int
+) -> dict[str, Any]:
+    """Of splits into calibration scenes and the counts of test scenes."""
+    out: dict[str, Any] = {
+        "draws": len(splits),
+        "scenes of each": len(splits[0][0]),
+        "confidence": CONFIDENCE,
+    }
+    fits = [(fit(scenes, free_passes), test) for scenes, test in splits]
+    for max_error in ERRORS:
+        rows: dict[str, list[tuple[float, float]]] = {"occupied": [], "free": []}
+        refused: list[str] = []
+        for (calibration, evidence), (seen, right) in fits:
+            try:
+                made = promise(
+                    evidence, calibration.levels, max_error=max_error, confidence=CONFIDENCE
+                )
+            except SetupError as error:
+                refused.append(str(error))
+                continue
+            kept = trusted(calibration, made.thresholds, seen)
+            for group, ids in evidence.groups().items():
+                n, good = (seen * kept)[:, ids].sum(), (right * kept)[:, ids].sum()
+                rows[group].append((1 - good / max(1, n), n / max(1, seen[:, ids].sum())))
+        row: dict[str, Any] = {"refused": len(refused)}
+        if refused:
+            row["why"] = refused[0]
+        for group, found in rows.items():
+            if found:
+                errors, coverage = np.array(found).T
+                row[group] = {
+                    "error % mean": round(100 * float(errors.mean()), 3),
+                    "error % worst": round(100 * float(errors.max()), 3),
+                    "broke": int((errors > max_error).sum()),
+                    "of": len(found),
+                    "coverage %": round(100 * float(coverage.mean()), 1),
+                }
+        out[f"{100 * max_error:g} %"] = row
+    return out
+
+
+def trusted(calibration: Calibration, thresholds: Sequence[int], seen: Any) -> Any:
+    """(R, K, B): bins that are trusted."""
+    levels = np.broadcast_to(calibration.table, seen.shape)
+    return levels >= np.asarray(thresholds)[None, :, None]
+
+
+def _shown(figures: dict[str, Any]) -> dict[str, Any]:
+    """A dash for what does not exist."""
+    return {name: "-" if value is None else value for name, value in plain(figures).items()}
+
+
+def markdown(figures: dict[str, Any]) -> str:
+    lines = [f"Labels one can trust, {figures['date']}, {figures['teacher']}.", ""]
+    for key in ("refinement", "refinement_with_flips"):
+        if key not in figures:
+            continue
+        lines += [
+            f"## {key.replace('_', ' ').capitalize()}",
+            "",
+            "| labels | mIoU[camera-visible] | static | moving | gap closed, static | "
+            "mIoU[observed] | static | moving | trails | s a frame |",
+            "|---|---|---|---|---|---|---|---|---|---|",
+        ]
+        for name, row in figures[key].items():
+            if "visible" in row:
+                v, o = _shown(row["visible"]), _shown(row["observed"])
+                lines.append(
+                    f"| {name} | {v['mIoU']} | {v['static']} | {v['moving']} | "
+                    f"{v['static gap closed %']} % | {o['mIoU']} | {o['static']} | {o['moving']} | "
+                    f"{row['trails %']} % | {row['seconds a frame']} |"
+                )
+        lines.append("")
+    for key, found in figures.items():
+        if key.startswith("calibration"):
+            lines += [
+                f"## {key.capitalize()} (map: {found['map']})",
+                "",
+                "| voxels predicted | ECE raw | calibrated | Brier raw | calibrated |",
+                "|---|---|---|---|---|",
+            ]
+            for name, row in found["of"].items():
+                a, b = _shown(row["raw"]), _shown(row["calibrated"])
+                lines.append(
+                    f"| {name} | {a['ECE %']} % | {b['ECE %']} % | {a['Brier']} | {b['Brier']} |"
+                )
+            lines.append("")
+        if key.startswith("risk"):
+            lines += [
+                f"## {key.capitalize()}: {found['draws']} draws, "
+                f"confidence {100 * found['confidence']:g} %",
+                "",
+                "| at most | voxels | error, mean | worst | broke | kept | refused |",
+                "|---|---|---|---|---|---|---|",
+            ]
+            for name, row in found.items():
+                if not isinstance(row, dict):
+                    continue
+                for group in ("occupied", "free"):
+                    if group in row:
+                        g = row[group]
+                        lines.append(
+                            f"| {name} | {group} | {g['error % mean']} % | {g['error % worst']} % "
+                            f"| {g['broke']} of {g['of']} | {g['coverage %']} % | "
+                            f"{row['refused']} |"
+                        )
+                if row["refused"]:
+                    lines.append(f"| {name} | | | | | | {row['refused']}: {row['why']} |")
+            lines.append("")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

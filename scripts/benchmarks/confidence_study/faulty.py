@@ -1,0 +1,283 @@
+"""Logs and labels with faults put into them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from autolabel.auditing.label_set import AuditedLabels, LabelledScene
+from autolabel.auditing.motion_fit import Trajectory
+from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource
+from datasets.geometry.transforms import Transform, from_yaw, inverse
+from datasets.labels.voxel_labels import FrameLabels
+from datasets.sources.scene_files import scene_fingerprint
+
+Frames = tuple[Frame, ...]
+Change = Callable[[Frames], Frames]
+WINDOW_US = 100_000
+
+
+class ChangedLog:
+    """A log with a fault in what it states; files and times stay."""
+
+    def __init__(self, log: SceneSource, change: Change) -> None:
+        self.log, self.change = log, change
+        self.name, self.licence = log.name, log.licence
+
+    def scene_ids(self, split: str) -> tuple[str, ...]:
+        return self.log.scene_ids(split)
+
+    def n_frames(self, scene_id: str) -> int:
+        return self.log.n_frames(scene_id)
+
+    def scene(self, scene_id: str) -> Scene:
+        scene = self.log.scene(scene_id)
+        return replace(scene, frames=self.change(scene.frames))
+
+    def read_image(self, view: CameraView) -> NDArray[np.uint8]:
+        return self.log.read_image(view)
+
+    def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
+        return self.log.read_points(sweep)
+
+    def fingerprint(self, scene_id: str) -> str:
+        return scene_fingerprint(self.scene(scene_id))
+
+
+def turn(axis: int, degrees: float) -> Transform:
+    T = np.eye(4)
+    i, j = [(1, 2), (2, 0), (0, 1)][axis]
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    T[i, i], T[i, j], T[j, i], T[j, j] = c, -s, s, c
+    return T
+
+
+def each_sweep(frame: Frame, change: Callable[[LidarSweep], LidarSweep]) -> Frame:
+    return replace(
+        frame,
+        lidar=change(frame.lidar) if frame.lidar else None,
+        companions=tuple(map(change, frame.companions)),
+        past_sweeps=tuple(map(change, frame.past_sweeps)),
+        future_sweeps=tuple(map(change, frame.future_sweeps)),
+    )
+
+
+def lidar_turned(axis: int, degrees: float) -> Change:
+    def moved(sweep: LidarSweep) -> LidarSweep:
+        return replace(sweep, T_ego_lidar=sweep.T_ego_lidar @ turn(axis, degrees))
+
+    return lambda frames: tuple(each_sweep(frame, moved) for frame in frames)
+
+
+def camera_turned(name: str, axis: int, degrees: float) -> Change:
+    def moved(view: CameraView) -> CameraView:
+        T = view.T_ego_camera @ turn(axis, degrees)
+        return replace(view, T_ego_camera=T) if view.name == name else view
+
+    return lambda frames: tuple(replace(f, cameras=tuple(map(moved, f.cameras))) for f in frames)
+
+
+def lidar_moved(*, forward_m: float = 0.0, left_m: float = 0.0, up_m: float = 0.0) -> Change:
+    """The LiDAR's stated place is off by so much along the vehicle's axes."""
+
+    def changed(frame: Frame) -> Frame:
+        assert frame.lidar is not None
+        # the key sweep's axes are the vehicle's, and every turn of it is mounted alike
+        step = np.eye(4)
+        step[:3, 3] = frame.lidar.T_ego_lidar[:3, :3].T @ [forward_m, left_m, up_m]
+        return each_sweep(frame, lambda s: replace(s, T_ego_lidar=s.T_ego_lidar @ step))
+
+    return lambda frames: tuple(map(changed, frames))
+
+
+def focal_length_scaled(factor: float, name: str | None = None) -> Change:
+    """The stated focal lengths of one camera, or of all, are so many times the true ones."""
+
+    def changed(view: CameraView) -> CameraView:
+        if name is not None and view.name != name:
+            return view
+        return replace(
+            view, intrinsics=np.diag([factor, factor, 1.0]) @ view.intrinsics + centre(view)
+        )
+
+    def centre(view: CameraView) -> NDArray[np.float64]:
+        keep = np.zeros((3, 3))
+        keep[:2, 2] = (1 - factor) * view.intrinsics[:2, 2]
+        return keep
+
+    return lambda frames: tuple(replace(f, cameras=tuple(map(changed, f.cameras))) for f in frames)
+
+
+def cameras_late(seconds: float, name: str | None = None) -> Change:
+    """Pictures of one camera, or of all, were taken so long after what the log says."""
+
+    def changed(frames: Frames) -> Frames:
+        trajectory = Trajectory(frames)
+
+        def earlier(frame: Frame, view: CameraView) -> CameraView:
+            if name is not None and view.name != name:
+                return view
+            us = view.timestamp_us
+            now, then = trajectory.at(us), trajectory.at(us - seconds * 1e6)
+            if then is None:  # before the first sweep: as the vehicle went after it
+                first = trajectory.start_us
+                a, b = trajectory.at(first), trajectory.at(first + WINDOW_US)
+                assert a is not None and b is not None
+                then = a.copy()
+                then[:3, 3] += (b[:3, 3] - a[:3, 3]) * (us - seconds * 1e6 - first) / WINDOW_US
+            if now is None:
+                now = frame.T_global_ego @ view.T_ego_vehicle
+            step = inverse(frame.T_global_ego) @ then @ inverse(now) @ frame.T_global_ego
+            return replace(
+                view,
+                T_ego_vehicle=step @ view.T_ego_vehicle,
+                T_ego_camera=step @ view.T_ego_camera,
+            )
+
+        return tuple(
+            replace(f, cameras=tuple(earlier(f, view) for view in f.cameras)) for f in frames
+        )
+
+    return changed
+
+
+def cameras_swapped(a: str, b: str) -> Change:
+    def changed(frame: Frame) -> Frame:
+        paths = {view.name: view.path for view in frame.cameras}
+        other = {a: b, b: a}
+        views = (replace(v, path=paths[other.get(v.name, v.name)]) for v in frame.cameras)
+        return replace(frame, cameras=tuple(views))
+
+    return lambda frames: tuple(map(changed, frames))
+
+
+def poses_delayed(seconds: float) -> Change:
+    def changed(frames: Frames) -> Frames:
+        trajectory = Trajectory(frames)
+
+        def pose(us: int) -> Transform:
+            then = us - seconds * 1e6
+            if (T := trajectory.at(then)) is not None:
+                return T
+            # before the first sweep: as the vehicle went after it
+            first = trajectory.start_us
+            a, b = trajectory.at(first), trajectory.at(first + WINDOW_US)
+            assert a is not None and b is not None
+            T = a.copy()
+            T[:3, 3] += (b[:3, 3] - a[:3, 3]) * (then - first) / WINDOW_US
+            return T
+
+        out = []
+        for frame in frames:
+            assert frame.lidar is not None
+            T_key = pose(frame.timestamp_us)
+            T_ego_global = inverse(T_key)
+
+            def swept(
+                sweep: LidarSweep, T: Transform = T_ego_global, frame: Frame = frame
+            ) -> LidarSweep:
+                T_vehicle_lidar = inverse(frame.vehicle_at(sweep)) @ sweep.T_ego_lidar
+                T_ego_vehicle = T @ pose(sweep.timestamp_us)
+                return replace(
+                    sweep,
+                    T_ego_lidar=T_ego_vehicle @ T_vehicle_lidar,
+                    T_ego_vehicle=T_ego_vehicle,
+                )
+
+            views = []
+            for view in frame.cameras:
+                T_vehicle_camera = inverse(view.T_ego_vehicle) @ view.T_ego_camera
+                T_ego_vehicle = T_ego_global @ pose(view.timestamp_us)
+                T = T_ego_vehicle @ T_vehicle_camera
+                views.append(replace(view, T_ego_vehicle=T_ego_vehicle, T_ego_camera=T))
+            moved = each_sweep(frame, swept)
+            out.append(replace(moved, T_global_ego=T_key, cameras=tuple(views)))
+        return tuple(out)
+
+    return changed
+
+
+def poses_noisy(metres: float, degrees: float) -> Change:
+    def changed(frames: Frames) -> Frames:
+        rng = np.random.default_rng(abs(hash(frames[0].timestamp_us)) % 2**32)
+        at: dict[int, Transform] = {}
+
+        def error(us: int) -> Transform:
+            if us not in at:
+                x, y = rng.normal(0, metres, 2)
+                at[us] = from_yaw(np.radians(rng.normal(0, degrees)), [x, y, 0])
+            return at[us]
+
+        out = []
+        for frame in frames:
+            T_own = error(frame.timestamp_us)
+
+            def swept(sweep: LidarSweep, T: Transform = T_own, frame: Frame = frame) -> LidarSweep:
+                T_now = inverse(T) @ error(sweep.timestamp_us)
+                return replace(
+                    sweep,
+                    T_ego_lidar=T_now @ sweep.T_ego_lidar,
+                    T_ego_vehicle=T_now @ frame.vehicle_at(sweep),
+                )
+
+            moved = each_sweep(frame, swept)
+            out.append(replace(moved, T_global_ego=frame.T_global_ego @ T_own))
+        return tuple(out)
+
+    return changed
+
+
+class ChangedLabels:
+    """Labels with a fault in them."""
+
+    def __init__(
+        self,
+        labels: AuditedLabels,
+        *,
+        shift: tuple[int, int, int] = (0, 0, 0),
+        frames_late: int = 0,
+        scenes_late: int = 0,
+        mirrored: bool = False,
+        of_log: AuditedLabels | None = None,
+    ) -> None:
+        """Args:
+        of_log: the content comes from these labels, of scenes with the same place in their log.
+        """
+        self.labels, self.header, self.mirrored = labels, labels.header, mirrored
+        self.shift, self.frames_late, self.scenes_late = shift, frames_late, scenes_late
+        self._content = of_log or labels
+
+    def scene_ids(self) -> tuple[str, ...]:
+        return self.labels.scene_ids()
+
+    def inputs(self, scene_id: str) -> str:
+        return self.labels.inputs(scene_id)
+
+    def scene(self, scene_id: str) -> LabelledScene:
+        place, ids = self.labels.scene_ids().index(scene_id), self._content.scene_ids()
+        other = ids[(place + self.scenes_late) % len(ids)]
+        return _ChangedScene(self, self.labels.scene(scene_id), self._content.scene(other))
+
+
+class _ChangedScene:
+    def __init__(self, how: ChangedLabels, own: LabelledScene, content: LabelledScene) -> None:
+        self._how, self._own, self._content = how, own, content
+        self.frame_tokens, self.timestamps_us = own.frame_tokens, own.timestamps_us
+        self.T_global_grid = own.T_global_grid
+
+    def frame(self, k: int) -> FrameLabels:
+        own = self._own.frame(k)
+        last = len(self._content.frame_tokens) - 1
+        other = self._content.frame(min(k + self._how.frames_late, last))
+        voxels: dict[str, Any] = {
+            name: np.roll(self._turned(getattr(other, name)), self._how.shift, axis=(0, 1, 2))
+            for name in ("semantics", "confidence", "mask")
+        }
+        return replace(own, **voxels)
+
+    def _turned(self, voxels: NDArray[Any]) -> NDArray[Any]:
+        return voxels[:, ::-1] if self._how.mirrored else voxels

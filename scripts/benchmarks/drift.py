@@ -1,0 +1,124 @@
+"""Does a log of another kind raise the drift warning, and one of the same kind not?
+
+    python scripts/benchmarks/drift.py TEACHER --calibration C --test T --out OUT
+
+C and T are the cities of ``benchmark_trust.py``. Calibrated is on C's scenes by day and in dry
+weather. Logs compared with them: T's scenes of the same weather; T's scenes in rain, in the dark;
+and, simulated here, the same weather seen by a LiDAR mounted 0.7 m lower. Then C's scenes are split
+at random many times: how often does one part raise the warning against the other?
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from unittest import mock
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from autolabel.confidence.drift import Statistics, drift, mean_of
+from autolabel.labeling.config import LabelingConfig
+from autolabel.labeling.prediction import guess_frames
+from datasets.cli.exit_codes import exit_code
+from datasets.files.json_files import write_json
+from datasets.geometry.transforms import Transform
+from datasets.sources.opening import open_source
+from datasets.sources.synthetic.city import CityConfig, generate_city
+from datasets.sources.synthetic.export import nuscenes_writer
+from datasets.sources.synthetic.sensors.lidar import lidar_mount
+from models.checkpoints.checkpoint import load_checkpoint
+from models.inference.predictor import Teacher, keep_freed_memory
+
+DAY = ("sun", "overcast")
+DARK = ("dusk", "night")
+SPLITS = 500
+LOWER_M = 0.7
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("weights", type=Path, metavar="TEACHER")
+    parser.add_argument("--calibration", type=Path, required=True, metavar="C")
+    parser.add_argument("--test", type=Path, required=True, metavar="T")
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    model = load_checkpoint(args.weights)
+    teacher = Teacher(model.module, model.preset)
+    args.out.mkdir(parents=True, exist_ok=True)
+    lower = args.out / "lower"
+    with mock.patch.object(nuscenes_writer, "lidar_mount", _lower_mount):
+        config = CityConfig(
+            seed=303, labeled_scenes=0, unlabeled_scenes=0, val_scenes=16, frames_per_scene=2
+        )
+        if not (lower / "city.json").is_file():
+            generate_city(lower, config, workers=1)
+    known = statistics(teacher, args.calibration)
+    test = statistics(teacher, args.test)
+    low = statistics(teacher, lower)
+    reference = of_weather(known, DAY)
+    logs = {
+        "the same weather": of_weather(test, DAY),
+        "rain": of_weather(test, ("rain",)),
+        "dusk and night": of_weather(test, DARK),
+        "night": of_weather(test, ("night",)),
+        f"LiDAR {LOWER_M} m lower": of_weather(low, DAY),
+    }
+    figures: dict[str, object] = {"date": time.strftime("%Y-%m-%d"), "scenes": len(reference)}
+    for name, log in logs.items():
+        found = drift(log, reference)
+        figures[name] = {
+            "scenes": len(log),
+            "raised": bool(found),
+            "differs in": [str(one) for one in found],
+        }
+        print(f"{name} ({len(log)} scenes): {'; '.join(map(str, found[:3])) or 'nothing differs'}")
+    rng = np.random.default_rng(0)
+    everything = [one for _, one in known] + [one for _, one in test]
+    alarms = 0
+    for _ in range(SPLITS):
+        order = rng.permutation(len(everything))
+        here, there = order[:20], order[20:]
+        alarms += bool(drift([everything[k] for k in here], [everything[k] for k in there]))
+    figures["false alarms"] = {"splits": SPLITS, "raised": alarms}
+    print(f"random splits of both cities' scenes, 20 against the rest: {alarms} of {SPLITS} raised")
+    write_json(args.out / "drift.json", figures)
+    return 0
+
+
+def _lower_mount() -> Transform:
+    T = lidar_mount()
+    T[2, 3] -= LOWER_M
+    return T
+
+
+def statistics(teacher: Teacher, root: Path) -> list[tuple[str, Statistics]]:
+    """Weather and statistics of a city's scenes, each from its first and middle frame."""
+    source = open_source("city", root, past_sweeps=teacher.preset.inputs.past_sweeps, labelled=None)
+    described = json.loads((root / "v1.0-trainval" / "scene.json").read_text())
+    weather = {one["name"]: one["description"].split(", ")[1] for one in described}
+    found = []
+    for scene_id in tqdm(source.scene_ids("val"), desc=root.name, unit="scene"):
+        scene = source.scene(scene_id)
+        some = replace(scene, frames=(scene.frames[0], scene.frames[len(scene.frames) // 2]))
+        guesses = guess_frames(some, source, teacher, LabelingConfig())
+        found.append((weather[scene_id], mean_of([guess.statistics for guess in guesses])))
+    return found
+
+
+def of_weather(scenes: Sequence[tuple[str, Statistics]], which: Sequence[str]) -> list[Statistics]:
+    return [one for weather, one in scenes if weather in which]
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,85 @@
+"""How good a store's labels are where a student uses them, class by class.
+
+Legend: K classes, X Y Z voxels.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.benchmarks.ground_truth import Truth
+from datasets.labels.store import MaskBit
+from datasets.metrics.confusion import ConfusionMatrix
+from datasets.taxonomy import Taxonomy
+
+KEPT = MaskBit.TRUSTED | MaskBit.CAMERA_VISIBLE
+"""Bits of a voxel that a camera student learns from."""
+
+
+class StoreQuality:
+    """Counts over frames whose truth is known.
+
+    Attributes:
+        scored: what the benchmark scores, whether kept or not: truth against label.
+        kept: of these, what the store's mask keeps.
+    """
+
+    def __init__(self, taxonomy: Taxonomy) -> None:
+        self.taxonomy = taxonomy
+        self.scored = ConfusionMatrix(taxonomy.n_classes)
+        self.kept = ConfusionMatrix(taxonomy.n_classes)
+        self.kept_voxels = self.trusted = self.trusted_right = 0
+
+    def update(
+        self,
+        semantics: NDArray[np.uint8],  # (X, Y, Z)
+        mask: NDArray[np.uint8],  # (X, Y, Z) bits
+        truth: Truth,
+    ) -> None:
+        """Add a frame."""
+        kept = (mask & KEPT) == KEPT
+        trusted = ((mask & MaskBit.TRUSTED) > 0) & truth.observed()
+        scored = truth.scored()
+        self.kept_voxels += int(kept.sum())
+        self.trusted += int(trusted.sum())
+        self.trusted_right += int((trusted & (semantics == truth.semantics)).sum())
+        self.scored.update(truth.semantics, semantics, scored)
+        self.kept.update(truth.semantics, semantics, scored & kept)
+
+    def to_json(self) -> dict[str, Any]:
+        """Percentages, None where nothing is counted.
+
+        ``mask keeps``: of the true voxels of a class that are scored, those the mask keeps;
+        ``recall``: those it keeps with the right label; ``precision``: of what is kept and scored
+        and labelled so, what is right; ``share``: of a class among what is kept, and in the truth.
+        """
+        kept, scored = self.kept.counts, self.scored.counts
+        right = np.diag(kept)
+        by_class = {
+            name: {
+                "mask keeps": _percent(kept[k].sum(), scored[k].sum()),
+                "recall": _percent(right[k], scored[k].sum()),
+                "precision": _percent(right[k], kept[:, k].sum()),
+                "share of kept": _percent(kept[:, k].sum(), kept.sum()),
+                "share of truth": _percent(scored[k].sum(), scored.sum()),
+            }
+            for k, name in enumerate(self.taxonomy.names)
+        }
+        semantic = self.taxonomy.semantic_ids
+        return {
+            "trusted voxels that are right": _percent(self.trusted_right, self.trusted),
+            "scored voxels that are kept": _percent(kept.sum(), scored.sum()),
+            "kept voxels that are scored": _percent(kept.sum(), self.kept_voxels),
+            "kept voxels that are right": _percent(right.sum(), kept.sum()),
+            "mIoU of all labels": round(100 * self.scored.miou(semantic), 2),
+            "mIoU of kept labels": round(100 * self.kept.miou(semantic), 2),
+            "by class": by_class,
+            "frames": self.kept.frames,
+        }
+
+
+def _percent(part: float, whole: float) -> float | None:
+    return round(100 * float(part) / float(whole), 2) if whole else None

@@ -1,0 +1,119 @@
+"""What refinement does to a real log's labels, with its poses as logged and with noise on them.
+
+    python scripts/calibrate.py TEACHER --source folder --root LOG --split A --refine -o C
+    python scripts/benchmarks/refinement.py C --source folder --root LOG --split B --json OUT.json
+
+Scores of the frames on their own and of all put together over the drive, by the refiner that C was
+given, against ground truth (``make_labels.py``, or a benchmark's files). ``gap closed``: of the
+static classes' distance from 100 %. Trails: share of voxels predicted as a moving class that are
+none but are one in another frame of the drive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from confidence_study.faulty import ChangedLog, poses_noisy
+from confidence_study.refined_scores import Scores, score_scene
+from tqdm import tqdm
+
+from autolabel.labeling.config import LabelingConfig
+from autolabel.labeling.prediction import sights_of
+from autolabel.run import calibration_of
+from datasets.benchmarks.catalogue import NAMES, benchmark
+from datasets.cli.exit_codes import exit_code, usable_scenes_of
+from datasets.errors import SetupError
+from datasets.files.json_files import plain, write_json
+from datasets.frames import SceneSource
+from datasets.loading.frame_dataset import GroundTruth
+from datasets.sources.opening import SOURCES, open_source
+from models.checkpoints.checkpoint import load_checkpoint
+from models.inference.predictor import Teacher, keep_freed_memory
+
+NOISES = ((0.0, 0.0), (0.05, 0.1), (0.2, 0.5))
+"""Metres and degrees, standard deviations of the noise on every pose."""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__,
+        allow_abbrev=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("weights", type=Path, metavar="C", help="calibrated with --refine")
+    parser.add_argument("--source", choices=SOURCES, required=True)
+    parser.add_argument("--root", type=Path, required=True, metavar="LOG")
+    parser.add_argument("--split", default="all")
+    parser.add_argument("--truth", type=Path, metavar="DIR", help="default: the log's folder")
+    parser.add_argument("--benchmark", choices=NAMES, default="occ3d_coarse")
+    parser.add_argument("--past-sweeps", type=int, help="default: as many as the network reads")
+    parser.add_argument("--visibility-split", type=int, default=2)
+    parser.add_argument("--json", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    figures = plain({"date": time.strftime("%Y-%m-%d"), "poses": measure(args)})
+    if args.json:
+        write_json(args.json, figures)
+    print(table(figures["poses"]))
+    return 0
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """Figures by noise of the poses and way to refine."""
+    model = load_checkpoint(args.weights)
+    refiner = calibration_of(model, args.weights).refiner
+    if refiner is None:
+        raise SetupError(f"{args.weights}: has no refiner; calibrate with --refine")
+    taxonomy, grid = model.preset.taxonomy, model.preset.grid
+    teacher = Teacher(model.module, model.preset)
+    config = LabelingConfig(past_sweeps=args.past_sweeps, visibility_split=args.visibility_split)
+    past = config.input_spec(model.preset.inputs).past_sweeps
+    source = open_source(args.source, args.root, past_sweeps=past)
+    scenes = usable_scenes_of(source, args.split, root=args.root)
+    truth = GroundTruth(benchmark(args.benchmark), args.truth or args.root, source, scenes)
+    out = {}
+    for metres, degrees in NOISES:
+        log: SceneSource = source
+        if metres or degrees:
+            log = ChangedLog(source, poses_noisy(metres, degrees))
+        scores = {name: Scores(taxonomy) for name in ("none", "all")}
+        what = f"{metres:g} m, {degrees:g} degrees" if metres else "as logged"
+        for scene_id in tqdm(scenes, desc=f"poses {what}", unit="scene"):
+            scene = log.scene(scene_id)
+            began = time.perf_counter()
+            sights = [s for _, s in sights_of(scene, log, teacher, config)]
+            scores["none"].seconds += time.perf_counter() - began
+            truths = [truth.labels(frame) for frame in source.scene(scene_id).frames]
+            score_scene(scores, {"all": (refiner.how, refiner)}, sights, truths, taxonomy, grid)
+        out[what] = {name: score.to_json(scores["none"]) for name, score in scores.items()}
+    return out
+
+
+def table(found: dict[str, Any]) -> str:
+    """Lines to read."""
+    lines = [
+        f"{'poses':<22}{'refined':<9}{'voxels':<10}{'mIoU':>8}{'static':>8}{'moving':>8}"
+        f"{'gap closed':>12}{'trails':>9}{'s/frame':>9}"
+    ]
+    for poses, ways in found.items():
+        for way, figures in ways.items():
+            for mask in ("visible", "observed", "lidar"):
+                if (of := figures.get(mask)) is None:
+                    continue
+                shown = {k: "-" if value is None else value for k, value in of.items()}
+                lines.append(
+                    f"{poses:<22}{way:<9}{mask:<10}{shown['mIoU']:>8}{shown['static']:>8}"
+                    f"{shown['moving']:>8}{shown['static gap closed %']:>10} %"
+                    f"{figures['trails %']:>7} %{figures['seconds a frame']:>9}"
+                )
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    sys.exit(exit_code(main))

@@ -1,0 +1,41 @@
+"""A frame's camera pictures with the drawn labels over them, in the size of a browser's panel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+
+from viz.render.camera_overlay import draw_overlay
+from viz.render.layers import Drawn
+from viz.session.picking import Cell, in_cameras
+from viz.session.session import ReviewFrame
+
+WIDTH_PX = 480
+_SEEN, _HIDDEN = (255, 255, 255), (150, 150, 150)
+
+
+def camera_pictures(
+    frame: ReviewFrame, drawn: Drawn, picked: Cell | None
+) -> Iterator[NDArray[np.uint8]]:
+    """(H, W, 3) uint8 of every camera in the frame's order; a picked voxel is ringed, white where
+    the camera sees it, grey where others hide it."""
+    marks = {} if picked is None else {m.camera: m for m in in_cameras(frame, drawn.shown, picked)}
+    for picture in frame.pictures:
+        view = picture.view
+        height = round(WIDTH_PX * view.height / view.width)
+        overlay = draw_overlay(
+            picture, drawn.surface, drawn.colour_table, width=WIDTH_PX, height=height
+        )
+        if (mark := marks.get(view.name)) is not None:
+            at = mark.u * WIDTH_PX / view.width, mark.v * height / view.height
+            _ring(overlay, *at, colour=_HIDDEN if mark.hidden else _SEEN)
+        yield np.asarray(overlay)
+
+
+def _ring(picture: Image.Image, u: float, v: float, *, colour: tuple[int, int, int]) -> None:
+    draw = ImageDraw.Draw(picture)
+    for radius, shade in ((11, (0, 0, 0)), (9, colour)):
+        draw.ellipse((u - radius, v - radius, u + radius, v + radius), outline=shade, width=2)

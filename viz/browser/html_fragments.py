@@ -1,0 +1,134 @@
+"""What a browser tab says in words: HTML of a frame's state, its verdicts, a voxel's facts.
+
+All text that people or files supply is escaped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+
+from datasets.reviews.overlay import Entry, FrameVerdict, Judgement, Remark, Stroke, Verdict
+from datasets.taxonomy import Taxonomy
+from viz.render.layers import Drawn
+from viz.render.text import LegendRow
+from viz.review.review_queue import QueueItem
+from viz.review.voxel_description import fact_rows
+from viz.session.picking import VoxelFacts
+from viz.session.session import ReviewFrame
+
+VERDICT_COLOURS = {
+    Verdict.ACCEPT: (46, 160, 67),
+    Verdict.UNSURE: (191, 135, 0),
+    Verdict.REJECT: (218, 54, 51),
+}
+PICK = "Click a voxel."
+PAINTING = "Painting and erasing are in the window: python viz/inspect.py STORE"
+
+
+def table(rows: Iterable[tuple[str, str]]) -> str:
+    """Names left, values right."""
+    cells = "".join(
+        f'<tr><td style="opacity:.6;padding:0 10px 2px 0;vertical-align:top;white-space:nowrap">'
+        f'{escape(name)}</td><td style="overflow-wrap:anywhere">{escape(value)}</td></tr>'
+        for name, value in rows
+    )
+    return _box(f'<table style="border-spacing:0">{cells}</table>') if cells else ""
+
+
+def lines(texts: Sequence[str]) -> str:
+    """One paragraph each, in small type."""
+    return _box("".join(f'<div style="padding-bottom:2px">{escape(t)}</div>' for t in texts))
+
+
+def frame_facts(frame: ReviewFrame, drawn: Drawn) -> str:
+    """Which frame it is, what its colours mean, and what could not be shown."""
+    rows = [
+        ("frame", f"{frame.scene_id}, {frame.k} of 0..{frame.n_frames - 1}"),
+        ("token", frame.labels.token),
+        ("colours", drawn.caption),
+        *(("note", note) for note in frame.notes),
+    ]
+    return table(rows)
+
+
+def legend(rows: Sequence[LegendRow]) -> str:
+    """Colours with their meaning and their voxels."""
+    cells = "".join(
+        f'<tr><td><span style="display:inline-block;width:11px;height:11px;'
+        f'background:rgb{row.colour}"></span></td><td style="padding:0 10px">{escape(row.name)}'
+        f'</td><td style="text-align:right">{row.count:,}</td></tr>'
+        for row in rows
+    )
+    return _box(f"<table>{cells}</table>") if cells else ""
+
+
+def verdict_facts(
+    frame: ReviewFrame, holds: FrameVerdict | None, entries: Sequence[Entry], *, now_s: float
+) -> str:
+    """What holds for the frame, and who said what, newest first."""
+    if holds is None:
+        head = '<b style="opacity:.6">not judged yet</b>'
+    else:
+        r, g, b = VERDICT_COLOURS[holds.verdict]
+        head = f'<b style="color:rgb({r},{g},{b})">{holds.verdict.value}</b>'
+        head += " (reviewers differ: the most careful holds)" if holds.disputed else ""
+    said = []
+    for entry in reversed(entries):
+        match entry.what:
+            case Judgement() as judged if frame.labels.token in judged.tokens:
+                text, note = judged.verdict.value, judged.note
+            case Remark() as remark if remark.token == frame.labels.token:
+                text, note = "note", remark.note
+            case Stroke() as stroke if stroke.token == frame.labels.token:
+                text, note = f"painted {len(stroke.voxels):,} voxels", stroke.note
+            case _:
+                continue
+        ago = _ago(now_s - entry.time_us / 1e6)
+        said.append((f"{entry.reviewer}, {ago}", f"{text}: {note}" if note else text))
+    return _box(head) + table(said)
+
+
+def voxel_facts(facts: VoxelFacts, taxonomy: Taxonomy) -> str:
+    """All that is known of a voxel."""
+    return table(fact_rows(facts, taxonomy))
+
+
+def queue_facts(queue: Sequence[QueueItem], at: int, judged: set[tuple[str, str]]) -> str:
+    """Where in the queue the tab is, and why that frame is in it.
+
+    Args:
+        at: index in the queue, -1 before its first item.
+        judged: scene and token of frames with a verdict.
+    """
+    left = sum((item.scene_id, item.token) not in judged for item in queue)
+    rows = [("to judge", f"{left:,} of {len(queue):,}")]
+    if at >= 0:
+        item = queue[at]
+        rows += [("item", f"{at + 1:,}: {item.scene_id}, frame {item.k}"), ("why", item.why)]
+    return table(rows)
+
+
+def entry_in_words(entry: Entry) -> str:
+    """What an entry is, in a few words."""
+    match entry.what:
+        case Judgement() as judged:
+            n = len(judged.tokens)
+            return f"{judged.verdict.value} of {n} frame{'s' * (n > 1)} of {judged.scene_id}"
+        case Stroke() as stroke:
+            return f"{len(stroke.voxels):,} voxels painted in {stroke.scene_id}"
+        case Remark() as remark:
+            return f"a note in {remark.scene_id}"
+        case _:
+            raise ValueError(f"{entry.id} is nothing that counts")
+
+
+def _ago(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{int(seconds // size)} {unit} ago"
+    return "just now"
+
+
+def _box(inner: str) -> str:
+    return f'<div style="font-size:12px;line-height:1.4;padding:2px 12px 4px">{inner}</div>'

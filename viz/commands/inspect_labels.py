@@ -1,0 +1,229 @@
+"""The command line of ``viz/inspect.py``: options in; a window, a picture or a film out."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from datasets.benchmarks.catalogue import NAMES, benchmark
+from datasets.cli.exit_codes import exit_code
+from datasets.errors import SetupError
+from datasets.files.printable import printable
+from datasets.files.replacing import replacing
+from datasets.frames import SceneSource
+from datasets.reviews.overlay import Reviews
+from viz.commands.inspect_options import (
+    DEFAULT_FPS,
+    DEFAULT_ROOT,
+    DEFAULT_SIZE_PX,
+    check,
+    layers_of,
+    parser,
+    reviewer_of,
+)
+from viz.render.layers import Show
+from viz.review.priority import Suspicion
+from viz.review.review_queue import QueueItem, queue_of, suspicion_for
+from viz.session.label_sets import LabelSet, StoredLabels, TrueLabels
+from viz.session.session import ReviewFrame, ReviewSession, open_log
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command. Returns the exit code: 0, or 2 for a user's fault."""
+    p = parser()
+    options = p.parse_args(argv)
+    if fault := check(options):
+        p.error(fault)
+    return exit_code(lambda: _inspect(options))
+
+
+def _inspect(options: argparse.Namespace) -> int:
+    if options.screenshot is not None and options.screenshot.suffix.lower() != ".png":
+        raise SetupError(f"--screenshot {options.screenshot}: the name must end in .png")
+    session = _session(options)
+    show = layers_of(options, session.labels.taxonomy)
+    if options.video is not None:
+        _film(options, session, show)
+        return 0
+    queue: tuple[QueueItem, ...] = ()
+    suspicion: Suspicion | None = None
+    if options.queue and session.reviews is not None:
+        store = session.reviews.store
+        suspicion = suspicion_for(store, options.audit or ())
+        queue = queue_of(store, session.reviews, suspicion)
+        if not queue:
+            print("note: every frame of the store is judged", file=sys.stderr)
+    if queue:
+        frame = session.frame(queue[0].scene_id, queue[0].k)
+    else:
+        frame = session.frame(_scene_of(options, session), options.frame or 0)
+    _require_log_of(options, session, frame.scene_id)
+    for note in frame.notes:
+        print(printable(f"note: {note}"), file=sys.stderr)
+    if options.screenshot is not None:
+        _picture(options, frame, show)
+    elif options.serve is not None:
+        _serve(options, session, frame, show, queue, suspicion)
+    else:
+        _window(options, session, frame, show, queue, suspicion)
+    return 0
+
+
+def _window(
+    options: argparse.Namespace,
+    session: ReviewSession,
+    frame: ReviewFrame,
+    show: Show,
+    queue: Sequence[QueueItem],
+    suspicion: Suspicion | None,
+) -> None:
+    if _no_display():
+        raise SetupError(
+            "there is no display to open a window on; use --screenshot FILE.png, "
+            "--video FILE.mp4 or --serve"
+        )
+    try:
+        from viz.window.launch import show as show_window
+    except (ImportError, OSError) as error:
+        why = str(error).splitlines()[0]
+        raise SetupError(
+            f"Open3D does not load ({why}); on Debian: apt install libusb-1.0-0 libgl1 "
+            "libgomp1; --screenshot FILE.png works without it"
+        ) from error
+    show_window(
+        session,
+        frame,
+        show=show,
+        size_px=options.size or DEFAULT_SIZE_PX,
+        reviewer=reviewer_of(options),
+        queue=queue,
+        suspicion=suspicion,
+    )
+
+
+def _serve(
+    options: argparse.Namespace,
+    session: ReviewSession,
+    frame: ReviewFrame,
+    show: Show,
+    queue: Sequence[QueueItem],
+    suspicion: Suspicion | None,
+) -> None:
+    try:
+        from viz.browser.server import serve
+    except ImportError as error:
+        raise SetupError(
+            f"the browser's viewer does not load ({error}); pip install 'effocc-autolabel[browser]'"
+        ) from error
+    serve(
+        session,
+        frame,
+        show=show,
+        port=options.serve,
+        reviewer=reviewer_of(options),
+        queue=queue,
+        suspicion=suspicion,
+    )
+
+
+def _picture(options: argparse.Namespace, frame: ReviewFrame, show: Show) -> None:
+    from viz.render.screenshot import screenshot
+
+    shot = screenshot(
+        frame,
+        show=show,
+        size_px=options.size or DEFAULT_SIZE_PX,
+        renderer=options.renderer or "auto",
+    )
+    if shot.note:
+        print(printable(f"note: {shot.note}"), file=sys.stderr)
+    try:
+        with replacing(options.screenshot) as partial:
+            shot.picture.save(partial)
+    except OSError as error:
+        raise SetupError(f"--screenshot {options.screenshot}: {error.strerror or error}") from error
+    print(f"{options.screenshot} (3D view drawn by {shot.drawn_by})")
+
+
+def _film(options: argparse.Namespace, session: ReviewSession, show: Show) -> None:
+    from viz.render.video import video
+
+    scene_id = _scene_of(options, session)
+    _require_log_of(options, session, scene_id)
+    first, end = options.frames or (0, session.n_frames(scene_id))
+    film = video(
+        session,
+        scene_id,
+        range(first, end),
+        show=show,
+        size_px=options.size or DEFAULT_SIZE_PX,
+        fps=options.fps or DEFAULT_FPS,
+        renderer=options.renderer or "auto",
+        out=options.video,
+    )
+    if film.note:
+        print(printable(f"note: {film.note}"), file=sys.stderr)
+    print(f"{options.video}: {film.n_frames} frames (3D view drawn by {film.drawn_by})")
+
+
+def _scene_of(options: argparse.Namespace, session: ReviewSession) -> str:
+    return options.scene if options.scene is not None else session.labels.first_scene()
+
+
+def _session(options: argparse.Namespace) -> ReviewSession:
+    if options.truth is not None:
+        source = _log(options.source or "city", options.root)
+        return ReviewSession(_truth(options, options.truth, source), source)
+    labels = StoredLabels(options.store)
+    log: SceneSource | str
+    try:
+        log = _log(options.source or labels.source, options.root)
+    except SetupError as error:
+        log = str(error)
+    truth: LabelSet | None = None
+    if options.with_truth is not None:
+        if isinstance(log, str):
+            raise SetupError(f"--with-truth needs the log: {log}")
+        truth = _truth(options, options.with_truth, log)
+    second = None if options.second is None else StoredLabels(options.second)
+    reviews = Reviews(labels.store)
+    return ReviewSession(labels, log, truth=truth, second=second, reviews=reviews)
+
+
+def _require_log_of(options: argparse.Namespace, session: ReviewSession, scene_id: str) -> None:
+    """Raises ``SetupError``: the log that was named is not the one that was labelled. Of another
+    log that lies where none was named, nothing is shown, and a note says so."""
+    if options.root is not None and session.reviews is not None:
+        session.require_log_of(session.reviews.store, scene_id)
+
+
+def _truth(options: argparse.Namespace, folder: Path, source: SceneSource) -> TrueLabels:
+    return TrueLabels(benchmark(options.benchmark or NAMES[0]), folder, source)
+
+
+def _log(kind: str, root: Path | None) -> SceneSource:
+    if root is None and kind not in ("city", ""):
+        raise SetupError(f"name the {kind} log with --root")
+    return open_log(kind or "city", root or DEFAULT_ROOT)
+
+
+def _no_display() -> bool:
+    """Open3D without a display goes on with no window, for ever."""
+    if not sys.platform.startswith("linux") or os.environ.get("WAYLAND_DISPLAY"):
+        return False
+    if not os.environ.get("DISPLAY"):
+        return True
+    try:
+        x11 = ctypes.CDLL("libX11.so.6")
+    except OSError:
+        return False  # it cannot be asked
+    x11.XOpenDisplay.restype = ctypes.c_void_p
+    x11.XCloseDisplay.argtypes = (ctypes.c_void_p,)
+    display = x11.XOpenDisplay(None)
+    if display:
+        x11.XCloseDisplay(display)
+    return not display

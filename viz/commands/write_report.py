@@ -1,0 +1,264 @@
+"""The command line of ``viz/report.py``: options in, a page out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TypeVar
+
+from tqdm import tqdm
+
+from datasets.benchmarks.catalogue import BENCHMARKS, NAMES, Benchmark, benchmark, voxels_in_words
+from datasets.cli.exit_codes import exit_code
+from datasets.errors import AutolabelError, SetupError, UnreadableError
+from datasets.files.printable import printable
+from datasets.files.replacing import write_text
+from datasets.frames import SceneSource
+from datasets.labels.audit_record import read_audit
+from datasets.labels.calibration_record import stored_calibration, stored_promise
+from datasets.labels.store import LabelStore, StoreHeader
+from datasets.log_identity import require_log_of
+from datasets.reviews.overlay import Reviews
+from datasets.sources.opening import SOURCES
+from datasets.storage.backend import parse_where
+from datasets.store_ops.maintenance import info
+from viz.html_report.confidence_section import confidence
+from viz.html_report.content import Content, ranked, set_aside
+from viz.html_report.frame_images import frame_pictures
+from viz.html_report.page import page
+from viz.html_report.provenance_section import provenance
+from viz.html_report.review_section import ReviewNumbers, review_numbers, reviews_section
+from viz.html_report.scene_sections import aside, audit, scenes, worst
+from viz.html_report.store_statistics import StoreNumbers, TruthFolder, store_numbers
+from viz.html_report.summary_sections import classes, distances, summary
+from viz.render.renderer import ViewPainter
+from viz.review.error_rate import estimate
+from viz.review.review_queue import suspicion_for
+from viz.session.label_sets import StoredLabels, TrueLabels
+from viz.session.session import ReviewSession, open_log
+
+DEFAULT_ROOT = Path("runs/city")
+
+A = TypeVar("A")
+
+
+def parser() -> argparse.ArgumentParser:
+    """Options of the command."""
+    p = argparse.ArgumentParser(
+        prog="python viz/report.py",
+        description="Write one HTML page on a label store: statistics, reliability, audit, worst "
+        "scenes in pictures, scenes set aside, reviews, provenance.",
+        allow_abbrev=False,
+    )
+    add = p.add_argument
+    add("store", type=parse_where, metavar="STORE", help="label store, e.g. runs/labels.zarr")
+    add("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help="the page")
+    add(
+        "--root",
+        type=Path,
+        metavar="DIR",
+        help=f"the log that was labelled, for its pictures (default for a city {DEFAULT_ROOT})",
+    )
+    add("--source", choices=SOURCES, help="kind of the log (default: what the store says)")
+    add("--audit", type=Path, metavar="FILE.json", help="report of autolabel/audit.py --json")
+    add("--truth", type=Path, metavar="DIR", help="folder of ground truth to compare with")
+    add("--benchmark", choices=NAMES, help="of the ground truth (default: that with these voxels)")
+    add(
+        "--pictures",
+        type=int,
+        default=6,
+        metavar="N",
+        help="how many of the worst scenes to draw (default 6)",
+    )
+    add(
+        "--renderer",
+        choices=("auto", "open3d", "plain"),
+        default="auto",
+        help="who draws 3D views: auto takes Open3D where it works here and our plain rasteriser "
+        "elsewhere; the page says which",
+    )
+    return p
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; gives the exit code."""
+    p = parser()
+    options = p.parse_args(argv)
+    if options.benchmark and options.truth is None:
+        p.error("--benchmark needs --truth")
+    if options.pictures < 0:
+        p.error("--pictures must not be negative")
+    return exit_code(lambda: _report(options))
+
+
+def _report(options: argparse.Namespace) -> int:
+    content = gather(options)
+    _write(options.out, render(content))
+    for note in content.notes:
+        print(printable(f"note: {note}"), file=sys.stderr)
+    for scene_id, why in content.unreadable.items():
+        print(printable(f"bad scene {scene_id}: {why}"), file=sys.stderr)
+    print(f"{options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
+    return 1 if content.unreadable else 0
+
+
+def gather(options: argparse.Namespace) -> Content:
+    """Read all that the page tells.
+
+    Raises:
+        SetupError: the store, the audit's report or the ground truth cannot be opened, or the log
+            that was named is not the one that was labelled.
+    """
+    store = LabelStore.open(options.store)
+    found_audit = None if options.audit is None else read_audit(options.audit)
+    kind = options.source or str(store.header.provenance.get("source") or "city")
+    log = _log(kind, options.root)
+    named = options.root is not None or options.truth is not None
+    if named and not isinstance(log, str):
+        for scene_id in store.looked_at()[0]:
+            require_log_of(store, scene_id, log)
+    truth = None if options.truth is None else _truth(options, store.header, log)
+    notes: list[str] = []
+    frames = _frames(store)
+    with tqdm(total=frames, desc="read", unit="frame") as bar:
+        numbers = store_numbers(store, truth, on_frame=bar.update)
+    if truth is not None and not numbers.scored.any():
+        notes.append(f"{truth.root} holds no ground truth of a frame of the store")
+    order, _ = ranked(numbers, found_audit)
+    true_labels = None if truth is None else TrueLabels(truth.benchmark, truth.root, truth.source)
+    session = ReviewSession(StoredLabels(options.store), log, truth=true_labels)
+    drawn = order[: options.pictures]
+    with (
+        tqdm(total=len(drawn), desc="draw", unit="scene", disable=not drawn) as bar,
+        ViewPainter(options.renderer) as painter,
+    ):
+        pictures, undrawn = frame_pictures(session, drawn, painter, on_scene=bar.update)
+    if isinstance(log, str):
+        notes.append(f"no camera pictures: {log}")
+    n_bytes, inputs = _size(store, notes)
+    return Content(
+        where=str(options.store),
+        source=kind,
+        root="" if options.root is None else str(options.root),
+        numbers=numbers,
+        n_bytes=n_bytes,
+        inputs_sha256=inputs,
+        calibration=_told(lambda: stored_calibration(store.header), notes),
+        promise=_told(lambda: stored_promise(store.header), notes),
+        audit=found_audit,
+        truth=truth.benchmark.name if truth is not None and numbers.scored.any() else "",
+        set_aside=set_aside(store),
+        reviews=_reviews(store, numbers, options.audit, notes),
+        pictures=pictures,
+        undrawn=undrawn,
+        asked_pictures=options.pictures > 0,
+        renderer_note=painter.note,
+        notes=tuple(notes),
+    )
+
+
+def render(content: Content) -> str:
+    """The page of what was gathered."""
+    header = content.numbers.header
+    words = voxels_in_words(header.grid, header.taxonomy, header.frame)
+    made = header.provenance.get("preset")
+    subtitle = (
+        f"{words}" + (f", labelled by {made}" if made else "") + f". Run {header.run_id[:12]}."
+    )
+    name = content.where.rstrip("/").rsplit("/", 1)[-1]
+    sections = [
+        summary(content),
+        classes(content),
+        distances(content),
+        confidence(content),
+        scenes(content),
+        worst(content),
+        audit(content),
+        aside(content),
+        reviews_section(content.reviews, content.command("viz/inspect.py")),
+        provenance(content),
+    ]
+    now = datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC")
+    return page(name, subtitle, sections, f"Written by viz/report.py on {now}.")
+
+
+def _log(kind: str, root: Path | None) -> SceneSource | str:
+    """The log, or why it is not at hand; one that was named must be there."""
+    if root is not None:
+        return open_log(kind, root)
+    if kind != "city":
+        return f"name the {kind} log with --root"
+    try:
+        return open_log(kind, DEFAULT_ROOT)
+    except SetupError as error:
+        return str(error)
+
+
+def _truth(options: argparse.Namespace, header: StoreHeader, log: SceneSource | str) -> TruthFolder:
+    if isinstance(log, str):
+        raise SetupError(f"--truth needs the log that was labelled: {log}")
+    if not options.truth.is_dir():
+        raise SetupError(f"--truth {options.truth}: there is no such folder")
+    return TruthFolder(benchmark=_benchmark(options, header), root=options.truth, source=log)
+
+
+def _benchmark(options: argparse.Namespace, header: StoreHeader) -> Benchmark:
+    if options.benchmark:
+        chosen = benchmark(options.benchmark)
+        chosen.require(f"label store {options.store}", header.grid, header.taxonomy, header.frame)
+        return chosen
+    ours = (header.grid, header.taxonomy, header.frame)
+    for known in BENCHMARKS:
+        if (known.grid, known.taxonomy, known.frame) == ours:
+            return known
+    raise SetupError(f"--truth: no benchmark has {voxels_in_words(*ours)}")
+
+
+def _frames(store: LabelStore) -> int:
+    """For the bar; scenes whose attributes are damaged are not counted."""
+    tokens = (attributes.get("frame_tokens") for attributes in store.looked_at()[0].values())
+    return sum(len(one) for one in tokens if isinstance(one, list))
+
+
+def _size(store: LabelStore, notes: list[str]) -> tuple[int, str]:
+    try:
+        found = info(store)
+    except (UnreadableError, KeyError, TypeError, ValueError, OSError) as error:
+        notes.append(f"size and inputs are not known: {type(error).__name__}: {error}")
+        return 0, ""
+    return found.bytes_, found.inputs_sha256
+
+
+def _told(read: Callable[[], A], notes: list[str]) -> A | None:
+    try:
+        return read()
+    except ValueError as error:
+        notes.append(f"damaged provenance: {error}")
+        return None
+
+
+def _reviews(
+    store: LabelStore, numbers: StoreNumbers, audit: Path | None, notes: list[str]
+) -> ReviewNumbers:
+    tokens = {scene.scene_id: scene.tokens for scene in numbers.scenes}
+    try:
+        found = review_numbers(Reviews(store), tokens)
+        if found.judged:
+            suspicion = suspicion_for(store, [audit] if audit else [])
+            return replace(found, estimate=estimate(tokens, suspicion, found.verdicts))
+    except (AutolabelError, KeyError, TypeError, ValueError) as error:
+        notes.append(f"the reviews cannot be read: {error}")
+        return ReviewNumbers(frames=numbers.frames)
+    return found
+
+
+def _write(path: Path, text: str) -> None:
+    """In one step: readers see the old page or the new one."""
+    try:
+        write_text(path, text)
+    except OSError as error:
+        raise SetupError(f"--out {path}: {error.strerror or error}") from error

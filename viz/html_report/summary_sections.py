@@ -1,0 +1,265 @@
+"""Sections of numbers: summary, classes, distance, confidence.
+
+Legend: K classes, R rings of distance, L levels of confidence.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.store_ops.export import sharing
+from viz.html_report.content import Content
+from viz.html_report.markup import Html, join, tag
+from viz.html_report.page import (
+    NOTHING,
+    Column,
+    Section,
+    bar,
+    card,
+    many,
+    name_cell,
+    notice,
+    number,
+    percent,
+    swatch,
+    table,
+)
+from viz.html_report.review_section import review_cards, review_notices
+from viz.html_report.store_statistics import RINGS, Counts, expected_wrong, share
+
+
+def summary(content: Content) -> Section:
+    """What one should know before anything else."""
+    n = content.numbers
+    observed, trusted = n.labels.sum(), n.labels[..., 1].sum()
+    cards = [
+        card("Scenes", f"{len(n.scenes):,}", f"{n.frames:,} frames"),
+        card("Observed", percent(share(observed, n.voxels)), _seen_by(content)),
+        card("Trusted", percent(share(trusted, observed)), _by_group(n.labels, content, kept=True)),
+        card(
+            "Wrong, expected",
+            percent(expected_wrong(n.labels[..., 1], n.levels)),
+            f"of the trusted, by their confidence; {_by_group(n.labels, content)}",
+        ),
+        _promise_card(content),
+    ]
+    if content.truth:
+        cards.append(_truth_card(content))
+    cards += review_cards(content.reviews)
+    return Section(
+        id="summary",
+        title="Summary",
+        lead="Shares are of voxels that LiDAR or a camera observed; nothing may use a label "
+        "elsewhere.",
+        body=join(
+            [tag("div", *cards, class_="cards"), tag("ul", *_notices(content), class_="notices")]
+        ),
+    )
+
+
+def _seen_by(content: Content) -> str:
+    n = content.numbers
+    lidar, camera = (sum(getattr(s, key) for s in n.scenes) for key in ("lidar", "camera"))
+    return (
+        f"of {many(n.voxels)} voxels; LiDAR {percent(share(lidar, n.voxels))}, "
+        f"cameras {percent(share(camera, n.voxels))}"
+    )
+
+
+def _by_group(labels: Counts, content: Content, *, kept: bool = False) -> str:
+    """Of occupied and of free voxels: the share trusted, or that is expected to be wrong."""
+    occupied = content.numbers.occupied
+    found = []
+    for name, ids in (("occupied", occupied), ("free", ~occupied)):
+        part = labels[ids]
+        if kept:
+            value = share(part[..., 1].sum(), part.sum())
+        else:
+            value = expected_wrong(part[..., 1], content.numbers.levels)
+        found.append(f"{name} {percent(value)}")
+    return ", ".join(found)
+
+
+def _promise_card(content: Content) -> Html:
+    promise = content.promise
+    if promise is None:
+        config = content.numbers.header.provenance.get("config")
+        least = config.get("min_confidence") if isinstance(config, dict) else None
+        told = "no share of wrong labels"
+        if least is not None:
+            told += f"; trusted from P {least} on"
+        return card("Promised", "nothing", told)
+    return card(
+        "Promised",
+        f"at most {100 * promise.max_error:g} %",
+        f"wrong of the trusted, occupied and free each; {100 * promise.confidence:g}\u00a0% "
+        f"confidence, {promise.test} test, {promise.scenes} scenes",
+    )
+
+
+def _truth_card(content: Content) -> Html:
+    n, occupied = content.numbers, content.numbers.occupied
+    scored, right = n.scored[..., 1], n.right[..., 1]
+    parts = {
+        name: share(scored[ids].sum() - right[ids].sum(), scored[ids].sum())
+        for name, ids in (("occupied", occupied), ("free", ~occupied))
+    }
+    limit = content.promise.max_error if content.promise else 1.0
+    told = ", ".join(f"{name} {percent(value)}" for name, value in parts.items())
+    return card(
+        "Wrong, measured",
+        percent(share(scored.sum() - right.sum(), scored.sum())),
+        f"of the trusted that {content.truth} scores; {told}",
+        style="bad" if any(value > limit for value in parts.values()) else "",
+    )
+
+
+def _notices(content: Content) -> list[Html]:
+    """What needs attention, worst first."""
+    found = []
+
+    def link(section: str, text: str) -> Html:
+        return tag("a", text, href=f"#{section}")
+
+    if bad := content.unreadable:
+        found.append(
+            notice(
+                "bad", f"{_n(len(bad), 'scene')} could not be read whole: ", link("aside", "why")
+            )
+        )
+    if aside := content.set_aside:
+        text = f"{_n(len(aside), 'scene')} set aside by the labelling job: "
+        found.append(notice("bad", text, link("aside", "reasons")))
+    if content.audit is not None and (faults := content.audit.faults):
+        names = ", ".join(dict.fromkeys(fault.name for fault in faults))
+        found.append(notice("bad", f"The audit names faults: {names}. ", link("audit", "Evidence")))
+    found += review_notices(content.reviews)
+    found += [notice("warn", note) for note in content.notes]
+    if not (content.numbers.scenes or content.unreadable):
+        found.append(notice("warn", "The store holds no scene yet."))
+    elif not found:
+        found.append(notice("good", "Every scene could be read, and none was set aside."))
+    licence = _licence(content)
+    found.append(notice("good" if "may be shared" in licence else "warn", licence))
+    return found
+
+
+def _licence(content: Content) -> str:
+    text = sharing(content.numbers.header.licence)
+    return text[0].upper() + text[1:] + "."
+
+
+def _n(n: int, what: str) -> str:
+    return f"{n:,} {what}" + ("" if n == 1 else "s")
+
+
+def classes(content: Content) -> Section:
+    """A row per class."""
+    n, taxonomy = content.numbers, content.numbers.header.taxonomy
+    promise, truth = content.promise, bool(content.truth)
+    columns = [
+        Column(name="Class", text=True),
+        Column(name="Observed voxels"),
+        Column(name="Share", told="of the observed voxels"),
+        Column(name="Trusted", told="share of the class's observed voxels that is trusted"),
+        Column(name="Mean confidence", told="of the observed voxels, P(label is right)"),
+        Column(name="Expected wrong", told="share of the trusted voxels, by their confidence"),
+        Column(
+            name="Balance kept",
+            told="share of the class among the trusted over its share among the observed voxels; "
+            "below 1 a student sees less of it than there is",
+        ),
+    ]
+    if promise is not None:
+        told = "share of the trusted voxels, on the calibration scenes of the promise"
+        columns.append(Column(name="Wrong in calibration", told=told))
+    if truth:
+        told = f"share of the trusted voxels of this label that {content.truth} contradicts"
+        columns.append(Column(name="Wrong, measured", told=told))
+    order = [*taxonomy.semantic_ids, taxonomy.free_id]
+    total, kept = n.labels.sum(), n.labels[..., 1].sum()
+    rows = []
+    for i in order:
+        mine, trusted = n.labels[i].sum(), n.labels[i][..., 1].sum()
+        name = name_cell(swatch(taxonomy.colours[i]), taxonomy.names[i].replace("_", " "))
+        among = share(mine, total)
+        balance = share(share(trusted, kept), among) if among else float("nan")
+        row = [
+            name,
+            number(f"{mine:,}" if mine else NOTHING),
+            bar(among, percent(among, 2)) if mine else number(NOTHING),
+            *_trust_cells(n.labels[i], n.levels),
+            number(f"{balance:.2f}" if np.isfinite(balance) else NOTHING),
+        ]
+        if promise is not None:
+            row.append(number(percent(promise.class_error[i], 2)))
+        if truth:
+            row.append(_wrong_cell(n.scored[i][..., 1], n.right[i][..., 1]))
+        rows.append(row)
+    return Section(
+        id="classes",
+        title="Classes",
+        lead="By the class of the label. Free space comes last.",
+        body=table(columns, rows, "Voxels, trust and confidence per class"),
+    )
+
+
+def distances(content: Content) -> Section:
+    """A row per ring."""
+    n, occupied = content.numbers, content.numbers.occupied
+    frame = "vehicle" if n.header.frame == "ego" else "LiDAR"
+    columns = [
+        Column(name="Distance", text=True),
+        Column(name="Observed voxels"),
+        Column(name="Occupied", told="share of the observed voxels that is labelled occupied"),
+        Column(name="Trusted of occupied"),
+        Column(name="Trusted of free"),
+        Column(name="Mean confidence", told="of the observed voxels, P(label is right)"),
+        Column(name="Expected wrong", told="share of the trusted voxels, by their confidence"),
+    ]
+    if content.truth:
+        told = f"share of the trusted voxels that {content.truth} contradicts"
+        columns.append(Column(name="Wrong, measured", told=told))
+    rows = []
+    for ring, name in enumerate(RINGS.names):
+        here = n.labels[:, ring]
+        parts = here[occupied], here[~occupied]
+        there = share(parts[0].sum(), here.sum())
+        kept = [share(part[..., 1].sum(), part.sum()) for part in parts]
+        _, *rest = _trust_cells(here, n.levels)
+        row = [
+            name_cell(name),
+            number(f"{here.sum():,}" if here.any() else NOTHING),
+            bar(there, percent(there)),
+            *(bar(value, percent(value)) for value in kept),
+            *rest,
+        ]
+        if content.truth:
+            row.append(_wrong_cell(n.scored[:, ring][..., 1], n.right[:, ring][..., 1]))
+        rows.append(row)
+    return Section(
+        id="distance",
+        title="Distance",
+        lead=f"By the horizontal distance of a voxel's centre from the {frame}.",
+        body=table(columns, rows, "Voxels, trust and confidence per ring of distance"),
+    )
+
+
+def _trust_cells(labels: Counts, levels: NDArray[np.float64]) -> Sequence[Html]:
+    """Trusted, mean confidence, expected wrong of (..., L, 2) voxels."""
+    trusted = share(labels[..., 1].sum(), labels.sum())
+    sure = 1 - expected_wrong(labels.sum(-1), levels)
+    wrong = expected_wrong(labels[..., 1], levels)
+    return (
+        bar(trusted, percent(trusted)),
+        bar(sure, f"{sure:.3f}"),
+        bar(wrong, percent(wrong), style="risk"),
+    )
+
+
+def _wrong_cell(scored: Counts, right: Counts) -> Html:
+    wrong = share(scored.sum() - right.sum(), scored.sum())
+    return bar(wrong, percent(wrong, 2), style="risk")

@@ -1,0 +1,204 @@
+"""The 3D view as data: meshes, points and a camera, to be drawn by Open3D or by ourselves.
+
+Legend: F faces, N points, L lines.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from datasets.files.replacing import naming_file
+from datasets.geometry.grid import VoxelGrid
+from viz.render.rasterizer import (
+    Pinhole,
+    look_at,
+    nearest_faces,
+    visible_line_pixels,
+    visible_points,
+)
+from viz.render.voxel_mesh import SurfaceMesh
+
+BACKGROUND = (24, 26, 32)
+EGO_COLOUR = (255, 60, 200)
+VERTICAL_FOV_DEG = 52.0
+_LIFT_M = 0.75
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColouredMesh:
+    """Rectangles with a colour each: corners (F, 4, 3) float32 metres, colours (F, 3) uint8."""
+
+    name: str
+    corners_m: NDArray[np.float32]
+    colours: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColouredPoints:
+    """Points with a colour each: (N, 3) float32 metres, (N, 3) uint8."""
+
+    name: str
+    points_m: NDArray[np.float32]
+    colours: NDArray[np.uint8]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ColouredLines:
+    """Straight lines with a colour each: ends (L, 2, 3) float32 metres, colours (L, 3) uint8."""
+
+    name: str
+    ends_m: NDArray[np.float32]
+    colours: NDArray[np.uint8]
+
+
+Drawable = TypeVar("Drawable", ColouredPoints, ColouredLines)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scene3D:
+    """What to draw and from where.
+
+    Attributes:
+        eye_m, target_m: (3,) the camera's place and what it looks at; +Z is up.
+    """
+
+    meshes: tuple[ColouredMesh, ...]
+    points: tuple[ColouredPoints, ...]
+    lines: tuple[ColouredLines, ...]
+    eye_m: NDArray[np.float64]
+    target_m: NDArray[np.float64]
+
+    def camera(self, width: int, height: int) -> Pinhole:
+        return look_at(
+            eye_m=self.eye_m,
+            target_m=self.target_m,
+            vertical_fov_deg=VERTICAL_FOV_DEG,
+            width=width,
+            height=height,
+        )
+
+    def in_front(self, thing: Drawable) -> Drawable:
+        """Points or lines moved towards the eye along its rays so that the voxels they lie in do
+        not hide them; they keep their place in the picture."""
+        places = thing.points_m if isinstance(thing, ColouredPoints) else thing.ends_m
+        to_eye = self.eye_m - places
+        distance = np.linalg.norm(to_eye, axis=-1, keepdims=True)
+        lift = np.minimum(_LIFT_M / np.maximum(distance, 1e-6), 0.5)
+        moved = np.asarray(places + to_eye * lift, np.float32)
+        if isinstance(thing, ColouredPoints):
+            return replace(thing, points_m=moved)
+        return replace(thing, ends_m=moved)
+
+    def save(self, path: Path) -> None:
+        """Write as npz, for the process that draws it. Raises ``OSError``."""
+        arrays: dict[str, NDArray[np.generic]] = {"eye_m": self.eye_m, "target_m": self.target_m}
+        for kind in _KINDS:
+            things = getattr(self, kind)
+            arrays[kind] = np.array([thing.name for thing in things], str)
+            for i, thing in enumerate(things):
+                arrays[f"{kind}_places_{i}"] = getattr(thing, _KINDS[kind][1])
+                arrays[f"{kind}_colours_{i}"] = thing.colours
+        packed = io.BytesIO()  # zipfile prints a traceback where a disk is full
+        np.savez(packed, **arrays)
+        with naming_file(path):
+            path.write_bytes(packed.getbuffer())
+
+    @classmethod
+    def load(cls, path: Path) -> Scene3D:
+        """Inverse of ``save``."""
+        with np.load(path, allow_pickle=False) as data:
+            things: dict[str, Any] = {
+                kind: tuple(
+                    made(
+                        name=str(name),
+                        colours=data[f"{kind}_colours_{i}"],
+                        **{places: data[f"{kind}_places_{i}"]},
+                    )
+                    for i, name in enumerate(data[kind])
+                )
+                for kind, (made, places) in _KINDS.items()
+            }
+            return cls(eye_m=data["eye_m"], target_m=data["target_m"], **things)
+
+
+_KINDS: dict[str, tuple[Any, str]] = {
+    "meshes": (ColouredMesh, "corners_m"),
+    "points": (ColouredPoints, "points_m"),
+    "lines": (ColouredLines, "ends_m"),
+}
+
+
+def default_camera(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Eye and target behind and above the ego, looking forward: each (3,), metres."""
+    low, high = np.asarray(grid.min_m), np.asarray(grid.max_m)
+    reach = float(high[0] - low[0])
+    mid_y = float((low[1] + high[1]) / 2)
+    eye = np.array([low[0] + 0.12 * reach, mid_y, low[2] + 0.28 * reach])
+    target = np.array([low[0] + 0.54 * reach, mid_y, low[2]])
+    return eye, target
+
+
+def ego_marker(grid: VoxelGrid) -> ColouredMesh:
+    """A flat bar at the origin that points forward, drawn over the ground."""
+    size = grid.size_m[0]
+    z = max(grid.min_m[2] + 3 * grid.size_m[2], 0.6)
+    bars = []
+    for x0, x1, half in ((-1.0, 3.0, 0.35), (3.0, 3.0 + 2 * size, 0.9)):
+        bars.append([[x0, -half, z], [x1, -half, z], [x1, half, z], [x0, half, z]])
+    colours = np.tile(np.array(EGO_COLOUR, np.uint8), (len(bars), 1))
+    return ColouredMesh(name="ego", corners_m=np.array(bars, np.float32), colours=colours)
+
+
+def coloured(
+    meshes: Sequence[SurfaceMesh], names: Sequence[str], table: NDArray[np.uint8]
+) -> tuple[ColouredMesh, ...]:
+    """Surface meshes with the colours of a (256, 3) table."""
+    return tuple(
+        ColouredMesh(
+            name=names[m.id] if m.id < len(names) else f"id {m.id}",
+            corners_m=m.corners_m,
+            colours=m.face_colours((int(table[m.id, 0]), int(table[m.id, 1]), int(table[m.id, 2]))),
+        )
+        for m in meshes
+    )
+
+
+def draw_plain(scene: Scene3D, *, width: int, height: int) -> Image.Image:
+    """Draw with our own rasteriser, at twice the size and reduced, so that edges are smooth."""
+    camera = scene.camera(2 * width, 2 * height)
+    meshes = scene.meshes
+    pixels = np.empty((2 * height, 2 * width, 3), np.uint8)
+    pixels[:] = BACKGROUND
+    depth = np.full(pixels.shape[:2], np.inf, np.float32)
+    if meshes:
+        face, depth = nearest_faces(np.concatenate([m.corners_m for m in meshes]), camera)
+        colours = np.concatenate([m.colours for m in meshes])
+        pixels = np.where((face >= 0)[..., None], colours[face], pixels)
+    for lines in scene.lines:
+        rows, columns, which = visible_line_pixels(scene.in_front(lines).ends_m, camera, depth)
+        _dot(pixels, rows, columns, lines.colours[which])
+    for points in scene.points:
+        rows, columns, which = visible_points(scene.in_front(points).points_m, camera, depth)
+        _dot(pixels, rows, columns, points.colours[which])
+    return Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX)
+
+
+def _dot(
+    pixels: NDArray[np.uint8],
+    rows: NDArray[np.int64],
+    columns: NDArray[np.int64],
+    colours: NDArray[np.uint8],
+) -> None:
+    """Dots of 2 x 2 pixels."""
+    height, width = pixels.shape[:2]
+    for dr, dc in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        inside = (rows + dr < height) & (columns + dc < width)
+        pixels[rows[inside] + dr, columns[inside] + dc] = colours[inside]

@@ -1,0 +1,135 @@
+"""Frames of a scene as a film of screenshots: MPEG-4 (``.mp4``) or ``.gif``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from datasets.errors import SetupError
+from datasets.files.replacing import replacing
+from viz.render.layers import Show
+from viz.render.renderer import Renderer, ViewPainter
+from viz.render.screenshot import screenshot
+from viz.session.session import ReviewSession
+
+SUFFIXES = (".mp4", ".gif")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Film:
+    """How many frames were filmed, what drew their 3D views, and why that is not Open3D."""
+
+    n_frames: int
+    drawn_by: str
+    note: str
+
+
+def video(
+    session: ReviewSession,
+    scene_id: str,
+    frames: range,
+    *,
+    show: Show,
+    size_px: tuple[int, int],
+    fps: float,
+    renderer: Renderer,
+    out: Path,
+) -> Film:
+    """Write a film of the frames, with a progress bar. ``out`` is there only when it is whole.
+
+    The pictures of an mp4 have even sides: an odd one is a pixel shorter. Its codec is MPEG-4
+    part 2, which players know and browsers do not.
+
+    Args:
+        out: a path that ends in .mp4 or .gif.
+
+    Raises:
+        SetupError: there are no such frames, another file name, the film cannot be written, or
+            Open3D was asked for and cannot draw on this machine.
+        SceneError: a frame's labels cannot be read.
+        ValueError: ``fps`` is not positive.
+    """
+    if not fps > 0:
+        raise ValueError(f"a film needs a positive number of frames per second, got {fps}")
+    suffix = out.suffix.lower()
+    if suffix not in SUFFIXES:
+        raise SetupError(f"{out}: a film's name must end in {' or '.join(SUFFIXES)}")
+    n_frames = session.n_frames(scene_id)
+    if not frames or not 0 <= min(frames) <= max(frames) < n_frames:
+        raise SetupError(
+            f"{session.labels.what}: scene {scene_id} has frames 0..{n_frames - 1}, "
+            f"asked for {_in_words(frames)}"
+        )
+    width, height = size_px
+    if suffix == ".mp4":
+        width, height = width // 2 * 2, height // 2 * 2
+    write = _write_mp4 if suffix == ".mp4" else _write_gif
+    try:
+        with ViewPainter(renderer) as painter, replacing(out) as partial:
+
+            def pictures() -> Iterator[Image.Image]:
+                for k in tqdm(frames, desc="video", unit="frame"):
+                    frame = session.frame(scene_id, k)
+                    shot = screenshot(frame, show=show, size_px=(width, height), renderer=painter)
+                    yield shot.picture
+
+            write(partial, pictures(), (width, height), fps)
+        return Film(n_frames=len(frames), drawn_by=painter.drawn_by, note=painter.note)
+    except OSError as error:
+        raise SetupError(f"{out}: cannot be written: {error.strerror or error}") from error
+
+
+def _write_mp4(
+    path: Path, pictures: Iterator[Image.Image], size_px: tuple[int, int], fps: float
+) -> None:
+    try:
+        import cv2
+    except ImportError as error:
+        raise SetupError(f"{path}: OpenCV does not load ({error}); a .gif needs none") from error
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*"mp4v"), fps, size_px)
+    try:
+        if not writer.isOpened():
+            raise SetupError(f"{path}: OpenCV cannot write a film there; try a .gif")
+        for picture in pictures:
+            writer.write(np.ascontiguousarray(np.asarray(picture)[..., ::-1]))
+    finally:
+        writer.release()
+    if not _is_whole_mp4(path):  # OpenCV does not say so
+        raise OSError("the film is cut off")
+
+
+def _is_whole_mp4(path: Path) -> bool:
+    """Whether the file consists of MP4 boxes up to its end, pictures and their table among them."""
+    if not path.is_file():
+        return False
+    kinds, at, size = set(), 0, path.stat().st_size
+    with path.open("rb") as file:
+        while at < size:
+            file.seek(at)
+            head = file.read(16)
+            length = int.from_bytes(head[:4], "big")
+            if length == 1:
+                length = int.from_bytes(head[8:16], "big")
+            if length < 8:
+                return False
+            kinds.add(head[4:8])
+            at += length
+    return at == size and {b"mdat", b"moov"} <= kinds
+
+
+def _write_gif(
+    path: Path, pictures: Iterator[Image.Image], size_px: tuple[int, int], fps: float
+) -> None:
+    reduced = (picture.quantize(256) for picture in pictures)
+    first = next(reduced)
+    duration_ms = max(20, round(1000 / fps))
+    first.save(path, save_all=True, append_images=reduced, duration=duration_ms, loop=0)
+
+
+def _in_words(frames: range) -> str:
+    return f"{frames.start}:{frames.stop}"

@@ -1,0 +1,261 @@
+"""What one looks at: a labelled frame, and its pictures and points where the log is at hand.
+
+Legend: X forward, Y left, Z up; N points; H, W pixels of a picture.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from datasets.annotations import Box
+from datasets.benchmarks.catalogue import voxels_in_words
+from datasets.errors import SceneError, SetupError
+from datasets.frames import SceneSource
+from datasets.geometry.grid import VoxelGrid
+from datasets.labels.store import FrameLabels, GridFrame, LabelStore, MaskBit
+from datasets.log_identity import require_same_frame
+from datasets.reviews.overlay import FrameVerdict, Reviews
+from datasets.taxonomy import IGNORE_ID, Taxonomy
+from viz.session.grid_rotation import turned_grid, turned_labels
+from viz.session.label_sets import LabelSet, SceneOfLabels
+from viz.session.log_frames import Logged, LogOfLabels, Picture, open_log, read_pictures
+from viz.session.lru_cache import Recent
+
+__all__ = [
+    "MASKS",
+    "Picture",
+    "ReviewFrame",
+    "ReviewSession",
+    "class_counts",
+    "open_log",
+    "read_pictures",
+    "shown_voxels",
+]
+
+MASKS: dict[str, MaskBit | None] = {
+    "trusted": MaskBit.TRUSTED,
+    "all": None,
+    "lidar": MaskBit.LIDAR_OBSERVED,
+    "camera": MaskBit.CAMERA_VISIBLE,
+}
+CACHE_BYTES = 512 << 20
+_PICTURES_BYTES = 30 << 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReviewFrame:
+    """A labelled frame with all there is to show of it.
+
+    Attributes:
+        name, grid, taxonomy, levels: of the labels, see ``LabelSet``. A grid along a LiDAR's axes
+            is turned so that X points most nearly forward, and all else with it.
+        k, n_frames: its place in the scene.
+        labels: as stored, with the strokes of the reviews applied.
+        pictures: any number, in the source's order; their poses are in the grid's frame.
+        points_m: (N, 3) float32, returns of the frame's moment in the grid's frame, metres, without
+            those from the vehicle itself; None if not at hand.
+        lidar_m: (N, 3), or (3,) for all, where the LiDAR was that measured each; None without.
+        notes: what could not be shown and why, one line each.
+        truth, second: ground truth and a second store's labels of the same frame, if asked for
+            and there.
+        boxes: marked in the log, ``T_ego_box`` in the grid's frame; ``box_taxonomy``: what their
+            class ids mean, None where the log has no boxes.
+        verdict: of the reviewers; None where nobody judged the frame.
+        turns: right angles by which the stored grid was turned (``viz.session.grid_rotation``).
+    """
+
+    name: str
+    grid: VoxelGrid
+    taxonomy: Taxonomy
+    levels: tuple[float, ...]
+    scene_id: str
+    k: int
+    n_frames: int
+    labels: FrameLabels
+    pictures: tuple[Picture, ...] = ()
+    points_m: NDArray[np.float32] | None = None
+    lidar_m: NDArray[np.float64] | None = None
+    notes: tuple[str, ...] = ()
+    truth: FrameLabels | None = None
+    second: FrameLabels | None = None
+    boxes: tuple[Box, ...] = ()
+    box_taxonomy: Taxonomy | None = None
+    verdict: FrameVerdict | None = None
+    turns: int = 0
+
+
+def shown_voxels(labels: FrameLabels, taxonomy: Taxonomy, mask: str) -> NDArray[np.bool_]:
+    """Occupied voxels that a mask lets through: (X, Y, Z) bool. ``mask`` is a key of ``MASKS``."""
+    occupied = (labels.semantics != taxonomy.free_id) & (labels.semantics != IGNORE_ID)
+    bit = MASKS[mask]
+    return np.asarray(occupied if bit is None else occupied & ((labels.mask & int(bit)) != 0))
+
+
+def class_counts(
+    labels: FrameLabels, shown: NDArray[np.bool_], taxonomy: Taxonomy
+) -> dict[int, int]:
+    """Shown voxels of every class but free space, by id; classes without any included."""
+    counts = np.bincount(labels.semantics[shown], minlength=256)
+    return {i: int(counts[i]) for i in taxonomy.semantic_ids}
+
+
+class ReviewSession:
+    """Labels and, where it is at hand, the log that they are of. Threads may share it.
+
+    What was read of the last frames is kept; the reviews are applied anew whenever a frame is
+    asked for.
+
+    Args:
+        log: the log, or why it is not at hand. The labels are then shown alone.
+        truth, second: labels to compare with.
+        reviews: the verdicts and strokes on a store's labels.
+
+    Raises:
+        SetupError: truth or second have other voxels or classes.
+    """
+
+    def __init__(
+        self,
+        labels: LabelSet,
+        log: SceneSource | str,
+        *,
+        truth: LabelSet | None = None,
+        second: LabelSet | None = None,
+        reviews: Reviews | None = None,
+    ) -> None:
+        self.labels, self.truth, self.second, self.reviews = labels, truth, second, reviews
+        for other in (truth, second):
+            if other is not None:
+                _check_comparable(labels, other)
+        self._grid_frame = cast(GridFrame, labels.frame)
+        self._log = LogOfLabels(log, self._grid_frame)
+        n_bytes = 9 * labels.grid.n_voxels
+        self._scenes: Recent[tuple[int, str], SceneOfLabels] = Recent(16)
+        self._stored: Recent[tuple[int, str, int], FrameLabels] = Recent(
+            max(4, min(64, CACHE_BYTES // n_bytes))
+        )
+        self._logged: Recent[tuple[str, str], Logged] = Recent(
+            max(4, min(16, CACHE_BYTES // (n_bytes + _PICTURES_BYTES)))
+        )
+
+    def scene_ids(self) -> tuple[str, ...]:
+        return self.labels.scene_ids()
+
+    def n_frames(self, scene_id: str) -> int:
+        """Frames with labels. Raises as ``frame``."""
+        return len(self._scene(scene_id))
+
+    def tokens(self, scene_id: str) -> tuple[str, ...]:
+        """Tokens of the scene's frames in their order. Raises as ``frame``."""
+        return self._scene(scene_id).frame_tokens
+
+    def frame(self, scene_id: str, k: int) -> ReviewFrame:
+        """Frame k of a scene.
+
+        Raises:
+            SetupError: there are no labels of that scene or frame.
+            SceneError: the labels cannot be read.
+        """
+        shown = self.labels
+        labels = self.stored(scene_id, k)
+        token = labels.token
+        logged = self._logged.get((scene_id, token), lambda: self._log.of(scene_id, labels))
+        turns = logged.turns
+        notes = list(logged.notes)
+        truth = self._beside(self.truth, "ground truth", scene_id, labels, notes)
+        second = self._beside(self.second, "labels of the second store", scene_id, labels, notes)
+        verdicts = {} if self.reviews is None else self.reviews.verdicts(scene_id)
+        return ReviewFrame(
+            name=shown.name,
+            grid=turned_grid(shown.grid, turns),
+            taxonomy=shown.taxonomy,
+            levels=shown.levels,
+            scene_id=scene_id,
+            k=k,
+            n_frames=self.n_frames(scene_id),
+            labels=turned_labels(labels, turns),
+            pictures=logged.pictures,
+            points_m=logged.points_m,
+            lidar_m=logged.lidar_m,
+            notes=tuple(notes),
+            truth=None if truth is None else turned_labels(truth, turns),
+            second=None if second is None else turned_labels(second, turns),
+            boxes=logged.boxes,
+            box_taxonomy=logged.box_taxonomy,
+            verdict=verdicts.get(token),
+            turns=turns,
+        )
+
+    def require_log_of(self, store: LabelStore, scene_id: str) -> None:
+        """Raises ``SetupError``: the log is at hand, and is not the one that a scene of the store
+        was labelled from."""
+        self._log.require(store, scene_id)
+
+    def stored(self, scene_id: str, k: int) -> FrameLabels:
+        """Reviewed labels of a frame on the store's own grid, not turned. Raises as ``frame``."""
+        scene = self._scene(scene_id)
+        if not 0 <= k < len(scene):
+            raise SetupError(
+                f"{self.labels.what}: scene {scene_id} has no frame {k}; "
+                f"it has frames 0..{len(scene) - 1}"
+            )
+        labels = self._stored.get((0, scene_id, k), lambda: scene.frame(k))
+        return labels if self.reviews is None else self.reviews.reviewed(labels, scene_id)
+
+    def _scene(self, scene_id: str) -> SceneOfLabels:
+        return self._scenes.get((0, scene_id), lambda: self._opened(scene_id))
+
+    def _opened(self, scene_id: str) -> SceneOfLabels:
+        known = self.labels.scene_ids()
+        if scene_id not in known:
+            raise SetupError(
+                f"{self.labels.what}: unknown scene {scene_id!r}; it has {_shortened(known)}"
+            )
+        return self.labels.scene(scene_id)
+
+    def _beside(
+        self,
+        other: LabelSet | None,
+        what: str,
+        scene_id: str,
+        labels: FrameLabels,
+        notes: list[str],
+    ) -> FrameLabels | None:
+        """A frame's labels in another set; a note where it has none, or those of another log."""
+        if other is None:
+            return None
+        which = 1 if other is self.truth else 2
+        try:
+            scene = self._scenes.get((which, scene_id), lambda: other.scene(scene_id))
+            k = scene.frame_tokens.index(labels.token)
+            found = self._stored.get((which, scene_id, k), lambda: scene.frame(k))
+            require_same_frame(other.name, found, labels, self._grid_frame)
+            return found
+        except KeyError:
+            notes.append(f"no {what}: {other.name} lacks this scene")
+        except ValueError:
+            notes.append(f"no {what}: {other.name} lacks this frame")
+        except (SceneError, SetupError) as error:
+            notes.append(f"no {what}: {error}")
+        return None
+
+
+def _check_comparable(labels: LabelSet, other: LabelSet) -> None:
+    """Raises ``SetupError`` unless both have the same voxels and classes."""
+    ours = voxels_in_words(labels.grid, labels.taxonomy, labels.frame)
+    theirs = voxels_in_words(other.grid, other.taxonomy, other.frame)
+    if (labels.grid, labels.taxonomy.names, labels.frame) != (
+        other.grid,
+        other.taxonomy.names,
+        other.frame,
+    ):
+        raise SetupError(f"{other.what} has {theirs}; {labels.what} has {ours}")
+
+
+def _shortened(names: tuple[str, ...], limit: int = 8) -> str:
+    shown = ", ".join(names[:limit])
+    return f"{shown} and {len(names) - limit} more" if len(names) > limit else shown

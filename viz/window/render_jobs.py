@@ -1,0 +1,125 @@
+"""What the window's worker makes: the view of a frame, its pictures, facts of a voxel, a
+selection. Each job says all that its result depends on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from viz.render.camera_mosaic import SheetLayout, draw_sheet, sheet_layout
+from viz.render.layers import Drawn, Show, draw
+from viz.render.scene3d import ColouredMesh
+from viz.review.editing import selected_voxels, selection_mesh
+from viz.review.state import Cell, Tool
+from viz.session.picking import InCamera, VoxelFacts, describe, in_cameras
+from viz.session.session import ReviewFrame, ReviewSession
+from viz.window.scene_view import Geometry, open3d_geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ViewJob:
+    """A frame with its layers; ``strokes``: ids of those that its labels have."""
+
+    scene_id: str
+    k: int
+    show: Show
+    strokes: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PicturesJob:
+    """The pictures of a view, laid out for a width in pixels."""
+
+    view: ViewJob
+    width: int
+    large: int | None
+    overlay: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FactsJob:
+    """What is known of a voxel."""
+
+    view: ViewJob
+    cell: Cell
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SelectionJob:
+    """Voxels that a tool has hold of."""
+
+    view: ViewJob
+    tool: Tool
+    corners: tuple[Cell, ...]
+    box: tuple[Cell, Cell] | None
+    free_too: bool
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeView:
+    frame: ReviewFrame
+    drawn: Drawn
+    geometry: Geometry
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadePictures:
+    layout: SheetLayout
+    sheet: Image.Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeSelection:
+    """Flat voxels of the grid as shown, and their surface."""
+
+    voxels: NDArray[np.int64]
+    mesh: ColouredMesh
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MadeFacts:
+    """Of a voxel, and where the cameras have it."""
+
+    facts: VoxelFacts
+    places: tuple[InCamera, ...]
+
+
+Job = ViewJob | PicturesJob | FactsJob | SelectionJob
+Made = MadeView | MadePictures | MadeFacts | MadeSelection
+
+
+def make(session: ReviewSession, job: Job, made: Callable[[Job], Made | None]) -> Made:
+    """Do a job; ``made`` gives results that are still at hand. Raises as ``session.frame``."""
+    if isinstance(job, ViewJob):
+        frame = session.frame(job.scene_id, job.k)
+        drawn = draw(frame, job.show)
+        return MadeView(frame=frame, drawn=drawn, geometry=open3d_geometry(drawn, frame.grid))
+    view = made(job.view)
+    if not isinstance(view, MadeView):
+        view = make(session, job.view, made)
+        assert isinstance(view, MadeView)
+    frame, drawn = view.frame, view.drawn
+    if isinstance(job, PicturesJob):
+        views = [picture.view for picture in frame.pictures]
+        layout = sheet_layout(views, job.width, large=job.large)
+        boxes = job.view.show.boxes
+        sheet = draw_sheet(frame, drawn, layout, overlay=job.overlay, boxes=boxes)
+        return MadePictures(layout=layout, sheet=sheet)
+    if isinstance(job, FactsJob):
+        return MadeFacts(
+            facts=describe(session, frame, job.cell),
+            places=in_cameras(frame, drawn.shown, job.cell),
+        )
+    voxels = selected_voxels(
+        frame,
+        drawn.shown,
+        tool=job.tool,
+        corners=job.corners,
+        box=job.box,
+        free_too=job.free_too,
+    )
+    return MadeSelection(voxels=voxels, mesh=selection_mesh(voxels, frame.grid))

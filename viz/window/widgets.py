@@ -1,0 +1,133 @@
+"""Small helpers for Open3D's widgets in the window's look."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import open3d as o3d
+from open3d.visualization import gui
+from PIL import Image
+
+from viz.render.theme import EDGE_PX, FAINT, GAP_PX, PANEL, RAISED, TEXT, Colour
+
+_LETTERS_DOWN_PX = 3
+
+
+def colour(rgb: Colour) -> Any:
+    return gui.Color(*(c / 255 for c in rgb))
+
+
+def open3d_image(image: Image.Image) -> Any:
+    pixels: Any = np.ascontiguousarray(np.asarray(image.convert("RGB")))
+    return o3d.geometry.Image(pixels)
+
+
+def panel() -> Any:
+    """A column of widgets that scrolls where it is too long."""
+    made = gui.ScrollableVert(GAP_PX, gui.Margins(EDGE_PX, EDGE_PX, EDGE_PX, EDGE_PX))
+    made.background_color = colour(PANEL)
+    return made
+
+
+def heading(text: str) -> Any:
+    label = gui.Label(text)
+    label.text_color = colour(FAINT)
+    return label
+
+
+def section(words: str) -> Any:
+    """A heading with room above it."""
+    made = gui.Vert(0, gui.Margins(0, GAP_PX, 0, 0))
+    made.add_child(heading(words))
+    return made
+
+
+def text(words: str = "", ink: Colour = TEXT) -> Any:
+    label = gui.Label(words)
+    label.text_color = colour(ink)
+    return label
+
+
+def button(words: str, clicked: Callable[[], None], *, tip: str = "") -> Any:
+    made = gui.Button(words)
+    made.horizontal_padding_em, made.vertical_padding_em = 0.5, 0.15
+    made.background_color = colour(RAISED)
+    made.set_on_clicked(clicked)
+    if tip:
+        made.tooltip = tip
+    return made
+
+
+def checkbox(words: str, changed: Callable[[bool], None]) -> Any:
+    made = gui.Checkbox(words)
+    made.set_on_checked(changed)
+    return made
+
+
+def choices(names: Sequence[str], chosen: Callable[[int], None]) -> Any:
+    """A list that opens; told the place of what is chosen."""
+    made = gui.Combobox()
+    for name in names:
+        made.add_item(name)
+    made.set_on_selection_changed(lambda _, place: chosen(int(place)))
+    return made
+
+
+def row(*widgets: Any) -> Any:
+    """Widgets side by side."""
+    made = gui.Horiz(GAP_PX)
+    for widget in widgets:
+        made.add_child(widget)
+    return made
+
+
+def level(label: Any) -> Any:
+    """A text that stands as high as the widgets beside it."""
+    made = gui.Vert(0, gui.Margins(0, _LETTERS_DOWN_PX, 0, 0))
+    made.add_child(label)
+    return made
+
+
+def labelled(rows: Sequence[tuple[str, Any]], width: int) -> Any:
+    """Names in a column of a width, their widgets beside them."""
+    column = gui.Vert(GAP_PX)
+    for name, widget in rows:
+        words = level(heading(name))
+        words.preferred_width = width
+        column.add_child(row(words, widget))
+    return column
+
+
+class Picture:
+    """An image in the window that can be clicked.
+
+    Args:
+        clicked: told where, in pixels of the image.
+    """
+
+    def __init__(self, clicked: Callable[[float, float], None] | None = None) -> None:
+        self.widget = gui.ImageWidget()
+        self.size = (1, 1)
+        self._pixels = b""
+        self.widget.update_image(open3d_image(Image.new("RGB", self.size, PANEL)))
+        self._clicked = clicked
+        self.widget.set_on_mouse(self._mouse)
+
+    def show(self, image: Image.Image) -> bool:
+        """Put a picture up; whether its size is another than before."""
+        if (pixels := image.tobytes()) == self._pixels and image.size == self.size:
+            return False
+        changed = image.size != self.size
+        self.size, self._pixels = image.size, pixels
+        self.widget.update_image(open3d_image(image))
+        return changed
+
+    def _mouse(self, event: Any) -> Any:
+        result = gui.Widget.EventCallbackResult
+        if self._clicked is None or event.type != gui.MouseEvent.Type.BUTTON_DOWN:
+            return result.IGNORED
+        frame = self.widget.frame
+        self._clicked(float(event.x - frame.x), float(event.y - frame.y))
+        return result.HANDLED
