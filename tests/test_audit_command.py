@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autolabel.audit import main
 from autolabel.auditing.label_set import TrueLabels
+from autolabel.commands.audit_labels import main
 from datasets.benchmarks.catalogue import benchmark
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.labels.voxel_labels import SceneLabels

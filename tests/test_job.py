@@ -22,10 +22,10 @@ import ray
 import torch
 from s3_server import remote_tree, s3_bucket, upload
 
-from autolabel import run as entry
 from autolabel.cluster.driver import run_job
 from autolabel.cluster.events import Events
 from autolabel.cluster.worker import Job
+from autolabel.commands import label_log as entry
 from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import store_header

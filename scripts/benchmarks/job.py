@@ -40,10 +40,10 @@ from autolabel.cluster.events import Events
 from autolabel.cluster.ray_cluster import connect
 from autolabel.cluster.summary import Progress
 from autolabel.cluster.worker import ASIDE, Job, Outcome
+from autolabel.commands.label_log import DEFAULT_WEIGHTS
 from autolabel.confidence.calibration import LEVELS, Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import store_header, write_labels
-from autolabel.run import DEFAULT_WEIGHTS
 from datasets.cli.exit_codes import exit_code, scenes_of
 from datasets.files.json_files import write_json
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource, earlier_frames

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.prediction import sights_of
-from autolabel.run import calibration_of
+from autolabel.labeling.stored_calibration import calibration_of
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError

@@ -1,0 +1,92 @@
+"""What a weights file says of its labels: calibration, drift, how many may be trusted."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from autolabel.confidence.calibration import Calibration
+from autolabel.confidence.drift import MIN_SCENES, drift, reference_from_json
+from autolabel.confidence.drift import describe as describe_drift
+from autolabel.confidence.risk_control import Evidence, Promise, Test, promise
+from autolabel.labeling.config import LabelingConfig, made_with
+from datasets.errors import SetupError
+from datasets.labels.store import LabelStore
+from datasets.storage.backend import Where
+from models.checkpoints.checkpoint import (
+    CALIBRATION_KEY,
+    EVIDENCE_KEY,
+    REFERENCE_KEY,
+    LoadedModel,
+    metadata_json,
+)
+
+
+def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
+    """The table inside the weights file; without one the softmax is taken at its word.
+
+    Raises:
+        SetupError: the table is damaged or of another class list.
+    """
+    if CALIBRATION_KEY not in teacher.metadata:
+        print(f"warning: {weights} is not calibrated: confidence is plain softmax", file=sys.stderr)
+        return Calibration.uncalibrated(teacher.preset.taxonomy.n_classes)
+    calibration = metadata_json(teacher.metadata, CALIBRATION_KEY, Calibration.from_json, weights)
+    if len(calibration.counts) != teacher.preset.taxonomy.n_classes:
+        raise SetupError(f"{weights}: the calibration table is of another class list")
+    return calibration
+
+
+def drift_of(
+    where: Where,
+    scene_ids: Sequence[str],
+    teacher: LoadedModel,
+    weights: Path,
+    *,
+    promised: bool,
+) -> str:
+    """What sets the labelled scenes apart from those that the calibration is of; empty if nothing
+    does, or if that cannot be told."""
+    if REFERENCE_KEY not in teacher.metadata:
+        return ""
+    reference = metadata_json(teacher.metadata, REFERENCE_KEY, reference_from_json, weights)
+    committed = LabelStore.open(where).committed()
+    scenes = [committed[s]["statistics"] for s in scene_ids if "statistics" in committed.get(s, {})]
+    if min(len(scenes), len(reference)) < MIN_SCENES:
+        return ""
+    return describe_drift(drift(scenes, reference), promised=promised)
+
+
+def promise_of(
+    teacher: LoadedModel,
+    calibration: Calibration,
+    config: LabelingConfig,
+    *,
+    weights: Path,
+    max_error: float,
+    confidence: float,
+    test: Test,
+) -> Promise:
+    """What --max-error asks for, from the evidence inside the weights file.
+
+    Raises:
+        SetupError: it has none, or of labels made otherwise, or it does not suffice.
+    """
+    if EVIDENCE_KEY not in teacher.metadata:
+        raise SetupError(
+            f"{weights}: holds no evidence for --max-error; scripts/calibrate.py gathers it"
+        )
+    evidence = metadata_json(teacher.metadata, EVIDENCE_KEY, Evidence.from_json, weights)
+    if evidence.made_with != made_with(config):
+        raise SetupError(
+            f"{weights}: calibrated on labels made with {evidence.made_with}, these are made "
+            f"with {made_with(config)}; calibrate with the same options"
+        )
+    return promise(
+        evidence,
+        calibration.levels,
+        max_error=max_error,
+        confidence=confidence,
+        test=test,
+    )
