@@ -54,8 +54,8 @@ from datasets.frames import (
     points_in_ego,
 )
 from datasets.geometry.transforms import apply, inverse
+from datasets.labels.log_identity import labelled_scene
 from datasets.labels.store import LabelStore, MaskBit
-from datasets.log_identity import labelled_scene
 from datasets.metrics import rays
 from datasets.metrics.calibration import ConfidenceScore
 from datasets.metrics.confusion import RangeBins, RangedConfusion, ScoreTable

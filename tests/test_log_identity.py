@@ -19,6 +19,12 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SetupError
 from datasets.frames import Frame
+from datasets.labels.log_identity import (
+    distance,
+    labelled_scene,
+    require_log_of,
+    require_same_frame,
+)
 from datasets.labels.store import LabelStore, SceneLabels
 from datasets.loading.frame_dataset import (
     FrameSet,
@@ -27,7 +33,6 @@ from datasets.loading.frame_dataset import (
     PseudoLabels,
     Unlabelled,
 )
-from datasets.log_identity import distance, labelled_scene, require_log_of, require_same_frame
 from datasets.model_inputs import InputSpec
 from datasets.sources.folder import FolderSource
 from datasets.store_ops.export import export

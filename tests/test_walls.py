@@ -6,7 +6,7 @@ import ast
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -52,6 +52,65 @@ def test_imports_go_one_way(path: Path) -> None:
     if room not in MAY_USE_RAY:
         assert "ray" not in roots, f"{path} knows Ray"
     assert not roots & {"torchvision", "tensorflow", "pickle"}, f"{path} imports {roots}"
+
+
+PACKAGE_ORDER = {
+    "datasets": (
+        "files",
+        "geometry",
+        "(room)",
+        "storage benchmarks",
+        "labels metrics ground_truth",
+        "sources reviews cli",
+        "store_ops loading log_checks",
+    ),
+    "models": ("ops", "networks", "(room)", "checkpoints", "training inference"),
+    "autolabel": (
+        "refinement",
+        "confidence",
+        "labeling auditing selection",
+        "cluster calibration",
+        "training",
+        "commands",
+        "(room)",
+    ),
+    "viz": (
+        "session",
+        "render",
+        "review",
+        "window browser html_report",
+        "commands",
+        "(room)",
+    ),
+}
+"""Packages of a room; each imports those of earlier lines only. ``(room)``: modules beside them."""
+
+
+def package_of(room: str, parts: Sequence[str]) -> str:
+    """Package of a path or dotted name below a room."""
+    return parts[0] if parts and (ROOT / room / parts[0]).is_dir() else "(room)"
+
+
+@pytest.mark.parametrize("room", PACKAGE_ORDER)
+def test_packages_import_in_their_order(room: str) -> None:
+    level = {package: k for k, line in enumerate(PACKAGE_ORDER[room]) for package in line.split()}
+    for path in sorted((ROOT / room).rglob("*.py")):
+        ours = package_of(room, path.relative_to(ROOT / room).parts)
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            root, *rest = node.module.split(".")
+            if root != room:
+                continue
+            for parts in [rest] if rest else [[alias.name] for alias in node.names]:
+                theirs = package_of(room, parts)
+                assert theirs == ours or level[theirs] < level[ours], f"{path}: {node.module}"
+
+
+def test_no_folder_has_more_than_twenty_modules() -> None:
+    for room in ROOMS:
+        for folder in {path.parent for path in (ROOT / room).rglob("*.py")}:
+            assert len(list(folder.glob("*.py"))) <= 20, folder
 
 
 def test_a_forbidden_import_would_be_seen(tmp_path: Path) -> None:

@@ -1,0 +1,14 @@
+"""The job over many scenes: a driver, Ray workers, what happened."""
+
+from autolabel.cluster.driver import run_job
+from autolabel.cluster.ray_cluster import connect
+from autolabel.cluster.summary import JobSummary, Progress
+from autolabel.cluster.worker import Job
+
+__all__ = [
+    "Job",
+    "JobSummary",
+    "Progress",
+    "connect",
+    "run_job",
+]

@@ -24,7 +24,7 @@ from scipy.optimize import isotonic_regression
 
 from autolabel.confidence.meta_classifier import MetaClassifier
 from autolabel.refinement.temporal_fusion import Refiner
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.metrics.calibration import ConfidenceCounts, calibration_error
 from datasets.metrics.confusion import RangeBins
 

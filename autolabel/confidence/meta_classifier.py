@@ -23,7 +23,7 @@ from torch import Tensor, nn
 
 from autolabel.refinement.fit import one_thread
 from autolabel.refinement.temporal_fusion import PASS_EDGES, Pooled
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 
 HIDDEN = 32

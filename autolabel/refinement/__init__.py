@@ -1,0 +1,1 @@
+"""What the other frames of a drive say about each."""

@@ -25,8 +25,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
-from datasets.compiled import compiled
 from datasets.frames import Frame, of_the_moment
+from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 from datasets.geometry.transforms import Transform, apply, inverse

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 from datasets.errors import SceneError
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, inverse
+from datasets.labels.log_identity import require_same_frame
 from datasets.labels.store import StoredScene, StoreHeader
 from datasets.labels.voxel_labels import FrameLabels, MaskBit
-from datasets.log_identity import require_same_frame
 from datasets.store_ops.compare import RINGS_M, ring_of
 
 OBSERVED = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)

@@ -1,0 +1,1 @@
+"""Options of trainings, and training through Ray."""

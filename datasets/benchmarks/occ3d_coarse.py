@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.class_mapping import OCC3D_TO_COARSE
 from datasets.benchmarks.ground_truth import Truth
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID, OCC3D_COARSE, OCC3D_NUSCENES
 

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.label_files import naming
-from datasets.compiled import compiled
 from datasets.files.replacing import write_file
+from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID, SEMANTIC_KITTI
 

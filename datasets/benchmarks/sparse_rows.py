@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.label_files import whole
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID
 

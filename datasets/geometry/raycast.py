@@ -18,7 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform
 

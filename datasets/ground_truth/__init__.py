@@ -1,0 +1,1 @@
+"""Occupancy from annotated LiDAR."""

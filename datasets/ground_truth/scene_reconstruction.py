@@ -40,9 +40,9 @@ from scipy.ndimage import binary_closing, distance_transform_edt
 from scipy.spatial import cKDTree
 
 from datasets.annotations import AnnotatedSource, Annotations, Box
-from datasets.compiled import compiled
 from datasets.errors import SceneError
 from datasets.frames import Frame, LidarSweep, Scene, in_box
+from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import Triple, VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 from datasets.geometry.transforms import Transform, apply, inverse

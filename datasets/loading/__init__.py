@@ -1,0 +1,14 @@
+"""Frames with targets, as trainings take them."""
+
+from datasets.loading.batch import Sample, Target
+from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.targets import GroundTruth, PseudoLabels, Unlabelled
+
+__all__ = [
+    "FrameSet",
+    "GroundTruth",
+    "PseudoLabels",
+    "Sample",
+    "Target",
+    "Unlabelled",
+]

@@ -15,11 +15,11 @@ from torch.utils.data import Dataset
 
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource, earlier_frames
+from datasets.labels.log_identity import NO_SCENE, another_log, frames_digest
 from datasets.loading.augmentation import Augmentation, DrawnView
 from datasets.loading.batch import BadFrame, Sample, Target, make_sample
 from datasets.loading.source_cache import Memory, remembered
 from datasets.loading.targets import GroundTruth, LabelSource, PseudoLabels, Unlabelled
-from datasets.log_identity import NO_SCENE, another_log, frames_digest
 from datasets.model_inputs import FrameInputs, InputSpec, prepare_frame
 
 __all__ = [

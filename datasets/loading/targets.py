@@ -14,9 +14,9 @@ from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene, SceneSource
 from datasets.geometry.grid import VoxelGrid
+from datasets.labels.log_identity import files_digest, require_same_log
 from datasets.labels.store import GridFrame, LabelStore, MaskBit, StoredScene
 from datasets.loading.batch import Target
-from datasets.log_identity import files_digest, require_same_log
 from datasets.reviews.edits import distrusted
 from datasets.reviews.overlay import Reviews, labels_digest
 from datasets.storage.backend import Where

@@ -14,8 +14,8 @@ from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import AutolabelError, SetupError
 from datasets.files.printable import printable
 from datasets.frames import SceneSource
+from datasets.labels.log_identity import labelled_scene
 from datasets.labels.store import FrameLabels, LabelStore, MaskBit
-from datasets.log_identity import labelled_scene
 from datasets.reviews.edits import distrusted, painted
 from datasets.reviews.overlay import Reviews, Stroke
 from datasets.storage.backend import Where

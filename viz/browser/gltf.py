@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.compiled import compiled
 from datasets.files.json_files import json_text
+from datasets.geometry.compiled import compiled
 from viz.render.scene3d import ColouredMesh
 
 _FACES_EACH = 16383

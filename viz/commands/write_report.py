@@ -20,8 +20,8 @@ from datasets.files.replacing import write_text
 from datasets.frames import SceneSource
 from datasets.labels.audit_record import read_audit
 from datasets.labels.calibration_record import stored_calibration, stored_promise
+from datasets.labels.log_identity import require_log_of
 from datasets.labels.store import LabelStore, StoreHeader
-from datasets.log_identity import require_log_of
 from datasets.reviews.overlay import Reviews
 from datasets.sources.opening import SOURCES
 from datasets.storage.backend import parse_where

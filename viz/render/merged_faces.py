@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from viz.render.scene3d import ColouredMesh
 from viz.render.voxel_mesh import CORNERS, SHADES

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.geometry.transforms import Transform, apply, inverse
 
 NEAR_M = 0.1

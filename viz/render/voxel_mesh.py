@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 
 # Per direction (-X, +X, -Y, +Y, -Z, +Z): the four corners of that side of a unit cube, counter-

@@ -1,0 +1,1 @@
+"""Judging frames and editing voxels, without a window."""

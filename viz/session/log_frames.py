@@ -18,9 +18,9 @@ from datasets.annotations import AnnotatedSource, Box
 from datasets.errors import AutolabelError, SceneError, SetupError
 from datasets.frames import CameraView, Frame, Scene, SceneSource, in_lidar_frame, points_in_ego
 from datasets.geometry.transforms import apply, inverse
+from datasets.labels.log_identity import require_log_of, require_same_frame
 from datasets.labels.store import LabelStore
 from datasets.labels.voxel_labels import FrameLabels, GridFrame
-from datasets.log_identity import require_log_of, require_same_frame
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from datasets.visibility import ray_origins

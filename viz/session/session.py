@@ -16,8 +16,8 @@ from datasets.benchmarks.catalogue import voxels_in_words
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
+from datasets.labels.log_identity import require_same_frame
 from datasets.labels.store import FrameLabels, GridFrame, LabelStore, MaskBit
-from datasets.log_identity import require_same_frame
 from datasets.reviews.overlay import FrameVerdict, Reviews
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from viz.session.grid_rotation import turned_grid, turned_labels

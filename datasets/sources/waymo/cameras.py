@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.compiled import compiled
 from datasets.errors import SceneError
 from datasets.frames import CameraView
+from datasets.geometry.compiled import compiled
 from datasets.geometry.transforms import Transform
 from datasets.sources.waymo.recording import CameraCalibration, Shot
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, fields
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.compiled import compiled
 from datasets.errors import SceneError
+from datasets.geometry.compiled import compiled
 from datasets.geometry.transforms import Transform, inverse
 from datasets.sources.waymo.recording import LaserImage, laser_name
 

@@ -33,6 +33,7 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.files.json_files import json_text, write_json
 from datasets.frames import SceneSource
+from datasets.labels.log_identity import labelled_scene
 from datasets.labels.store import LabelStore
 from datasets.loading.frame_dataset import (
     FrameSet,
@@ -41,7 +42,6 @@ from datasets.loading.frame_dataset import (
     PseudoLabels,
     Unlabelled,
 )
-from datasets.log_identity import labelled_scene
 from models.checkpoints.checkpoint import (
     CALIBRATION_KEY,
     LoadedModel,

@@ -19,7 +19,7 @@ from scipy.ndimage import maximum_filter
 
 from datasets.benchmarks.ground_truth import Truth
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.geometry.raycast import PinholeView, lidar_evidence, visible_from_cameras
 from datasets.geometry.transforms import Transform, inverse
 from datasets.sources.synthetic.objects.shapes import Mesh

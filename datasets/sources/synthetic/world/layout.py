@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 from datasets.sources.synthetic.world.curves import Curve
 from datasets.sources.synthetic.world.districts import District
 from datasets.taxonomy import OCC3D_NUSCENES
