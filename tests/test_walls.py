@@ -86,6 +86,10 @@ PACKAGE_ORDER = {
 """Packages of a room; each imports those of earlier lines only. ``(room)``: modules beside them."""
 
 
+OLD_PLACES = {"datasets/label_store.py"}
+"""Kept for users' scripts, of what moved into a package."""
+
+
 def package_of(room: str, parts: Sequence[str]) -> str:
     """Package of a path or dotted name below a room."""
     return parts[0] if parts and (ROOT / room / parts[0]).is_dir() else "(room)"
@@ -95,6 +99,8 @@ def package_of(room: str, parts: Sequence[str]) -> str:
 def test_packages_import_in_their_order(room: str) -> None:
     level = {package: k for k, line in enumerate(PACKAGE_ORDER[room]) for package in line.split()}
     for path in sorted((ROOT / room).rglob("*.py")):
+        if path.relative_to(ROOT).as_posix() in OLD_PLACES:
+            continue
         ours = package_of(room, path.relative_to(ROOT / room).parts)
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.ImportFrom) or node.module is None:
