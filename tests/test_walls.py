@@ -127,7 +127,9 @@ def test_a_forbidden_import_would_be_seen(tmp_path: Path) -> None:
     assert imported_roots(path) == {"autolabel", "ray"}
 
 
-@pytest.mark.parametrize("room", ["autolabel", "viz", "scripts"])
+@pytest.mark.parametrize(
+    "room", ["autolabel", "viz", "scripts", "scripts/benchmarks", "scripts/conformance"]
+)
 def test_no_entry_folder_shadows_a_standard_module(room: str) -> None:
     names = {path.stem for path in (ROOT / room).glob("*.py")} - {"__init__"}
     shadowing = names & set(sys.stdlib_module_names)
@@ -156,7 +158,12 @@ def test_nothing_unpickles() -> None:
 COMMANDS = [
     "viz/inspect.py",
     "autolabel/run.py",
-    *(f"scripts/{path.name}" for path in sorted((ROOT / "scripts").glob("*.py"))),
+    *(
+        path.relative_to(ROOT).as_posix()
+        for folder in ("scripts", "scripts/benchmarks", "scripts/conformance")
+        for path in sorted((ROOT / folder).glob("*.py"))
+        if "__main__" in path.read_text()
+    ),
 ]
 
 

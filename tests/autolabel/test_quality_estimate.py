@@ -26,7 +26,7 @@ R, A, U = Verdict.REJECT, Verdict.ACCEPT, Verdict.UNSURE
 
 
 def simulation() -> ModuleType:
-    path = ROOT / "scripts" / "benchmark_review.py"
+    path = ROOT / "scripts" / "benchmarks" / "review.py"
     spec = importlib.util.spec_from_file_location("benchmark_review", path)
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)

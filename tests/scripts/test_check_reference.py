@@ -41,7 +41,7 @@ from models.ops.sparse_conv import SparseTensor
 from models.presets import build_network, preset
 
 ROOT = Path(__file__).resolve().parents[2]
-SCRIPT = ROOT / "scripts" / "check_reference.py"
+SCRIPT = ROOT / "scripts" / "conformance" / "check_networks.py"
 LATER = ("encoder_layer3", "encoder_layer4")
 TINY = Case(
     title="Tiny",

@@ -172,7 +172,7 @@ def test_a_failed_part_is_named_and_the_others_are_made(
 def test_a_process_of_its_own_tells_its_error(
     city: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.syspath_prepend(str(ROOT / "scripts"))  # as it is for the command
+    monkeypatch.syspath_prepend(str(ROOT / "scripts" / "benchmarks"))  # as it is for the command
     shop = Workshop(
         profile=replace(smoke(), student="no_such_preset"),
         log=Log(kind="city", root=city),
