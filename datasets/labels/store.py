@@ -45,7 +45,7 @@ from datasets.files.seals import DIGEST, fault_of_seal, sealed
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.header import FORMAT, FORMAT_VERSIONS, StoreHeader, difference
 from datasets.labels.scene_writer import SceneWriter, sha256_of
-from datasets.labels.shard_reader import ShardedFrames
+from datasets.labels.shard_reader import Bounded, ShardedFrames, check_layout
 from datasets.labels.voxel_labels import (
     VOXEL_ARRAYS,
     FrameLabels,
@@ -189,7 +189,8 @@ class StoredScene:
             with contextlib.suppress(NotImplementedError):
                 lacks = functools.partial(self._may_lack, name)
                 return ShardedFrames(self.place, key, document, lacks)
-        array = zarr.open_array(self.place.zarr(key), mode="r", zarr_format=3)
+        check_layout(document)
+        array = zarr.open_array(Bounded(self.place.zarr(key)), mode="r", zarr_format=3)
         frames = len(self) if name in VOXEL_ARRAYS else 1
         if array.nbytes > MAX_ARRAY_BYTES * frames:
             raise ValueError(f"{array.nbytes:,} bytes, more than MAX_ARRAY_BYTES allows")
@@ -352,13 +353,7 @@ class LabelStore:
 
         def attributes(scene_id: str) -> dict[str, Any] | UnreadableError | None:
             try:
-                found = self.attributes(scene_id)
-                if found is None and GROUP in self.place.documents(f"{SCENES}/{scene_id}"):
-                    # committed just now, or a request that was answered wrongly
-                    found = self.attributes(scene_id)
-                    if found is None and not fault_of_scene_id(scene_id):
-                        return self._unreadable(scene_id, "listed, and not to be read")
-                return found
+                return self.attributes(scene_id)
             except UnreadableError as error:
                 return error
             except OSError as error:
@@ -501,6 +496,23 @@ class LabelStore:
         """
         if fault_of_scene_id(scene_id):
             return None
+        found = self._read_attributes(scene_id)
+        if found is None and self._lists(scene_id):
+            # committed just now, or a request that was answered wrongly
+            found = self._read_attributes(scene_id)
+            if found is None:
+                raise self._unreadable(scene_id, "listed, and not to be read")
+        return found
+
+    def _lists(self, scene_id: str) -> bool:
+        try:
+            return GROUP in self.place.documents(f"{SCENES}/{scene_id}")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise self._unreadable(scene_id, str(error)) from error
+
+    def _read_attributes(self, scene_id: str) -> dict[str, Any] | None:
         try:
             with parsing():
                 attributes = read_group(self.place, f"{SCENES}/{scene_id}")
