@@ -1,4 +1,4 @@
-"""Spoiled inputs of every reader, a few of ``scripts/benchmarks/chaos.py --fuzz``, and that it notices."""
+"""Spoiled inputs of every reader, a few of ``chaos.py --fuzz``, and that it notices."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("pyarrow", reason="the waymo extra")
 pytest.importorskip("waymo_open_dataset.dataset_pb2", reason="Waymo's protos")
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
 
 from chaos_modes import fuzz
 from chaos_modes.outcome import Options
