@@ -14,8 +14,6 @@ import pytest
 pytest.importorskip("pyarrow", reason="the waymo extra")
 pytest.importorskip("waymo_open_dataset.dataset_pb2", reason="Waymo's protos")
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "scripts"))
-
 from chaos_modes import fuzz
 from chaos_modes.outcome import Options
 from chaos_modes.readers import READERS, Reader
