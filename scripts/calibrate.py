@@ -28,7 +28,7 @@ from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.loading.frame_dataset import GroundTruth
 from datasets.sources.opening import SOURCES, open_source
 from models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 
 def main() -> int:
@@ -53,7 +53,7 @@ def main() -> int:
     model = load_checkpoint(args.weights, device=args.device)
     source = open_source(args.source, args.root, past_sweeps=model.preset.inputs.past_sweeps)
     scenes = usable_scenes_of(source, args.split, root=args.root)
-    teacher = Teacher(model.module, model.preset, fast=args.fast, flips=args.flips)
+    teacher = OccupancyPredictor(model.module, model.preset, fast=args.fast, flips=args.flips)
     of = benchmark(args.benchmark)
     truth = GroundTruth(of, args.truth or args.root / of.folder, source, scenes)
     refinement = Refinement() if args.refine else None

@@ -65,11 +65,11 @@ from datasets.model_inputs import collate, prepare_frame
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import count_reviews
 from datasets.sources.opening import SOURCES, open_source
-from datasets.storage.backend import parse_where
+from datasets.storage.backend import parse_store_path
 from datasets.taxonomy import Taxonomy
 from datasets.visibility import ray_origins
 from models.checkpoints.checkpoint import load_checkpoint
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 
 class Scores:
@@ -207,7 +207,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument(
-        "--store", type=parse_where, help="label store; every finished scene is scored"
+        "--store", type=parse_store_path, help="label store; every finished scene is scored"
     )
     what.add_argument("--weights", type=Path, help="teacher or student weights")
     parser.add_argument("--source", choices=SOURCES, default="city")
@@ -262,7 +262,7 @@ def main() -> int:
             preset.taxonomy,
             preset.inputs.frame,
         )
-        teacher = Teacher(model.module, preset, fast=args.fast, flips=args.flips)
+        teacher = OccupancyPredictor(model.module, preset, fast=args.fast, flips=args.flips)
         source = open_source(args.source, args.root, past_sweeps=preset.inputs.past_sweeps)
         scene_ids = usable_scenes_of(source, args.split, root=args.root)
         left_out = len(source.scene_ids(args.split)) - len(scene_ids)
@@ -369,7 +369,7 @@ def stored_labels(
 
 
 def predicted_labels(
-    teacher: Teacher, source: SceneSource, scene_ids: Sequence[str]
+    teacher: OccupancyPredictor, source: SceneSource, scene_ids: Sequence[str]
 ) -> Iterator[Prediction]:
     scenes = [source.scene(scene_id) for scene_id in scene_ids]
     moments = [(scene, k) for scene in scenes for k in range(len(scene.frames))]
@@ -378,7 +378,7 @@ def predicted_labels(
 
 
 @torch.inference_mode()
-def predict(teacher: Teacher, source: SceneSource, scene: Scene, k: int) -> Prediction:
+def predict(teacher: OccupancyPredictor, source: SceneSource, scene: Scene, k: int) -> Prediction:
     spec = teacher.preset.inputs
     earlier = earlier_frames(scene.frames, k, spec.past_frames)
     inputs = collate([prepare_frame(source, scene.frames[k], spec, earlier)])

@@ -38,7 +38,7 @@ from datasets.sources.example import example_inputs
 from datasets.sources.opening import SOURCES, open_source
 from models.checkpoints.checkpoint import load_checkpoint
 from models.inference.onnx_export import INSTALL, OPSET, Rig, camera_config, rig_tables, write_onnx
-from models.inference.predictor import Teacher, keep_freed_memory
+from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 from models.networks.camera_student import CameraStudent
 from models.presets import Preset, build_network, preset
 
@@ -188,7 +188,7 @@ class Check:
         largest: magnitude among PyTorch's logits.
         same: share of voxels with the same class; voxels: how many there are.
         torch_ms, teacher_ms, onnx_ms: median milliseconds of one frame; the second for the network
-            as this toolkit runs it (``Teacher``).
+            as this toolkit runs it (``OccupancyPredictor``).
     """
 
     difference: float | None
@@ -227,7 +227,7 @@ def compare(
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
-    teacher = Teacher(network, chosen)
+    teacher = OccupancyPredictor(network, chosen)
     seconds = []
     with torch.inference_mode():
         for _ in range(1 + RUNS):

@@ -64,7 +64,7 @@ from datasets.files.printable import printable
 from datasets.files.replacing import write_text
 from datasets.labels.store import LabelStore
 from datasets.splits import read_names
-from datasets.storage.backend import parse_where
+from datasets.storage.backend import parse_store_path
 
 SCENES_A_WORKER = 16
 """Fewer are read before another process has started."""
@@ -77,12 +77,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("store", type=parse_where, metavar="STORE")
+    add("store", type=parse_store_path, metavar="STORE")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--budget", type=int, metavar="N", help="scenes to choose")
     what.add_argument("--frames", type=int, metavar="N", help="frames to choose instead")
     add("--strategy", choices=STRATEGIES, default="mix")
-    add("--second", type=parse_where, metavar="STORE", help="the same scenes by another teacher")
+    add(
+        "--second",
+        type=parse_store_path,
+        metavar="STORE",
+        help="the same scenes by another teacher",
+    )
     add("--audit", type=Path, metavar="FILE", help="JSON with a score of each scene")
     add("--exclude", default="", metavar="FILE", help="scenes labelled already, or a comma list")
     add("--gap", type=int, default=4, help="frames between frames that are chosen in a scene")

@@ -34,7 +34,7 @@ import numpy as np
 from tqdm import tqdm
 
 from autolabel.confidence.calibration import Calibration
-from autolabel.confidence.risk_control import Promise
+from autolabel.confidence.risk_control import RiskBound
 from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
 from datasets.cli.exit_codes import exit_code, scenes_in
 from datasets.files.json_files import json_text
@@ -44,7 +44,7 @@ from datasets.labels.store import LabelStore, StoreHeader
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import ReviewCounts, count_reviews
 from datasets.sources.opening import SOURCES, open_source
-from datasets.storage.backend import parse_where
+from datasets.storage.backend import parse_store_path
 from datasets.store_ops.compare import RINGS_M, Difference, diff
 from datasets.store_ops.export import export, sharing
 from datasets.store_ops.maintenance import info, leftovers, prune, verify
@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
     def command(name: str) -> argparse.ArgumentParser:
         one = commands.add_parser(name, allow_abbrev=False)
         if name != "merge":
-            one.add_argument("store", type=parse_where)
+            one.add_argument("store", type=parse_store_path)
         if name in ("verify", "export"):
             cores = len(os.sched_getaffinity(0))
             one.add_argument("--workers", type=int, default=cores, help="processes (all cores)")
@@ -68,10 +68,10 @@ def parse() -> argparse.Namespace:
 
     command("info").add_argument("--json", action="store_true", help="for programs")
     command("verify")
-    command("diff").add_argument("other", type=parse_where)
+    command("diff").add_argument("other", type=parse_store_path)
     merge = command("merge")
-    merge.add_argument("out", type=parse_where)
-    merge.add_argument("stores", type=parse_where, nargs="+")
+    merge.add_argument("out", type=parse_store_path)
+    merge.add_argument("stores", type=parse_store_path, nargs="+")
     command("prune").add_argument("--dry-run", action="store_true", help="only name them")
     export = command("export")
     formats = [b.name for b in BENCHMARKS if b.write is not None]
@@ -123,7 +123,7 @@ def show_info(args: argparse.Namespace) -> int:
     print(f"  run {header.run_id}, inputs {found.inputs_sha256}")
     for name, value in header.provenance.items():
         if name == "config" and "promise" in value:
-            made = Promise.from_json(value["promise"])
+            made = RiskBound.from_json(value["promise"])
             print("  " + made.describe(header.taxonomy.names).replace("\n", "\n  "))
             value = {k: v for k, v in value.items() if k != "promise"}
         if name != "calibration":

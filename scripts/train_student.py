@@ -48,25 +48,25 @@ from datasets.errors import SetupError
 from datasets.frames import SceneSource
 from datasets.labels.store import LabelStore
 from datasets.loading.frame_dataset import (
-    FrameSet,
+    FrameDataset,
     GroundTruth,
-    LabelSource,
     PseudoLabels,
+    TargetSource,
     Unlabelled,
 )
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import count_reviews
 from datasets.sources.opening import open_source
-from datasets.storage.backend import parse_where
+from datasets.storage.backend import parse_store_path
 from models.presets import Preset
-from models.training.loop import Team, fit
+from models.training.loop import ProcessGroup, fit
 from models.training.objectives import Objective
 from models.training.recipes import Recipe
 
 
 def options() -> argparse.Namespace:
     parser = training_parser(__doc__, default="city_student", out="runs/student")
-    parser.add_argument("--labels", type=parse_where, help="label store to learn from")
+    parser.add_argument("--labels", type=parse_store_path, help="label store to learn from")
     parser.add_argument(
         "--balance",
         type=float,
@@ -92,8 +92,8 @@ def label_sources(
     network: Preset,
     source: SceneSource,
     reviews: Reviews | None,
-) -> list[LabelSource]:
-    labels: list[LabelSource] = []
+) -> list[TargetSource]:
+    labels: list[TargetSource] = []
     if args.balance is not None and (args.balance < 1 or not args.labels):
         raise SetupError("--balance is at least 1, and for --labels")
     if args.labels:
@@ -125,13 +125,13 @@ def label_sources(
     return labels
 
 
-def train(args: argparse.Namespace, reviews: Reviews | None, team: Team) -> int:
+def train(args: argparse.Namespace, reviews: Reviews | None, team: ProcessGroup) -> int:
     how, preset = chosen(args)
     teacher = teacher_of(args, preset)
     inputs = inputs_for(preset, teacher)
     sweeps = inputs.past_sweeps if inputs.lidar else 0
     source = open_source(args.source, args.root, past_sweeps=sweeps, labelled=args.labelled)
-    samples = FrameSet(
+    samples = FrameDataset(
         source,
         label_sources(args, how, preset, source, reviews),
         inputs,

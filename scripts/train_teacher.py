@@ -40,11 +40,11 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.files.json_files import write_json
-from datasets.loading.frame_dataset import FrameSet, GroundTruth
+from datasets.loading.frame_dataset import FrameDataset, GroundTruth
 from datasets.sources.opening import open_source
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 from models.presets import OccupancyNet
-from models.training.loop import Team, fit
+from models.training.loop import ProcessGroup, fit
 
 
 def options() -> argparse.Namespace:
@@ -54,7 +54,7 @@ def options() -> argparse.Namespace:
     return parse_training(parser, "scripts/train_teacher.py")
 
 
-def train(args: argparse.Namespace, team: Team) -> int:
+def train(args: argparse.Namespace, team: ProcessGroup) -> int:
     how, network = chosen(args)
     truth = benchmark(args.benchmark)
     truth.require(f"preset {network.name}", network.grid, network.taxonomy, network.inputs.frame)
@@ -69,7 +69,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
             f"split {args.split!r}"
         )
     used, held_out = scenes[: -args.held_out], scenes[-args.held_out :]
-    samples = FrameSet(
+    samples = FrameDataset(
         source,
         [GroundTruth(truth, folder, source, used, only_visible=how.only_visible)],
         inputs,
@@ -93,7 +93,7 @@ def train(args: argparse.Namespace, team: Team) -> int:
         return 0
 
     # held-out labelled scenes: what does a confidence mean, and how good are the labels?
-    teacher = Teacher(cast(OccupancyNet, trained.network), network)
+    teacher = OccupancyPredictor(cast(OccupancyNet, trained.network), network)
     held_out_truth = GroundTruth(truth, folder, source, held_out)
     found = calibrate(teacher, source, held_out_truth, held_out, LabelingConfig())
     print(found.table)

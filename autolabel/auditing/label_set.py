@@ -16,7 +16,7 @@ from datasets.frames import Scene, SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, StoredScene
 from datasets.labels.voxel_labels import FrameLabels, GridFrame, MaskBit
-from datasets.storage.backend import Where
+from datasets.storage.backend import StorePath
 from datasets.taxonomy import Taxonomy
 
 
@@ -72,7 +72,7 @@ class AuditedLabels(Protocol):
 class StoredLabels:
     """The labels of a store. Raises ``SetupError`` as ``LabelStore.open``."""
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: StorePath) -> None:
         self._store = LabelStore.open(where)
         header = self._store.header
         config = header.provenance.get("config")

@@ -63,24 +63,24 @@ Counts = NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Ballot:
+class VoteCounts:
     """Votes of one kind: (K, R) voxels judged, and of these found bad, by label and ring."""
 
     bad: Counts
     judged: Counts
 
-    def __add__(self, other: Ballot) -> Ballot:
-        return Ballot(bad=self.bad + other.bad, judged=self.judged + other.judged)
+    def __add__(self, other: VoteCounts) -> VoteCounts:
+        return VoteCounts(bad=self.bad + other.bad, judged=self.judged + other.judged)
 
     @classmethod
-    def none(cls, n_classes: int) -> Ballot:
+    def none(cls, n_classes: int) -> VoteCounts:
         zero = np.zeros((n_classes, len(RINGS.names)), np.int64)
         return cls(bad=zero, judged=zero.copy())
 
     @classmethod
     def of(
         cls, bad: Mask, judged: Mask, semantics: NDArray[np.uint8], ring: NDArray[np.uint8], n: int
-    ) -> Ballot:
+    ) -> VoteCounts:
         """Count voxels (X, Y, Z); ``bad`` outside ``judged`` does not count."""
 
         def count(where: Mask) -> Counts:
@@ -177,7 +177,7 @@ def observed(labels: FrameLabels) -> Mask:
 
 def frame_votes(
     labels: FrameLabels, seen: Evidence, grid: VoxelGrid, taxonomy: Taxonomy
-) -> dict[str, Ballot]:
+) -> dict[str, VoteCounts]:
     """Misses, violations and trails of one frame."""
     semantics, n = labels.semantics, taxonomy.n_classes
     ring, known = RINGS.of(grid), observed(labels) & (semantics < n)
@@ -189,13 +189,13 @@ def frame_votes(
     flat = [i for i, name in enumerate(taxonomy.names) if name in FLAT]
     upright = occupied & ~moving & ~np.isin(semantics, flat)
     return {
-        "misses": Ballot.of(
+        "misses": VoteCounts.of(
             ~occupied, judged & seen.hit & beside_occupied, _nearest(semantics, occupied), ring, n
         ),
-        "violations": Ballot.of(
+        "violations": VoteCounts.of(
             seen.through, judged & upright & (seen.touched | seen.through), semantics, ring, n
         ),
-        "trails": Ballot.of(
+        "trails": VoteCounts.of(
             seen.through_now, known & moving & (seen.touched | seen.through_now), semantics, ring, n
         ),
     }
@@ -217,7 +217,9 @@ def near(where: Mask, grid: VoxelGrid, reach_m: float) -> Mask:
     return np.broadcast_to((away <= reach_m)[:, :, None], where.shape)
 
 
-def flicker(labels: FrameLabels, later: FrameLabels, grid: VoxelGrid, taxonomy: Taxonomy) -> Ballot:
+def flicker(
+    labels: FrameLabels, later: FrameLabels, grid: VoxelGrid, taxonomy: Taxonomy
+) -> VoteCounts:
     """Static occupied labels of a frame that are of another class in the next one."""
     n, free = taxonomy.n_classes, np.uint8(taxonomy.free_id)
     there = places(grid, grid, inverse(labels.T_global_grid) @ later.T_global_grid)
@@ -226,7 +228,7 @@ def flicker(labels: FrameLabels, later: FrameLabels, grid: VoxelGrid, taxonomy: 
     judged = (semantics != free) & (semantics < n) & ~moving & (then != free) & (then < n)
     judged &= observed(labels) & taken(observed(later), there).astype(np.bool_)
     judged &= ~near(moving, grid, MOVING_REACH_M)
-    return Ballot.of(semantics != then, judged, semantics, RINGS.of(grid), n)
+    return VoteCounts.of(semantics != then, judged, semantics, RINGS.of(grid), n)
 
 
 def fit(occupied: Mask, seen: Evidence) -> float:
@@ -268,7 +270,7 @@ def _shifted(voxels: Mask, shift: Sequence[int]) -> Mask:
     return out
 
 
-def shares(ballot: Ballot, names: Sequence[str], axis: int) -> Iterator[tuple[str, int, int]]:
+def shares(ballot: VoteCounts, names: Sequence[str], axis: int) -> Iterator[tuple[str, int, int]]:
     """Name, bad and judged of each class (axis 0) or ring (axis 1) where something was judged."""
     bad, judged = ballot.bad.sum(axis=1 - axis), ballot.judged.sum(axis=1 - axis)
     for name, b, j in zip(names, bad, judged, strict=True):

@@ -12,7 +12,7 @@ from typing import Any
 
 from autolabel.auditing.faults import Fault
 from autolabel.auditing.label_set import Header
-from autolabel.auditing.lidar_votes import RINGS, VOTES, Ballot, shares
+from autolabel.auditing.lidar_votes import RINGS, VOTES, VoteCounts, shares
 from autolabel.auditing.motion_fit import MIN_PAIRS, explain
 from autolabel.auditing.scene_audit import SceneAudit
 
@@ -131,7 +131,9 @@ def report(
     usual = usual_shares(audits)
     scenes = sorted((_scene(a, usual) for a in audits), key=lambda s: (-s.score, s.scene_id))
     n = header.taxonomy.n_classes
-    totals = {name: sum((audit.votes[name] for audit in audits), Ballot.none(n)) for name in VOTES}
+    totals = {
+        name: sum((audit.votes[name] for audit in audits), VoteCounts.none(n)) for name in VOTES
+    }
     return AuditReport(
         what=header.what,
         scenes=tuple(scenes),

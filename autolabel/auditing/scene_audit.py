@@ -16,8 +16,8 @@ from autolabel.auditing.camera_fit import Crossing, ViewFit, crossings, fit_view
 from autolabel.auditing.label_set import Header, LabelledScene
 from autolabel.auditing.lidar_votes import (
     VOTES,
-    Ballot,
     Evidence,
+    VoteCounts,
     evidence,
     fit,
     flicker,
@@ -101,7 +101,7 @@ class SceneAudit:
 
     scene_id: str
     frames: int = 0
-    votes: dict[str, Ballot] = field(default_factory=dict)
+    votes: dict[str, VoteCounts] = field(default_factory=dict)
     expected_wrong: float = 0.0
     judged: int = 0
     untrusted: int = 0
@@ -170,7 +170,7 @@ class Auditor:
         """A frame that cannot be read is left out and noted."""
         out = SceneAudit(scene_id=scene.scene_id)
         n = self.header.taxonomy.n_classes
-        out.votes = {name: Ballot.none(n) for name in VOTES}
+        out.votes = {name: VoteCounts.none(n) for name in VOTES}
         there = {token: k for k, token in enumerate(labelled.frame_tokens)}
         frames = [f for f in scene.frames if f.token in there]
         chosen = set(spread(len(frames), MAX_FRAMES))

@@ -15,8 +15,8 @@ from autolabel.confidence.calibration import RINGS, CalibrationHistogram
 from autolabel.confidence.drift import mean_of
 from autolabel.confidence.meta_classifier import MetaClassifier
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.prediction import Guess, guess_frames, observed_voxels
-from autolabel.labeling.visibility import FREE_PASSES, FreePasses, Observation
+from autolabel.labeling.prediction import FramePrediction, observed_voxels, predict_frames
+from autolabel.labeling.visibility import FREE_PASSES, FreeRayThreshold, Observation
 from autolabel.refinement.temporal_fusion import Refiner
 from datasets.benchmarks.ground_truth import Truth
 from datasets.frames import Scene, SceneSource, earlier_frames
@@ -24,7 +24,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.loading.frame_dataset import GroundTruth
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.model_inputs import InputSpec, collate, prepare_frame
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 from models.presets import Preset
 
 
@@ -63,12 +63,12 @@ class Measured:
 
     by_softmax: tuple[SceneCounts, ...]
     by_meta: tuple[SceneCounts, ...]
-    passes: FreePasses
+    passes: FreeRayThreshold
     table: ScoreTable
 
 
 def measure(
-    teacher: Teacher,
+    teacher: OccupancyPredictor,
     source: SceneSource,
     truth: GroundTruth,
     scene_ids: Sequence[str],
@@ -82,10 +82,10 @@ def measure(
         refiners: of each scene, for ``config.refinement``; classifiers: of its labels.
     """
     grid, taxonomy = teacher.preset.grid, teacher.preset.taxonomy
-    passes = FreePasses()
+    passes = FreeRayThreshold()
     table = _empty_table(teacher, truth)
     by_softmax, by_meta = [], []
-    for scene, looks in known_guesses(teacher, source, truth, scene_ids, config, refiners):
+    for scene, looks in predictions_with_truth(teacher, source, truth, scene_ids, config, refiners):
         counts = [_no_counts(scene, teacher) for _ in range(2 if classifiers else 1)]
         statistics = []
         for look in looks:
@@ -108,10 +108,10 @@ def measure(
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Look:
+class LabeledPrediction:
     """A guess beside the truth; ``known`` (X, Y, Z) are observed voxels whose truth is known."""
 
-    guess: Guess
+    guess: FramePrediction
     expected: Truth
     seen: Observation
     known: NDArray[np.bool_]
@@ -121,42 +121,42 @@ class Look:
         return np.asarray(self.guess.semantics == self.expected.semantics)
 
 
-def known_guesses(
-    teacher: Teacher,
+def predictions_with_truth(
+    teacher: OccupancyPredictor,
     source: SceneSource,
     truth: GroundTruth,
     scene_ids: Sequence[str],
     config: LabelingConfig,
     refiners: Mapping[str, Refiner] | None,
     what: str = "calibrate",
-) -> Iterator[tuple[Scene, Iterator[Look]]]:
+) -> Iterator[tuple[Scene, Iterator[LabeledPrediction]]]:
     """Every scene with its labels, to be looked at before the next."""
     require_fit(teacher, truth, config.input_spec(teacher.preset.inputs))
     for scene, bar in scenes_with_bar(source, scene_ids, what):
         refiner = refiners[scene.scene_id] if refiners else None
-        guesses = guess_frames(scene, source, teacher, config, refiner)
+        guesses = predict_frames(scene, source, teacher, config, refiner)
         yield scene, _looks(scene, guesses, truth, teacher.preset, config, bar)
 
 
 def _looks(
     scene: Scene,
-    guesses: Iterator[Guess],
+    guesses: Iterator[FramePrediction],
     truth: GroundTruth,
     preset: Preset,
     config: LabelingConfig,
     bar: tqdm[NoReturn],
-) -> Iterator[Look]:
+) -> Iterator[LabeledPrediction]:
     originals = {frame.token: frame for frame in scene.frames}
     for guess in guesses:
         expected = truth.labels(originals[guess.frame.token])
         seen = observed_voxels(guess, preset.grid, preset.taxonomy, config)
         known = expected.observed() & (expected.semantics < preset.taxonomy.n_classes)
         known &= (seen.hits > 0) | (seen.passes > 0) | seen.visible
-        yield Look(guess=guess, expected=expected, seen=seen, known=known)
+        yield LabeledPrediction(guess=guess, expected=expected, seen=seen, known=known)
         bar.update()
 
 
-def _no_counts(scene: Scene, teacher: Teacher) -> SceneCounts:
+def _no_counts(scene: Scene, teacher: OccupancyPredictor) -> SceneCounts:
     taxonomy = teacher.preset.taxonomy
     return SceneCounts(
         scene_id=scene.scene_id,
@@ -167,7 +167,7 @@ def _no_counts(scene: Scene, teacher: Teacher) -> SceneCounts:
 
 def _count(
     counts: SceneCounts,
-    look: Look,
+    look: LabeledPrediction,
     raw: NDArray[np.float32],
     occupied: NDArray[np.bool_],
     grid: VoxelGrid,
@@ -183,7 +183,7 @@ def _count(
 
 
 def score(
-    teacher: Teacher,
+    teacher: OccupancyPredictor,
     source: SceneSource,
     truth: GroundTruth,
     scene_ids: Sequence[str],
@@ -203,7 +203,7 @@ def score(
     return table
 
 
-def require_fit(teacher: Teacher, truth: GroundTruth, spec: InputSpec) -> None:
+def require_fit(teacher: OccupancyPredictor, truth: GroundTruth, spec: InputSpec) -> None:
     preset = teacher.preset
     what = f"preset {preset.name}"
     truth.benchmark.require(what, preset.grid, preset.taxonomy, spec.frame)
@@ -218,7 +218,7 @@ def scenes_with_bar(
             yield scene, bar
 
 
-def _empty_table(teacher: Teacher, truth: GroundTruth) -> ScoreTable:
+def _empty_table(teacher: OccupancyPredictor, truth: GroundTruth) -> ScoreTable:
     taxonomy = teacher.preset.taxonomy
     masks = [mask for mask in (truth.benchmark.mask, "all") if mask]
     matrices = {mask: ConfusionMatrix(taxonomy.n_classes) for mask in masks}

@@ -14,8 +14,8 @@ from tqdm import tqdm
 
 from autolabel.calibration.evaluation import (
     SceneCounts,
-    known_guesses,
     measure,
+    predictions_with_truth,
     require_fit,
     scenes_with_bar,
 )
@@ -24,15 +24,15 @@ from autolabel.confidence.drift import Statistics, reference_to_json
 from autolabel.confidence.meta_classifier import MetaClassifier, MetaFit, TooFewVoxelsError
 from autolabel.confidence.risk_control import Evidence
 from autolabel.labeling.config import LabelingConfig, made_with
-from autolabel.labeling.prediction import sights_of
+from autolabel.labeling.prediction import frame_evidence
 from autolabel.refinement.fit import RefinerFit
-from autolabel.refinement.temporal_fusion import Refiner, Sight, windows
+from autolabel.refinement.temporal_fusion import FrameEvidence, Refiner, windows
 from datasets.files.json_files import json_text
 from datasets.frames import SceneSource
 from datasets.loading.frame_dataset import GroundTruth
 from datasets.metrics.confusion import ScoreTable
 from models.checkpoints.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, REFERENCE_KEY
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 T = TypeVar("T")
 VOXELS = 1_600_000
@@ -70,7 +70,7 @@ class Calibrated:
 
 
 def calibrate(
-    teacher: Teacher,
+    teacher: OccupancyPredictor,
     source: SceneSource,
     truth: GroundTruth,
     scene_ids: Sequence[str],
@@ -123,7 +123,7 @@ def fit(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Calibration, E
 
 
 def fit_refiners(
-    teacher: Teacher,
+    teacher: OccupancyPredictor,
     source: SceneSource,
     truth: GroundTruth,
     scene_ids: Sequence[str],
@@ -140,11 +140,11 @@ def fit_refiners(
     scene_of: list[int] = []
     for s, (scene, bar) in enumerate(scenes_with_bar(source, scene_ids, "learn to refine")):
         originals = {frame.token: frame for frame in scene.frames}
-        sights = sights_of(scene, source, teacher, config)
+        sights = frame_evidence(scene, source, teacher, config)
         for around, k in windows(sights, how.reach):
             frame, _ = around[k]
             expected = truth.labels(originals[frame.token])
-            near: list[Sight] = [sight for _, sight in around]
+            near: list[FrameEvidence] = [sight for _, sight in around]
             learning.update(near, k, teacher.preset.grid, expected.semantics, expected.observed())
             scene_of.append(s)
             bar.update()
@@ -152,7 +152,7 @@ def fit_refiners(
 
 
 def fit_classifiers(
-    teacher: Teacher,
+    teacher: OccupancyPredictor,
     source: SceneSource,
     truth: GroundTruth,
     scene_ids: Sequence[str],
@@ -169,7 +169,9 @@ def fit_classifiers(
     per_frame = 3 * VOXELS // (4 * _n_frames(source, scene_ids))
     learning = MetaFit(taxonomy.n_classes, taxonomy.free_id, per_frame=min(4500, per_frame))
     scene_of: list[int] = []
-    known = known_guesses(teacher, source, truth, scene_ids, config, refiners, "learn what is sure")
+    known = predictions_with_truth(
+        teacher, source, truth, scene_ids, config, refiners, "learn what is sure"
+    )
     for s, (_, looks) in enumerate(known):
         for look in looks:
             voxels = learning.draw(look.guess.semantics, look.known)

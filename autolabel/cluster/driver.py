@@ -25,7 +25,7 @@ from ray.exceptions import RayError
 from autolabel.cluster.events import Events, Metrics
 from autolabel.cluster.ray_cluster import START_TIMEOUT_S, room
 from autolabel.cluster.summary import JobSummary, Progress
-from autolabel.cluster.worker import AT_ONCE, Job, Outcome, start_worker
+from autolabel.cluster.worker import SCENES_IN_FLIGHT, Job, Outcome, start_worker
 from datasets.cli.supervisor import asked_to_stop, leaving
 from datasets.errors import SceneError, SetupError, UnwritableError
 from datasets.files.printable import printable
@@ -35,7 +35,7 @@ from datasets.returns import DroppedReturns
 
 BEAT_S = 2.0
 """How often each worker is asked how far it is, and the cluster what it has room for."""
-LEAVE_S = 5.0
+SHUTDOWN_TIMEOUT_S = 5.0
 """How long workers may take to leave their scenes when the job is stopped; what they leave
 half-written then is a draft that the next job removes."""
 LOST_NODES = 20
@@ -49,7 +49,7 @@ BAD_STARTS = 3
 
 
 @dataclass(slots=True, eq=False)
-class _Hand:
+class _WorkerHandle:
     """A worker as the driver sees it.
 
     Attributes:
@@ -145,7 +145,7 @@ class _Run:
             counts = counting.map(functools.partial(_length, source), todo)
             self.lengths = dict(zip(todo, counts, strict=True))
         self.queue: list[tuple[int, str]] = []  # heap: longest first, then by id
-        self.hands: list[_Hand] = []
+        self.hands: list[_WorkerHandle] = []
         self.tries: dict[str, int] = {}
         self.lost: dict[str, int] = {}
         self.alone: set[str] = set()  # scenes that may have killed a worker
@@ -221,7 +221,7 @@ class _Run:
         starting = sum(not hand.ready for hand in self.hands)
         for _ in range(min(most - len(self.hands), len(self.queue) - starting)):
             actor = start_worker(self.job)
-            self.hands.append(_Hand(actor, actor.start.remote()))
+            self.hands.append(_WorkerHandle(actor, actor.start.remote()))
 
     def _check_hands(self, now: float) -> None:
         if not any(hand.ready for hand in self.hands) and not self.scenes:
@@ -241,7 +241,7 @@ class _Run:
             elif hand.beat is None:
                 hand.beat = hand.actor.beat.remote()
 
-    def _heard(self, hand: _Hand) -> None:
+    def _heard(self, hand: _WorkerHandle) -> None:
         if hand not in self.hands:
             return
         try:
@@ -252,7 +252,7 @@ class _Run:
             hand.frames, hand.moved = frames, time.monotonic()
         hand.beat = None
 
-    def _answered(self, hand: _Hand, answer: Any) -> None:
+    def _answered(self, hand: _WorkerHandle, answer: Any) -> None:
         try:
             outcome: Outcome = ray.get(answer)
         except RayError as error:
@@ -278,7 +278,7 @@ class _Run:
             hand.settled = hand.settled + outcome.frames if outcome.frames else hand.frames
         self._next(hand)
 
-    def _next(self, hand: _Hand) -> None:
+    def _next(self, hand: _WorkerHandle) -> None:
         """Give a worker its next scenes, or let it go."""
         while self.queue and self._may_add(hand, self.queue[0][1]):
             _, scene_id = heapq.heappop(self.queue)
@@ -286,18 +286,18 @@ class _Run:
             hand.moved = time.monotonic()
         if not hand.at_work:
             self.hands.remove(hand)
-            ray.wait([hand.actor.close.remote()], timeout=LEAVE_S)
+            ray.wait([hand.actor.close.remote()], timeout=SHUTDOWN_TIMEOUT_S)
             ray.kill(hand.actor)
 
-    def _may_add(self, hand: _Hand, scene_id: str) -> bool:
+    def _may_add(self, hand: _WorkerHandle, scene_id: str) -> bool:
         """Whether a worker may have this scene beside those that it has."""
         if not hand.at_work:
             return True
         enough = len(self.queue) >= len(self.hands)  # for the others, who take one each meanwhile
         apart = self.alone.intersection([scene_id, *hand.at_work.values()])
-        return len(hand.at_work) < AT_ONCE and enough and not apart
+        return len(hand.at_work) < SCENES_IN_FLIGHT and enough and not apart
 
-    def _dismiss(self, hand: _Hand, outcome: Outcome) -> None:
+    def _dismiss(self, hand: _WorkerHandle, outcome: Outcome) -> None:
         """A worker that is not used again; its scenes are settled.
 
         Raises:
@@ -358,7 +358,7 @@ class _Run:
         for hand in self.hands:
             hand.actor.abandon.remote()
         if awaited:
-            ray.wait(awaited, num_returns=len(awaited), timeout=LEAVE_S)
+            ray.wait(awaited, num_returns=len(awaited), timeout=SHUTDOWN_TIMEOUT_S)
 
     def progress(self) -> Progress:
         at_work = sum(max(0, h.frames - h.settled) for h in self.hands if h.at_work)

@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from autolabel.cluster.summary import JobSummary, Progress
 from datasets.files.printable import printable
-from datasets.storage.backend import Where
+from datasets.storage.backend import StorePath
 
 
 class Reporter:
@@ -42,7 +42,7 @@ class Reporter:
             print(f"{state}, {p.frames_done}/{p.frames} frames, {rate}, {eta}", file=sys.stderr)
 
 
-def describe(summary: JobSummary, store: Where) -> str:
+def describe(summary: JobSummary, store: StorePath) -> str:
     """The closing report."""
     s = summary
     kept = 100 * s.trusted / s.voxels if s.voxels else 0.0

@@ -20,17 +20,17 @@ import ray
 
 from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.pipeline import rehearse, write_labels
+from autolabel.labeling.pipeline import warm_up, write_labels
 from datasets.errors import SceneError, SetupError, UnwritableError
 from datasets.frames import Scene, SceneSource
 from datasets.labels.store import LabelStore
 from datasets.returns import CountsReturns, DroppedReturns
-from datasets.storage.backend import Where
+from datasets.storage.backend import StorePath
 from datasets.storage.remote_path import forget_copies
 
-ASIDE = "aside"
+CONTROL_GROUP = "aside"
 """Concurrency group of the calls that are answered while a scene is labelled."""
-AT_ONCE = 2
+SCENES_IN_FLIGHT = 2
 """Scenes that a worker may have at work."""
 
 
@@ -58,7 +58,7 @@ class Job:
     open_source: OpenSource
     root: Path
     weights: Path
-    store: Where
+    store: StorePath
     run_id: str
     calibration: Calibration
     config: LabelingConfig
@@ -119,7 +119,7 @@ class Worker:
         import torch
 
         from models.checkpoints.checkpoint import load_checkpoint
-        from models.inference.predictor import Teacher, keep_freed_memory
+        from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
         try:
             self.source = self.job.open_source()
@@ -130,14 +130,16 @@ class Worker:
                 keep_freed_memory()
             model = load_checkpoint(self.job.weights, device=device)
             config = self.job.config
-            self.teacher = Teacher(model.module, model.preset, fast=config.fast, flips=config.flips)
+            self.teacher = OccupancyPredictor(
+                model.module, model.preset, fast=config.fast, flips=config.flips
+            )
             self.store = LabelStore.open(self.job.store)
             if self.store.header.run_id != self.job.run_id:
                 raise SetupError(f"label store {self.store.place}: another job's store by now")
             wanted = self.store.header.provenance["weights_sha256"]
             if model.weights_sha256 != wanted:
                 raise SetupError(f"{self.job.weights}: a worker's node holds other weights")
-            rehearse(self.teacher, self.job.calibration, config, self.store.header)
+            warm_up(self.teacher, self.job.calibration, config, self.store.header)
         except SetupError as error:
             return Outcome(kind="setup", reason=str(error), where=self.where)
         node = ray.get_runtime_context().get_node_id()
@@ -204,12 +206,12 @@ class Worker:
         """There is nothing more to do: a killed process cleans up nothing."""
         forget_copies()
 
-    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]
     def beat(self) -> int:
         """Frames labelled so far by this worker, of all scenes."""
         return self.frames
 
-    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]
     def abandon(self) -> None:
         """Leave the scene at work after its next frame."""
         self.leave.set()
@@ -222,7 +224,7 @@ def start_worker(job: Job) -> Any:
         num_gpus=job.gpus_per_worker,
         max_restarts=0,
         max_task_retries=0,
-        max_concurrency=AT_ONCE,
-        concurrency_groups={ASIDE: 1},
+        max_concurrency=SCENES_IN_FLIGHT,
+        concurrency_groups={CONTROL_GROUP: 1},
     )(Worker)
     return remote.remote(job)

@@ -40,10 +40,10 @@ from datasets.files.json_files import write_json
 from datasets.frames import Scene, SceneSource, earlier_frames
 from datasets.model_inputs import collate, prepare_frame
 from datasets.sources.opening import SOURCES, open_source
-from datasets.storage.backend import parse_where
+from datasets.storage.backend import parse_store_path
 from datasets.storage.remote_path import remote_or_local
 from models.checkpoints.checkpoint import load_checkpoint
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 
 class _Parser(argparse.ArgumentParser):
@@ -59,7 +59,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add = parser.add_argument
-    add("store", type=parse_where, nargs="?", metavar="STORE", help="label store")
+    add("store", type=parse_store_path, nargs="?", metavar="STORE", help="label store")
     add("--truth", type=Path, metavar="DIR", help="audit ground truth in this folder instead")
     add("--benchmark", choices=NAMES, help=f"of the ground truth's files ({NAMES[0]})")
     add("--source", choices=SOURCES, default="city", help="kind of the log")
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     teacher = None
     if args.weights:
         model = load_checkpoint(args.weights)
-        teacher = Teacher(model.module, model.preset, flips=True)
+        teacher = OccupancyPredictor(model.module, model.preset, flips=True)
         past_sweeps = model.preset.inputs.past_sweeps
     source = opener(past_sweeps=past_sweeps, future_sweeps=HELD_OUT_SWEEPS)
     if args.store is not None:
@@ -122,7 +122,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if found.alarming else 0
 
 
-def mirrored_labels(teacher: Teacher, header: Header) -> Predict:
+def mirrored_labels(teacher: OccupancyPredictor, header: Header) -> Predict:
     """A teacher's labels averaged over mirrored inputs.
 
     Raises:

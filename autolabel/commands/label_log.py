@@ -42,7 +42,7 @@ from datasets.labels.store import LabelStore, StoreHeader
 from datasets.sources.deadlines import TimedSource, open_within
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
-from datasets.storage.backend import Where, parse_where
+from datasets.storage.backend import StorePath, parse_store_path
 from datasets.storage.remote_path import absolute
 from models.checkpoints.checkpoint import (
     load_checkpoint,
@@ -76,7 +76,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--preset", help="refuse weights of any other preset")
     add(
         "--store",
-        type=parse_where,
+        type=parse_store_path,
         default=Path("runs/labels.zarr"),
         help="label store to write: a folder, or s3://BUCKET/PREFIX",
     )
@@ -244,7 +244,7 @@ def run(args: argparse.Namespace, python_path: str | None = None) -> int:
         licence=source.licence,
         device="cuda" if args.gpus_per_worker > 0 else "cpu",
     )
-    where: Where = args.store.resolve() if local else args.store
+    where: StorePath = args.store.resolve() if local else args.store
     if args.dry_run:
         there = _present(where, header)
         print(
@@ -294,7 +294,7 @@ def run(args: argparse.Namespace, python_path: str | None = None) -> int:
     return 1 if summary.failures else 0
 
 
-def _present(where: Where, header: StoreHeader) -> tuple[str, ...]:
+def _present(where: StorePath, header: StoreHeader) -> tuple[str, ...]:
     """Scenes that a store of this job has; none if there is no store yet."""
     try:
         store = LabelStore.open(where)

@@ -1,11 +1,11 @@
 """P(a label is right), what it is worth, and how far it may be trusted."""
 
 from autolabel.confidence.calibration import Calibration
-from autolabel.confidence.risk_control import Evidence, Promise, promise
+from autolabel.confidence.risk_control import Evidence, RiskBound, promise
 
 __all__ = [
     "Calibration",
     "Evidence",
-    "Promise",
+    "RiskBound",
     "promise",
 ]

@@ -318,8 +318,8 @@ class Calibration:
         table: (R, K, B) uint8 index into the levels, never falling along B; R is 1, or a map for
             each of ``RINGS``.
         counts: voxels per predicted class that the maps were learnt from.
-        free_passes: LiDAR rays that must pass a voxel predicted free, see ``FreePasses``; 0 if that
-            was not measured.
+        free_passes: LiDAR rays that must pass a voxel predicted free, see ``FreeRayThreshold``; 0
+            if that was not measured.
         method: how the maps were fitted; choices: how well each of the ways did.
         reliability: voxels and right ones, (K, L) each, at the levels that such maps give on scenes
             left out of their fit; None if that was not measured.

@@ -123,7 +123,7 @@ class Evidence:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupPromise:
+class GroupRiskBound:
     """What is promised of occupied or of free voxels.
 
     Attributes:
@@ -140,7 +140,7 @@ class GroupPromise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
+class RiskBound:
     """At most ``max_error`` of the trusted voxels are wrong, occupied and free ones each.
 
     Attributes:
@@ -156,7 +156,7 @@ class Promise:
     test: Test
     scenes: int
     thresholds: tuple[int, ...]
-    groups: dict[str, GroupPromise]
+    groups: dict[str, GroupRiskBound]
     class_error: tuple[float | None, ...]
     class_coverage: tuple[float | None, ...]
 
@@ -181,7 +181,7 @@ class Promise:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Promise:
+    def from_json(cls, data: dict[str, Any]) -> RiskBound:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
         if data["test"] not in get_args(Test):
             raise ValueError(f"unknown test {data['test']!r}")
@@ -192,7 +192,7 @@ class Promise:
             scenes=int(data["scenes"]),
             thresholds=tuple(int(t) for t in data["thresholds"]),
             groups={
-                str(name): GroupPromise(
+                str(name): GroupRiskBound(
                     threshold=float(g["threshold"]),
                     error=float(g["error"]),
                     coverage=float(g["coverage"]),
@@ -231,7 +231,7 @@ def promise(
     max_error: float,
     confidence: float = 0.9,
     test: Test = "t",
-) -> Promise:
+) -> RiskBound:
     """The lowest thresholds that keep the promise.
 
     Raises:
@@ -250,7 +250,7 @@ def promise(
         thresholds[ids] = level
         kept, good = seen[..., level:].sum((0, 2)), right[..., level:].sum((0, 2))
         there = seen.sum((0, 2))
-        groups[name] = GroupPromise(
+        groups[name] = GroupRiskBound(
             threshold=float(levels[level]),
             error=float(1 - good.sum() / kept.sum()),
             coverage=float(kept.sum() / there.sum()),
@@ -259,7 +259,7 @@ def promise(
     above = np.arange(evidence.seen.shape[3]) >= thresholds[:, None]  # (K, L)
     seen, right = evidence.seen.sum((0, 1)), evidence.right.sum((0, 1))
     there, kept, good = seen.sum(1), (seen * above).sum(1), (right * above).sum(1)
-    return Promise(
+    return RiskBound(
         max_error=max_error,
         confidence=confidence,
         test=test,

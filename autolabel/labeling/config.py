@@ -6,8 +6,8 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from autolabel.confidence.risk_control import Promise
-from autolabel.labeling.visibility import Seeing
+from autolabel.confidence.risk_control import RiskBound
+from autolabel.labeling.visibility import VisibilityConfig
 from autolabel.refinement.temporal_fusion import Refinement
 from datasets.files.json_files import json_text
 from datasets.model_inputs import InputSpec
@@ -30,10 +30,10 @@ class LabelingConfig:
             of the objects and of the walls.
         free_passes: a voxel predicted free is trusted only where LiDAR hits it or so many of its
             rays pass: that a camera sees it through a prediction is no evidence that it is free.
-            None: as measured with the calibration (``FreePasses``), 0 if never measured.
+            None: as measured with the calibration (``FreeRayThreshold``), 0 if never measured.
         store_evidence: keep the LiDAR hits and passes of every voxel in the store.
-        fast: predict in bfloat16 (see ``Teacher``).
-        flips: average over mirrored inputs (see ``Teacher``): four times the work.
+        fast: predict in bfloat16 (see ``OccupancyPredictor``).
+        flips: average over mirrored inputs (see ``OccupancyPredictor``): four times the work.
         batch: frames that the network takes together; the bytes of a label may depend on it.
         threads: threads of one worker's network; the bytes of a label may depend on it.
         refinement: put the frames of a scene together, if the calibration has a refiner; None:
@@ -55,7 +55,7 @@ class LabelingConfig:
     batch: int = 1
     threads: int = 1
     refinement: Refinement | None = None
-    promise: Promise | None = None
+    promise: RiskBound | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
@@ -68,8 +68,8 @@ class LabelingConfig:
             raise ValueError(f"columns, split, batch and threads must be positive: {self}")
 
     @property
-    def seeing(self) -> Seeing:
-        return Seeing(ray_columns=self.ray_columns, split=self.visibility_split)
+    def seeing(self) -> VisibilityConfig:
+        return VisibilityConfig(ray_columns=self.ray_columns, split=self.visibility_split)
 
     def input_spec(self, teacher: InputSpec) -> InputSpec:
         """What the teacher reads under this configuration."""

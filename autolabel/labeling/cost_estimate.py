@@ -19,9 +19,9 @@ from autolabel.labeling.pipeline import label_frames
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.labels.store import LabelStore, StoreHeader
-from datasets.storage.backend import Folder
+from datasets.storage.backend import LocalBackend
 from models.checkpoints.checkpoint import LoadedModel
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 TIMED = 4
 """Frames that are timed after the first."""
@@ -99,7 +99,7 @@ def estimate(
             scenes=0, frames=0, bad=bad, seconds=0.0, bytes_=0.0, timed=0, workers=workers
         )
     torch.set_num_threads(config.threads)
-    teacher = Teacher(model.module, model.preset, fast=config.fast, flips=config.flips)
+    teacher = OccupancyPredictor(model.module, model.preset, fast=config.fast, flips=config.flips)
     first = replace(longest, frames=longest.frames[: TIMED + 1])
     stamps: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
@@ -115,7 +115,9 @@ def estimate(
             stamps[-1] += time.monotonic() - began  # the commit
         except SceneError as error:
             raise SetupError(f"scene {first.scene_id} cannot be timed: {error}") from error
-        size = sum(n for _, n in Folder(Path(folder)).files(f"trial.zarr/scenes/{first.scene_id}"))
+        size = sum(
+            n for _, n in LocalBackend(Path(folder)).files(f"trial.zarr/scenes/{first.scene_id}")
+        )
     steps = [b - a for a, b in itertools.pairwise(stamps)] or [0.0]
     if config.refinement is not None:  # labels come when the frames after them have been seen
         steps = [(stamps[-1] - start) / len(stamps)] * len(steps)

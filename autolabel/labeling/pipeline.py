@@ -21,7 +21,7 @@ import numpy as np
 
 from autolabel.confidence.calibration import RINGS, Calibration
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.prediction import Guess, SceneWork, observed_voxels
+from autolabel.labeling.prediction import FramePrediction, ScenePipeline, observed_voxels
 from autolabel.labeling.prefetch import ahead
 from autolabel.labeling.visibility import Observation
 from datasets.errors import SceneError
@@ -32,7 +32,7 @@ from datasets.labels.voxel_labels import FrameLabels, MaskBit, SceneLabels, Voxe
 from datasets.sources.example import ExampleLog
 from datasets.taxonomy import Taxonomy
 from models.checkpoints.checkpoint import LoadedModel
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 LABELING_VERSION = 5
 """Raised whenever the same inputs would give other labels."""
@@ -41,7 +41,7 @@ LABELING_VERSION = 5
 def label_frames(
     scene: Scene,
     source: SceneSource,
-    teacher: Teacher,
+    teacher: OccupancyPredictor,
     calibration: Calibration,
     config: LabelingConfig,
     *,
@@ -76,7 +76,7 @@ def label_frames(
     refiner = calibration.refiner if config.refinement is not None else None
     if config.refinement is not None and refiner is None:
         raise ValueError("the calibration has no refiner: fit one with scripts/calibrate.py")
-    work = SceneWork(scene, source, teacher, config, refiner)
+    work = ScenePipeline(scene, source, teacher, config, refiner)
     finish = functools.partial(_finish, calibration, config, teacher)
     with ThreadPoolExecutor(readers) as finishing, closing(work.guesses(readers, turn)) as guesses:
         yield from ahead(finishing, lambda guess: finish(guess()), guesses, work.most(readers))
@@ -85,7 +85,7 @@ def label_frames(
 def label_scene(
     scene: Scene,
     source: SceneSource,
-    teacher: Teacher,
+    teacher: OccupancyPredictor,
     calibration: Calibration,
     config: LabelingConfig,
 ) -> SceneLabels:
@@ -102,7 +102,7 @@ def write_labels(
     store: LabelStore,
     scene: Scene,
     source: SceneSource,
-    teacher: Teacher,
+    teacher: OccupancyPredictor,
     calibration: Calibration,
     config: LabelingConfig,
     *,
@@ -132,8 +132,11 @@ def write_labels(
             on_frame()
 
 
-def rehearse(
-    teacher: Teacher, calibration: Calibration, config: LabelingConfig, header: StoreHeader
+def warm_up(
+    teacher: OccupancyPredictor,
+    calibration: Calibration,
+    config: LabelingConfig,
+    header: StoreHeader,
 ) -> None:
     """Label a batch of made-up frames and forget them: what is broken or too small on a machine
     shows before a scene is at stake, and what is loaded on first use is there.
@@ -193,7 +196,10 @@ def software() -> dict[str, str]:
 
 
 def _finish(
-    calibration: Calibration, config: LabelingConfig, teacher: Teacher, guess: Guess
+    calibration: Calibration,
+    config: LabelingConfig,
+    teacher: OccupancyPredictor,
+    guess: FramePrediction,
 ) -> FrameLabels:
     """Decide what to trust."""
     taxonomy, grid = teacher.preset.taxonomy, teacher.preset.grid

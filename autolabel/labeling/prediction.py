@@ -27,7 +27,14 @@ from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.logits_pool import LogitsPool
 from autolabel.labeling.prefetch import ahead
 from autolabel.labeling.visibility import Observation, metric_points, visible_to_cameras
-from autolabel.refinement.temporal_fusion import Refiner, Sight, pool, refine, sight_of, windows
+from autolabel.refinement.temporal_fusion import (
+    FrameEvidence,
+    Refiner,
+    pool,
+    refine,
+    sight_of,
+    windows,
+)
 from datasets.errors import SceneError
 from datasets.frames import (
     Frame,
@@ -43,7 +50,7 @@ from datasets.model_inputs import ModelInputs, collate, prepare_frame
 from datasets.storage.remote_path import fetch
 from datasets.taxonomy import Taxonomy
 from datasets.visibility import sweep_evidence
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 SLAB = 8
 """Voxels along X that are looked at together: so few logits stay in a core's cache."""
@@ -71,7 +78,7 @@ class _Predicted:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Guess:
+class FramePrediction:
     """What a frame is taken for.
 
     Attributes:
@@ -126,13 +133,13 @@ class Guess:
         return raw
 
 
-def guess_frames(
+def predict_frames(
     scene: Scene,
     source: SceneSource,
-    teacher: Teacher,
+    teacher: OccupancyPredictor,
     config: LabelingConfig,
     refiner: Refiner | None = None,
-) -> Generator[Guess, None, None]:
+) -> Generator[FramePrediction, None, None]:
     """What ``label_frames`` takes frames for, before it decides what to trust.
 
     Args:
@@ -141,24 +148,24 @@ def guess_frames(
     Raises:
         SceneError: as ``label_frames``.
     """
-    work = SceneWork(scene, source, teacher, config, refiner)
+    work = ScenePipeline(scene, source, teacher, config, refiner)
     with closing(work.guesses(1, None)) as guesses:
         for guess in guesses:
             yield guess()
 
 
-def sights_of(
-    scene: Scene, source: SceneSource, teacher: Teacher, config: LabelingConfig
-) -> Generator[tuple[Frame, Sight], None, None]:
+def frame_evidence(
+    scene: Scene, source: SceneSource, teacher: OccupancyPredictor, config: LabelingConfig
+) -> Generator[tuple[Frame, FrameEvidence], None, None]:
     """What each frame says by itself, for ``temporal.RefinerFit``. Raises as ``label_frames``."""
-    work = SceneWork(scene, source, teacher, config, None)
+    work = ScenePipeline(scene, source, teacher, config, None)
     with closing(work.predictions(1, None)) as predictions:
         for one in predictions:
             yield one.frame, work.see(one)[1]
 
 
 def observed_voxels(
-    guess: Guess, grid: VoxelGrid, taxonomy: Taxonomy, config: LabelingConfig
+    guess: FramePrediction, grid: VoxelGrid, taxonomy: Taxonomy, config: LabelingConfig
 ) -> Observation:
     """What LiDAR and cameras saw of a guess's voxels."""
     occupied = guess.semantics != taxonomy.free_id
@@ -168,14 +175,14 @@ def observed_voxels(
     return Observation(hits=guess.hits, passes=guess.passes, visible=visible)
 
 
-class SceneWork:
+class ScenePipeline:
     """The steps that a scene's frames go through."""
 
     def __init__(
         self,
         scene: Scene,
         source: SceneSource,
-        teacher: Teacher,
+        teacher: OccupancyPredictor,
         config: LabelingConfig,
         refiner: Refiner | None,
     ) -> None:
@@ -201,7 +208,7 @@ class SceneWork:
 
     def guesses(
         self, readers: int, turn: AbstractContextManager[None] | None
-    ) -> Generator[Callable[[], Guess], None, None]:
+    ) -> Generator[Callable[[], FramePrediction], None, None]:
         """Work that makes the guess of each frame; any thread may do it."""
         on_cpu = self.teacher.device.type == "cpu"
         with (
@@ -215,7 +222,7 @@ class SceneWork:
                     yield guess if on_cpu else functools.partial(_same, guess())
                 return
             if on_cpu:
-                seen: Iterator[tuple[_Predicted, Sight]]
+                seen: Iterator[tuple[_Predicted, FrameEvidence]]
                 seen = ahead(seeing, self.see, predictions, self.most(readers))
             else:
                 seen = map(self.see, predictions)
@@ -262,21 +269,23 @@ class SceneWork:
             own = self.shelf.put(logits[i])
             yield _Predicted(frame, batch.points[i], own, own_flow, batch.statistics[i])
 
-    def guess(self, one: _Predicted) -> Guess:
+    def guess(self, one: _Predicted) -> FramePrediction:
         """From the frame alone."""
         semantics, raw = _most_likely(one.logits)
         self.shelf.clear(one.logits)
         evidence = sweep_evidence(one.frame, one.points, self.grid)
         return self._guess(one, semantics, raw, *evidence, None)
 
-    def see(self, one: _Predicted) -> tuple[_Predicted, Sight]:
+    def see(self, one: _Predicted) -> tuple[_Predicted, FrameEvidence]:
         hits, passes = sweep_evidence(one.frame, one.points, self.grid)
         self._require_finite(one, bool(one.logits.isfinite().all()))
         sight = sight_of(one.frame, one.points, one.logits, hits, passes, self.grid, self.taxonomy)
         self.shelf.clear(one.logits)
         return replace(one, logits=one.logits[:0]), sight
 
-    def refined(self, around: Sequence[tuple[_Predicted, Sight]], k: int) -> Guess:
+    def refined(
+        self, around: Sequence[tuple[_Predicted, FrameEvidence]], k: int
+    ) -> FramePrediction:
         """From the frame and those around it."""
         how, refiner = self.config.refinement, self.refiner
         assert how is not None and refiner is not None
@@ -295,7 +304,7 @@ class SceneWork:
         hits: Voxels,
         passes: Voxels,
         others: Others | None,
-    ) -> Guess:
+    ) -> FramePrediction:
         velocity = None
         finite = bool(np.isfinite(raw).all())
         if one.flow is not None:
@@ -304,7 +313,7 @@ class SceneWork:
             velocity[~np.isin(semantics, self.taxonomy.dynamic)] = 0
             finite &= bool(np.isfinite(velocity).all())
         self._require_finite(one, finite)
-        return Guess(
+        return FramePrediction(
             frame=one.frame,
             points=one.points,
             hits=hits,
@@ -326,7 +335,7 @@ class SceneWork:
             )
 
 
-def _same(guess: Guess) -> Guess:
+def _same(guess: FramePrediction) -> FramePrediction:
     return guess
 
 

@@ -9,11 +9,11 @@ from pathlib import Path
 from autolabel.confidence.calibration import Calibration
 from autolabel.confidence.drift import MIN_SCENES, drift, reference_from_json
 from autolabel.confidence.drift import describe as describe_drift
-from autolabel.confidence.risk_control import Evidence, Promise, Test, promise
+from autolabel.confidence.risk_control import Evidence, RiskBound, Test, promise
 from autolabel.labeling.config import LabelingConfig, made_with
 from datasets.errors import SetupError
 from datasets.labels.store import LabelStore
-from datasets.storage.backend import Where
+from datasets.storage.backend import StorePath
 from models.checkpoints.checkpoint import (
     CALIBRATION_KEY,
     EVIDENCE_KEY,
@@ -39,7 +39,7 @@ def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
 
 
 def drift_of(
-    where: Where,
+    where: StorePath,
     scene_ids: Sequence[str],
     teacher: LoadedModel,
     weights: Path,
@@ -67,7 +67,7 @@ def promise_of(
     max_error: float,
     confidence: float,
     test: Test,
-) -> Promise:
+) -> RiskBound:
     """What --max-error asks for, from the evidence inside the weights file.
 
     Raises:

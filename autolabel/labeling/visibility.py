@@ -20,11 +20,11 @@ BESIDE_M, BELOW_M = 3.0, 1.0
 """How near a camera, and at most how far below it, the vehicle's blind zone is taken to be."""
 
 FREE_PASSES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""Numbers of rays that ``FreePasses`` chooses from."""
+"""Numbers of rays that ``FreeRayThreshold`` chooses from."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Seeing:
+class VisibilityConfig:
     """How it is decided what cameras see; see ``LabelingConfig``."""
 
     ray_columns: int = RAY_COLUMNS
@@ -69,7 +69,7 @@ def metric_points(
 
 
 @dataclass(slots=True)
-class FreePasses:
+class FreeRayThreshold:
     """How many rays must pass a voxel predicted free, so that what is kept is what a benchmark
     scores: the number with the best F1 against its mask, among voxels that a camera sees.
 
@@ -111,7 +111,7 @@ def visible_to_cameras(
     points: NDArray[np.float32] | None,  # (P, 5 or more)
     frame: Frame,
     grid: VoxelGrid,
-    seeing: Seeing,
+    seeing: VisibilityConfig,
 ) -> NDArray[np.bool_]:
     """Camera-visible voxels (X, Y, Z); see ``LabelingConfig.visibility_split``.
 

@@ -12,10 +12,10 @@ from torch import Tensor
 
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
+    FrameEvidence,
     Pooled,
     Refinement,
     Refiner,
-    Sight,
     pool,
 )
 from datasets.geometry.grid import VoxelGrid
@@ -39,7 +39,7 @@ class RefinerFit:
 
     def update(
         self,
-        around: Sequence[Sight],
+        around: Sequence[FrameEvidence],
         k: int,
         grid: VoxelGrid,
         truth: NDArray[np.uint8],  # (X, Y, Z)

@@ -129,7 +129,7 @@ class Refiner:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Sight:
+class FrameEvidence:
     """What one frame says.
 
     Attributes:
@@ -177,7 +177,7 @@ def sight_of(
     passes: Counts,  # (X, Y, Z)
     grid: VoxelGrid,
     taxonomy: Taxonomy,
-) -> Sight:
+) -> FrameEvidence:
     """What one frame's prediction and LiDAR say."""
     with torch.inference_mode():
         steps = logits.float().log_softmax(-1).mul_(-1 / LOG_STEP).round_().clamp_(0, 255)
@@ -197,7 +197,7 @@ def sight_of(
         ends = ends[still]
         if frame.companions:
             origin = origin[still]
-    return Sight(
+    return FrameEvidence(
         T_global_grid=frame.T_global_ego,
         surprise=surprise,
         moving=moving,
@@ -229,7 +229,7 @@ def windows(sights: Iterable[A], reach: int) -> Generator[tuple[list[A], int], N
 
 
 def pool(
-    around: Sequence[Sight],
+    around: Sequence[FrameEvidence],
     k: int,
     grid: VoxelGrid,
     taxonomy: Taxonomy,

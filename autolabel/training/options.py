@@ -18,12 +18,12 @@ from datasets.errors import SetupError
 from datasets.files.json_files import json_text
 from datasets.frames import SceneSource
 from datasets.labels.store import LabelStore
-from datasets.loading.frame_dataset import FrameSet, GroundTruth
+from datasets.loading.frame_dataset import FrameDataset, GroundTruth
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
 from datasets.storage.remote_path import absolute
 from models.checkpoints.checkpoint import file_sha256, initialise, save_checkpoint
-from models.inference.predictor import Teacher, channels_last
+from models.inference.predictor import OccupancyPredictor, channels_last
 from models.presets import OccupancyNet, Preset, build, preset
 from models.training.loop import Trained, TrainingConfig, Validate
 from models.training.recipes import RECIPES, Recipe, recipe
@@ -103,7 +103,7 @@ def chosen(args: argparse.Namespace) -> tuple[Recipe, Preset]:
     return how, preset(args.preset or how.preset)
 
 
-def config_of(args: argparse.Namespace, how: Recipe, samples: FrameSet) -> TrainingConfig:
+def config_of(args: argparse.Namespace, how: Recipe, samples: FrameDataset) -> TrainingConfig:
     """The recipe for this set, with what the command line says otherwise.
 
     Raises:
@@ -144,7 +144,7 @@ def validation(args: argparse.Namespace, network: Preset, source: SceneSource) -
     labels = GroundTruth(truth, args.truth or args.root / truth.folder, source, scenes)
 
     def validate(module: nn.Module) -> dict[str, float]:
-        teacher = Teacher(cast(OccupancyNet, module), network)
+        teacher = OccupancyPredictor(cast(OccupancyNet, module), network)
         table = score(teacher, source, labels, scenes)
         semantic = table.taxonomy.semantic_ids
         return {

@@ -16,9 +16,9 @@ import torch
 
 from datasets.cli.supervisor import leaving
 from datasets.errors import AutolabelError, SetupError
-from models.training.loop import ALONE, Team
+from models.training.loop import SINGLE_PROCESS, ProcessGroup
 
-Train = Callable[[Team], int]
+Train = Callable[[ProcessGroup], int]
 """Trains as one of a team and gives an exit code; must pickle, and name absolute paths."""
 
 RESTARTS = 3
@@ -40,7 +40,7 @@ def train_together(
         SetupError: Ray Train is not installed or the cluster has too little room, or as ``train``.
     """
     if workers == 1:
-        return train(ALONE)
+        return train(SINGLE_PROCESS)
     os.environ["RAY_TRAIN_V2_ENABLED"] = "1"
     os.environ["RAY_TRAIN_ENABLE_PRINT_PATCH"] = "0"  # it would print everything twice
     try:
@@ -88,7 +88,7 @@ def _one_of_them(config: dict[str, Any]) -> int:
     if torch.device(config["device"]).type == "cuda":
         torch.cuda.set_device(get_device())
     context = ray_train.get_context()
-    team = Team(worker=context.get_world_rank(), workers=context.get_world_size())
+    team = ProcessGroup(worker=context.get_world_rank(), workers=context.get_world_size())
     return int(config["train"](team))
 
 

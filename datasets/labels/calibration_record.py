@@ -30,7 +30,7 @@ class Calibration:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class GroupPromise:
+class GroupRiskBound:
     """Attributes:
     threshold: P(label is right) from which on labels are trusted.
     error, coverage: share of wrong ones among these, and their share of what could be trusted, on
@@ -43,7 +43,7 @@ class GroupPromise:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Promise:
+class RiskBound:
     """At most ``max_error`` of the trusted voxels are wrong, occupied and free ones each.
 
     Attributes:
@@ -56,7 +56,7 @@ class Promise:
     confidence: float
     test: str
     scenes: int
-    groups: dict[str, GroupPromise]
+    groups: dict[str, GroupRiskBound]
     class_error: tuple[float | None, ...]
     class_coverage: tuple[float | None, ...]
 
@@ -87,7 +87,7 @@ def stored_calibration(header: StoreHeader) -> Calibration | None:
         raise ValueError(f"calibration: {type(error).__name__}: {error}") from error
 
 
-def stored_promise(header: StoreHeader) -> Promise | None:
+def stored_promise(header: StoreHeader) -> RiskBound | None:
     """None where labels were made without one. Raises ``ValueError`` as ``stored_calibration``."""
     config = header.provenance.get("config")
     data: Any = config.get("promise") if isinstance(config, dict) else None
@@ -101,13 +101,13 @@ def stored_promise(header: StoreHeader) -> Promise | None:
         )
         if not len(errors) == len(coverages) == n:
             raise ValueError(f"{len(errors)} classes, not {n}")
-        return Promise(
+        return RiskBound(
             max_error=float(data["max_error"]),
             confidence=float(data["confidence"]),
             test=str(data["test"]),
             scenes=int(data["scenes"]),
             groups={
-                str(name): GroupPromise(
+                str(name): GroupRiskBound(
                     threshold=float(group["threshold"]),
                     error=float(group["error"]),
                     coverage=float(group["coverage"]),

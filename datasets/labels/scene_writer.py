@@ -20,7 +20,7 @@ from zarr.errors import ContainsArrayError
 from datasets.files.seals import sealed
 from datasets.labels.header import StoreHeader
 from datasets.labels.voxel_labels import VOXEL_ARRAYS, FrameLabels, MaskBit, pose_array
-from datasets.storage.backend import GROUP, Draft, writing
+from datasets.storage.backend import GROUP, Transaction, writing
 from datasets.taxonomy import IGNORE_ID
 
 ZSTD_LEVEL = 5
@@ -40,7 +40,7 @@ class SceneWriter:
 
     def __init__(
         self,
-        draft: Draft | None,
+        draft: Transaction | None,
         header: StoreHeader,
         scene_id: str,
         n_frames: int,
@@ -169,7 +169,7 @@ class SceneWriter:
 class _ShardedArray:
     """One voxel array: a chunk per frame, written shard by shard."""
 
-    def __init__(self, draft: Draft, name: str, n_frames: int, like: NDArray[Any]) -> None:
+    def __init__(self, draft: Transaction, name: str, n_frames: int, like: NDArray[Any]) -> None:
         self.frames = min(n_frames, max(1, SHARD_BYTES // like.nbytes))
         self.buffer = np.empty((self.frames, *like.shape), like.dtype)
         self.held = self.written = 0
@@ -231,7 +231,7 @@ def _hash(digest: hashlib._Hash, part: NDArray[Any]) -> None:
 
 
 def _create(
-    draft: Draft,
+    draft: Transaction,
     name: str,
     shape: tuple[int, ...],
     dtype: np.dtype[Any],

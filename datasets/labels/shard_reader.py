@@ -21,7 +21,7 @@ from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import WrapperStore
 
 from datasets.files.bounded_files import MAX_ARRAY_BYTES
-from datasets.storage.backend import Place
+from datasets.storage.backend import StorageBackend
 
 MAX_FRAMES = 1 << 20
 """Of a shard."""
@@ -98,7 +98,7 @@ class ShardedFrames:
     """
 
     def __init__(
-        self, at: Place, key: str, document: bytes, may_lack: Callable[[str], bool]
+        self, at: StorageBackend, key: str, document: bytes, may_lack: Callable[[str], bool]
     ) -> None:
         self.at, self.key, self.may_lack = at, key, may_lack
         said = json.loads(document)

@@ -59,10 +59,10 @@ from datasets.names import check_scene_id, fault_of_scene_id
 from datasets.storage.atomic_files import group_document
 from datasets.storage.backend import (
     GROUP,
-    Place,
-    Where,
+    StorageBackend,
+    StorePath,
+    as_backend,
     as_os_error,
-    as_place,
     read_group,
     write_group,
     writing,
@@ -92,7 +92,7 @@ class StoredScene:
     """
 
     def __init__(
-        self, at: Place, scene_id: str, attributes: dict[str, Any], frame: GridFrame
+        self, at: StorageBackend, scene_id: str, attributes: dict[str, Any], frame: GridFrame
     ) -> None:
         self.place = at
         self.attributes = attributes
@@ -222,9 +222,9 @@ class StoredScene:
 
 
 class LabelStore:
-    """A store in a folder or an object store (``places.Where``). Holds no open file; picklable."""
+    """A store in a folder or an object store (``StorePath``). Holds no open file; picklable."""
 
-    def __init__(self, at: Place, header: StoreHeader, *, sealed: bool) -> None:
+    def __init__(self, at: StorageBackend, header: StoreHeader, *, sealed: bool) -> None:
         """Use ``create``, ``open`` or ``open_or_create`` instead.
 
         Args:
@@ -233,13 +233,13 @@ class LabelStore:
         self.place, self.header, self.sealed = at, header, sealed
 
     @classmethod
-    def create(cls, where: Where | Place, header: StoreHeader) -> LabelStore:
+    def create(cls, where: StorePath | StorageBackend, header: StoreHeader) -> LabelStore:
         """Make an empty store.
 
         Raises:
             SetupError: something is there already, or the place cannot be written.
         """
-        at = as_place(where)
+        at = as_backend(where)
         try:
             if not _vacant(at):
                 raise SetupError(f"label store {at}: something else is there; name a new place")
@@ -255,7 +255,7 @@ class LabelStore:
     @classmethod
     def open(
         cls,
-        where: Where | Place,
+        where: StorePath | StorageBackend,
         *,
         expect_grid: VoxelGrid | None = None,
         expect_taxonomy: Taxonomy | None = None,
@@ -267,7 +267,7 @@ class LabelStore:
             SetupError: it is missing, not a label store, of another format version, damaged, or
                 its grid, its classes or the frame that the grid lies in is not the expected one.
         """
-        at = as_place(where)
+        at = as_backend(where)
         try:
             with parsing():
                 attributes = read_group(at, "")
@@ -308,13 +308,13 @@ class LabelStore:
         return cls(at, header, sealed=DIGEST in attributes)
 
     @classmethod
-    def open_or_create(cls, where: Where | Place, header: StoreHeader) -> LabelStore:
+    def open_or_create(cls, where: StorePath | StorageBackend, header: StoreHeader) -> LabelStore:
         """Continue a store of the same run, or make it; sweeps up what killed writers left.
 
         Raises:
             SetupError: as ``open`` and ``create``, or the store was made by another job.
         """
-        at = as_place(where)
+        at = as_backend(where)
         try:
             vacant = _vacant(at)
         except OSError as error:
@@ -326,7 +326,7 @@ class LabelStore:
         return store
 
     @classmethod
-    def _of_same_run(cls, at: Place, header: StoreHeader) -> LabelStore:
+    def _of_same_run(cls, at: StorageBackend, header: StoreHeader) -> LabelStore:
         store = cls.open(at, expect_grid=header.grid)
         if store.header.run_id != header.run_id:
             what = difference(store.header, header)
@@ -543,7 +543,7 @@ class LabelStore:
                 self.place.remove_empty(QUARANTINE)
 
 
-def _vacant(at: Place) -> bool:
+def _vacant(at: StorageBackend) -> bool:
     """Nothing is there, or only what a killed ``create`` leaves."""
     try:
         names = at.top()
@@ -555,7 +555,7 @@ def _vacant(at: Place) -> bool:
     return visible <= {SCENES} and not at.names(SCENES)
 
 
-def _absence(at: Place) -> str:
+def _absence(at: StorageBackend) -> str:
     try:
         names = at.top()
     except NotADirectoryError:

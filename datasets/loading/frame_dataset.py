@@ -18,18 +18,18 @@ from datasets.frames import Frame, SceneSource, earlier_frames
 from datasets.labels.log_identity import NO_SCENE, another_log, frames_digest
 from datasets.loading.augmentation import Augmentation, DrawnView
 from datasets.loading.batch import BadFrame, Sample, Target, make_sample
-from datasets.loading.source_cache import Memory, remembered
-from datasets.loading.targets import GroundTruth, LabelSource, PseudoLabels, Unlabelled
+from datasets.loading.source_cache import Memory, cached_source
+from datasets.loading.targets import GroundTruth, PseudoLabels, TargetSource, Unlabelled
 from datasets.model_inputs import FrameInputs, InputSpec, prepare_frame
 
 __all__ = [
     "BadFrame",
-    "FrameSet",
+    "FrameDataset",
     "GroundTruth",
-    "LabelSource",
     "PseudoLabels",
     "Sample",
     "Target",
+    "TargetSource",
     "Unlabelled",
     "make_sample",
 ]
@@ -39,7 +39,7 @@ Prepared = tuple[FrameInputs, Target, tuple[bool, bool]]
 """A frame, its target, and whether x and y are mirrored."""
 
 
-class FrameSet(Dataset[Sample]):
+class FrameDataset(Dataset[Sample]):
     """Frames of one log with their labels, drawn by optimisation step.
 
     Item ``k`` is the batch of step ``k``: every frame once per epoch (of its kind, with
@@ -71,7 +71,7 @@ class FrameSet(Dataset[Sample]):
     def __init__(
         self,
         source: SceneSource,
-        labels: Sequence[LabelSource],
+        labels: Sequence[TargetSource],
         spec: InputSpec,
         *,
         batch: int = 1,
@@ -81,11 +81,11 @@ class FrameSet(Dataset[Sample]):
         human_share: float | None = None,
     ) -> None:
         self.memory = Memory(memory_gib)
-        self.source = remembered(source, self.memory)
+        self.source = cached_source(source, self.memory)
         self.spec, self.batch = spec, batch
         self.augment, self.seed = augment, seed
         self.worker, self.workers = 0, 1
-        self.items: list[tuple[LabelSource, Frame]] = []
+        self.items: list[tuple[TargetSource, Frame]] = []
         self.earlier: list[tuple[Frame, ...]] = []
         self.bad_scenes: list[BadFrame] = []
         self._labels = tuple(labels)
@@ -106,7 +106,7 @@ class FrameSet(Dataset[Sample]):
                 f"and 1, and both kinds there ({len(self.human)} with, {len(self.others)} without)"
             )
 
-    def _add_scene(self, labels: LabelSource, scene_id: str) -> None:
+    def _add_scene(self, labels: TargetSource, scene_id: str) -> None:
         try:
             scene = self.source.scene(scene_id)
             labels.check(scene)
@@ -122,7 +122,7 @@ class FrameSet(Dataset[Sample]):
                 self.items.append((labels, frame))
                 self.earlier.append(earlier_frames(frames, k, self.spec.past_frames))
 
-    def share(self, worker: int, workers: int) -> FrameSet:
+    def share(self, worker: int, workers: int) -> FrameDataset:
         """The same set, of whose batches only this worker's part is prepared.
 
         Raises:

@@ -53,7 +53,7 @@ class Memory:
         return value
 
 
-def remembered(source: SceneSource, memory: Memory) -> SceneSource:
+def cached_source(source: SceneSource, memory: Memory) -> SceneSource:
     """A log whose pictures and sweeps are decoded once; they must not be written to."""
     if isinstance(source, ElongationSource):
         return _RememberedWithElongation(source, memory)

@@ -19,13 +19,13 @@ from datasets.labels.store import GridFrame, LabelStore, MaskBit, StoredScene
 from datasets.loading.batch import Target
 from datasets.reviews.edits import distrusted
 from datasets.reviews.overlay import Reviews, labels_digest
-from datasets.storage.backend import Where
+from datasets.storage.backend import StorePath
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 
 BALANCE = 10.0
 
 
-class LabelSource(Protocol):
+class TargetSource(Protocol):
     """Where targets come from. Picklable; opens files only when asked for a target, to ``check`` a
     scene or for its ``identity``."""
 
@@ -130,7 +130,7 @@ class PseudoLabels:
 
     def __init__(
         self,
-        store: Where,
+        store: StorePath,
         *,
         only_visible: bool = True,
         expect_grid: VoxelGrid | None = None,

@@ -1,18 +1,18 @@
 """The overlay of people's verdicts and edits beside a store."""
 
-from datasets.reviews.entries import Judgement, Remark, Stroke, Verdict
+from datasets.reviews.entries import EditEntry, NoteEntry, Verdict, VerdictEntry
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import ReviewCounts, count_reviews
 from datasets.reviews.verdicts import FrameVerdict, frame_verdicts
 
 __all__ = [
+    "EditEntry",
     "FrameVerdict",
-    "Judgement",
-    "Remark",
+    "NoteEntry",
     "ReviewCounts",
     "Reviews",
-    "Stroke",
     "Verdict",
+    "VerdictEntry",
     "count_reviews",
     "frame_verdicts",
 ]

@@ -9,7 +9,7 @@ import numpy as np
 
 from datasets.labels.header import StoreHeader
 from datasets.labels.voxel_labels import FrameLabels, MaskBit
-from datasets.reviews.entries import Stroke
+from datasets.reviews.entries import EditEntry
 from datasets.taxonomy import IGNORE_ID
 
 
@@ -18,7 +18,7 @@ def distrusted(labels: FrameLabels) -> FrameLabels:
     return replace(labels, mask=labels.mask & np.uint8(255 - MaskBit.TRUSTED))
 
 
-def painted(labels: FrameLabels, strokes: Iterable[Stroke], header: StoreHeader) -> FrameLabels:
+def painted(labels: FrameLabels, strokes: Iterable[EditEntry], header: StoreHeader) -> FrameLabels:
     """The labels with strokes applied in order; the arrays given are not changed.
 
     A voxel painted to a class is trusted with the highest confidence, and dynamic if its class is;

@@ -51,7 +51,7 @@ class Verdict(enum.StrEnum):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Judgement:
+class VerdictEntry:
     """A verdict on one frame or a range of frames.
 
     Attributes:
@@ -78,7 +78,7 @@ class Judgement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Remark:
+class NoteEntry:
     """A note on a frame, without a verdict. Raises ``ValueError`` where it is empty or too long."""
 
     scene_id: str
@@ -93,7 +93,7 @@ class Remark:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Stroke:
+class EditEntry:
     """Voxels of a frame painted to one class, or taken out.
 
     Attributes:
@@ -124,7 +124,7 @@ class Stroke:
 
     def __eq__(self, other: object) -> bool:
         return (
-            isinstance(other, Stroke)
+            isinstance(other, EditEntry)
             and (self.scene_id, self.token, self.class_id, self.note)
             == (other.scene_id, other.token, other.class_id, other.note)
             and np.array_equal(self.voxels, other.voxels)
@@ -145,11 +145,11 @@ class Undo:
             raise ValueError(f"{self.entry!r} is not the id of an entry")
 
 
-Written = Judgement | Remark | Stroke | Undo
+Written = VerdictEntry | NoteEntry | EditEntry | Undo
 _KINDS: dict[type[Written], str] = {
-    Judgement: "judgement",
-    Remark: "remark",
-    Stroke: "stroke",
+    VerdictEntry: "judgement",
+    NoteEntry: "remark",
+    EditEntry: "stroke",
     Undo: "undo",
 }
 
@@ -195,12 +195,12 @@ def to_document(entry: Entry) -> bytes:
         "kind": _KINDS[type(what)],
     }
     match what:
-        case Judgement():
+        case VerdictEntry():
             document |= {"scene": what.scene_id, "frames": list(what.tokens)}
             document |= {"verdict": what.verdict.value, "sampled": what.sampled, "note": what.note}
-        case Remark():
+        case NoteEntry():
             document |= {"scene": what.scene_id, "frame": what.token, "note": what.note}
-        case Stroke():
+        case EditEntry():
             document |= {"scene": what.scene_id, "frame": what.token, "class": what.class_id}
             document |= {"voxels": _packed(what.voxels), "note": what.note}
         case Undo():
@@ -257,7 +257,7 @@ def _written(found: dict[str, Any], n_voxels: int, n_classes: int) -> Written:
                 raise ValueError("frames must be a list of tokens")
             if not isinstance(sampled, bool):
                 raise ValueError(f"sampled must be true or false, not {sampled!r}")
-            return Judgement(
+            return VerdictEntry(
                 scene_id=_text(found, "scene"),
                 tokens=tuple(tokens),
                 verdict=Verdict(_text(found, "verdict")),
@@ -266,12 +266,12 @@ def _written(found: dict[str, Any], n_voxels: int, n_classes: int) -> Written:
             )
         case "remark":
             note = _text(found, "note")
-            return Remark(scene_id=_text(found, "scene"), token=_text(found, "frame"), note=note)
+            return NoteEntry(scene_id=_text(found, "scene"), token=_text(found, "frame"), note=note)
         case "stroke":
             class_id = _integer(found, "class")
             if not (0 <= class_id < n_classes or class_id == IGNORE_ID):
                 raise ValueError(f"class id {class_id} is unknown")
-            return Stroke(
+            return EditEntry(
                 scene_id=_text(found, "scene"),
                 token=_text(found, "frame"),
                 voxels=_unpacked(found.get("voxels"), n_voxels),

@@ -23,12 +23,12 @@ from datasets.files.json_files import canonical_text, json_text
 from datasets.labels.store import FrameLabels, LabelStore
 from datasets.reviews.edits import painted
 from datasets.reviews.entries import (
+    EditEntry,
     Entry,
-    Judgement,
-    Remark,
-    Stroke,
+    NoteEntry,
     Undo,
     Verdict,
+    VerdictEntry,
     Written,
     from_document,
     to_document,
@@ -38,14 +38,14 @@ from datasets.storage.backend import GROUP, write_group
 from datasets.taxonomy import IGNORE_ID
 
 __all__ = [
+    "EditEntry",
     "Entry",
     "FrameVerdict",
-    "Judgement",
-    "Remark",
+    "NoteEntry",
     "Reviews",
-    "Stroke",
     "Undo",
     "Verdict",
+    "VerdictEntry",
     "Written",
     "labels_digest",
 ]
@@ -65,7 +65,7 @@ class _Scene:
     stale: tuple[Entry, ...] = ()
     strangers: tuple[str, ...] = ()  # entries on frames that the scene does not have
     verdicts: dict[str, FrameVerdict] | None = None
-    strokes: dict[str, tuple[Stroke, ...]] | None = None
+    strokes: dict[str, tuple[EditEntry, ...]] | None = None
 
 
 class Reviews:
@@ -202,7 +202,7 @@ class Reviews:
         verdicts = self.verdicts(scene_id).items()
         return frozenset(token for token, one in verdicts if one.verdict is Verdict.REJECT)
 
-    def strokes(self, scene_id: str) -> dict[str, tuple[Stroke, ...]]:
+    def strokes(self, scene_id: str) -> dict[str, tuple[EditEntry, ...]]:
         """Of the scene's painted frames, oldest first, by their tokens."""
         return dict(self._scenes.get(scene_id, _Scene()).strokes or {})
 
@@ -219,7 +219,7 @@ class Reviews:
         painted; empty if nothing does."""
         changes = []
         for scene_id in self.scene_ids():
-            strokes = [e.id for e in self.entries(scene_id) if isinstance(e.what, Stroke)]
+            strokes = [e.id for e in self.entries(scene_id) if isinstance(e.what, EditEntry)]
             left_out = sorted(self.rejected(scene_id))
             if left_out or strokes:
                 changes.append([scene_id, left_out, strokes])
@@ -277,7 +277,7 @@ class Reviews:
         for token in _tokens(what):
             if token not in scene.tokens:
                 raise ValueError(f"scene {what.scene_id} has no frame {token}")
-        if isinstance(what, Stroke):
+        if isinstance(what, EditEntry):
             n, K = self.store.header.grid.n_voxels, self.store.header.taxonomy.n_classes
             if what.voxels[-1] >= n:
                 raise ValueError(f"voxel {what.voxels[-1]} in a grid of {n}")
@@ -323,7 +323,7 @@ class Reviews:
 
     def _counted(self, scene: _Scene) -> _Scene:
         counting, stale, strangers = list[Entry](), list[Entry](), list[str]()
-        strokes = dict[str, tuple[Stroke, ...]]()
+        strokes = dict[str, tuple[EditEntry, ...]]()
         for entry in scene.written:
             if (entry.id, entry.reviewer) in self._undone:
                 continue
@@ -333,7 +333,7 @@ class Reviews:
                 strangers.append(f"{entry.id}.json")
             else:
                 counting.append(entry)
-                if isinstance(stroke := entry.what, Stroke):
+                if isinstance(stroke := entry.what, EditEntry):
                     strokes[stroke.token] = (*strokes.get(stroke.token, ()), stroke)
         return replace(
             scene,
@@ -352,9 +352,9 @@ def labels_digest(attributes: dict[str, Any]) -> str:
 
 def _tokens(what: Written) -> tuple[str, ...]:
     match what:
-        case Judgement():
+        case VerdictEntry():
             return what.tokens
-        case Remark() | Stroke():
+        case NoteEntry() | EditEntry():
             return (what.token,)
         case Undo():
             return ()

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from datasets.labels.store import LabelStore
-from datasets.reviews.entries import Stroke, Verdict
+from datasets.reviews.entries import EditEntry, Verdict
 from datasets.reviews.overlay import REVIEWS, Reviews
 from datasets.storage.backend import GROUP, write_group
 from datasets.taxonomy import IGNORE_ID
@@ -76,7 +76,7 @@ def count_reviews(reviews: Reviews) -> ReviewCounts:
         unsure=verdicts[Verdict.UNSURE],
         disputed=disputed,
         notes=sum(bool(getattr(entry.what, "note", "")) for entry in entries),
-        strokes=sum(isinstance(entry.what, Stroke) for entry in entries),
+        strokes=sum(isinstance(entry.what, EditEntry) for entry in entries),
         painted_frames=frames,
         painted=painted,
         ignored=ignored,
@@ -104,7 +104,7 @@ def carry_over(stores: Iterable[LabelStore], out: LabelStore) -> int:
     return new
 
 
-def _outcome(strokes: Iterable[Stroke]) -> tuple[int, int]:
+def _outcome(strokes: Iterable[EditEntry]) -> tuple[int, int]:
     """Voxels of a frame that end with a class, and those that end ignored."""
     newest_first = list(strokes)[::-1]
     voxels = np.concatenate([one.voxels for one in newest_first])

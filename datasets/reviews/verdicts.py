@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from datasets.reviews.entries import Entry, Judgement, Verdict
+from datasets.reviews.entries import Entry, Verdict, VerdictEntry
 
 _CARE = {Verdict.ACCEPT: 0, Verdict.UNSURE: 1, Verdict.REJECT: 2}
 
@@ -30,9 +30,9 @@ class FrameVerdict:
 
 def frame_verdicts(entries: Iterable[Entry]) -> dict[str, FrameVerdict]:
     """Of the entries of one scene, oldest first, the verdict of every judged frame by its token."""
-    latest: dict[str, dict[str, tuple[Entry, Judgement]]] = {}
+    latest: dict[str, dict[str, tuple[Entry, VerdictEntry]]] = {}
     for entry in entries:
-        if isinstance(what := entry.what, Judgement):
+        if isinstance(what := entry.what, VerdictEntry):
             for token in what.tokens:
                 latest.setdefault(token, {})[entry.reviewer] = (entry, what)
     found = {}

@@ -1,12 +1,12 @@
 """Folders and object stores, behind one interface."""
 
-from datasets.storage.backend import Place, Where, as_place, parse_where
+from datasets.storage.backend import StorageBackend, StorePath, as_backend, parse_store_path
 from datasets.storage.remote_path import remote_or_local
 
 __all__ = [
-    "Place",
-    "Where",
-    "as_place",
-    "parse_where",
+    "StorageBackend",
+    "StorePath",
+    "as_backend",
+    "parse_store_path",
     "remote_or_local",
 ]

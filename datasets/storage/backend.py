@@ -1,7 +1,7 @@
 """Where a label store is: a folder, or a prefix of an object store (S3 and what speaks like it).
 
-A ``Place`` reads and writes small documents by key, lists what is below a key, and opens zarr
-arrays there. A *draft* is a scene being written: others see it whole or not at all.
+A ``StorageBackend`` reads and writes small documents by key, lists what is below a key, and opens
+zarr arrays there. A *draft* is a scene being written: others see it whole or not at all.
 
 - In a folder it is built under ``.partial/`` and renamed into place.
 - An object store cannot rename. Arrays are written where they belong, and the group's document,
@@ -55,7 +55,7 @@ from datasets.storage.atomic_files import (
     visible_files,
 )
 
-Where = str | Path
+StorePath = str | Path
 """A folder, or the URL of an object store's prefix: ``s3://bucket/prefix``, ``gs://``, ``az://``."""
 
 GROUP = "zarr.json"
@@ -78,7 +78,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-class Draft(Protocol):
+class Transaction(Protocol):
     """A group in the making, seen by nobody."""
 
     def zarr(self, name: str) -> Store:
@@ -99,7 +99,7 @@ class Draft(Protocol):
         """Remove what a commit has not made visible, unless others may be writing it too."""
 
 
-class Place(Protocol):
+class StorageBackend(Protocol):
     """The root of a store. Picklable; ``str`` names it."""
 
     def top(self) -> list[str] | None:
@@ -143,34 +143,34 @@ class Place(Protocol):
     def zarr(self, key: str) -> Store:
         """To read an array."""
 
-    def draft(self, key: str) -> Draft: ...
+    def draft(self, key: str) -> Transaction: ...
 
     def tidy(self) -> None:
         """Remove what killed writers left, where that can be told from writers at work."""
 
 
-def as_place(where: Where | Place) -> Place:
+def as_backend(where: StorePath | StorageBackend) -> StorageBackend:
     """The place of that name, or the place itself.
 
     Raises:
         SetupError: a URL of an unknown kind.
     """
     if isinstance(where, str) and "://" in where:
-        return Remote(where.rstrip("/"))
-    return Folder(Path(where)) if isinstance(where, str | Path) else where
+        return ObjectStoreBackend(where.rstrip("/"))
+    return LocalBackend(Path(where)) if isinstance(where, str | Path) else where
 
 
-def parse_where(text: str) -> Where:
+def parse_store_path(text: str) -> StorePath:
     """A command line's folder or URL."""
     return text if "://" in text else Path(text)
 
 
-def write_group(at: Place, key: str, attributes: dict[str, Any]) -> None:
+def write_group(at: StorageBackend, key: str, attributes: dict[str, Any]) -> None:
     """Write a zarr 3 group's document. Raises ``OSError``."""
     at.write(f"{key}/{GROUP}" if key else GROUP, group_document(attributes))
 
 
-def read_group(at: Place, key: str) -> dict[str, Any]:
+def read_group(at: StorageBackend, key: str) -> dict[str, Any]:
     """Attributes of a zarr 3 group.
 
     Raises:
@@ -180,7 +180,7 @@ def read_group(at: Place, key: str) -> dict[str, Any]:
 
 
 @dataclass(frozen=True, slots=True)
-class Folder:
+class LocalBackend:
     """On a local or shared file system."""
 
     path: Path
@@ -261,15 +261,15 @@ class Folder:
                 raise OSError(errno.EINVAL, why, str(path))
         return LocalStore(self.path / key, read_only=True)
 
-    def draft(self, key: str) -> Draft:
-        return _FolderDraft(new_partial(self.path, Path(key).name), self.path / key)
+    def draft(self, key: str) -> Transaction:
+        return _LocalTransaction(new_partial(self.path, Path(key).name), self.path / key)
 
     def tidy(self) -> None:
         sweep_partial(self.path)
 
 
 @dataclass(frozen=True, slots=True)
-class _FolderDraft:
+class _LocalTransaction:
     partial: Path
     final: Path
 
@@ -277,7 +277,7 @@ class _FolderDraft:
         return LocalStore(self.partial / name)
 
     def files(self) -> list[tuple[str, int]]:
-        return Folder(self.partial).files("")
+        return LocalBackend(self.partial).files("")
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         sync_tree(self.partial)
@@ -289,7 +289,7 @@ class _FolderDraft:
 
 
 @dataclass(frozen=True, slots=True, repr=False)
-class Remote:
+class ObjectStoreBackend:
     """Below a URL. Credentials and endpoint come from the environment, as the store's own tools
     read them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ...).
 
@@ -375,8 +375,8 @@ class Remote:
     def zarr(self, key: str) -> Store:
         return ObjectStore(bucket_at(f"{self.url}/{key}"), read_only=True)
 
-    def draft(self, key: str) -> Draft:
-        return _RemoteDraft(self, key)
+    def draft(self, key: str) -> Transaction:
+        return _ObjectStoreTransaction(self, key)
 
     def tidy(self) -> None:
         """Nothing: what has no document is invisible, and is overwritten by the next try."""
@@ -387,8 +387,8 @@ class Remote:
 
 
 @dataclass(frozen=True, slots=True)
-class _RemoteDraft:
-    at: Remote
+class _ObjectStoreTransaction:
+    at: ObjectStoreBackend
     key: str
 
     def zarr(self, name: str) -> Store:

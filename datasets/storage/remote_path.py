@@ -8,7 +8,7 @@ request tells of a thousand of them. Copies are the process's own and go with it
 used ones make room for others.
 
 Credentials and endpoint come from the environment or the URL, see
-``datasets.storage.backend.Remote``.
+``datasets.storage.backend.ObjectStoreBackend``.
 """
 
 from __future__ import annotations

@@ -17,17 +17,17 @@ from datasets.frames import SceneSource
 from datasets.labels.log_identity import labelled_scene
 from datasets.labels.store import FrameLabels, LabelStore, MaskBit
 from datasets.reviews.edits import distrusted, painted
-from datasets.reviews.overlay import Reviews, Stroke
-from datasets.storage.backend import Where
+from datasets.reviews.overlay import EditEntry, Reviews
+from datasets.storage.backend import StorePath
 from datasets.store_ops.processes import map_in_processes
 from datasets.taxonomy import IGNORE_ID
 
-_Mended = tuple[str, dict[str, tuple[Stroke, ...]], frozenset[str]]
+_Mended = tuple[str, dict[str, tuple[EditEntry, ...]], frozenset[str]]
 """A scene's id, the strokes of its frames, and the tokens of those that were rejected."""
 
 
 def export(
-    where: Where,
+    where: StorePath,
     benchmark: Benchmark,
     source: SceneSource,
     out: Path,
@@ -74,7 +74,7 @@ def export(
 
 
 def _export_scene(
-    where: Where, benchmark: Benchmark, source: SceneSource, out: Path, mended: _Mended
+    where: StorePath, benchmark: Benchmark, source: SceneSource, out: Path, mended: _Mended
 ) -> str:
     assert benchmark.write is not None
     scene_id, strokes, rejected = mended

@@ -18,7 +18,7 @@ from datasets.labels.store import QUARANTINE, SCENES, LabelStore
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import ReviewCounts, count_reviews
 from datasets.storage.atomic_files import PARTIAL
-from datasets.storage.backend import Where
+from datasets.storage.backend import StorePath
 from datasets.store_ops.processes import map_in_processes
 
 
@@ -75,7 +75,7 @@ def info(store: LabelStore) -> StoreInfo:
 
 
 def verify(
-    where: Where, *, workers: int = 1, on_scene: Callable[[], None] = lambda: None
+    where: StorePath, *, workers: int = 1, on_scene: Callable[[], None] = lambda: None
 ) -> dict[str, str]:
     """Read every committed scene and compare its checksums: scene id -> what is wrong.
 
@@ -89,7 +89,7 @@ def verify(
     return {scene: why for scene, why in zip(scenes, found, strict=True) if why}
 
 
-def _verify_scene(where: Where, scene_id: str) -> str:
+def _verify_scene(where: StorePath, scene_id: str) -> str:
     try:
         LabelStore.open(where).scene(scene_id).verify()
     except (SceneError, UnreadableError, KeyError) as error:

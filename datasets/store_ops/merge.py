@@ -8,11 +8,11 @@ from datasets.errors import SetupError
 from datasets.labels.header import difference
 from datasets.labels.store import LabelStore
 from datasets.reviews.summary import carry_over
-from datasets.storage.backend import Where
+from datasets.storage.backend import StorePath
 
 
 def merge(
-    stores: Sequence[LabelStore], out: Where, *, on_scene: Callable[[], None] = lambda: None
+    stores: Sequence[LabelStore], out: StorePath, *, on_scene: Callable[[], None] = lambda: None
 ) -> LabelStore:
     """One store of the scenes of several that one job made in parts, with the reviews of them all.
     It goes on where it ended.

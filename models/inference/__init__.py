@@ -1,7 +1,7 @@
 """Networks that predict."""
 
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 __all__ = [
-    "Teacher",
+    "OccupancyPredictor",
 ]

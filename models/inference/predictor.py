@@ -27,7 +27,7 @@ DENSE = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
 MIRRORS = ((False, False), (True, False), (False, True), (True, True))
 
 
-class Teacher:
+class OccupancyPredictor:
     """Predicts labels. A student can take the part too.
 
     The network is copied; its batch norms are folded into the convolutions and its pictures and

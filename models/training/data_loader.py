@@ -12,13 +12,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from datasets.errors import AutolabelError
 from datasets.loading.batch import Sample
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 
 
 class _Steps(Dataset[Sample | AutolabelError]):
     """A set whose errors come back as values, so that they leave a loader's process whole."""
 
-    def __init__(self, samples: FrameSet) -> None:
+    def __init__(self, samples: FrameDataset) -> None:
         self.samples = samples
 
     def __getitem__(self, step: int) -> Sample | AutolabelError:
@@ -28,7 +28,7 @@ class _Steps(Dataset[Sample | AutolabelError]):
             return error
 
 
-def steps_loader(samples: FrameSet, start: int, stop: int, loaders: int) -> Iterator[Sample]:
+def steps_loader(samples: FrameDataset, start: int, stop: int, loaders: int) -> Iterator[Sample]:
     """Batches of steps ``start`` to ``stop - 1``, prepared ahead in ``loaders`` other processes.
 
     The processes are forked from a clean server: zarr in a plain fork can deadlock.

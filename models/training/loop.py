@@ -28,12 +28,12 @@ from torch.optim import AdamW
 from datasets.errors import SetupError
 from datasets.files.json_files import canonical_text, json_text, write_json
 from datasets.loading.batch import Sample
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 from models.training.data_loader import steps_loader
 from models.training.objectives import Objective, Weighted
 from models.training.report import TrainingLog, TrainingReport
 from models.training.resume_state import load_state, restoring, save_state
-from models.training.schedules import Average, Schedule, WarmCosine, YoungAverage
+from models.training.schedules import Average, Schedule, WarmCosine, WarmupEMA
 
 Precision = Literal["float32", "bfloat16", "float16"]
 _DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -63,7 +63,7 @@ class TrainingConfig:
     steps: int
     learning_rate: float = 2e-3
     schedule: Schedule = field(default_factory=WarmCosine)
-    average: Average = field(default_factory=YoungAverage)
+    average: Average = field(default_factory=WarmupEMA)
     weight_decay: float = 1e-2
     clip_norm: float = 5.0
     precision: Precision = "bfloat16"
@@ -89,7 +89,7 @@ class TrainingConfig:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Team:
+class ProcessGroup:
     """The processes that train one network together; ``torch.distributed`` connects several."""
 
     worker: int = 0
@@ -108,13 +108,13 @@ class Trained:
     report: TrainingReport
 
 
-ALONE = Team()
+SINGLE_PROCESS = ProcessGroup()
 Validate = Callable[[nn.Module], Mapping[str, float]]
 
 
 def fit(
     network: nn.Module,
-    samples: FrameSet,
+    samples: FrameDataset,
     *,
     objective: Objective,
     config: TrainingConfig,
@@ -122,7 +122,7 @@ def fit(
     device: str = "cpu",
     job: Mapping[str, Any] | None = None,
     validate: Validate | None = None,
-    team: Team = ALONE,
+    team: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
     """Train on a set, going on from the state in ``folder`` if a run was stopped there.
 
@@ -183,7 +183,7 @@ def train(
     state: dict[str, Any] | None = None,
     device: str = "cpu",
     validate: Validate | None = None,
-    team: Team = ALONE,
+    team: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
     """The loop of ``fit`` over batches from anywhere: those of steps ``start`` to
     ``config.steps - 1``, this worker's part of each.
@@ -275,7 +275,7 @@ def _backward(
     step: int,
     scaler: torch.amp.GradScaler,
     config: TrainingConfig,
-    team: Team,
+    team: ProcessGroup,
 ) -> dict[str, float]:
     """Gradients of the whole step's loss; gives its terms."""
     parts = sample.parts(config.parts)
@@ -302,7 +302,9 @@ def _backward(
     return found
 
 
-def _shares(objective: Objective, parts: list[Sample], team: Team) -> list[dict[str, Tensor]]:
+def _shares(
+    objective: Objective, parts: list[Sample], team: ProcessGroup
+) -> list[dict[str, Tensor]]:
     """What each part's term counts in the whole step's mean, where that is not by frames.
 
     Workers' gradients are averaged afterwards, so shares are relative to a worker's even share.
@@ -321,7 +323,7 @@ def _shares(objective: Objective, parts: list[Sample], team: Team) -> list[dict[
     return [dict(zip(names, row, strict=True)) for row in shares]
 
 
-def _tell_each_other(log: TrainingLog, team: Team) -> None:
+def _tell_each_other(log: TrainingLog, team: ProcessGroup) -> None:
     if team.workers > 1:
         news: list[Any] = [None] * team.workers
         dist.all_gather_object(news, log.news())

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from datasets.errors import SceneError
 from datasets.loading.batch import Sample
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import Taxonomy
 from models.training.losses import flow_loss, four_losses, ohem_cross_entropy, voxel_cross_entropy
@@ -189,7 +189,7 @@ def _pick(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return index[order[:count]]
 
 
-def count_labels(samples: FrameSet, n_classes: int, *, at_most: int = 64) -> Tensor:
+def count_labels(samples: FrameDataset, n_classes: int, *, at_most: int = 64) -> Tensor:
     """(K,) usable voxels per class in evenly spaced frames of the set; bad ones left out."""
     step = max(1, len(samples.items) // at_most)
     counts = torch.zeros(256)

@@ -14,7 +14,7 @@ import torch
 
 from datasets.errors import SetupError
 from datasets.loading.augmentation import Augmentation, ImageAugmentation
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 from datasets.model_inputs import InputSpec
 from datasets.taxonomy import Taxonomy
 from models.training.loop import Precision, TrainingConfig
@@ -22,11 +22,11 @@ from models.training.losses import log_frequency_weights
 from models.training.objectives import LabelLoss, LossKind, class_weights, count_labels
 from models.training.schedules import (
     Average,
+    ConstantEMA,
     Schedule,
-    SlowAverage,
     StepDecay,
     WarmCosine,
-    YoungAverage,
+    WarmupEMA,
 )
 
 ClassWeights = Literal["none", "rarity", "log frequency"] | tuple[float, ...]
@@ -67,7 +67,7 @@ class Recipe:
     epochs: int | None = None
     steps: int | None = None
     decay_after: int | None = 24
-    average: Average = field(default_factory=SlowAverage)
+    average: Average = field(default_factory=ConstantEMA)
     loss: LossKind = "ce"
     class_weights: ClassWeights = "none"
     flow: float = 0.0
@@ -132,7 +132,7 @@ class Recipe:
             **fields,
         )
 
-    def label_loss(self, taxonomy: Taxonomy, samples: FrameSet, *, seed: int = 0) -> LabelLoss:
+    def label_loss(self, taxonomy: Taxonomy, samples: FrameDataset, *, seed: int = 0) -> LabelLoss:
         """The loss; its class weights may be counted in the set's labels.
 
         Raises:
@@ -296,7 +296,7 @@ def _recipes() -> tuple[Recipe, ...]:
             learning_rate=2e-3,
             steps=1500,
             decay_after=None,
-            average=YoungAverage(),
+            average=WarmupEMA(),
             class_weights="rarity",
             only_visible=False,
             columns=1500,
@@ -311,7 +311,7 @@ def _recipes() -> tuple[Recipe, ...]:
             learning_rate=2e-3,
             steps=400,
             decay_after=None,
-            average=YoungAverage(),
+            average=WarmupEMA(),
             class_weights="rarity",
             columns=1500,
             augmentation=_CITY,

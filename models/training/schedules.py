@@ -48,7 +48,7 @@ Schedule = StepDecay | WarmCosine
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class SlowAverage:
+class ConstantEMA:
     """The published moving average: decay x (1 - exp(-t / 2000)), t counted from 10,560."""
 
     decay: float = 0.999
@@ -61,7 +61,7 @@ class SlowAverage:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class YoungAverage:
+class WarmupEMA:
     """For short runs: (1 + step) / (10 + step), until it reaches ``decay``."""
 
     decay: float = 0.995
@@ -71,4 +71,4 @@ class YoungAverage:
         return min(self.decay, (1 + step) / (10 + step))
 
 
-Average = SlowAverage | YoungAverage
+Average = ConstantEMA | WarmupEMA

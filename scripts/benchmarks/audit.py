@@ -52,7 +52,7 @@ from tqdm import tqdm
 from autolabel.auditing.audit import Gathered, gather
 from autolabel.auditing.faults import UNKNOWN, Fault, find_faults
 from autolabel.auditing.label_set import AuditedLabels, StoredLabels, TrueLabels
-from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS, VOTES, Ballot
+from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS, VOTES, VoteCounts
 from autolabel.auditing.motion_fit import explain
 from autolabel.auditing.report import score
 from autolabel.auditing.scene_audit import Part, SceneAudit
@@ -69,7 +69,7 @@ from datasets.labels.store import LabelStore
 from datasets.metrics.confusion import ConfusionMatrix
 from datasets.sources.opening import SOURCES, open_source
 from models.checkpoints.checkpoint import CALIBRATION_KEY, load_checkpoint
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 RELABELLED = 10
 """Scenes that are labelled from the faulty log as well."""
@@ -301,7 +301,7 @@ def label(weights: Path, log: SceneSource, scene_ids: Sequence[str], where: Path
     calibration = Calibration.from_json(json.loads(model.metadata[CALIBRATION_KEY]))
     coarse = model.preset.grid.size_m[0] > 0.5
     config = LabelingConfig(visibility_split=2 if coarse else 1)
-    teacher = Teacher(model.module, model.preset)
+    teacher = OccupancyPredictor(model.module, model.preset)
     header = store_header(model, calibration, config, source="city", licence=log.licence)
     store = LabelStore.open_or_create(where, header)
     for scene_id in tqdm([s for s in scene_ids if s not in store], desc="label", unit="scene"):
@@ -427,7 +427,7 @@ def real(kind: str, root: Path, where: Path) -> list[dict[str, Any]]:
                 "must be named": case.name,
                 "frames": sum(audit.frames for audit in audits),
                 **{
-                    vote: rounded(sum((a.votes[vote] for a in audits), Ballot.none(n)).share)
+                    vote: rounded(sum((a.votes[vote] for a in audits), VoteCounts.none(n)).share)
                     for vote in VOTES
                 },
                 "fit": rounded(float(np.mean(fits))) if fits else None,

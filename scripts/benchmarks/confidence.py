@@ -41,7 +41,7 @@ from autolabel.confidence.calibration import Calibration, CalibrationHistogram
 from autolabel.confidence.meta_classifier import MetaClassifier
 from autolabel.confidence.risk_control import promise
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.prediction import sights_of
+from autolabel.labeling.prediction import frame_evidence
 from autolabel.labeling.visibility import FREE_PASSES
 from autolabel.refinement.fit import RefinerFit
 from autolabel.refinement.temporal_fusion import Refinement, Refiner
@@ -57,7 +57,7 @@ from datasets.loading.frame_dataset import GroundTruth
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from models.checkpoints.checkpoint import load_checkpoint
-from models.inference.predictor import Teacher, keep_freed_memory
+from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
 PARTS: dict[str, Refinement] = {
     "own prediction and its LiDAR": Refinement(near=(), far=()),
@@ -98,7 +98,7 @@ def main() -> int:
     keep_freed_memory()
     args.out.mkdir(parents=True, exist_ok=True)
     model = load_checkpoint(args.weights)
-    bench = Bench(args, Teacher(model.module, model.preset))
+    bench = Bench(args, OccupancyPredictor(model.module, model.preset))
     figures: dict[str, Any] = {
         "date": time.strftime("%Y-%m-%d"),
         "teacher": model.preset.name,
@@ -106,7 +106,7 @@ def main() -> int:
     if "refinement" in args.only:
         figures["refinement"] = bench.kept("refinement", bench.refinement)
     if "flips" in args.only:
-        mirrored = Bench(args, Teacher(model.module, model.preset, flips=True))
+        mirrored = Bench(args, OccupancyPredictor(model.module, model.preset, flips=True))
         figures["refinement_with_flips"] = bench.kept("flips", mirrored.refinement)
     ways = (("as predicted", None), ("refined", Refinement())) if "trust" in args.only else ()
     rows: dict[str, list[Curve]] = {}
@@ -139,7 +139,7 @@ def main() -> int:
 class Bench:
     """The two cities and a teacher."""
 
-    def __init__(self, args: argparse.Namespace, teacher: Teacher) -> None:
+    def __init__(self, args: argparse.Namespace, teacher: OccupancyPredictor) -> None:
         self.args, self.teacher = args, teacher
         self.taxonomy: Taxonomy = teacher.preset.taxonomy
         self.grid: VoxelGrid = teacher.preset.grid
@@ -229,7 +229,7 @@ class Bench:
         learning = {name: RefinerFit(self.taxonomy, how) for name, how in PARTS.items()}
         for scene_id in tqdm(truth.scenes, desc="learn to refine", unit="scene"):
             scene = source.scene(scene_id)
-            sights = [s for _, s in sights_of(scene, source, self.teacher, self.config)]
+            sights = [s for _, s in frame_evidence(scene, source, self.teacher, self.config)]
             for k, frame in enumerate(scene.frames):
                 expected = truth.labels(frame)
                 for one in learning.values():
@@ -241,7 +241,7 @@ class Bench:
         for scene_id in tqdm(truth.scenes, desc="refine", unit="scene"):
             scene = source.scene(scene_id)
             began = time.perf_counter()
-            sights = [s for _, s in sights_of(scene, source, self.teacher, self.config)]
+            sights = [s for _, s in frame_evidence(scene, source, self.teacher, self.config)]
             scores["none"].seconds += time.perf_counter() - began
             truths = [truth.labels(frame) for frame in scene.frames]
             score_scene(scores, refiners, sights, truths, self.taxonomy, self.grid)

@@ -25,7 +25,7 @@ from tqdm import tqdm
 
 from autolabel.confidence.drift import Statistics, drift, mean_of
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.prediction import guess_frames
+from autolabel.labeling.prediction import predict_frames
 from datasets.cli.exit_codes import exit_code
 from datasets.files.json_files import write_json
 from datasets.geometry.transforms import Transform
@@ -34,7 +34,7 @@ from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.sources.synthetic.export import nuscenes_writer
 from datasets.sources.synthetic.sensors.lidar import lidar_mount
 from models.checkpoints.checkpoint import load_checkpoint
-from models.inference.predictor import Teacher, keep_freed_memory
+from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
 DAY = ("sun", "overcast")
 DARK = ("dusk", "night")
@@ -54,7 +54,7 @@ def main() -> int:
     torch.set_num_threads(1)
     keep_freed_memory()
     model = load_checkpoint(args.weights)
-    teacher = Teacher(model.module, model.preset)
+    teacher = OccupancyPredictor(model.module, model.preset)
     args.out.mkdir(parents=True, exist_ok=True)
     lower = args.out / "lower"
     with mock.patch.object(nuscenes_writer, "lidar_mount", _lower_mount):
@@ -102,7 +102,7 @@ def _lower_mount() -> Transform:
     return T
 
 
-def statistics(teacher: Teacher, root: Path) -> list[tuple[str, Statistics]]:
+def statistics(teacher: OccupancyPredictor, root: Path) -> list[tuple[str, Statistics]]:
     """Weather and statistics of a city's scenes, each from its first and middle frame."""
     source = open_source("city", root, past_sweeps=teacher.preset.inputs.past_sweeps, labelled=None)
     described = json.loads((root / "v1.0-trainval" / "scene.json").read_text())
@@ -111,7 +111,7 @@ def statistics(teacher: Teacher, root: Path) -> list[tuple[str, Statistics]]:
     for scene_id in tqdm(source.scene_ids("val"), desc=root.name, unit="scene"):
         scene = source.scene(scene_id)
         some = replace(scene, frames=(scene.frames[0], scene.frames[len(scene.frames) // 2]))
-        guesses = guess_frames(some, source, teacher, LabelingConfig())
+        guesses = predict_frames(some, source, teacher, LabelingConfig())
         found.append((weather[scene_id], mean_of([guess.statistics for guess in guesses])))
     return found
 

@@ -39,7 +39,7 @@ from autolabel.cluster.driver import run_job
 from autolabel.cluster.events import Events
 from autolabel.cluster.ray_cluster import connect
 from autolabel.cluster.summary import Progress
-from autolabel.cluster.worker import ASIDE, Job, Outcome
+from autolabel.cluster.worker import CONTROL_GROUP, Job, Outcome
 from autolabel.commands.label_log import DEFAULT_WEIGHTS
 from autolabel.confidence.calibration import LEVELS, Calibration
 from autolabel.labeling.config import LabelingConfig
@@ -54,7 +54,7 @@ from datasets.model_inputs import collate, prepare_frame
 from datasets.sources.opening import open_source
 from datasets.taxonomy import OCC3D_NUSCENES
 from models.checkpoints.checkpoint import load_checkpoint
-from models.inference.predictor import Teacher, keep_freed_memory
+from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = VoxelGrid(min_m=(-4.0, -4.0, -1.0), size_m=(0.4, 0.4, 0.4), shape=(20, 20, 8))
@@ -91,7 +91,7 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
     scene_ids = scenes_of(source, args.split, root=args.root)
     torch.set_num_threads(1)
     keep_freed_memory()
-    teacher = Teacher(model.module, model.preset)
+    teacher = OccupancyPredictor(model.module, model.preset)
     model_s, reading_s, n = 0.0, 0.0, 0
     for scene_id in tqdm(scene_ids, desc="network alone", unit="scene"):
         frames = source.scene(scene_id).frames
@@ -236,7 +236,7 @@ def label_long(root: Path, split: str, weights: Path, n_frames: int) -> tuple[fl
     scene_id = log.scene_ids(split)[0]
     source = Repeated(log, scene_id, n_frames)
     header = store_header(model, calibration, config, source="city", licence=log.licence)
-    teacher = Teacher(model.module, model.preset)
+    teacher = OccupancyPredictor(model.module, model.preset)
     with tempfile.TemporaryDirectory() as folder:
         store = LabelStore.create(Path(folder) / "labels.zarr", header)
         began = time.perf_counter()
@@ -322,11 +322,11 @@ class StubWorker:
         self.frames += 1
         return Outcome(kind="done", frames=1, seconds=time.monotonic() - began)
 
-    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]
     def beat(self) -> int:
         return self.frames
 
-    @ray.method(concurrency_group=ASIDE)  # type: ignore[untyped-decorator]
+    @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]
     def abandon(self) -> None:
         """Scenes are too short for that."""
 
@@ -335,7 +335,7 @@ class StubWorker:
 
 
 def start_stub(job: Job) -> Any:
-    return ray.remote(num_cpus=1, concurrency_groups={ASIDE: 1})(StubWorker).remote(job)
+    return ray.remote(num_cpus=1, concurrency_groups={CONTROL_GROUP: 1})(StubWorker).remote(job)
 
 
 def many_scenes(args: argparse.Namespace) -> dict[str, Any]:

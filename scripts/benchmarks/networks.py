@@ -6,10 +6,10 @@
     python scripts/benchmarks/networks.py models --weights FILE --source nuscenes --root DIR
     python scripts/benchmarks/networks.py visibility --source nuscenes --root DIR
 
-Every preset is measured as it labels (``Teacher``: norms folded, channels last), exact and fast, on
-a made-up frame of real size and density or on the reference frame (``--oracle``). Beside it in the
-same minutes: the same network run plainly (as built, channels first), and what the machine reaches
-on one large convolution and on a copy of memory. Times are medians.
+Every preset is measured as it labels (``OccupancyPredictor``: norms folded, channels last), exact
+and fast, on a made-up frame of real size and density or on the reference frame (``--oracle``).
+Beside it in the same minutes: the same network run plainly (as built, channels first), and what the
+machine reaches on one large convolution and on a copy of memory. Times are medians.
 
 ``visibility`` times hits, passes and camera masks of a log's frames on the Occ3D grid, through what
 the LiDAR hit, beside plain numpy; files are read before the clock starts.
@@ -46,7 +46,12 @@ from datasets.sources.example import example_inputs
 from datasets.sources.opening import SOURCES, open_source
 from datasets.visibility import ray_origins, ray_stride
 from models.checkpoints.checkpoint import load_checkpoint
-from models.inference.predictor import Teacher, agreement, channels_last, keep_freed_memory
+from models.inference.predictor import (
+    OccupancyPredictor,
+    agreement,
+    channels_last,
+    keep_freed_memory,
+)
 from models.inference.profiling import StageCost, stage_costs
 from models.presets import (
     PRESETS,
@@ -150,7 +155,10 @@ def measure(
     """Measure and print one network; the figures as JSON values."""
     steps = tqdm(total=6 + args.train, desc=chosen.name, leave=False)
     device = inputs.images.device
-    exact, fast = Teacher(network, chosen), Teacher(network, chosen, fast=True)
+    exact, fast = (
+        OccupancyPredictor(network, chosen),
+        OccupancyPredictor(network, chosen, fast=True),
+    )
     steps.update()
 
     B = len(inputs.images)

@@ -23,7 +23,7 @@ from confidence_study.refined_scores import Scores, score_scene
 from tqdm import tqdm
 
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.prediction import sights_of
+from autolabel.labeling.prediction import frame_evidence
 from autolabel.labeling.stored_calibration import calibration_of
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.cli.exit_codes import exit_code, usable_scenes_of
@@ -33,7 +33,7 @@ from datasets.frames import SceneSource
 from datasets.loading.frame_dataset import GroundTruth
 from datasets.sources.opening import SOURCES, open_source
 from models.checkpoints.checkpoint import load_checkpoint
-from models.inference.predictor import Teacher, keep_freed_memory
+from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
 NOISES = ((0.0, 0.0), (0.05, 0.1), (0.2, 0.5))
 """Metres and degrees, standard deviations of the noise on every pose."""
@@ -71,7 +71,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     if refiner is None:
         raise SetupError(f"{args.weights}: has no refiner; calibrate with --refine")
     taxonomy, grid = model.preset.taxonomy, model.preset.grid
-    teacher = Teacher(model.module, model.preset)
+    teacher = OccupancyPredictor(model.module, model.preset)
     config = LabelingConfig(past_sweeps=args.past_sweeps, visibility_split=args.visibility_split)
     past = config.input_spec(model.preset.inputs).past_sweeps
     source = open_source(args.source, args.root, past_sweeps=past)
@@ -87,7 +87,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for scene_id in tqdm(scenes, desc=f"poses {what}", unit="scene"):
             scene = log.scene(scene_id)
             began = time.perf_counter()
-            sights = [s for _, s in sights_of(scene, log, teacher, config)]
+            sights = [s for _, s in frame_evidence(scene, log, teacher, config)]
             scores["none"].seconds += time.perf_counter() - began
             truths = [truth.labels(frame) for frame in source.scene(scene_id).frames]
             score_scene(scores, {"all": (refiner.how, refiner)}, sights, truths, taxonomy, grid)

@@ -37,7 +37,7 @@ from datasets.cli.exit_codes import exit_code
 from datasets.files.json_files import write_json
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, SceneLabels, StoreHeader
-from datasets.reviews.overlay import Judgement, Reviews, Stroke, Verdict
+from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.review.error_rate import Estimate, Estimator
 from viz.review.review_queue import QueueItem, as_suspicion, review_queue
@@ -175,13 +175,13 @@ def half_widths(runs: int, share: float, suspicion: str) -> dict[int, float]:
 WRITE = """
 import sys
 from datasets.labels.store import LabelStore
-from datasets.reviews.overlay import Judgement, Reviews, Verdict
+from datasets.reviews.overlay import VerdictEntry, Reviews, Verdict
 reviews = Reviews(LabelStore.open(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(int(sys.argv[3])):
     scene = f"s{i % 10}"
-    what = Judgement(scene_id=scene, tokens=(f"{scene}-{i % 2}",), verdict=Verdict.ACCEPT)
+    what = VerdictEntry(scene_id=scene, tokens=(f"{scene}-{i % 2}",), verdict=Verdict.ACCEPT)
     reviews.add(what, reviewer=sys.argv[2])
 """
 
@@ -251,9 +251,9 @@ def overlay(folder: Path, *, entries: int, n: int) -> dict[str, Any]:
         first = int(rng.integers(0, GRID.n_voxels - 4000))
         voxels = np.unique(rng.integers(first, first + 4000, 1000))
         reviews.add(
-            Judgement(scene_id=scene_id, tokens=(token,), verdict=Verdict.REJECT)
+            VerdictEntry(scene_id=scene_id, tokens=(token,), verdict=Verdict.REJECT)
             if i % 4
-            else Stroke(scene_id=scene_id, token=token, voxels=voxels, class_id=4),
+            else EditEntry(scene_id=scene_id, token=token, voxels=voxels, class_id=4),
             reviewer="one",
         )
     opened, refreshed, applied = list[float](), list[float](), list[float]()

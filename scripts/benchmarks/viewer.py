@@ -33,13 +33,13 @@ from datasets.cli.exit_codes import exit_code
 from datasets.files.json_files import json_text, write_json
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import FrameLabels
-from viz.render.layers import Show
+from viz.render.layers import LayerSettings
 from viz.review.keys import Action
 from viz.review.state import ReviewState
-from viz.review.writer import ReviewDesk
+from viz.review.writer import ReviewWriter
 from viz.session.label_sets import StoredLabels
 from viz.session.session import ReviewSession, open_log
-from viz.window.controller import Reviewing, available
+from viz.window.controller import ReviewController, available
 from viz.window.render_jobs import MadeView
 from viz.window.saved_views import View
 from viz.window.window import ReviewWindow
@@ -128,7 +128,9 @@ class _XImage(ctypes.Structure):
 class Bench:
     """Drives a window from a thread of its own."""
 
-    def __init__(self, session: ReviewSession, show: Show, size_px: tuple[int, int]) -> None:
+    def __init__(
+        self, session: ReviewSession, show: LayerSettings, size_px: tuple[int, int]
+    ) -> None:
         scene_id = session.labels.first_scene()
         frame = session.frame(scene_id, 0)
         state = ReviewState(
@@ -142,9 +144,9 @@ class Bench:
             class_id=frame.taxonomy.semantic_ids[0],
         )
         self.state = state
-        self.desk = ReviewDesk(None, "benchmark", lambda: None)
+        self.desk = ReviewWriter(None, "benchmark", lambda: None)
         self.window = ReviewWindow(
-            session, Reviewing(state, self.desk), size_px=size_px, on_shown=self._on_shown
+            session, ReviewController(state, self.desk), size_px=size_px, on_shown=self._on_shown
         )
         self.figures: dict[str, Any] = {}
         self._faces = 0
@@ -265,9 +267,13 @@ def main() -> int:
     results: dict[str, Any] = {}
     fine = Refined(labels, FINE)
     for name, session, show in (
-        ("empty", ReviewSession(labels, log), Show(voxels="none", points="off", rings=False)),
-        ("store", ReviewSession(labels, log), Show()),
-        ("refined", ReviewSession(fine, log), Show()),
+        (
+            "empty",
+            ReviewSession(labels, log),
+            LayerSettings(voxels="none", points="off", rings=False),
+        ),
+        ("store", ReviewSession(labels, log), LayerSettings()),
+        ("refined", ReviewSession(fine, log), LayerSettings()),
     ):
         bench = Bench(session, show, (width, height))
         thread = threading.Thread(target=bench.run, daemon=True)

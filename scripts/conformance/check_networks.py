@@ -46,7 +46,7 @@ from tqdm import tqdm
 from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError
 from datasets.files.json_files import write_json
-from models.inference.predictor import Agreement, Teacher, agreement
+from models.inference.predictor import Agreement, OccupancyPredictor, agreement
 from models.presets import build_network, preset
 
 MIN_SAME = 0.9999
@@ -212,13 +212,13 @@ def check(case: Case, arrays: Arrays, frame: Arrays, *, device: str, fast: bool)
         predictions.append(
             compared("network, own geometry", exact_logits(own, inputs), exact_cells=False)
         )
-        logits = Teacher(fed, chosen).predict(inputs)
+        logits = OccupancyPredictor(fed, chosen).predict(inputs)
         predictions.append(compared("labelling, published cells", logits, exact_cells=True))
-        logits = Teacher(own, chosen).predict(inputs)
+        logits = OccupancyPredictor(own, chosen).predict(inputs)
         predictions.append(compared("labelling, own geometry", logits, exact_cells=False))
         close = None
         if fast:
-            close = agreement(logits, Teacher(own, chosen, fast=True).predict(inputs))
+            close = agreement(logits, OccupancyPredictor(own, chosen, fast=True).predict(inputs))
             bar.update()
     return Report(
         title=f"{case.title} ({case.preset})",

@@ -20,7 +20,7 @@ from autolabel.auditing.camera_fit import (
 )
 from autolabel.auditing.faults import EVERYWHERE, UNKNOWN, find_faults, not_judged, record_faults
 from autolabel.auditing.label_set import Header
-from autolabel.auditing.lidar_votes import RINGS, SHIFTS, TURNS, VOTES, Ballot
+from autolabel.auditing.lidar_votes import RINGS, SHIFTS, TURNS, VOTES, VoteCounts
 from autolabel.auditing.report import report, score
 from autolabel.auditing.scene_audit import Elsewhere, LabelFit, SceneAudit
 from datasets.frames import Frame, Scene
@@ -42,7 +42,7 @@ def audit(scene_id: str = "a", *, slope: float = 0.0, best: LabelFit | None = No
     return SceneAudit(
         scene_id=scene_id,
         frames=6,
-        votes={name: Ballot.none(OCC3D_NUSCENES.n_classes) for name in VOTES},
+        votes={name: VoteCounts.none(OCC3D_NUSCENES.n_classes) for name in VOTES},
         slopes=[np.array([slope, 0.0])] * 6,
         heights_m=[0.0] * 6,
         fits=[best or fits()] * 6,
@@ -291,7 +291,7 @@ def test_scenes_are_ranked_and_the_report_is_json() -> None:
     bad.expected_wrong, bad.judged, bad.untrusted = 20.0, 100, 10
     one = np.zeros((OCC3D_NUSCENES.n_classes, len(RINGS.names)), np.int64)
     one[15, 1] = 4
-    bad.votes["violations"] = Ballot(bad=one // 4, judged=one)
+    bad.votes["violations"] = VoteCounts(bad=one // 4, judged=one)
     found = report(HEADER, [good, bad], [], {}, [])
     assert [s.scene_id for s in found.scenes] == ["bad", "good"]
     assert score(bad) == pytest.approx(0.2 + 0.1 + 0.1 * 0.25)

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from autolabel.auditing.lidar_votes import (
     RINGS,
     SHIFTS,
-    Ballot,
     Evidence,
+    VoteCounts,
     evidence,
     fit,
     flicker,
@@ -183,9 +183,9 @@ def test_sweeps_soon_after_a_frame_vote_or_else_the_next_one(
 
 
 def test_ballots_add_up_and_say_nothing_of_nothing() -> None:
-    none = Ballot.none(3)
+    none = VoteCounts.none(3)
     assert np.isnan(none.share)
-    one = Ballot(bad=none.bad + 1, judged=none.judged + 2)
+    one = VoteCounts(bad=none.bad + 1, judged=none.judged + 2)
     assert (one + one).share == 0.5
 
 

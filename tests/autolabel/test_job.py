@@ -35,7 +35,7 @@ from datasets.frames import Scene
 from datasets.labels.store import LabelStore
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
-from datasets.storage.backend import Folder
+from datasets.storage.backend import LocalBackend
 from models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from models.presets import build
 
@@ -403,7 +403,7 @@ def on_a_broken_machine(root: Path) -> NuScenesSource:
     def fails(*_: Any) -> None:
         raise MemoryError("the GPU is full")
 
-    worker.rehearse = fails  # in the worker's process
+    worker.warm_up = fails  # in the worker's process
     return NuScenesSource(root, past_sweeps=9)
 
 
@@ -595,7 +595,7 @@ def test_a_note_that_cannot_be_written_ends_the_job_in_one_line(
     def fails(*_: object) -> None:
         raise OSError(errno.EROFS, "Read-only file system")
 
-    monkeypatch.setattr(Folder, "write", fails)
+    monkeypatch.setattr(LocalBackend, "write", fails)
     with pytest.raises(UnwritableError, match=r"labels\.zarr: .*Read-only"):
         run_job(job, ["two words"], source=source, workers=1)
 

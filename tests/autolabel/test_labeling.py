@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from autolabel.calibration.fit import CrossFitted, calibrate, fit_refiners
 from autolabel.confidence.calibration import LEVELS, Calibration, CalibrationHistogram
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.pipeline import label_frames, rehearse, store_header
+from autolabel.labeling.pipeline import label_frames, store_header, warm_up
 from autolabel.labeling.visibility import visible_to_cameras
 from autolabel.refinement.temporal_fusion import Refinement, Refiner
 from datasets.benchmarks.catalogue import Benchmark
@@ -30,7 +30,7 @@ from datasets.loading.targets import GroundTruth
 from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCCUPANCY
 from models.checkpoints.checkpoint import LoadedModel
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 
 def bit(labels: SceneLabels, which: MaskBit) -> NDArray[np.bool_]:
@@ -101,7 +101,7 @@ def test_calibration_finds_the_rays_from_which_a_benchmark_scores_free_space(
         ),
     )
     truth = GroundTruth(where_rays_pass, tmp_path, log, ["s1"])
-    made_by = Teacher(model.module, model.preset)
+    made_by = OccupancyPredictor(model.module, model.preset)
     asked = calibrate(made_by, log, truth, ["s1"], LabelingConfig()).calibration
     np.testing.assert_array_equal(kept(asked.free_passes), scored)
     assert Calibration.from_json(asked.to_json()).free_passes == asked.free_passes
@@ -286,7 +286,7 @@ def test_calibration_keeps_free_space_apart_wherever_its_id_stands(tmp_path: Pat
     model = teacher(RoadOrFree())
     preset = replace(model.preset, taxonomy=OPENOCCUPANCY)
     truth = GroundTruth(nothing_there, tmp_path, Ground(), ["s1"])
-    labeller = Teacher(model.module, preset)
+    labeller = OccupancyPredictor(model.module, preset)
     calibration = calibrate(labeller, Ground(), truth, ["s1"], LabelingConfig()).calibration
     n = OPENOCCUPANCY.n_classes
     sure = np.full(n, 0.77)  # as sure as the stub is of free space and of the road
@@ -300,7 +300,7 @@ def test_calibration_keeps_free_space_apart_wherever_its_id_stands(tmp_path: Pat
 def test_what_a_scene_is_calibrated_on_was_learnt_without_it(tmp_path: Path) -> None:
     scenes = ["s1", "s2"]
     log, model = Ground(frames=1), teacher()
-    by = Teacher(model.module, model.preset)
+    by = OccupancyPredictor(model.module, model.preset)
 
     def learnt(odd: int) -> CrossFitted[Refiner]:
         """With a truth of the scene ``s2`` that may be another."""
@@ -325,7 +325,10 @@ def test_batches_and_readers_change_no_label() -> None:
     together = label(log, model, batch=2)
     for name, array in alone.arrays().items():
         np.testing.assert_array_equal(together.arrays()[name], array)
-    made_by, calibration = Teacher(model.module, model.preset), Calibration.uncalibrated(18)
+    made_by, calibration = (
+        OccupancyPredictor(model.module, model.preset),
+        Calibration.uncalibrated(18),
+    )
     frames = list(
         label_frames(log.scene("s1"), log, made_by, calibration, LabelingConfig(), readers=3)
     )
@@ -337,19 +340,19 @@ def test_batches_and_readers_change_no_label() -> None:
 @pytest.mark.parametrize("kind", [{}, {"lidar": False}, {"frame": "lidar"}, {"flow": True}])
 def test_any_teacher_rehearses(kind: dict[str, Any]) -> None:
     model, calibration = teacher(**kind), Calibration.uncalibrated(18)
-    made_by = Teacher(model.module, model.preset)
+    made_by = OccupancyPredictor(model.module, model.preset)
     for config in (LabelingConfig(), LabelingConfig(batch=2, visibility_split=2)):
         header = store_header(model, calibration, config, source="none", licence="none")
-        rehearse(made_by, calibration, config, header)
+        warm_up(made_by, calibration, config, header)
 
 
 def test_a_rehearsal_shows_what_is_broken(monkeypatch: pytest.MonkeyPatch) -> None:
     model, calibration, config = teacher(), Calibration.uncalibrated(18), LabelingConfig()
     header = store_header(model, calibration, config, source="none", licence="none")
-    made_by = Teacher(model.module, model.preset)
+    made_by = OccupancyPredictor(model.module, model.preset)
     monkeypatch.setattr(made_by, "predict", lambda _: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        rehearse(made_by, calibration, config, header)
+        warm_up(made_by, calibration, config, header)
 
 
 def test_no_more_frames_are_read_than_are_soon_needed() -> None:
@@ -361,7 +364,10 @@ def test_no_more_frames_are_read_than_are_soon_needed() -> None:
             return super().read_image(view)
 
     log, model = Counting(frames=30), teacher()
-    made_by, calibration = Teacher(model.module, model.preset), Calibration.uncalibrated(18)
+    made_by, calibration = (
+        OccupancyPredictor(model.module, model.preset),
+        Calibration.uncalibrated(18),
+    )
     labels = label_frames(log.scene("s1"), log, made_by, calibration, LabelingConfig())
     for k in range(5):
         next(labels)
@@ -378,7 +384,10 @@ def test_a_bad_frame_ends_a_scene_after_the_good_ones_before_it() -> None:
             return super().read_image(view)
 
     log, model = Broken(frames=6), teacher()
-    made_by, calibration = Teacher(model.module, model.preset), Calibration.uncalibrated(18)
+    made_by, calibration = (
+        OccupancyPredictor(model.module, model.preset),
+        Calibration.uncalibrated(18),
+    )
     labels = label_frames(log.scene("s1"), log, made_by, calibration, LabelingConfig())
     with pytest.raises(SceneError, match="cannot be decoded"):
         list(labels)

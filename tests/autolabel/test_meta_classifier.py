@@ -29,7 +29,7 @@ from autolabel.refinement.temporal_fusion import PASS_EDGES, Pooled
 from datasets.geometry.grid import VoxelGrid
 from datasets.loading.targets import GroundTruth
 from datasets.model_inputs import ModelInputs
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 SMALL = VoxelGrid(min_m=(-2.0, -1.5, 0.0), size_m=(0.5, 0.5, 0.5), shape=(8, 6, 4))
 SCENES = ["s1", "s2", "s3", "s4", "s5"]
@@ -207,7 +207,7 @@ def truth_of(folder: Path, log: Ground, odd: int = ROAD) -> GroundTruth:
 
 def test_what_judges_a_scene_was_learnt_without_it(tmp_path: Path) -> None:
     log, model = Ground(frames=1), teacher()
-    by = Teacher(model.module, model.preset)
+    by = OccupancyPredictor(model.module, model.preset)
 
     def learnt(odd: int) -> Any:
         return fit_classifiers(by, log, truth_of(tmp_path, log, odd), SCENES, LabelingConfig())
@@ -233,7 +233,7 @@ class Doubting(Stub):
 
 def calibrated(folder: Path, module: Stub | None = None) -> Calibrated:
     log, model = Ground(frames=1), teacher(module)
-    by = Teacher(model.module, model.preset)
+    by = OccupancyPredictor(model.module, model.preset)
     return calibrate(by, log, truth_of(folder, log), SCENES, LabelingConfig())
 
 

@@ -14,14 +14,16 @@ import pytest
 from label_scenes import header, scene
 
 from datasets.labels.store import LabelStore
-from datasets.reviews.overlay import Judgement, Reviews, Verdict
+from datasets.reviews.overlay import Reviews, Verdict, VerdictEntry
 from viz.review.error_rate import Estimator, Rest, estimate, fewest_wrong, most_wrong
-from viz.review.priority import Suspicion
+from viz.review.priority import ReviewPriority
 from viz.review.review_queue import drawn_order, frames_of, suspect_order
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = {f"s{i:02d}": [f"s{i:02d}-{k}" for k in range(10)] for i in range(20)}
-BY_SCENE = Suspicion(frames={(s, k): 1 - i / 20 for i, s in enumerate(SCENES) for k in range(10)})
+BY_SCENE = ReviewPriority(
+    frames={(s, k): 1 - i / 20 for i, s in enumerate(SCENES) for k in range(10)}
+)
 R, A, U = Verdict.REJECT, Verdict.ACCEPT, Verdict.UNSURE
 
 
@@ -101,7 +103,7 @@ def test_frames_judged_by_suspicion_are_known_and_the_sample_stands_for_the_rest
 
 def test_only_the_beginning_of_the_drawn_order_is_the_sample() -> None:
     drawn = drawn_order(SCENES)
-    nothing = Suspicion()
+    nothing = ReviewPriority()
     verdicts = said(drawn[:10], A) | said(drawn[11:30], R)  # number 10 is still being looked at
     found = estimate(SCENES, nothing, verdicts)
     assert found.n_sampled == 10 and found.rest.wrong == 0
@@ -130,11 +132,11 @@ def test_so_many_more_give_the_width_that_was_asked_for() -> None:
     wrong = {one for one in order if rng.random() < 0.05}
     names = {one: (one[0], f"{one[0]}-{one[1]}") for one in order}
     verdicts = {names[one]: R if one in wrong else A for one in order[:200]}
-    first = estimate(scenes, Suspicion(), verdicts)
+    first = estimate(scenes, ReviewPriority(), verdicts)
     n = first.more_for(0.02)
     assert 0 < n < 1000 and first.high - first.low > 0.04
     verdicts |= {names[one]: R if one in wrong else A for one in order[200 : 200 + n]}
-    second = estimate(scenes, Suspicion(), verdicts)
+    second = estimate(scenes, ReviewPriority(), verdicts)
     assert (second.high - second.low) / 2 == pytest.approx(0.02, abs=0.004)
     assert first.more_for(0.05) == 0 and first.more_for(0.01) > n
 
@@ -153,10 +155,12 @@ def test_an_estimate_of_a_store(tmp_path: Path) -> None:
     reviews = Reviews(store)
     scenes = frames_of(store)
     for scene_id, k in drawn_order(scenes)[:6]:
-        what = Judgement(scene_id=scene_id, tokens=(scenes[scene_id][k],), verdict=R, sampled=True)
+        what = VerdictEntry(
+            scene_id=scene_id, tokens=(scenes[scene_id][k],), verdict=R, sampled=True
+        )
         reviews.add(what, reviewer="ann")
-    found = Estimator.of_store(store, Suspicion()).of_reviews(reviews)
+    found = Estimator.of_store(store, ReviewPriority()).of_reviews(reviews)
     assert (found.n_frames, found.n_reviewed, found.n_sampled) == (12, 6, 6)
     assert found.wrong_share == 1 and found.high == 1 and 0.5 < found.low < 1
     reviews.undo("ann")
-    assert Estimator.of_store(store, Suspicion()).of_reviews(reviews).n_sampled == 5
+    assert Estimator.of_store(store, ReviewPriority()).of_reviews(reviews).n_sampled == 5

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autolabel.confidence.risk_control import NEVER, Evidence, Promise, Test, _p_value, promise
+from autolabel.confidence.risk_control import NEVER, Evidence, RiskBound, Test, _p_value, promise
 from datasets.errors import SetupError
 
 LEVELS = (0.0, 0.5, 0.8, 0.9, 0.96, 0.99)
@@ -55,7 +55,7 @@ def test_a_promise_keeps_what_it_can() -> None:
     assert len(group.coverage_by_ring) == 2
     text = made.describe(("car", "road", "free"))
     assert "at most 6 %" in text and "road" in text and "kept" in text
-    again = Promise.from_json(json.loads(json.dumps(made.to_json())))
+    again = RiskBound.from_json(json.loads(json.dumps(made.to_json())))
     assert again.thresholds == made.thresholds and again.to_json() == made.to_json()
 
 

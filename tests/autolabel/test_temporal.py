@@ -16,9 +16,9 @@ from autolabel.refinement.fit import RefinerFit
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     LOG_STEP,
+    FrameEvidence,
     Refinement,
     Refiner,
-    Sight,
     pool,
     refine,
     sight_of,
@@ -44,7 +44,7 @@ def refiner(how: Refinement, **values: Any) -> Refiner:
 
 def sight(
     classes: NDArray[np.integer[Any]], x_m: float = 0.0, margin: float = 3.0, k: int = 0
-) -> Sight:
+) -> FrameEvidence:
     logits = torch.zeros(*GRID.shape, K)
     logits.scatter_(-1, torch.from_numpy(classes.astype(np.int64))[..., None], margin)
     frame = Frame(

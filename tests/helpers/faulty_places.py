@@ -12,7 +12,7 @@ from zarr.abc.store import ByteRequest
 from zarr.core.buffer import Buffer
 from zarr.storage import WrapperStore
 
-from datasets.storage.backend import Draft, Place
+from datasets.storage.backend import StorageBackend, Transaction
 
 Fault = Literal["fails", "hangs", "dies", "is short"]
 
@@ -55,7 +55,7 @@ class FaultyStore(WrapperStore[Any]):
 
 @dataclass(slots=True)
 class FaultyDraft:
-    draft: Draft
+    draft: Transaction
     writes: Writes
 
     def zarr(self, name: str) -> FaultyStore:
@@ -77,11 +77,11 @@ class FaultyDraft:
 class FaultyPlace:
     """Another place with faults in the drafts it gives."""
 
-    place: Place
+    place: StorageBackend
     writes: Writes = field(default_factory=lambda: Writes(-1))
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.place, name)
 
-    def draft(self, key: str) -> Draft:
+    def draft(self, key: str) -> Transaction:
         return FaultyDraft(self.place.draft(key), self.writes)

@@ -26,7 +26,7 @@ from datasets.model_inputs import InputSpec, ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES
 from models import presets
 from models.checkpoints.checkpoint import LoadedModel
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(40, 40, 8))
 FREE, CAR, ROAD = OCC3D_NUSCENES.free_id, 4, 11
@@ -165,7 +165,7 @@ def label(
     return label_scene(
         source.scene("s1"),
         source,
-        Teacher(model.module, model.preset),
+        OccupancyPredictor(model.module, model.preset),
         calibration or Calibration.uncalibrated(18),
         LabelingConfig(**config),
     )

@@ -11,7 +11,7 @@ from one_camera_log import SPEC, OneCameraLog, write_truth
 from torch import Tensor, nn
 
 from datasets.loading.augmentation import Augmentation
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES
 from models.training.loop import Trained, TrainingConfig, fit
@@ -58,14 +58,14 @@ LOSS = LabelLoss(taxonomy=OCC3D_NUSCENES, columns=50)
 
 
 @pytest.fixture()
-def samples(tmp_path: Path) -> FrameSet:
+def samples(tmp_path: Path) -> FrameDataset:
     log = OneCameraLog(frames=4)
     truth = write_truth(tmp_path, log)
-    return FrameSet(log, [truth], SPEC, batch=2, augment=Augmentation())
+    return FrameDataset(log, [truth], SPEC, batch=2, augment=Augmentation())
 
 
 def run(
-    samples: FrameSet,
+    samples: FrameDataset,
     folder: Path,
     config: TrainingConfig = CONFIG,
     *,

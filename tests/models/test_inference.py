@@ -10,7 +10,12 @@ from random_inputs import random_inputs
 from torch import Tensor, nn
 
 from datasets.model_inputs import ModelInputs
-from models.inference.predictor import Teacher, agreement, fold_batch_norms, keep_freed_memory
+from models.inference.predictor import (
+    OccupancyPredictor,
+    agreement,
+    fold_batch_norms,
+    keep_freed_memory,
+)
 from models.presets import Preset, build_network, preset
 
 
@@ -32,7 +37,7 @@ def trained(which: str | Preset) -> nn.Module:
 def test_exact_mode_equals_the_network_and_leaves_it_alone(name: str) -> None:
     network, inputs = trained(name), random_inputs(preset(name).inputs)
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    got = Teacher(network, preset(name)).predict(inputs)
+    got = OccupancyPredictor(network, preset(name)).predict(inputs)
     with torch.inference_mode():
         want = network(inputs)
     assert (got - want).abs().max() <= 1e-4 + 1e-5 * want.abs().max()
@@ -49,8 +54,8 @@ def test_no_norm_is_left_after_folding(name: str) -> None:
 
 def test_fast_mode_is_close_and_float32_outside() -> None:
     network, inputs = trained("city_tiny"), random_inputs(preset("city_tiny").inputs)
-    exact = Teacher(network, preset("city_tiny")).predict(inputs)
-    fast = Teacher(network, preset("city_tiny"), fast=True).predict(inputs)
+    exact = OccupancyPredictor(network, preset("city_tiny")).predict(inputs)
+    fast = OccupancyPredictor(network, preset("city_tiny"), fast=True).predict(inputs)
     assert fast.dtype == torch.float32 and not torch.equal(fast, exact)
     close = agreement(exact, fast)
     assert close.same > 0.95 and close.confidence < 0.1
@@ -77,8 +82,8 @@ class Sided(nn.Module):
 def test_flips_are_undone_before_they_are_averaged() -> None:
     points = (torch.tensor([[1.5, 0.5, 0.0, 0.0, 0.0]]),)
     inputs = replace(random_inputs(preset("city_tiny").inputs), points=points)
-    plain = Teacher(Sided(), preset("city_tiny")).predict(inputs)  # type: ignore[arg-type]
-    flipped = Teacher(Sided(), preset("city_tiny"), flips=True).predict(inputs)  # type: ignore[arg-type]
+    plain = OccupancyPredictor(Sided(), preset("city_tiny")).predict(inputs)  # type: ignore[arg-type]
+    flipped = OccupancyPredictor(Sided(), preset("city_tiny"), flips=True).predict(inputs)  # type: ignore[arg-type]
     torch.testing.assert_close(flipped.softmax(-1), plain.softmax(-1))
     assert plain[0, 3, 2, 0, 1] == 3
 
@@ -86,7 +91,10 @@ def test_flips_are_undone_before_they_are_averaged() -> None:
 def test_flips_average_probabilities() -> None:
     name = "city_tiny"
     network, inputs = trained(name), random_inputs(preset(name).inputs)
-    single, flipped = Teacher(network, preset(name)), Teacher(network, preset(name), flips=True)
+    single, flipped = (
+        OccupancyPredictor(network, preset(name)),
+        OccupancyPredictor(network, preset(name), flips=True),
+    )
     views = [
         single.predict(inputs.mirrored(x=1 in axes, y=2 in axes)).softmax(-1).flip(axes)
         for axes in ([], [1], [2], [1, 2])
@@ -118,7 +126,7 @@ def test_flips_turn_velocities_back_before_they_are_averaged() -> None:
     inputs = replace(random_inputs(preset("city_tiny").inputs), points=points)
     flying = with_flow("city_tiny")
     for flips in (False, True):
-        teacher = Teacher(Driving(), flying, flips=flips)  # type: ignore[arg-type]
+        teacher = OccupancyPredictor(Driving(), flying, flips=flips)  # type: ignore[arg-type]
         logits, flow = teacher.predict_with_flow(inputs)
         torch.testing.assert_close(logits.softmax(-1), teacher.predict(inputs).softmax(-1))
         torch.testing.assert_close(flow[0, 3, 2, 0], torch.tensor([18.0, 9.0]))
@@ -130,18 +138,18 @@ def test_flow_is_the_networks_exact_and_fast() -> None:
     network, inputs = trained(flying), random_inputs(flying.inputs)
     with torch.inference_mode():
         logits, flow = network.logits_and_flow(inputs)  # type: ignore[operator]
-    got_logits, got_flow = Teacher(network, flying).predict_with_flow(inputs)
+    got_logits, got_flow = OccupancyPredictor(network, flying).predict_with_flow(inputs)
     assert (got_logits - logits).abs().max() <= 1e-4 + 1e-5 * logits.abs().max()
     assert (got_flow - flow).abs().max() <= 1e-4 + 1e-5 * flow.abs().max()
-    fast = Teacher(network, flying, fast=True).predict_with_flow(inputs)[1]
+    fast = OccupancyPredictor(network, flying, fast=True).predict_with_flow(inputs)[1]
     assert fast.dtype == torch.float32 and not torch.equal(fast, got_flow)
     assert (fast - flow).abs().max() < 0.05 * flow.abs().max()
 
 
 def test_networks_without_flow_say_so() -> None:
     network, plain = trained("camera_tiny"), preset("camera_tiny")
-    teacher = Teacher(network, plain)
-    assert not teacher.has_flow and Teacher(network, with_flow("camera_tiny")).has_flow
+    teacher = OccupancyPredictor(network, plain)
+    assert not teacher.has_flow and OccupancyPredictor(network, with_flow("camera_tiny")).has_flow
     with pytest.raises(ValueError, match="predicts no flow"):
         teacher.predict_with_flow(random_inputs(plain.inputs))
 
@@ -169,8 +177,8 @@ def test_memory_setting_changes_no_result() -> None:
 @pytest.mark.parametrize("name", ["city_tiny", "camera_tiny"])
 def test_exact_mode_on_a_gpu_equals_the_cpu(name: str) -> None:
     network, inputs = trained(name), random_inputs(preset(name).inputs)
-    want = Teacher(network, preset(name)).predict(inputs)
-    on_gpu = Teacher(network.cuda(), preset(name))
+    want = OccupancyPredictor(network, preset(name)).predict(inputs)
+    on_gpu = OccupancyPredictor(network.cuda(), preset(name))
     got = on_gpu.predict(inputs)
     assert (got.cpu() - want).abs().max() <= 1e-3 + 1e-4 * want.abs().max()
     assert torch.equal(got, on_gpu.predict(inputs)), "not reproducible"
@@ -179,7 +187,7 @@ def test_exact_mode_on_a_gpu_equals_the_cpu(name: str) -> None:
 @pytest.mark.gpu
 def test_fast_mode_on_a_gpu_is_close() -> None:
     network, inputs = trained("city_tiny").cuda(), random_inputs(preset("city_tiny").inputs)
-    exact = Teacher(network, preset("city_tiny")).predict(inputs)
-    fast = Teacher(network, preset("city_tiny"), fast=True).predict(inputs)
+    exact = OccupancyPredictor(network, preset("city_tiny")).predict(inputs)
+    fast = OccupancyPredictor(network, preset("city_tiny"), fast=True).predict(inputs)
     close = agreement(exact, fast)
     assert close.same > 0.95 and close.confidence < 0.1

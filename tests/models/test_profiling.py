@@ -9,7 +9,7 @@ import torch
 from random_inputs import random_inputs
 from torch import nn
 
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 from models.inference.profiling import StageCost, stage_costs
 from models.presets import build_network, count_parameters, preset
 
@@ -26,11 +26,11 @@ STAGES = {
 
 
 @cache
-def costs(name: str) -> tuple[Teacher, dict[str, StageCost]]:
+def costs(name: str) -> tuple[OccupancyPredictor, dict[str, StageCost]]:
     chosen = preset(name)
     inputs = random_inputs(chosen.inputs)
     network = build_network(chosen.network).eval()
-    teacher = Teacher(network, chosen)
+    teacher = OccupancyPredictor(network, chosen)
     table = stage_costs(
         teacher.network,
         lambda: teacher.predict(inputs),

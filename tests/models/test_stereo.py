@@ -21,9 +21,9 @@ from autolabel.labeling.pipeline import label_scene
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, earlier_frames
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, from_yaw
-from datasets.loading.frame_dataset import FrameSet, Target
+from datasets.loading.frame_dataset import FrameDataset, Target
 from datasets.model_inputs import InputSpec, ModelInputs, collate, prepare_frame
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 from models.networks.bev_trunk import BevResNetConfig
 from models.networks.fusion_teacher import CameraBranchConfig
 from models.networks.heads import HeadConfig
@@ -523,7 +523,7 @@ def test_earlier_cameras_are_found_by_name_and_a_missing_one_is_stood_in_for() -
 
 def test_a_training_set_gives_every_frame_its_earlier_ones() -> None:
     log = DrivingLog()
-    samples = FrameSet(log, [NoLabels()], SPEC, augment=None)
+    samples = FrameDataset(log, [NoLabels()], SPEC, augment=None)
     greys = {tuple(samples._drawn(i, [])[1][0].images[0, 0, 0].tolist()): i for i in range(4)}
     assert len(greys) == 4
     for i in range(4):
@@ -555,7 +555,7 @@ def test_labelling_shows_every_frame_with_its_earlier_ones() -> None:
         DrivingLog(),
         replace(preset("flashocc_r50_4d_stereo"), grid=LABEL_GRID, inputs=SPEC),
     )
-    teacher = Teacher(SaysNothing(), chosen)  # type: ignore[arg-type]
+    teacher = OccupancyPredictor(SaysNothing(), chosen)  # type: ignore[arg-type]
     label_scene(log.scene("a"), log, teacher, Calibration.uncalibrated(18), LabelingConfig())
     assert isinstance(teacher.network, SaysNothing)
     assert teacher.network.shown == [[0, 0, 0], [1, 0, 1], [2, 1, 0], [3, 2, 1]]
@@ -567,9 +567,9 @@ def test_the_folded_network_predicts_the_same() -> None:
         for _ in range(3):
             net(inputs)  # so that the norms have something to fold
         expected = net.eval()(inputs)
-    teacher = Teacher(net, preset("flashocc_r50_4d_stereo"))
+    teacher = OccupancyPredictor(net, preset("flashocc_r50_4d_stereo"))
     torch.testing.assert_close(teacher.predict(inputs), expected, rtol=1e-3, atol=1e-4)
-    fast = Teacher(net, preset("flashocc_r50_4d_stereo"), fast=True, flips=True)
+    fast = OccupancyPredictor(net, preset("flashocc_r50_4d_stereo"), fast=True, flips=True)
     assert torch.isfinite(fast.predict(inputs)).all()
 
 

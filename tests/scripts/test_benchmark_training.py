@@ -21,10 +21,10 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.ground_truth import Truth
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
-from datasets.loading.frame_dataset import FrameSet, GroundTruth
+from datasets.loading.frame_dataset import FrameDataset, GroundTruth
 from datasets.model_inputs import InputSpec, ModelInputs
 from datasets.taxonomy import OCC3D_WAYMO, OPENOCC_FLOW, Taxonomy
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 from models.presets import Preset, preset
 
 WAYMO = InputSpec(
@@ -49,10 +49,12 @@ class Knowing(nn.Module):
         return self.logits[None]
 
 
-def teacher(semantics: NDArray[np.uint8], taxonomy: Taxonomy, inputs: InputSpec) -> Teacher:
+def teacher(
+    semantics: NDArray[np.uint8], taxonomy: Taxonomy, inputs: InputSpec
+) -> OccupancyPredictor:
     tiny: Preset = replace(preset("city_tiny"), taxonomy=taxonomy, inputs=inputs)
     module: Any = Knowing(semantics, taxonomy)
-    return Teacher(module.eval(), tiny)
+    return OccupancyPredictor(module.eval(), tiny)
 
 
 def waymo_log_and_truth(tmp_path: Path) -> tuple[SceneSource, Path, list[Truth]]:
@@ -94,7 +96,7 @@ def test_waymo_is_trained_where_it_is_scored_or_where_anything_saw(
     source, root, truths = waymo_log_and_truth(tmp_path)
     labels = GroundTruth(benchmark("occ3d_waymo"), root, source, ["a"], only_visible=only_visible)
     remembering, plain = (
-        FrameSet(source, [labels], WAYMO, batch=2, memory_gib=gib) for gib in (1.0, 0.0)
+        FrameDataset(source, [labels], WAYMO, batch=2, memory_gib=gib) for gib in (1.0, 0.0)
     )
     for step in (0, 1, 0):  # the second epoch comes from memory
         sample, again = remembering[step], plain[step]

@@ -25,7 +25,7 @@ from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCC_FLOW, Taxonomy
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 from models.presets import build_network, preset
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -248,7 +248,7 @@ def test_flow_of_a_network_enters_mave_and_occ_score(city: Path) -> None:
     head = replace(tiny.network.head, classes=17, flow=True)
     tiny = replace(tiny, taxonomy=OPENOCC_FLOW, network=replace(tiny.network, head=head))
     torch.manual_seed(0)
-    teacher = Teacher(build_network(tiny.network).eval(), tiny)
+    teacher = OccupancyPredictor(build_network(tiny.network).eval(), tiny)
     source = NuScenesSource(city, past_sweeps=tiny.inputs.past_sweeps)
     scene = source.scene(source.scene_ids("all")[0])
     prediction = evaluate.predict(teacher, source, scene, 1)

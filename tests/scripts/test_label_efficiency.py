@@ -26,7 +26,7 @@ from label_study.altered import TrueClasses, TrueMask, Unmasked
 from label_study.parts import Log, Part
 from label_study.profiles import PROFILES, smoke
 from label_study.quality import KEPT, StoreQuality
-from label_study.replay import ReplayedTeacher
+from label_study.replay import ReplayedPredictor
 from label_study.tasks import Workshop
 
 from datasets.benchmarks.ground_truth import Truth
@@ -451,7 +451,7 @@ def test_a_replayed_teacher_gives_each_frame_its_own_features(tmp_path: Path) ->
         human=torch.ones(2, dtype=torch.bool),
         tokens=("c", "a"),
     )
-    outputs = ReplayedTeacher(tmp_path, Head())(sample)
+    outputs = ReplayedPredictor(tmp_path, Head())(sample)
     np.testing.assert_array_equal(outputs.bev.numpy(), maps[[2, 0]].astype(np.float32))
     mirror = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0])).repeat(2, 1, 1)
     mirrored = outputs.seen_under(mirror)

@@ -19,10 +19,10 @@ import pytest
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
-from datasets.reviews.overlay import Judgement, Reviews, Verdict
+from datasets.reviews.overlay import Reviews, Verdict, VerdictEntry
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.browser.server import serving
-from viz.render.layers import Show
+from viz.render.layers import LayerSettings
 from viz.review.review_queue import QueueItem
 from viz.session.label_sets import StoredLabels
 from viz.session.session import ReviewSession
@@ -82,7 +82,9 @@ def session_of(store: LabelStore) -> ReviewSession:
 def served(store: LabelStore, queue: tuple[QueueItem, ...] = ()) -> Iterator[int]:
     session = session_of(store)
     frame = session.frame("scene-a", 0)
-    with serving(session, frame, show=Show(), port=0, reviewer="anna", queue=queue) as port:
+    with serving(
+        session, frame, show=LayerSettings(), port=0, reviewer="anna", queue=queue
+    ) as port:
         yield port
 
 
@@ -97,7 +99,7 @@ def entries(store: LabelStore) -> list[tuple[str, str, tuple[str, ...], str]]:
     return [
         (e.reviewer, e.what.verdict.value, e.what.tokens, e.what.note)
         for e in Reviews(store).entries()
-        if isinstance(e.what, Judgement)
+        if isinstance(e.what, VerdictEntry)
     ]
 
 
@@ -117,7 +119,7 @@ def test_an_address_that_others_reach_is_refused(store: LabelStore, host: str) -
     frame = session.frame("scene-a", 0)
     with (
         pytest.raises(ValueError, match=host),
-        serving(session, frame, show=Show(), host=host, port=0, reviewer="anna"),
+        serving(session, frame, show=LayerSettings(), host=host, port=0, reviewer="anna"),
     ):
         pass
 
@@ -155,7 +157,7 @@ def test_a_port_that_is_taken_is_named(store: LabelStore) -> None:
         port = taken.getsockname()[1]
         with (
             pytest.raises(SetupError, match=f"port {port} .*--serve"),
-            serving(session, frame, show=Show(), port=port, reviewer="anna"),
+            serving(session, frame, show=LayerSettings(), port=port, reviewer="anna"),
         ):
             pass
 
@@ -168,7 +170,7 @@ def test_without_viser_the_error_says_what_to_install(
     frame = session.frame("scene-a", 0)
     with (
         pytest.raises(SetupError, match=r"pip install -e '\.\[browser\]'"),
-        serving(session, frame, show=Show(), port=0, reviewer="anna"),
+        serving(session, frame, show=LayerSettings(), port=0, reviewer="anna"),
     ):
         pass
 
@@ -259,7 +261,7 @@ def test_tabs_have_their_own_frame_and_see_each_others_verdicts(
 def test_what_another_process_writes_is_seen(store: LabelStore, port: int) -> None:
     with Tab(port) as tab:
         tab.until(lambda: "not judged yet" in tab.text())
-        judged = Judgement(scene_id="scene-a", tokens=("first",), verdict=Verdict.UNSURE)
+        judged = VerdictEntry(scene_id="scene-a", tokens=("first",), verdict=Verdict.UNSURE)
         Reviews(store).add(judged, reviewer="carl")
         tab.until(lambda: "carl" in tab.text())
 
@@ -317,7 +319,9 @@ def test_a_frame_that_cannot_be_read_is_said_and_the_tab_stays(
 
     monkeypatch.setattr(session, "frame", frame)
     with (
-        serving(session, frame("scene-a", 0), show=Show(), port=0, reviewer="anna") as port,
+        serving(
+            session, frame("scene-a", 0), show=LayerSettings(), port=0, reviewer="anna"
+        ) as port,
         Tab(port) as tab,
     ):
         tab.until(lambda: shown(tab, "scene-a", 0))
@@ -356,7 +360,7 @@ def test_ground_truth_takes_no_verdicts(store: LabelStore) -> None:
     session = ReviewSession(StoredLabels(folder(store)), "there is no log")
     frame = session.frame("scene-a", 0)
     with (
-        serving(session, frame, show=Show(), port=0, reviewer="anna") as port,
+        serving(session, frame, show=LayerSettings(), port=0, reviewer="anna") as port,
         Tab(port) as tab,
     ):
         tab.until(lambda: "takes no verdicts" in tab.text())

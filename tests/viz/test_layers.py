@@ -13,7 +13,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
 from datasets.labels.store import FrameLabels, MaskBit
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
-from viz.render.layers import DIFFERENCE_COLOURS, Difference, Drawn, Show, draw
+from viz.render.layers import DIFFERENCE_COLOURS, Difference, LayerSettings, RenderedLayers, draw
 from viz.render.lines import ARROW_COLOUR, CELL_COLOUR, MAX_ARROWS, RING_COLOUR
 from viz.render.points import IN_FREE, IN_OCCUPIED
 from viz.render.scene3d import ColouredLines
@@ -61,19 +61,19 @@ def frame(**changes: Any) -> ReviewFrame:
     return ReviewFrame(**(fields | changes))
 
 
-def colours_of(drawn: Drawn, voxel: tuple[int, int, int]) -> tuple[int, ...]:
+def colours_of(drawn: RenderedLayers, voxel: tuple[int, int, int]) -> tuple[int, ...]:
     """Colour of a drawn voxel's upper side, as it is before shading."""
     assert drawn.shown[voxel]
     return tuple(int(c) for c in drawn.colour_table[drawn.ids[voxel]])
 
 
-def line(drawn: Drawn, name: str) -> ColouredLines:
+def line(drawn: RenderedLayers, name: str) -> ColouredLines:
     (found,) = [one for one in drawn.lines if one.name == name]
     return found
 
 
 def test_classes_have_their_colours_counts_and_legend() -> None:
-    drawn = draw(frame(), Show())
+    drawn = draw(frame(), LayerSettings())
     assert drawn.counts[CAR] == 8 * 4 * 3 and drawn.counts[ROAD] == 48 * 48
     assert drawn.counts[TREE] == 0 and FREE not in drawn.counts
     assert colours_of(drawn, (32, 21, 3)) == TAXONOMY.colours[CAR]
@@ -87,7 +87,7 @@ def test_classes_have_their_colours_counts_and_legend() -> None:
 
 def test_what_is_drawn_is_what_is_shown() -> None:
     """The surface meshes are those of the shown voxels: nothing else, nothing less."""
-    drawn = draw(frame(), Show(height_m=(-0.4, 1.0)))
+    drawn = draw(frame(), LayerSettings(height_m=(-0.4, 1.0)))
     z = np.concatenate([m.corners_m for m in drawn.surface])[..., 2]
     assert (z.min(), z.max()) == (-0.5, 1.0)
     assert drawn.counts[CAR] == 8 * 4 * 2
@@ -97,20 +97,25 @@ def test_mask_hides_what_it_does_not_have() -> None:
     mask = np.full(GRID.shape, MaskBit.LIDAR_OBSERVED, np.uint8)
     mask[:24] |= np.uint8(MaskBit.TRUSTED)
     one = frame(labels=labels(street(), mask=mask))
-    n = {m: sum(draw(one, Show(mask=m)).counts.values()) for m in ("trusted", "lidar", "camera")}
+    n = {
+        m: sum(draw(one, LayerSettings(mask=m)).counts.values())
+        for m in ("trusted", "lidar", "camera")
+    }
     assert n == {"trusted": 24 * 48, "lidar": 48 * 48 + 96, "camera": 0}
 
 
 def test_class_filter_shows_only_its_classes() -> None:
-    drawn = draw(frame(), Show(classes=frozenset({CAR})))
+    drawn = draw(frame(), LayerSettings(classes=frozenset({CAR})))
     assert drawn.counts[CAR] == 96 and drawn.counts[ROAD] == 0
-    assert draw(frame(), Show(classes=frozenset())).surface == ()
+    assert draw(frame(), LayerSettings(classes=frozenset())).surface == ()
 
 
 def test_confidence_is_coloured_by_level() -> None:
     confidence = np.ones(GRID.shape, np.uint8)
     confidence[30:38] = 2
-    drawn = draw(frame(labels=labels(street(), confidence=confidence)), Show(colour="confidence"))
+    drawn = draw(
+        frame(labels=labels(street(), confidence=confidence)), LayerSettings(colour="confidence")
+    )
     low, high = colours_of(drawn, (0, 0, 1)), colours_of(drawn, (32, 21, 3))
     assert high[0] > 230 and high[1] > 230 > low[0]  # yellow
     assert [(row.name, row.count) for row in drawn.legend] == [
@@ -122,7 +127,7 @@ def test_confidence_is_coloured_by_level() -> None:
 
 
 def test_labels_without_confidence_say_so() -> None:
-    drawn = draw(frame(levels=()), Show(colour="confidence"))
+    drawn = draw(frame(levels=()), LayerSettings(colour="confidence"))
     assert "no confidence" in drawn.caption
     assert colours_of(drawn, (32, 21, 3)) == TAXONOMY.colours[CAR]
 
@@ -143,7 +148,7 @@ def test_evidence_of_an_occupied_voxel(hits: int, passes: int, finding: Finding)
     voxel = (32, 21, 3)
     rays[0][voxel], rays[1][voxel] = hits, passes
     one = frame(labels=labels(street(), hits=rays[0], passes=rays[1]))
-    drawn = draw(one, Show(colour="evidence"))
+    drawn = draw(one, LayerSettings(colour="evidence"))
     assert colours_of(drawn, voxel) == FINDING_COLOURS[finding]
     assert "of the store" in drawn.caption
 
@@ -154,10 +159,10 @@ def test_returns_in_free_space_are_shown_as_missed() -> None:
     rays[0][missed] = rays[0][passed] = 4
     rays[1][passed], rays[0][few] = 9, 1
     one = frame(labels=labels(street(), hits=rays[0], passes=rays[1]))
-    drawn = draw(one, Show(colour="evidence"))
+    drawn = draw(one, LayerSettings(colour="evidence"))
     assert colours_of(drawn, missed) == FINDING_COLOURS[Finding.MISSED]
     assert not drawn.shown[passed] and not drawn.shown[few]
-    assert not draw(one, Show()).shown[missed]
+    assert not draw(one, LayerSettings()).shown[missed]
 
 
 def test_without_stored_evidence_the_frames_own_sweep_gives_it() -> None:
@@ -168,9 +173,9 @@ def test_without_stored_evidence_the_frames_own_sweep_gives_it() -> None:
     x, y, z = GRID.indices(points[0])
     assert evidence.hits[x, y, z] == 1 and evidence.hits.sum() == 2
     assert evidence.passes[x - 1, y, z] == 1 and evidence.passes[x + 1, y, z] == 0
-    assert "key sweep" in draw(one, Show(colour="evidence")).caption
+    assert "key sweep" in draw(one, LayerSettings(colour="evidence")).caption
     assert evidence_of(frame()) is None
-    assert "neither" in draw(frame(), Show(colour="evidence")).caption
+    assert "neither" in draw(frame(), LayerSettings(colour="evidence")).caption
 
 
 def differing() -> tuple[np.ndarray, dict[Difference, tuple[int, int, int]]]:
@@ -189,7 +194,7 @@ def differing() -> tuple[np.ndarray, dict[Difference, tuple[int, int, int]]]:
 @pytest.mark.parametrize("beside", ["second", "truth"])
 def test_difference_tells_same_other_class_and_only_one(beside: str) -> None:
     other, voxels = differing()
-    drawn = draw(frame(**{beside: labels(other)}), Show(voxels="difference"))
+    drawn = draw(frame(**{beside: labels(other)}), LayerSettings(voxels="difference"))
     for kind, voxel in voxels.items():
         assert colours_of(drawn, voxel) == DIFFERENCE_COLOURS[kind], kind
     n = [row.count for row in drawn.legend]
@@ -200,7 +205,11 @@ def test_difference_tells_same_other_class_and_only_one(beside: str) -> None:
 def test_difference_is_taken_to_the_second_store_where_there_are_both() -> None:
     other, _ = differing()
     both = frame(second=labels(street()), truth=labels(other))
-    assert [row.count for row in draw(both, Show(voxels="difference")).legend][1:] == [0, 0, 0]
+    assert [row.count for row in draw(both, LayerSettings(voxels="difference")).legend][1:] == [
+        0,
+        0,
+        0,
+    ]
 
 
 def test_difference_leaves_out_what_is_not_known() -> None:
@@ -209,24 +218,24 @@ def test_difference_leaves_out_what_is_not_known() -> None:
     mask = np.full(GRID.shape, OBSERVED, np.uint8)
     mask[voxels[Difference.ONLY_LABELS]] = 0
     other[voxels[Difference.OTHER_CLASS]] = IGNORE_ID
-    drawn = draw(frame(truth=labels(other, mask=mask)), Show(voxels="difference"))
+    drawn = draw(frame(truth=labels(other, mask=mask)), LayerSettings(voxels="difference"))
     assert not drawn.shown[voxels[Difference.ONLY_LABELS]]
     assert not drawn.shown[voxels[Difference.OTHER_CLASS]]
     untrusted = np.full(GRID.shape, OBSERVED, np.uint8)
     untrusted[voxels[Difference.ONLY_OTHER]] = 0
     one = frame(labels=labels(street(), mask=untrusted), truth=labels(other))
-    assert not draw(one, Show(voxels="difference")).shown[voxels[Difference.ONLY_OTHER]]
-    shown = draw(one, Show(voxels="difference", mask="all")).shown
+    assert not draw(one, LayerSettings(voxels="difference")).shown[voxels[Difference.ONLY_OTHER]]
+    shown = draw(one, LayerSettings(voxels="difference", mask="all")).shown
     assert shown[voxels[Difference.ONLY_OTHER]]
 
 
 def test_truth_and_second_store_are_drawn_in_place_of_the_labels() -> None:
     other, _ = differing()
     one = frame(truth=labels(other))
-    assert draw(one, Show(voxels="truth")).counts[TREE] == 1
-    second = draw(one, Show(voxels="second"))
+    assert draw(one, LayerSettings(voxels="truth")).counts[TREE] == 1
+    second = draw(one, LayerSettings(voxels="second"))
     assert second.surface == () and "second store" in second.caption
-    off = draw(one, Show(voxels="none"))
+    off = draw(one, LayerSettings(voxels="none"))
     assert off.surface == () and not off.shown.any()
 
 
@@ -236,47 +245,47 @@ def with_points() -> ReviewFrame:
 
 
 def test_points_are_coloured_by_what_is_asked() -> None:
-    (by_class,) = draw(with_points(), Show(points="class")).points
+    (by_class,) = draw(with_points(), LayerSettings(points="class")).points
     assert len(by_class.points_m) == 3  # one lies outside the grid
     assert tuple(by_class.colours[0]) == TAXONOMY.colours[CAR]
     assert tuple(by_class.colours[2]) == TAXONOMY.colours[ROAD]
-    (hit,) = draw(with_points(), Show(points="hit")).points
+    (hit,) = draw(with_points(), LayerSettings(points="hit")).points
     assert [tuple(c) for c in hit.colours] == [IN_OCCUPIED, IN_FREE, IN_OCCUPIED]
-    (height,) = draw(with_points(), Show(points="height")).points
+    (height,) = draw(with_points(), LayerSettings(points="height")).points
     assert height.colours[2, 2] > height.colours[1, 2]  # low is bluer
-    (clipped,) = draw(with_points(), Show(points="hit", height_m=(0.0, 1.0))).points
+    (clipped,) = draw(with_points(), LayerSettings(points="hit", height_m=(0.0, 1.0))).points
     np.testing.assert_array_equal(clipped.points_m, np.array([[5.2, -0.2, 0.2]], np.float32))
-    assert draw(with_points(), Show(points="off")).points == ()
-    assert draw(frame(), Show(points="hit")).points == ()
+    assert draw(with_points(), LayerSettings(points="off")).points == ()
+    assert draw(frame(), LayerSettings(points="hit")).points == ()
 
 
 def test_arrows_stand_on_what_moves_and_are_a_second_long() -> None:
     flow = np.zeros((*GRID.shape, 2), np.float16)
     flow[30:38, 20:24] = (3.0, -1.0)  # free voxels too: only shown ones count
-    arrows = line(draw(frame(labels=labels(street(), flow=flow)), Show(flow=True)), "flow")
+    arrows = line(draw(frame(labels=labels(street(), flow=flow)), LayerSettings(flow=True)), "flow")
     assert len(arrows.ends_m) == 3 * 4 * 2  # a shaft and two barbs each, one a square metre
     shafts = arrows.ends_m[: 4 * 2].astype(np.float64)
     np.testing.assert_allclose(shafts[:, 1] - shafts[:, 0], [[3, -1, 0]] * 8, atol=1e-5)
     np.testing.assert_allclose(shafts[:, 0, 2], 1.75)  # above the car's roof layer's centre
     assert sorted({*shafts[:, 0, 0]}) == [3.5, 4.5, 5.5, 6.5]
     assert (arrows.colours == ARROW_COLOUR).all()
-    assert "no flow" in draw(frame(), Show(flow=True)).caption
+    assert "no flow" in draw(frame(), LayerSettings(flow=True)).caption
 
 
 def test_many_arrows_are_thinned_and_slow_ones_left_out() -> None:
     flow = np.full((*GRID.shape, 2), 2.0, np.float16)
     one = frame(labels=labels(street(), flow=flow))
-    arrows = line(draw(one, Show(flow=True)), "flow")
+    arrows = line(draw(one, LayerSettings(flow=True)), "flow")
     assert 200 < len(arrows.ends_m) / 3 <= MAX_ARROWS < 24 * 24
     slow = frame(labels=labels(street(), flow=flow * np.float16(0.01)))
-    assert [one.name for one in draw(slow, Show(flow=True)).lines] == ["range rings"]
+    assert [one.name for one in draw(slow, LayerSettings(flow=True)).lines] == ["range rings"]
 
 
 def test_boxes_have_twelve_edges_at_their_corners() -> None:
     box = Box(
         track="a", class_id=CAR, T_ego_box=from_yaw(np.pi / 2, (5, 0, 1)), size_m=(4.0, 2.0, 1.0)
     )
-    drawn = draw(frame(boxes=(box,), box_taxonomy=TAXONOMY), Show(boxes=True))
+    drawn = draw(frame(boxes=(box,), box_taxonomy=TAXONOMY), LayerSettings(boxes=True))
     edges = line(drawn, "boxes").ends_m[:12]
     corners = np.unique(edges.reshape(-1, 3).round(4), axis=0)
     assert len(corners) == 8
@@ -284,20 +293,20 @@ def test_boxes_have_twelve_edges_at_their_corners() -> None:
     np.testing.assert_allclose(corners.max(axis=0), [6, 2, 1.5], atol=1e-4)
     lengths = np.linalg.norm(edges[:, 0] - edges[:, 1], axis=1)
     assert sorted(lengths.round(3)) == [1] * 4 + [2] * 4 + [4] * 4
-    assert "no boxes" in draw(frame(), Show(boxes=True)).caption
+    assert "no boxes" in draw(frame(), LayerSettings(boxes=True)).caption
 
 
 def test_rings_are_ten_metres_apart_inside_the_grid_over_the_road() -> None:
-    rings = line(draw(frame(), Show()), "range rings")
+    rings = line(draw(frame(), LayerSettings()), "range rings")
     radius = np.linalg.norm(rings.ends_m[..., :2], axis=-1)
     np.testing.assert_allclose(radius, 10.0, rtol=1e-5)
     assert (rings.ends_m[..., 2] > 0.0).all() and (rings.ends_m[..., 2] < 0.5).all()
     assert (rings.colours == RING_COLOUR).all()
-    assert draw(frame(), Show(rings=False)).lines == ()
+    assert draw(frame(), LayerSettings(rings=False)).lines == ()
 
 
 def test_picked_voxel_is_outlined() -> None:
-    outline = line(draw(frame(), Show(cell=(32, 21, 3))), "picked voxel")
+    outline = line(draw(frame(), LayerSettings(cell=(32, 21, 3))), "picked voxel")
     edges = outline.ends_m[:12].reshape(-1, 3)
     centre = GRID.centers(np.array([32, 21, 3]))
     np.testing.assert_allclose((edges.min(axis=0) + edges.max(axis=0)) / 2, centre, atol=1e-5)
@@ -316,7 +325,11 @@ def test_drawing_changes_nothing() -> None:
     )
     for array in (one.labels.semantics, one.labels.mask, one.labels.confidence, rays, other):
         array.flags.writeable = False
-    for show in (Show(), Show(colour="evidence"), Show(voxels="difference", height_m=(0, 2))):
+    for show in (
+        LayerSettings(),
+        LayerSettings(colour="evidence"),
+        LayerSettings(voxels="difference", height_m=(0, 2)),
+    ):
         a, b = draw(one, show), draw(one, show)
         assert a.caption == b.caption and a.counts == b.counts
         assert all(
@@ -328,4 +341,4 @@ def test_drawing_changes_nothing() -> None:
 @pytest.mark.parametrize("changes", [{"mask": "wrong"}, {"height_m": (1.0, 1.0)}])
 def test_show_that_means_nothing_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"wrong|order"):
-        Show(**changes)
+        LayerSettings(**changes)

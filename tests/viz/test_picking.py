@@ -17,7 +17,7 @@ from datasets.geometry.transforms import from_yaw
 from datasets.labels.store import FrameLabels, MaskBit
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 from viz.render.camera_overlay import NO_ID, pinhole_of, project_labels
-from viz.render.layers import Show, draw
+from viz.render.layers import LayerSettings, draw
 from viz.render.voxel_mesh import surface_meshes
 from viz.review.voxel_description import history_words
 from viz.session.picking import (
@@ -303,7 +303,11 @@ def test_click_goes_through_what_is_not_drawn() -> None:
     one = frame(semantics)
     eye, down = np.array([0.1, 0.1, 9.0]), np.array([0.0, 0.0, -1.0])
     for classes, layer in ((None, 6), (frozenset({ROAD}), 2), (frozenset({CAR}), 6)):
-        assert voxel_at(one, draw(one, Show(classes=classes)).shown, eye, down) == (20, 25, layer)
+        assert voxel_at(one, draw(one, LayerSettings(classes=classes)).shown, eye, down) == (
+            20,
+            25,
+            layer,
+        )
 
 
 def test_history_in_words_has_a_gap_where_the_place_was_out_of_sight() -> None:

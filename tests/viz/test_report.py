@@ -20,7 +20,7 @@ from report_stores import HOSTILE, LEVELS, Cells, audit_file, header, make_store
 from datasets.errors import SetupError
 from datasets.labels.audit_record import read_audit
 from datasets.labels.store import LabelStore
-from datasets.reviews.overlay import Judgement, Remark, Reviews, Verdict
+from datasets.reviews.overlay import NoteEntry, Reviews, Verdict, VerdictEntry
 from viz.commands.write_report import main
 from viz.html_report.markup import tag
 
@@ -40,7 +40,7 @@ def store(made: Path, tmp_path: Path) -> Path:
 
 def test_whatever_comes_from_data_is_escaped(store: Path) -> None:
     reviews = Reviews(LabelStore.open(store))
-    note = Remark(scene_id="scene-a", token="scene-a-0", note=HOSTILE)
+    note = NoteEntry(scene_id="scene-a", token="scene-a-0", note=HOSTILE)
     reviews.add(note, reviewer="<b>ann</b>")
     page = report(store, "--audit", str(audit_file(store.parent)))
     assert "<script" not in page and "<b>" not in page
@@ -197,8 +197,10 @@ def test_audit_that_is_no_json_is_a_users_fault(tmp_path: Path) -> None:
 
 def test_reviews_are_counted_and_nothing_of_the_store_changes(store: Path) -> None:
     reviews = Reviews(LabelStore.open(store))
-    first = Judgement(scene_id="scene-a", tokens=("scene-a-0", "scene-a-1"), verdict=Verdict.ACCEPT)
-    second = Judgement(
+    first = VerdictEntry(
+        scene_id="scene-a", tokens=("scene-a-0", "scene-a-1"), verdict=Verdict.ACCEPT
+    )
+    second = VerdictEntry(
         scene_id="scene-a", tokens=("scene-a-1",), verdict=Verdict.REJECT, note="a wall is missing"
     )
     reviews.add(first, reviewer="ann")

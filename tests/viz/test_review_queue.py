@@ -14,8 +14,8 @@ from label_scenes import GRID, header, scene
 
 from datasets.errors import SetupError
 from datasets.labels.store import LabelStore, MaskBit
-from datasets.reviews.overlay import Judgement, Reviews, Verdict
-from viz.review.priority import Suspicion, read_reports, suspicion_of
+from datasets.reviews.overlay import Reviews, Verdict, VerdictEntry
+from viz.review.priority import ReviewPriority, read_reports, suspicion_of
 from viz.review.review_queue import (
     drawn_order,
     frames_of,
@@ -90,14 +90,16 @@ def test_every_frame_is_drawn_first_equally_often() -> None:
 
 
 def test_frames_are_shared_out_among_scenes_in_proportion_to_their_scores() -> None:
-    order = suspect_order(SCENES, Suspicion(scenes={"s2": 0.4, "s1": 0.2, "s0": 0.01}))
+    order = suspect_order(SCENES, ReviewPriority(scenes={"s2": 0.4, "s1": 0.2, "s0": 0.01}))
     assert [scene_id for scene_id, _ in order[:9]] == [
         *("s2", "s1", "s2", "s2", "s1", "s2", "s2", "s1", "s1")
     ]
     assert order[0] == ("s2", 0) and {k for s, k in order[:4] if s == "s2"} == {0, 2, 4}
     assert [scene_id for scene_id, _ in order[10:15]] == ["s0"] * 5
     assert {scene_id for scene_id, _ in order[15:]} == {"s3"}  # the audit does not know it
-    own = Suspicion(scenes={"s2": 0.4}, frames={("s2", 3): 0.9, ("s2", 1): 0.8, ("s0", 2): 0.1})
+    own = ReviewPriority(
+        scenes={"s2": 0.4}, frames={("s2", 3): 0.9, ("s2", 1): 0.8, ("s0", 2): 0.1}
+    )
     order = suspect_order(SCENES, own)
     assert order[0] == ("s0", 2) and order[1:3] == [("s2", 3), ("s2", 1)]
 
@@ -175,7 +177,7 @@ def test_without_a_report_the_store_speaks_for_itself(tmp_path: Path) -> None:
     assert (queue[0].scene_id, queue[0].k) == ("s1", 2) and len(queue) == 9
     reviews = Reviews(store)
     reviews.add(
-        Judgement(scene_id="s1", tokens=("s1-2", "s1-0"), verdict=Verdict.ACCEPT), reviewer="ann"
+        VerdictEntry(scene_id="s1", tokens=("s1-2", "s1-0"), verdict=Verdict.ACCEPT), reviewer="ann"
     )
     assert (queue := queue_of(store, reviews, suspicion_for(store)))[0].k == 1 and len(queue) == 7
     np.testing.assert_array_equal(

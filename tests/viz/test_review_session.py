@@ -16,7 +16,7 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.geometry.transforms import apply, from_yaw, inverse
 from datasets.labels.store import LabelStore
-from datasets.reviews.overlay import Judgement, Reviews, Stroke, Verdict
+from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
 from datasets.sources.folder import FolderSource
 from viz.session.label_sets import StoredLabels, TrueLabels
 from viz.session.lru_cache import Recent
@@ -97,10 +97,11 @@ def test_reviews_are_applied_whenever_a_frame_is_asked_for(tmp_path: Path) -> No
     before = session.frame("scene-a", 1)
     assert before.verdict is None
     painted = np.array([0, 7, GRID.n_voxels - 1])
-    stroke = Stroke(scene_id="scene-a", token="scene-a-1", voxels=painted, class_id=4)
+    stroke = EditEntry(scene_id="scene-a", token="scene-a-1", voxels=painted, class_id=4)
     reviews.add(stroke, reviewer="me")
     reviews.add(
-        Judgement(scene_id="scene-a", tokens=("scene-a-1",), verdict=Verdict.REJECT), reviewer="me"
+        VerdictEntry(scene_id="scene-a", tokens=("scene-a-1",), verdict=Verdict.REJECT),
+        reviewer="me",
     )
     after = session.frame("scene-a", 1)
     assert after.verdict is not None and after.verdict.verdict is Verdict.REJECT

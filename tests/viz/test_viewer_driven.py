@@ -17,7 +17,7 @@ import pytest
 
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
-from datasets.reviews.overlay import Judgement, Reviews, Stroke, Verdict
+from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.render.offscreen import draw_open3d
 from viz.render.scene3d import Scene3D
@@ -180,7 +180,7 @@ def test_a_person_steps_rejects_paints_undoes_and_finds_it_all_again(
         person.sees("scene-a frame 21 not judged")
         person.press("x")
         person.sees("scene-a frame 22 not judged")
-        until(lambda: len(entries(store, Judgement)) == 2, "two verdicts")
+        until(lambda: len(entries(store, VerdictEntry)) == 2, "two verdicts")
 
         person.press("i", "i")  # box, then component
         person.press("Escape")  # drops the tool and closes nothing
@@ -189,18 +189,18 @@ def test_a_person_steps_rejects_paints_undoes_and_finds_it_all_again(
         for _ in range(8):  # until the selection is made, there is nothing to paint
             time.sleep(0.5)
             person.press("Return")
-            if entries(store, Stroke):
+            if entries(store, EditEntry):
                 break
-        (stroke,) = entries(store, Stroke)
-        assert isinstance(stroke, Stroke)
+        (stroke,) = entries(store, EditEntry)
+        assert isinstance(stroke, EditEntry)
         assert stroke.token == "t22" and len(stroke.voxels) > 50
         person.press("a")
         person.sees("scene-a frame 23 not judged")
         person.press("z")
-        until(lambda: len(entries(store, Judgement)) == 2, "the verdict taken back")
-        assert len(entries(store, Stroke)) == 1
+        until(lambda: len(entries(store, VerdictEntry)) == 2, "the verdict taken back")
+        assert len(entries(store, EditEntry)) == 1
         person.press("z")
-        until(lambda: not entries(store, Stroke), "the stroke taken back")
+        until(lambda: not entries(store, EditEntry), "the stroke taken back")
         person.press("q")
         until(lambda: window.poll() is not None, "the window's end")
         assert window.returncode == 0

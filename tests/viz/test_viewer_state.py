@@ -12,19 +12,19 @@ import pytest
 
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
-from datasets.reviews.overlay import Reviews, Stroke, Verdict
+from datasets.reviews.overlay import EditEntry, Reviews, Verdict
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
-from viz.render.layers import Show
+from viz.render.layers import LayerSettings
 from viz.render.merged_faces import BLOCK, merged_faces
 from viz.render.voxel_mesh import surface_meshes
 from viz.review.actions import perform
 from viz.review.keys import KEEP_VIEWS, SECTIONS, VERDICTS, VIEWS, Action, action_of, key_of
 from viz.review.review_queue import QueueItem
 from viz.review.state import Available, ReviewState
-from viz.review.writer import ReviewDesk
+from viz.review.writer import ReviewWriter
 from viz.session.label_sets import StoredLabels
 from viz.session.session import ReviewSession
-from viz.window.controller import Reviewing
+from viz.window.controller import ReviewController
 from viz.window.layout import window_layout
 from viz.window.render_jobs import MadeSelection, MadeView, make
 from viz.window.render_worker import LatestWorker
@@ -75,7 +75,7 @@ def state(**change: object) -> ReviewState:
         tokens=TOKENS,
         scene_id="scene-a",
         k=0,
-        show=Show(),
+        show=LayerSettings(),
     )
     for name, value in change.items():
         setattr(made, name, value)
@@ -224,10 +224,10 @@ def test_a_box_has_its_corners_in_any_order_and_its_own_height() -> None:
     assert one.corners == () and one.tool == "box"
 
 
-def reviewing(store: Path, reviewer: str = "ann") -> tuple[Reviewing, ReviewSession]:
+def reviewing(store: Path, reviewer: str = "ann") -> tuple[ReviewController, ReviewSession]:
     session = ReviewSession(StoredLabels(store), "no log", reviews=Reviews(LabelStore.open(store)))
-    desk = ReviewDesk(session.reviews, reviewer, lambda: None)
-    return Reviewing(state(), desk), session
+    desk = ReviewWriter(session.reviews, reviewer, lambda: None)
+    return ReviewController(state(), desk), session
 
 
 def test_verdicts_given_by_key_are_on_the_disk(store: Path) -> None:
@@ -246,8 +246,8 @@ def test_verdicts_given_by_key_are_on_the_disk(store: Path) -> None:
 
 
 def test_labels_without_an_overlay_say_that_nothing_is_written(store: Path) -> None:
-    desk = ReviewDesk(None, "ann", lambda: None)
-    one = Reviewing(state(), desk)
+    desk = ReviewWriter(None, "ann", lambda: None)
+    one = ReviewController(state(), desk)
     one.act(Action.ACCEPT)
     desk.close()
     assert desk.failed and "not written" in desk.message
@@ -285,7 +285,9 @@ def test_a_selection_is_painted_and_undone(
     one.act(Action.UNDO)
     one.desk.close()
     assert one.wanted(400).view == wanted.view
-    assert not [e for e in Reviews(LabelStore.open(store)).entries() if isinstance(e.what, Stroke)]
+    assert not [
+        e for e in Reviews(LabelStore.open(store)).entries() if isinstance(e.what, EditEntry)
+    ]
 
 
 def test_what_another_reviewer_wrote_is_seen_after_a_refresh(store: Path) -> None:

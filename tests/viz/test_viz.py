@@ -21,7 +21,7 @@ from datasets.taxonomy import OCC3D_NUSCENES
 from viz.commands.inspect_options import layers_of, parser
 from viz.render.bev_images import class_map
 from viz.render.camera_overlay import NO_ID, blend, pinhole_of, project_labels
-from viz.render.layers import Show
+from viz.render.layers import LayerSettings
 from viz.render.offscreen import draw_open3d
 from viz.render.rasterizer import Pinhole, nearest_faces, nearest_faces_plain
 from viz.render.renderer import ViewPainter
@@ -331,14 +331,17 @@ def test_screenshot_has_the_asked_size_with_any_number_of_cameras(
     frame: ReviewFrame, n_cameras: int
 ) -> None:
     shot = screenshot(
-        with_cameras(frame, n_cameras), show=Show(mask="all"), size_px=(960, 540), renderer="plain"
+        with_cameras(frame, n_cameras),
+        show=LayerSettings(mask="all"),
+        size_px=(960, 540),
+        renderer="plain",
     )
     assert shot.picture.size == (960, 540)
     assert shot.drawn_by == "plain rasteriser"
 
 
 def test_frame_without_a_shown_voxel_can_be_drawn(frame: ReviewFrame) -> None:
-    show = Show(mask="camera")
+    show = LayerSettings(mask="camera")
     shot = screenshot(with_cameras(frame, 1), show=show, size_px=(960, 540), renderer="plain")
     assert shot.picture.size == (960, 540)
 
@@ -599,7 +602,7 @@ def test_option_that_would_be_ignored_is_an_error(
 def test_options_switch_the_layers_on() -> None:
     given = "a.zarr --mask all --points hit --flow --boxes --height=-1:2.5 --colour evidence"
     options = parser().parse_args([*given.split(), "--classes", "car,driveable_surface"])
-    assert layers_of(options, OCC3D_NUSCENES) == Show(
+    assert layers_of(options, OCC3D_NUSCENES) == LayerSettings(
         colour="evidence",
         mask="all",
         classes=frozenset({CAR, ROAD}),
@@ -608,7 +611,7 @@ def test_options_switch_the_layers_on() -> None:
         flow=True,
         boxes=True,
     )
-    assert layers_of(parser().parse_args(["a.zarr"]), OCC3D_NUSCENES) == Show()
+    assert layers_of(parser().parse_args(["a.zarr"]), OCC3D_NUSCENES) == LayerSettings()
     assert layers_of(parser().parse_args(["--truth", "a"]), OCC3D_NUSCENES).mask == "all"
     options.classes = "car,unicorn"
     with pytest.raises(SetupError, match="unicorn"):

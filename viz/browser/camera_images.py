@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from viz.render.camera_overlay import draw_overlay
-from viz.render.layers import Drawn
+from viz.render.layers import RenderedLayers
 from viz.session.picking import Cell, in_cameras
 from viz.session.session import ReviewFrame
 
@@ -18,7 +18,7 @@ _SEEN, _HIDDEN = (255, 255, 255), (150, 150, 150)
 
 
 def camera_pictures(
-    frame: ReviewFrame, drawn: Drawn, picked: Cell | None
+    frame: ReviewFrame, drawn: RenderedLayers, picked: Cell | None
 ) -> Iterator[NDArray[np.uint8]]:
     """(H, W, 3) uint8 of every camera in the frame's order; a picked voxel is ringed, white where
     the camera sees it, grey where others hide it."""

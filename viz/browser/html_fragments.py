@@ -8,9 +8,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from html import escape
 
-from datasets.reviews.overlay import Entry, FrameVerdict, Judgement, Remark, Stroke, Verdict
+from datasets.reviews.overlay import (
+    EditEntry,
+    Entry,
+    FrameVerdict,
+    NoteEntry,
+    Verdict,
+    VerdictEntry,
+)
 from datasets.taxonomy import Taxonomy
-from viz.render.layers import Drawn
+from viz.render.layers import RenderedLayers
 from viz.render.text import LegendRow
 from viz.review.review_queue import QueueItem
 from viz.review.voxel_description import fact_rows
@@ -41,7 +48,7 @@ def lines(texts: Sequence[str]) -> str:
     return _box("".join(f'<div style="padding-bottom:2px">{escape(t)}</div>' for t in texts))
 
 
-def frame_facts(frame: ReviewFrame, drawn: Drawn) -> str:
+def frame_facts(frame: ReviewFrame, drawn: RenderedLayers) -> str:
     """Which frame it is, what its colours mean, and what could not be shown."""
     rows = [
         ("frame", f"{frame.scene_id}, {frame.k} of 0..{frame.n_frames - 1}"),
@@ -76,11 +83,11 @@ def verdict_facts(
     said = []
     for entry in reversed(entries):
         match entry.what:
-            case Judgement() as judged if frame.labels.token in judged.tokens:
+            case VerdictEntry() as judged if frame.labels.token in judged.tokens:
                 text, note = judged.verdict.value, judged.note
-            case Remark() as remark if remark.token == frame.labels.token:
+            case NoteEntry() as remark if remark.token == frame.labels.token:
                 text, note = "note", remark.note
-            case Stroke() as stroke if stroke.token == frame.labels.token:
+            case EditEntry() as stroke if stroke.token == frame.labels.token:
                 text, note = f"painted {len(stroke.voxels):,} voxels", stroke.note
             case _:
                 continue
@@ -112,12 +119,12 @@ def queue_facts(queue: Sequence[QueueItem], at: int, judged: set[tuple[str, str]
 def entry_in_words(entry: Entry) -> str:
     """What an entry is, in a few words."""
     match entry.what:
-        case Judgement() as judged:
+        case VerdictEntry() as judged:
             n = len(judged.tokens)
             return f"{judged.verdict.value} of {n} frame{'s' * (n > 1)} of {judged.scene_id}"
-        case Stroke() as stroke:
+        case EditEntry() as stroke:
             return f"{len(stroke.voxels):,} voxels painted in {stroke.scene_id}"
-        case Remark() as remark:
+        case NoteEntry() as remark:
             return f"a note in {remark.scene_id}"
         case _:
             raise ValueError(f"{entry.id} is nothing that counts")

@@ -11,7 +11,7 @@ import numpy as np
 
 from datasets.reviews.overlay import Verdict
 from viz.browser.html_fragments import PAINTING, PICK, VERDICT_COLOURS, legend, lines
-from viz.render.layers import Drawn, Show
+from viz.render.layers import LayerSettings, RenderedLayers
 from viz.session.session import MASKS, ReviewFrame
 
 PANEL_PX, PICTURES_PX = 350, 330
@@ -67,7 +67,7 @@ class Panel:
         offered: Offered,
         *,
         frame: ReviewFrame,
-        show: Show,
+        show: LayerSettings,
         reviewer: str,
     ) -> None:
         self._gui, self._actions = gui, actions
@@ -89,12 +89,12 @@ class Panel:
         gui.main_panel.dock_right()
         gui.main_panel.set_width(PANEL_PX)
 
-    def show(self) -> Show:
+    def show(self) -> LayerSettings:
         """The layers chosen, no voxel picked."""
         low, high = self._height.value
         whole = low <= self._height.min and high >= self._height.max
         every = all(self._on.values())
-        return Show(
+        return LayerSettings(
             voxels=self._voxels.value,
             colour=self._colour.value,
             mask=self._mask.value,
@@ -113,7 +113,7 @@ class Panel:
         self._slider.disabled = frame.n_frames < 2
         self._slider.value = frame.k
 
-    def fill(self, frame: ReviewFrame, drawn: Drawn) -> None:
+    def fill(self, frame: ReviewFrame, drawn: RenderedLayers) -> None:
         """Put what is drawn of a frame into the controls: voxels by class, other colours."""
         for i, button in self._classes.items():
             label = f"{frame.taxonomy.names[i]} ({drawn.counts.get(i, 0):,})"
@@ -184,7 +184,7 @@ class Panel:
             )
         _chosen(steps, lambda to: actions.queue_step(1 if to == "next" else -1))
 
-    def _layer_controls(self, offered: Offered, frame: ReviewFrame, show: Show) -> None:
+    def _layer_controls(self, offered: Offered, frame: ReviewFrame, show: LayerSettings) -> None:
         gui = self._gui
         grid = frame.grid
         low, high, step = grid.min_m[2], grid.max_m[2], grid.size_m[2]
@@ -208,7 +208,7 @@ class Panel:
         for control in (*chosen, self._rings, self._boxes, self._flow, self._height):
             _when(control, lambda _: self._actions.redraw())
 
-    def _class_controls(self, frame: ReviewFrame, show: Show) -> None:
+    def _class_controls(self, frame: ReviewFrame, show: LayerSettings) -> None:
         gui, taxonomy = self._gui, frame.taxonomy
         self._on = {i: show.classes is None or i in show.classes for i in taxonomy.semantic_ids}
         self._colours = {i: tuple(taxonomy.colours[i]) for i in taxonomy.semantic_ids}

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from viz.browser.gltf import glb
-from viz.render.layers import Drawn
+from viz.render.layers import RenderedLayers
 from viz.render.scene3d import BACKGROUND, ColouredMesh, ColouredPoints
 
 POINT_SIZE_M = 0.09
@@ -39,7 +39,7 @@ class BrowserScene:
         scene.configure_default_lights(enabled=False)
         scene.configure_environment_map(hdri=None)
 
-    def draw(self, drawn: Drawn, eye_m: NDArray[np.float64], *, floor_m: float) -> None:
+    def draw(self, drawn: RenderedLayers, eye_m: NDArray[np.float64], *, floor_m: float) -> None:
         """Send all layers.
 
         Args:

@@ -24,10 +24,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from datasets.errors import SetupError
-from viz.browser.shared_session import Desk
+from viz.browser.shared_session import SharedReview
 from viz.browser.tab import BrowserTab
-from viz.render.layers import Show
-from viz.review.priority import Suspicion
+from viz.render.layers import LayerSettings
+from viz.review.priority import ReviewPriority
 from viz.review.review_queue import QueueItem
 from viz.session.session import ReviewFrame, ReviewSession
 
@@ -38,12 +38,12 @@ def serve(
     session: ReviewSession,
     frame: ReviewFrame,
     *,
-    show: Show,
+    show: LayerSettings,
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     reviewer: str,
     queue: Sequence[QueueItem] = (),
-    suspicion: Suspicion | None = None,
+    suspicion: ReviewPriority | None = None,
 ) -> None:
     """Serve until Ctrl+C or SIGTERM. Arguments and errors are those of ``serving``."""
     for ends in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
@@ -71,12 +71,12 @@ def serving(
     session: ReviewSession,
     frame: ReviewFrame,
     *,
-    show: Show,
+    show: LayerSettings,
     host: str = "127.0.0.1",
     port: int = DEFAULT_PORT,
     reviewer: str,
     queue: Sequence[QueueItem] = (),
-    suspicion: Suspicion | None = None,
+    suspicion: ReviewPriority | None = None,
 ) -> Iterator[int]:
     """A server that answers while the context lasts; gives its port.
 
@@ -94,7 +94,7 @@ def serving(
     if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
         raise ValueError(f"there is no password: bind to 127.0.0.1, not {host}")
     server = _started(host, port)
-    desk = Desk(session, queue, suspicion or Suspicion())
+    desk = SharedReview(session, queue, suspicion or ReviewPriority())
     tabs: dict[int, BrowserTab] = {}
     lock = threading.Lock()
 

@@ -6,14 +6,14 @@ import secrets
 import threading
 from collections.abc import Sequence
 
-from datasets.reviews.overlay import Entry, Judgement, Reviews, Verdict
+from datasets.reviews.overlay import Entry, Reviews, Verdict, VerdictEntry
 from viz.review.error_rate import Estimator
-from viz.review.priority import Suspicion
+from viz.review.priority import ReviewPriority
 from viz.review.review_queue import QueueItem, judged
 from viz.session.session import ReviewFrame, ReviewSession
 
 
-class Desk:
+class SharedReview:
     """See above; threads may share it. ``run`` tells this server from earlier ones.
 
     Args:
@@ -22,7 +22,7 @@ class Desk:
     """
 
     def __init__(
-        self, session: ReviewSession, queue: Sequence[QueueItem], suspicion: Suspicion
+        self, session: ReviewSession, queue: Sequence[QueueItem], suspicion: ReviewPriority
     ) -> None:
         self.session, self.queue = session, tuple(queue)
         self.run = secrets.token_hex(8)
@@ -58,7 +58,7 @@ class Desk:
     def judge(self, frame: ReviewFrame, verdict: Verdict, *, note: str, reviewer: str) -> Entry:
         """Write a verdict. Raises ``ValueError`` and ``SetupError`` as ``Reviews.add``."""
         at = self.place_of(frame)
-        what = Judgement(
+        what = VerdictEntry(
             scene_id=frame.scene_id,
             tokens=(frame.labels.token,),
             verdict=verdict,

@@ -23,10 +23,10 @@ from viz.browser.html_fragments import PICK, frame_facts, lines, voxel_facts
 from viz.browser.local_storage import Memory, Place
 from viz.browser.panel import Offered, Panel
 from viz.browser.scene import BrowserScene
-from viz.browser.shared_session import Desk
-from viz.browser.verdicts import Judging
+from viz.browser.shared_session import SharedReview
+from viz.browser.verdicts import VerdictController
 from viz.browser.worker import Worker
-from viz.render.layers import Drawn, Show, draw
+from viz.render.layers import LayerSettings, RenderedLayers, draw
 from viz.render.scene3d import VERTICAL_FOV_DEG, default_camera
 from viz.session.picking import Cell, describe, voxel_at
 from viz.session.session import ReviewFrame
@@ -45,7 +45,13 @@ class BrowserTab:
     """
 
     def __init__(
-        self, client: Any, desk: Desk, *, frame: ReviewFrame, show: Show, reviewer: str
+        self,
+        client: Any,
+        desk: SharedReview,
+        *,
+        frame: ReviewFrame,
+        show: LayerSettings,
+        reviewer: str,
     ) -> None:
         self._client, self._desk = client, desk
         self._memory = Memory(client, desk.run)
@@ -58,7 +64,7 @@ class BrowserTab:
         self._lock = threading.Lock()
         self._wanted = (frame.scene_id, frame.k)
         self._cell: Cell | None = None
-        self._drawn: Drawn | None = None
+        self._drawn: RenderedLayers | None = None
         self._numbers = itertools.count()
         offered = Offered(
             scenes=desk.session.scene_ids(),
@@ -68,7 +74,7 @@ class BrowserTab:
         )
         self.panel = Panel(client.gui, self, offered, frame=frame, show=show, reviewer=reviewer)
         self._scene = BrowserScene(client.scene)
-        self._judging = Judging(desk, self.panel, client, self._show_frame, frame)
+        self._judging = VerdictController(desk, self.panel, client, self._show_frame, frame)
         self._worker = Worker(f"browser tab {client.client_id}", self._judging.warn)
         self.first_view()
         if self._renamed and desk.takes_verdicts:
@@ -224,7 +230,7 @@ class BrowserTab:
             self._load()
 
 
-def _frame_again(desk: Desk, place: Place) -> ReviewFrame | None:
+def _frame_again(desk: SharedReview, place: Place) -> ReviewFrame | None:
     """The frame that was looked at, if there still is one."""
     try:
         return desk.session.frame(place.scene_id, place.k) if place.scene_id else None
@@ -232,7 +238,7 @@ def _frame_again(desk: Desk, place: Place) -> ReviewFrame | None:
         return None
 
 
-def _voxel_sets(desk: Desk) -> frozenset[str]:
+def _voxel_sets(desk: SharedReview) -> frozenset[str]:
     """Which voxels there are to show."""
     sets = {"labels", "none"}
     if desk.session.truth is not None:

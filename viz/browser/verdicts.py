@@ -9,14 +9,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from datasets.reviews.overlay import Entry, Judgement, Remark, Stroke, Verdict
+from datasets.reviews.overlay import EditEntry, Entry, NoteEntry, Verdict, VerdictEntry
 from viz.browser.html_fragments import entry_in_words, lines, queue_facts, verdict_facts
 from viz.browser.panel import Panel
-from viz.browser.shared_session import Desk
+from viz.browser.shared_session import SharedReview
 from viz.session.session import ReviewFrame
 
 
-class Judging:
+class VerdictController:
     """See above.
 
     Args:
@@ -27,7 +27,7 @@ class Judging:
 
     def __init__(
         self,
-        desk: Desk,
+        desk: SharedReview,
         panel: Panel,
         client: Any,
         show_frame: Callable[[str, int], None],
@@ -64,9 +64,12 @@ class Judging:
             return
         self.tell(f"taken back: {entry_in_words(entry)}")
         match entry.what:
-            case Judgement(scene_id=scene_id, tokens=(token, *_)):
+            case VerdictEntry(scene_id=scene_id, tokens=(token, *_)):
                 pass
-            case Stroke(scene_id=scene_id, token=token) | Remark(scene_id=scene_id, token=token):
+            case (
+                EditEntry(scene_id=scene_id, token=token)
+                | NoteEntry(scene_id=scene_id, token=token)
+            ):
                 pass
             case _:
                 return
@@ -120,4 +123,4 @@ class Judging:
 
 
 def _strokes(entries: tuple[Entry, ...]) -> list[str]:
-    return [entry.id for entry in entries if isinstance(entry.what, Stroke)]
+    return [entry.id for entry in entries if isinstance(entry.what, EditEntry)]

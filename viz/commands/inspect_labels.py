@@ -25,8 +25,8 @@ from viz.commands.inspect_options import (
     parser,
     reviewer_of,
 )
-from viz.render.layers import Show
-from viz.review.priority import Suspicion
+from viz.render.layers import LayerSettings
+from viz.review.priority import ReviewPriority
 from viz.review.review_queue import QueueItem, queue_of, suspicion_for
 from viz.session.label_sets import LabelSet, StoredLabels, TrueLabels
 from viz.session.session import ReviewFrame, ReviewSession, open_log
@@ -50,7 +50,7 @@ def _inspect(options: argparse.Namespace) -> int:
         _film(options, session, show)
         return 0
     queue: tuple[QueueItem, ...] = ()
-    suspicion: Suspicion | None = None
+    suspicion: ReviewPriority | None = None
     if options.queue and session.reviews is not None:
         store = session.reviews.store
         suspicion = suspicion_for(store, options.audit or ())
@@ -77,9 +77,9 @@ def _window(
     options: argparse.Namespace,
     session: ReviewSession,
     frame: ReviewFrame,
-    show: Show,
+    show: LayerSettings,
     queue: Sequence[QueueItem],
-    suspicion: Suspicion | None,
+    suspicion: ReviewPriority | None,
 ) -> None:
     if _no_display():
         raise SetupError(
@@ -109,9 +109,9 @@ def _serve(
     options: argparse.Namespace,
     session: ReviewSession,
     frame: ReviewFrame,
-    show: Show,
+    show: LayerSettings,
     queue: Sequence[QueueItem],
-    suspicion: Suspicion | None,
+    suspicion: ReviewPriority | None,
 ) -> None:
     try:
         from viz.browser.server import serve
@@ -130,7 +130,7 @@ def _serve(
     )
 
 
-def _picture(options: argparse.Namespace, frame: ReviewFrame, show: Show) -> None:
+def _picture(options: argparse.Namespace, frame: ReviewFrame, show: LayerSettings) -> None:
     from viz.render.screenshot import screenshot
 
     shot = screenshot(
@@ -149,7 +149,7 @@ def _picture(options: argparse.Namespace, frame: ReviewFrame, show: Show) -> Non
     print(f"{options.screenshot} (3D view drawn by {shot.drawn_by})")
 
 
-def _film(options: argparse.Namespace, session: ReviewSession, show: Show) -> None:
+def _film(options: argparse.Namespace, session: ReviewSession, show: LayerSettings) -> None:
     from viz.render.video import video
 
     scene_id = _scene_of(options, session)

@@ -11,9 +11,9 @@ from pathlib import Path
 from datasets.benchmarks.catalogue import NAMES
 from datasets.errors import SetupError
 from datasets.sources.opening import SOURCES
-from datasets.storage.backend import parse_where
+from datasets.storage.backend import parse_store_path
 from datasets.taxonomy import Taxonomy
-from viz.render.layers import Show
+from viz.render.layers import LayerSettings
 from viz.session.session import MASKS
 
 DEFAULT_ROOT = Path("runs/city")
@@ -36,7 +36,7 @@ def parser() -> argparse.ArgumentParser:
     add = p.add_argument
     add(
         "store",
-        type=parse_where,
+        type=parse_store_path,
         nargs="?",
         metavar="STORE",
         help="label store, e.g. runs/labels.zarr",
@@ -66,7 +66,7 @@ def parser() -> argparse.ArgumentParser:
 
     beside = p.add_argument_group("to compare with")
     beside.add_argument(
-        "--second", type=parse_where, metavar="STORE", help="a second store of the same log"
+        "--second", type=parse_store_path, metavar="STORE", help="a second store of the same log"
     )
     beside.add_argument(
         "--with-truth", type=Path, metavar="DIR", help="folder of ground truth, see --truth"
@@ -205,7 +205,7 @@ def _check_layers(options: argparse.Namespace, given: set[str]) -> str:
     return ""
 
 
-def layers_of(options: argparse.Namespace, taxonomy: Taxonomy) -> Show:
+def layers_of(options: argparse.Namespace, taxonomy: Taxonomy) -> LayerSettings:
     """The layers asked for. Raises ``SetupError`` for a class that there is not."""
     classes = None
     if options.classes is not None:
@@ -216,7 +216,7 @@ def layers_of(options: argparse.Namespace, taxonomy: Taxonomy) -> Show:
                     f"--classes: there is no class {name!r}; there are {', '.join(taxonomy.names)}"
                 )
         classes = frozenset(taxonomy.id_of(name) for name in names)
-    return Show(
+    return LayerSettings(
         voxels=options.voxels,
         colour=options.colour or "class",
         mask=options.mask or ("trusted" if options.truth is None else "all"),

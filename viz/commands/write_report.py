@@ -24,7 +24,7 @@ from datasets.labels.log_identity import require_log_of
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.reviews.overlay import Reviews
 from datasets.sources.opening import SOURCES
-from datasets.storage.backend import parse_where
+from datasets.storage.backend import parse_store_path
 from datasets.store_ops.maintenance import info
 from viz.html_report.confidence_section import confidence
 from viz.html_report.content import Content, ranked, set_aside
@@ -55,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         allow_abbrev=False,
     )
     add = p.add_argument
-    add("store", type=parse_where, metavar="STORE", help="label store, e.g. runs/labels.zarr")
+    add("store", type=parse_store_path, metavar="STORE", help="label store, e.g. runs/labels.zarr")
     add("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help="the page")
     add(
         "--root",

@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from datasets.labels.audit_record import Audit, AuditedScene
-from datasets.labels.calibration_record import Calibration, Promise
+from datasets.labels.calibration_record import Calibration, RiskBound
 from datasets.labels.store import LabelStore
 from viz.html_report.frame_images import FramePictures
 from viz.html_report.review_section import ReviewNumbers
@@ -43,7 +43,7 @@ class Content:
     n_bytes: int
     inputs_sha256: str
     calibration: Calibration | None
-    promise: Promise | None
+    promise: RiskBound | None
     audit: Audit | None
     truth: str
     set_aside: dict[str, SetAside]

@@ -16,7 +16,7 @@ from datasets.geometry.grid import VoxelGrid
 from viz.html_report.store_statistics import OBSERVED, SceneNumbers
 from viz.render.bev_images import class_map, confidence_map, level_colours
 from viz.render.camera_overlay import draw_overlay
-from viz.render.layers import Drawn, Show, draw
+from viz.render.layers import LayerSettings, RenderedLayers, draw
 from viz.render.renderer import ViewPainter, scene_of
 from viz.session.session import ReviewFrame, ReviewSession, shown_voxels
 
@@ -81,7 +81,7 @@ def frame_pictures(
 
 
 def _pictures(frame: ReviewFrame, painter: ViewPainter) -> FramePictures:
-    drawn = draw(frame, Show(mask="trusted"))
+    drawn = draw(frame, LayerSettings(mask="trusted"))
     where = f"scene {frame.scene_id}, frame {frame.k}"
     width, height = VIEW_PX
     view = painter.draw(scene_of(frame, drawn), width=width, height=height)
@@ -100,7 +100,7 @@ def _pictures(frame: ReviewFrame, painter: ViewPainter) -> FramePictures:
     )
 
 
-def _maps(frame: ReviewFrame, drawn: Drawn, where: str) -> list[Embedded]:
+def _maps(frame: ReviewFrame, drawn: RenderedLayers, where: str) -> list[Embedded]:
     labels = frame.labels
     observed = shown_voxels(labels, frame.taxonomy, "all") & ((labels.mask & OBSERVED) > 0)
     sure = confidence_map(labels.confidence, observed, level_colours(frame.levels))
@@ -109,8 +109,8 @@ def _maps(frame: ReviewFrame, drawn: Drawn, where: str) -> list[Embedded]:
         _map(sure, where, "confidence of all observed"),
     ]
     if frame.truth is not None:
-        truth = draw(frame, Show(voxels="truth", mask="all", points="off"))
-        apart = draw(frame, Show(voxels="difference", mask="trusted", points="off"))
+        truth = draw(frame, LayerSettings(voxels="truth", mask="all", points="off"))
+        apart = draw(frame, LayerSettings(voxels="difference", mask="trusted", points="off"))
         told = "trusted against truth: yellow other class, red truly free, blue truly occupied"
         maps += [
             _map(_from_above(truth), where, "ground truth"),
@@ -119,11 +119,11 @@ def _maps(frame: ReviewFrame, drawn: Drawn, where: str) -> list[Embedded]:
     return maps
 
 
-def _from_above(drawn: Drawn) -> NDArray[np.uint8]:
+def _from_above(drawn: RenderedLayers) -> NDArray[np.uint8]:
     return class_map(drawn.ids, drawn.shown, drawn.colour_table)
 
 
-def _cameras(frame: ReviewFrame, drawn: Drawn, where: str) -> list[Embedded]:
+def _cameras(frame: ReviewFrame, drawn: RenderedLayers, where: str) -> list[Embedded]:
     found = []
     for picture in frame.pictures:
         view = picture.view

@@ -7,7 +7,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from datasets.reviews.overlay import FrameVerdict, Judgement, Remark, Reviews, Stroke, Verdict
+from datasets.reviews.overlay import (
+    EditEntry,
+    FrameVerdict,
+    NoteEntry,
+    Reviews,
+    Verdict,
+    VerdictEntry,
+)
 from viz.html_report.markup import Html, join, tag
 from viz.html_report.page import (
     NOTHING,
@@ -94,13 +101,13 @@ def review_numbers(reviews: Reviews, frames: Mapping[str, Sequence[str]]) -> Rev
     for entry in reviews.entries():
         what, counts = entry.what, by_reviewer.setdefault(entry.reviewer, Counter())
         match what:
-            case Judgement():
+            case VerdictEntry():
                 counts[what.verdict] += len(what.tokens)
                 done, on = str(what.verdict), what.tokens
-            case Remark():
+            case NoteEntry():
                 done, on = "note", (what.token,)
                 counts["note"] += 1
-            case Stroke():
+            case EditEntry():
                 strokes, painted = strokes + 1, painted + len(what.voxels)
                 done, on = f"painted {len(what.voxels):,} voxels", (what.token,)
                 counts["stroke"] += 1

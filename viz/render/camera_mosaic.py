@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw
 from datasets.frames import CameraView
 from viz.render.boxes import draw_boxes
 from viz.render.camera_overlay import draw_overlay, pinhole_of
-from viz.render.layers import Drawn
+from viz.render.layers import RenderedLayers
 from viz.render.text import fitted, font
 from viz.render.theme import FAINT, MARK, PANEL, TEXT
 from viz.session.picking import InCamera
@@ -82,7 +82,7 @@ def sheet_layout(views: Sequence[CameraView], width: int, *, large: int | None) 
 
 
 def draw_sheet(
-    frame: ReviewFrame, drawn: Drawn, layout: SheetLayout, *, overlay: bool, boxes: bool
+    frame: ReviewFrame, drawn: RenderedLayers, layout: SheetLayout, *, overlay: bool, boxes: bool
 ) -> Image.Image:
     """The pictures with the shown voxels over them, and the log's boxes, if asked for."""
     sheet = Image.new("RGB", (layout.width, layout.height), PANEL)

@@ -37,7 +37,7 @@ _OBSERVED = MaskBit.TRUSTED | MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Show:
+class LayerSettings:
     """What is switched on.
 
     Attributes:
@@ -91,7 +91,7 @@ DIFFERENCE_COLOURS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Drawn:
+class RenderedLayers:
     """What to draw.
 
     Attributes:
@@ -127,7 +127,7 @@ class _Painted:
     caption: str
 
 
-def draw(frame: ReviewFrame, show: Show) -> Drawn:
+def draw(frame: ReviewFrame, show: LayerSettings) -> RenderedLayers:
     """Everything that is switched on. What the frame has not is left out; the caption says so."""
     painted = _painted(frame, show)
     shown = painted.shown
@@ -161,7 +161,7 @@ def draw(frame: ReviewFrame, show: Show) -> Drawn:
     counts = dict.fromkeys(frame.taxonomy.semantic_ids, 0)
     if labels is not None:
         counts = class_counts(labels, shown, frame.taxonomy)
-    return Drawn(
+    return RenderedLayers(
         meshes=(*coloured(surface, painted.names, painted.table), ego_marker(frame.grid)),
         points=points,
         lines=tuple(line for line in lines if len(line.ends_m)),
@@ -188,7 +188,7 @@ def voxels_of(frame: ReviewFrame, voxels: Voxels) -> FrameLabels | None:
     return None if voxels == "none" else frame.labels
 
 
-def _painted(frame: ReviewFrame, show: Show) -> _Painted:
+def _painted(frame: ReviewFrame, show: LayerSettings) -> _Painted:
     labels, taxonomy = voxels_of(frame, show.voxels), frame.taxonomy
     names = tuple("" if i == taxonomy.free_id else n for i, n in enumerate(taxonomy.names))
     table = taxonomy.colour_table()
@@ -232,7 +232,7 @@ def _painted(frame: ReviewFrame, show: Show) -> _Painted:
     return _Painted(ids=labels.semantics, shown=shown, names=names, table=table, caption=caption)
 
 
-def _difference(frame: ReviewFrame, show: Show) -> _Painted:
+def _difference(frame: ReviewFrame, show: LayerSettings) -> _Painted:
     """The labels beside the second store or the ground truth."""
     other, what = frame.second, "second store"
     if other is None:

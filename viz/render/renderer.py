@@ -8,7 +8,7 @@ from typing import Literal
 from PIL import Image
 
 from datasets.errors import SetupError
-from viz.render.layers import Drawn
+from viz.render.layers import RenderedLayers
 from viz.render.offscreen import Open3DProcess
 from viz.render.scene3d import Scene3D, default_camera, draw_plain
 from viz.session.session import ReviewFrame
@@ -56,7 +56,7 @@ class ViewPainter:
         return draw_plain(scene, width=width, height=height)
 
 
-def scene_of(frame: ReviewFrame, drawn: Drawn) -> Scene3D:
+def scene_of(frame: ReviewFrame, drawn: RenderedLayers) -> Scene3D:
     """What is drawn of a frame, seen from behind and above the ego."""
     eye, target = default_camera(frame.grid)
     return Scene3D(

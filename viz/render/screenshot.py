@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from PIL import Image
 
 from viz.render.bev_images import class_map, confidence_map, level_colours
-from viz.render.layers import Drawn, Show, draw, voxels_of
+from viz.render.layers import LayerSettings, RenderedLayers, draw, voxels_of
 from viz.render.renderer import Renderer, ViewPainter, scene_of
 from viz.render.screenshot_layout import Page
 from viz.session.session import ReviewFrame, shown_voxels
@@ -25,7 +25,7 @@ class Screenshot:
 def screenshot(
     frame: ReviewFrame,
     *,
-    show: Show,
+    show: LayerSettings,
     size_px: tuple[int, int],
     renderer: Renderer | ViewPainter = "auto",
 ) -> Screenshot:
@@ -83,7 +83,7 @@ def _title(frame: ReviewFrame) -> str:
     )
 
 
-def _view_captions(drawn: Drawn, show: Show) -> list[str]:
+def _view_captions(drawn: RenderedLayers, show: LayerSettings) -> list[str]:
     captions = drawn.caption.split("; ")
     if show.voxels != "none" and not drawn.shown.any():
         captions.insert(0, f"no voxel is shown under the mask '{show.mask}'")

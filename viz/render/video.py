@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from datasets.errors import SetupError
 from datasets.files.replacing import replacing
-from viz.render.layers import Show
+from viz.render.layers import LayerSettings
 from viz.render.renderer import Renderer, ViewPainter
 from viz.render.screenshot import screenshot
 from viz.session.session import ReviewSession
@@ -34,7 +34,7 @@ def video(
     scene_id: str,
     frames: range,
     *,
-    show: Show,
+    show: LayerSettings,
     size_px: tuple[int, int],
     fps: float,
     renderer: Renderer,

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.reviews.overlay import Stroke
+from datasets.reviews.overlay import EditEntry
 from viz.render.scene3d import ColouredMesh
 from viz.render.voxel_mesh import surface_meshes
 from viz.review.state import Cell, ReviewState, Tool
@@ -40,9 +40,9 @@ def selected_voxels(
     return np.zeros(0, np.int64)
 
 
-def stroke(state: ReviewState, frame: ReviewFrame, voxels: NDArray[np.int64]) -> Stroke:
+def stroke(state: ReviewState, frame: ReviewFrame, voxels: NDArray[np.int64]) -> EditEntry:
     """The entry that paints voxels (flat, grid as shown) to the class at hand."""
-    return Stroke(
+    return EditEntry(
         scene_id=frame.scene_id,
         token=frame.labels.token,
         voxels=stored_voxels(voxels, frame.grid.shape, frame.turns),

@@ -37,7 +37,7 @@ from scipy.stats import hypergeom
 
 from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import Reviews, Verdict
-from viz.review.priority import Suspicion
+from viz.review.priority import ReviewPriority
 from viz.review.review_queue import SEED, Frames, drawn_order, frames_of, suspect_order
 
 CONFIDENCE = 0.95
@@ -166,7 +166,7 @@ class Estimator:
         ValueError: there is no frame.
     """
 
-    def __init__(self, scenes: Frames, suspicion: Suspicion, *, seed: int = SEED) -> None:
+    def __init__(self, scenes: Frames, suspicion: ReviewPriority, *, seed: int = SEED) -> None:
         self.suspect, self.drawn = (
             [(scene_id, scenes[scene_id][k]) for scene_id, k in order]
             for order in (suspect_order(scenes, suspicion), drawn_order(scenes, seed))
@@ -176,7 +176,9 @@ class Estimator:
         self.frames = frozenset(self.drawn)
 
     @classmethod
-    def of_store(cls, store: LabelStore, suspicion: Suspicion, *, seed: int = SEED) -> Estimator:
+    def of_store(
+        cls, store: LabelStore, suspicion: ReviewPriority, *, seed: int = SEED
+    ) -> Estimator:
         return cls(frames_of(store), suspicion, seed=seed)
 
     def of_reviews(self, reviews: Reviews) -> Estimate:
@@ -230,7 +232,7 @@ class Estimator:
 
 def estimate(
     scenes: Frames,
-    suspicion: Suspicion,
+    suspicion: ReviewPriority,
     verdicts: Mapping[tuple[str, str], Verdict],
     *,
     seed: int = SEED,

@@ -20,7 +20,7 @@ FRAMES_READ = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Suspicion:
+class ReviewPriority:
     """Scores; the higher, the more is likely wrong.
 
     Attributes:
@@ -38,7 +38,7 @@ class Suspicion:
         return "; ".join(part for part in parts if part) or "nothing speaks against it"
 
 
-def read_reports(paths: Sequence[Path], scenes: Mapping[str, Sequence[str]]) -> Suspicion:
+def read_reports(paths: Sequence[Path], scenes: Mapping[str, Sequence[str]]) -> ReviewPriority:
     """Of reports of audits and lists of selections, as JSON. Scores are divided by the highest of
     their file; of several files the highest counts.
 
@@ -77,10 +77,10 @@ def read_reports(paths: Sequence[Path], scenes: Mapping[str, Sequence[str]]) -> 
             why[key] = "; ".join(part for part in (why.get(key, ""), words) if part)
         if not known:
             raise SetupError(f"{path}: it knows no scene of this store; is it of another one?")
-    return Suspicion(scenes=by_scene, frames=by_frame, why=why)
+    return ReviewPriority(scenes=by_scene, frames=by_frame, why=why)
 
 
-def suspicion_of(store: LabelStore, *, frames_read: int = FRAMES_READ) -> Suspicion:
+def suspicion_of(store: LabelStore, *, frames_read: int = FRAMES_READ) -> ReviewPriority:
     """By the store's own confidence: the share of what was observed that is wrong by it, plus the
     share that is not trusted. Of each frame; of each scene where the store has more than
     ``frames_read``, and then only what is not trusted.
@@ -88,7 +88,7 @@ def suspicion_of(store: LabelStore, *, frames_read: int = FRAMES_READ) -> Suspic
     committed, _ = store.looked_at()
     if sum(len(one["frame_tokens"]) for one in committed.values()) > frames_read:
         scores = {name: _untrusted(one["counts"]) for name, one in committed.items()}
-        return Suspicion(
+        return ReviewPriority(
             scenes=scores,
             why={name: f"{100 * score:.1f} % not trusted" for name, score in scores.items()},
         )
@@ -112,7 +112,7 @@ def suspicion_of(store: LabelStore, *, frames_read: int = FRAMES_READ) -> Suspic
                 )
         except SceneError as error:
             reasons[scene_id] = str(error)
-    return Suspicion(frames=by_frame, why=reasons)
+    return ReviewPriority(frames=by_frame, why=reasons)
 
 
 def _untrusted(counts: Mapping[str, Any]) -> float:

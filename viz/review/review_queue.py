@@ -16,7 +16,7 @@ from pathlib import Path
 
 from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import Reviews
-from viz.review.priority import Suspicion, read_reports, suspicion_of
+from viz.review.priority import ReviewPriority, read_reports, suspicion_of
 
 SEED = 0
 RANDOM_SHARE = 0.25
@@ -45,7 +45,7 @@ class QueueItem:
 
 def review_queue(
     scenes: Frames,
-    suspicion: Suspicion | Mapping[tuple[str, int], float] | Mapping[str, float],
+    suspicion: ReviewPriority | Mapping[tuple[str, int], float] | Mapping[str, float],
     reviewed: Collection[tuple[str, str]],
     *,
     random_share: float = RANDOM_SHARE,
@@ -89,7 +89,7 @@ def drawn_order(scenes: Frames, seed: int = SEED) -> list[tuple[str, int]]:
     return [(scene_id, k) for _, scene_id, k in sorted(drawn)]
 
 
-def suspect_order(scenes: Frames, suspicion: Suspicion) -> list[tuple[str, int]]:
+def suspect_order(scenes: Frames, suspicion: ReviewPriority) -> list[tuple[str, int]]:
     """Every frame, as scene and index, most suspect first.
 
     Frames with a score of their own, in scenes without, come first. The others are shared out
@@ -111,25 +111,25 @@ def suspect_order(scenes: Frames, suspicion: Suspicion) -> list[tuple[str, int]]
 
 
 def as_suspicion(
-    scores: Suspicion | Mapping[tuple[str, int], float] | Mapping[str, float],
-) -> Suspicion:
+    scores: ReviewPriority | Mapping[tuple[str, int], float] | Mapping[str, float],
+) -> ReviewPriority:
     """Plain scores of frames or of scenes, with their reasons."""
-    if isinstance(scores, Suspicion):
+    if isinstance(scores, ReviewPriority):
         return scores
     frames = {key: float(v) for key, v in scores.items() if not isinstance(key, str)}
     by_scene = {key: float(v) for key, v in scores.items() if isinstance(key, str)}
     why = {key: f"suspicion {float(value):.3f}" for key, value in scores.items()}
-    return Suspicion(scenes=by_scene, frames=frames, why=why)
+    return ReviewPriority(scenes=by_scene, frames=frames, why=why)
 
 
 def queue_of(
-    store: LabelStore, reviews: Reviews, suspicion: Suspicion, *, seed: int = SEED
+    store: LabelStore, reviews: Reviews, suspicion: ReviewPriority, *, seed: int = SEED
 ) -> tuple[QueueItem, ...]:
     """What is left to review of a store."""
     return review_queue(frames_of(store), suspicion, judged(reviews), seed=seed)
 
 
-def suspicion_for(store: LabelStore, reports: Sequence[Path] = ()) -> Suspicion:
+def suspicion_for(store: LabelStore, reports: Sequence[Path] = ()) -> ReviewPriority:
     """Of reports of audits and selections or, without one, the store's own confidence.
 
     Raises:

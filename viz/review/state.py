@@ -10,9 +10,9 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.reviews.overlay import Judgement, Verdict
+from datasets.reviews.overlay import Verdict, VerdictEntry
 from datasets.taxonomy import IGNORE_ID, Taxonomy
-from viz.render.layers import Show
+from viz.render.layers import LayerSettings
 
 if TYPE_CHECKING:
     from viz.review.review_queue import QueueItem
@@ -65,7 +65,7 @@ class ReviewState:
     tokens: Mapping[str, Sequence[str]]
     scene_id: str
     k: int
-    show: Show
+    show: LayerSettings
     queue: Sequence[QueueItem] = ()
     available: Available = field(default_factory=Available)
     judged: set[tuple[str, str]] = field(default_factory=set)
@@ -179,7 +179,7 @@ class ReviewState:
         self.place = place
         self.go(self.queue[place].scene_id, self.queue[place].k)
 
-    def judgements(self, verdict: Verdict) -> tuple[Judgement, ...]:
+    def judgements(self, verdict: Verdict) -> tuple[VerdictEntry, ...]:
         """The entries of a verdict on ``frames``: what the queue drew at random is kept apart."""
         drawn = {(item.scene_id, item.k) for item in self.queue if item.sampled}
         tokens = self.tokens[self.scene_id]
@@ -188,7 +188,7 @@ class ReviewState:
             mine = [k for k in self.frames if ((self.scene_id, k) in drawn) is sampled]
             if mine:
                 out.append(
-                    Judgement(
+                    VerdictEntry(
                         scene_id=self.scene_id,
                         tokens=tuple(tokens[k] for k in mine),
                         verdict=verdict,

@@ -8,13 +8,20 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from datasets.errors import AutolabelError
-from datasets.reviews.overlay import FrameVerdict, Judgement, Remark, Reviews, Stroke, Written
+from datasets.reviews.overlay import (
+    EditEntry,
+    FrameVerdict,
+    NoteEntry,
+    Reviews,
+    VerdictEntry,
+    Written,
+)
 from viz.review.error_rate import Estimate, Estimator
-from viz.review.priority import Suspicion
+from viz.review.priority import ReviewPriority
 from viz.review.review_queue import judged, suspicion_for
 
 
-class ReviewDesk:
+class ReviewWriter:
     """Writes for one reviewer, reads what others wrote and keeps the estimate of the share of
     wrong frames, off the interface's thread.
 
@@ -30,7 +37,7 @@ class ReviewDesk:
         reviewer: str,
         told: Callable[[], None],
         *,
-        suspicion: Suspicion | None = None,
+        suspicion: ReviewPriority | None = None,
     ) -> None:
         self.reviews, self.reviewer, self._told = reviews, reviewer, told
         self.message, self.failed = "", False
@@ -77,7 +84,7 @@ class ReviewDesk:
         return tuple(
             entry.id
             for entry in self.reviews.entries(scene_id)
-            if isinstance(entry.what, Stroke) and entry.what.token == token
+            if isinstance(entry.what, EditEntry) and entry.what.token == token
         )
 
     def overlay_words(self, scene_id: str, token: str) -> str:
@@ -91,7 +98,7 @@ class ReviewDesk:
         notes = [
             entry.what.note
             for entry in self.reviews.entries(scene_id)
-            if isinstance(entry.what, Remark) and entry.what.token == token
+            if isinstance(entry.what, NoteEntry) and entry.what.token == token
         ]
         words += [f"{strokes} strokes here"] * bool(strokes)
         words += [f"note: {note}" for note in notes]
@@ -160,13 +167,13 @@ class ReviewDesk:
 def in_words(*entries: Written) -> str:
     """What entries say, for a line of text."""
     parts = []
-    judgements = [entry for entry in entries if isinstance(entry, Judgement)]
+    judgements = [entry for entry in entries if isinstance(entry, VerdictEntry)]
     if judgements:
         n = sum(len(one.tokens) for one in judgements)
         parts.append(f"{judgements[0].verdict} on {n} frame{'s' * (n > 1)}")
     for entry in entries:
-        if isinstance(entry, Stroke):
+        if isinstance(entry, EditEntry):
             parts.append(f"{len(entry.voxels):,} voxels painted")
-        elif isinstance(entry, Remark):
+        elif isinstance(entry, NoteEntry):
             parts.append("a note")
     return ", ".join(parts)

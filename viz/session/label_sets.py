@@ -18,7 +18,7 @@ from datasets.files.printable import printable
 from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import FrameLabels, LabelStore, MaskBit, StoredScene
-from datasets.storage.backend import Where
+from datasets.storage.backend import StorePath
 from datasets.taxonomy import Taxonomy
 
 
@@ -69,7 +69,7 @@ class StoredLabels:
         SetupError: the store is missing, damaged or of another format version.
     """
 
-    def __init__(self, where: Where) -> None:
+    def __init__(self, where: StorePath) -> None:
         self.store = LabelStore.open(where)
         header = self.store.header
         self.what, self.name = f"label store {where}", str(where).rstrip("/").rsplit("/", 1)[-1]

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from datasets.reviews.overlay import Remark, Verdict
+from datasets.reviews.overlay import NoteEntry, Verdict
 from viz.review.actions import perform
 from viz.review.editing import stroke
 from viz.review.keys import Action
 from viz.review.state import Available, ReviewState
-from viz.review.writer import ReviewDesk
+from viz.review.writer import ReviewWriter
 from viz.session.session import ReviewFrame
 from viz.window.render_jobs import (
     FactsJob,
@@ -44,10 +44,10 @@ class Wanted:
         return tuple(job for job in now if job is not None)
 
 
-class Reviewing:
+class ReviewController:
     """The state and the overlay, and what an action does to them."""
 
-    def __init__(self, state: ReviewState, desk: ReviewDesk) -> None:
+    def __init__(self, state: ReviewState, desk: ReviewWriter) -> None:
         self.state, self.desk = state, desk
         state.judged |= desk.judged()
         self.view: MadeView | None = None
@@ -90,7 +90,9 @@ class Reviewing:
     def write_note(self) -> None:
         """Write the note alone, without a verdict."""
         if note := self.state.note:
-            self.desk.write(Remark(scene_id=self.state.scene_id, token=self.state.token, note=note))
+            self.desk.write(
+                NoteEntry(scene_id=self.state.scene_id, token=self.state.token, note=note)
+            )
             self.state.note = ""
 
     def wanted(self, width: int) -> Wanted:

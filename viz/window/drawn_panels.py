@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from viz.render.layers import Drawn
+from viz.render.layers import RenderedLayers
 from viz.render.text import fitted, font
 from viz.render.theme import BAD, DOUBT, FAINT, GOOD, HELD, PANEL, RAISED, TEXT, WINDOW, Colour
 from viz.review.keys import SECTIONS
@@ -50,7 +50,7 @@ def class_row(state: ReviewState, y: float) -> int | None:
     return ids[row] if 0 <= row < len(ids) else None
 
 
-def draw_colour_key(drawn: Drawn, *, by_class: bool, max_width: int) -> Image.Image:
+def draw_colour_key(drawn: RenderedLayers, *, by_class: bool, max_width: int) -> Image.Image:
     """What the colours of the voxels mean: the caption, and where they are not classes their rows
     (or a ramp where there are many)."""
     face, bold = font(12), font(12, bold=True)

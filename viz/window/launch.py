@@ -8,14 +8,14 @@ from pathlib import Path
 import matplotlib
 from open3d.visualization import gui
 
-from viz.render.layers import Show
+from viz.render.layers import LayerSettings
 from viz.render.theme import FONT_PX
-from viz.review.priority import Suspicion
+from viz.review.priority import ReviewPriority
 from viz.review.review_queue import QueueItem
 from viz.review.state import ReviewState
-from viz.review.writer import ReviewDesk
+from viz.review.writer import ReviewWriter
 from viz.session.session import ReviewFrame, ReviewSession
-from viz.window.controller import Reviewing, available
+from viz.window.controller import ReviewController, available
 from viz.window.window import ReviewWindow
 
 
@@ -23,11 +23,11 @@ def show(
     session: ReviewSession,
     frame: ReviewFrame,
     *,
-    show: Show,
+    show: LayerSettings,
     size_px: tuple[int, int],
     reviewer: str,
     queue: Sequence[QueueItem] = (),
-    suspicion: Suspicion | None = None,
+    suspicion: ReviewPriority | None = None,
 ) -> None:
     """Open the window on a frame; returns when it is closed and all is written.
 
@@ -47,7 +47,7 @@ def show(
         for one in window:
             one.told()
 
-    desk = ReviewDesk(session.reviews, reviewer, told, suspicion=suspicion)
+    desk = ReviewWriter(session.reviews, reviewer, told, suspicion=suspicion)
     state = ReviewState(
         grid=frame.grid,
         taxonomy=frame.taxonomy,
@@ -61,7 +61,7 @@ def show(
     )
     if queue and (queue[0].scene_id, queue[0].k) == (frame.scene_id, frame.k):
         state.place = 0
-    window.append(ReviewWindow(session, Reviewing(state, desk), size_px=size_px))
+    window.append(ReviewWindow(session, ReviewController(state, desk), size_px=size_px))
     app.run()
     window[0].end()
 

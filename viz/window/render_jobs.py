@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from viz.render.camera_mosaic import SheetLayout, draw_sheet, sheet_layout
-from viz.render.layers import Drawn, Show, draw
+from viz.render.layers import LayerSettings, RenderedLayers, draw
 from viz.render.scene3d import ColouredMesh
 from viz.review.editing import selected_voxels, selection_mesh
 from viz.review.state import Cell, Tool
@@ -26,7 +26,7 @@ class ViewJob:
 
     scene_id: str
     k: int
-    show: Show
+    show: LayerSettings
     strokes: tuple[str, ...]
 
 
@@ -62,7 +62,7 @@ class SelectionJob:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class MadeView:
     frame: ReviewFrame
-    drawn: Drawn
+    drawn: RenderedLayers
     geometry: Geometry
 
 

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from open3d.visualization import gui, rendering
 
 from datasets.geometry.grid import VoxelGrid
-from viz.render.layers import Drawn
+from viz.render.layers import RenderedLayers
 from viz.render.merged_faces import merged_faces
 from viz.render.open3d_geometry import open3d_background, open3d_lines, open3d_mesh, open3d_points
 from viz.render.scene3d import (
@@ -36,7 +36,7 @@ Geometry = Mapping[str, tuple[Any, Any]]
 """Open3D's geometry and material by name."""
 
 
-def open3d_geometry(drawn: Drawn, grid: VoxelGrid) -> Geometry:
+def open3d_geometry(drawn: RenderedLayers, grid: VoxelGrid) -> Geometry:
     """What to put on the screen: the voxels' faces in two meshes, the ego, the points, the lines.
     Any thread may make it."""
     out = dict[str, tuple[Any, Any]]()

@@ -1,4 +1,4 @@
-"""The review window: a thin shell of Open3D's widgets around ``Reviewing``.
+"""The review window: a thin shell of Open3D's widgets around ``ReviewController``.
 
 Nothing is built here: a ``LatestWorker`` makes what the state asks for, and what arrives is shown
 if it is still what is asked for.
@@ -24,7 +24,7 @@ from viz.review.state import Cell
 from viz.review.voxel_description import fact_rows
 from viz.session.picking import voxel_at, voxel_of_pixel
 from viz.session.session import ReviewSession
-from viz.window.controller import Reviewing, Wanted
+from viz.window.controller import ReviewController, Wanted
 from viz.window.drawn_panels import draw_colour_key, draw_help
 from viz.window.layer_panel import LayerPanel
 from viz.window.layout import Rect, WindowLayout, window_layout
@@ -69,7 +69,7 @@ class ReviewWindow:
     def __init__(
         self,
         session: ReviewSession,
-        reviewing: Reviewing,
+        reviewing: ReviewController,
         *,
         size_px: tuple[int, int],
         on_shown: Callable[[MadeView], None] = lambda view: None,

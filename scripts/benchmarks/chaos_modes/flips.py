@@ -40,10 +40,10 @@ from datasets.errors import AutolabelError
 from datasets.files.json_files import canonical_text, json_text
 from datasets.labels.store import LabelStore
 from datasets.loading.targets import PseudoLabels
-from datasets.reviews.entries import Judgement, Remark, Stroke, Verdict, to_document
+from datasets.reviews.entries import EditEntry, NoteEntry, Verdict, VerdictEntry, to_document
 from datasets.reviews.overlay import Reviews
 from datasets.sources.opening import open_source
-from datasets.storage.backend import GROUP, Folder, Place
+from datasets.storage.backend import GROUP, LocalBackend, StorageBackend
 from datasets.store_ops.maintenance import info, prune
 from viz.session.label_sets import StoredLabels
 
@@ -128,11 +128,13 @@ def review(store: LabelStore) -> None:
     tokens = store.scene(first).frame_tokens
     voxels = np.arange(4000, 4400, 3)
     for what in (
-        Judgement(scene_id=first, tokens=tokens[:1], verdict=Verdict.ACCEPT, note="fine"),
-        Judgement(scene_id=second, tokens=store.scene(second).frame_tokens, verdict=Verdict.REJECT),
-        Remark(scene_id=first, token=tokens[0], note="a ghost behind the bus"),
-        Stroke(scene_id=first, token=tokens[0], voxels=voxels, class_id=4),
-        Stroke(scene_id=first, token=tokens[1], voxels=voxels + 9000, class_id=255),
+        VerdictEntry(scene_id=first, tokens=tokens[:1], verdict=Verdict.ACCEPT, note="fine"),
+        VerdictEntry(
+            scene_id=second, tokens=store.scene(second).frame_tokens, verdict=Verdict.REJECT
+        ),
+        NoteEntry(scene_id=first, token=tokens[0], note="a ghost behind the bus"),
+        EditEntry(scene_id=first, token=tokens[0], voxels=voxels, class_id=4),
+        EditEntry(scene_id=first, token=tokens[1], voxels=voxels + 9000, class_id=255),
     ):
         reviews.add(what, reviewer="ann")
     reviews.undo("ann")
@@ -140,7 +142,7 @@ def review(store: LabelStore) -> None:
 
 def drawn(store: Path, rng: random.Random) -> tuple[str, int]:
     """A file's key and a bit of it: half the time any file, else any byte of all."""
-    files = Folder(store).files("")
+    files = LocalBackend(store).files("")
     if rng.random() < 0.5:
         key, size = rng.choice(files)
     else:
@@ -179,7 +181,9 @@ class Judge:
 
     def unreadable(self, key: str) -> None:
         self.counts.unreadable += 1
-        self._judge(key, Refusing(Folder(self.copy), key), f"{key} refused", harmless_only=False)
+        self._judge(
+            key, Refusing(LocalBackend(self.copy), key), f"{key} refused", harmless_only=False
+        )
 
     def _attack(self, key: str, data: bytes, what: str) -> None:
         (self.copy / key).unlink()  # a link to the whole store's file
@@ -364,7 +368,7 @@ def names(store: Path) -> frozenset[tuple[str, int]]:
 class Refusing:
     """A place whose disk refuses to read one document."""
 
-    place: Place
+    place: StorageBackend
     key: str
 
     def __str__(self) -> str:

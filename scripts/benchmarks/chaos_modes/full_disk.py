@@ -27,10 +27,10 @@ from tqdm import tqdm
 
 from datasets.errors import SetupError
 from datasets.labels.store import LabelStore
-from datasets.reviews.entries import Remark
+from datasets.reviews.entries import NoteEntry
 from datasets.reviews.overlay import Reviews
 from datasets.storage.atomic_files import PARTIAL
-from datasets.storage.backend import Folder
+from datasets.storage.backend import LocalBackend
 
 ROOT = Path(__file__).resolve().parents[3]
 SIZE_MIB = 64
@@ -234,10 +234,12 @@ class Attack:
     def reviews(self, store: Path) -> None:
         with small_disk(self.folder / "disk-reviews") as disk:
             for key, data in tree(store).items():
-                Folder(disk / "a.zarr").write(key, data)
+                LocalBackend(disk / "a.zarr").write(key, data)
             opened = LabelStore.open(disk / "a.zarr")
             before, first = tree(disk), opened.scene_ids()[0]
-            what = Remark(scene_id=first, token=opened.scene(first).frame_tokens[0], note="n" * 900)
+            what = NoteEntry(
+                scene_id=first, token=opened.scene(first).frame_tokens[0], note="n" * 900
+            )
             ballast = filled(disk, 0)
             try:
                 Reviews(opened).add(what, reviewer="eve")
@@ -294,7 +296,7 @@ def spoken(line: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def tree(folder: Path) -> Tree:
-    there = Folder(folder)
+    there = LocalBackend(folder)
     keys = (key for key, _ in there.files("") if not Path(key).name.startswith(".ballast"))
     return {key: there.read(key) for key in keys}
 

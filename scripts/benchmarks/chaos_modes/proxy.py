@@ -29,10 +29,10 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import AutolabelError
 from datasets.labels.store import FrameLabels, LabelStore
 from datasets.loading.targets import PseudoLabels
-from datasets.reviews.entries import Judgement, Verdict
+from datasets.reviews.entries import Verdict, VerdictEntry
 from datasets.reviews.overlay import Reviews
 from datasets.sources.opening import open_source
-from datasets.storage.backend import GROUP, as_place
+from datasets.storage.backend import GROUP, as_backend
 from datasets.store_ops.export import export
 from datasets.store_ops.maintenance import prune
 from datasets.store_ops.merge import merge
@@ -207,7 +207,7 @@ class Attack:
         upload(self.whole, url)
         first = min(self.scenes)
         tokens = tuple(frame.token for frame in self.scenes[first][1])
-        what = Judgement(scene_id=first, tokens=tokens, verdict=Verdict.UNSURE)
+        what = VerdictEntry(scene_id=first, tokens=tokens, verdict=Verdict.UNSURE)
         wrote = self._try(
             "review", url, lambda: Reviews(LabelStore.open(url)).add(what, reviewer="eve")
         )
@@ -272,12 +272,12 @@ class Attack:
 
 
 def tree(where: Any) -> Tree:
-    at = as_place(where)
+    at = as_backend(where)
     return {key: at.read(key) for key, _ in at.files("")}
 
 
 def upload(content: Tree, url: str) -> None:
-    at = as_place(url)
+    at = as_backend(url)
     at.map(lambda item: at.write(*item), content.items())
 
 

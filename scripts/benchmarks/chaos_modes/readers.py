@@ -35,7 +35,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw, to_quaternion
 from datasets.labels.audit_record import read_audit as read_audit_report
 from datasets.labels.store import LabelStore, SceneLabels, StoreHeader
-from datasets.reviews.entries import Judgement, Remark, Stroke, Verdict
+from datasets.reviews.entries import EditEntry, NoteEntry, Verdict, VerdictEntry
 from datasets.reviews.overlay import Reviews
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.opening import open_source
@@ -503,9 +503,9 @@ def _make_store(root: Path) -> None:
     reviews, token = Reviews(store), "scene-1-0"
     voxels = np.arange(3, dtype=np.int64)
     for what in (
-        Judgement(scene_id="scene-1", tokens=(token,), verdict=next(iter(Verdict))),
-        Remark(scene_id="scene-1", token=token, note="a note"),
-        Stroke(scene_id="scene-1", token=token, voxels=voxels, class_id=1),
+        VerdictEntry(scene_id="scene-1", tokens=(token,), verdict=next(iter(Verdict))),
+        NoteEntry(scene_id="scene-1", token=token, note="a note"),
+        EditEntry(scene_id="scene-1", token=token, voxels=voxels, class_id=1),
     ):
         reviews.add(what, reviewer="me")
 

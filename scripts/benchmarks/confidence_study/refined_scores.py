@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.refinement.temporal_fusion import Refinement, Refiner, Sight, pool, refine
+from autolabel.refinement.temporal_fusion import FrameEvidence, Refinement, Refiner, pool, refine
 from datasets.benchmarks.ground_truth import Truth
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import apply, inverse
@@ -24,7 +24,7 @@ and the likeliest class but free space; and with the truth's class where both ar
 def score_scene(
     scores: dict[str, Scores],
     refiners: dict[str, tuple[Refinement, Refiner]],
-    sights: Sequence[Sight],
+    sights: Sequence[FrameEvidence],
     truths: Sequence[Truth],
     taxonomy: Taxonomy,
     grid: VoxelGrid,

@@ -10,7 +10,7 @@ from datasets.sources.synthetic.city import CityConfig
 from models.training.distillation import DistillationConfig
 from models.training.loop import Precision, TrainingConfig
 from models.training.objectives import LossKind
-from models.training.schedules import YoungAverage
+from models.training.schedules import WarmupEMA
 
 Modality = Literal["fusion", "lidar", "camera"]
 MODALITIES: tuple[Modality, ...] = ("fusion", "lidar", "camera")
@@ -42,7 +42,7 @@ class Schooling:
         return TrainingConfig(
             steps=self.steps,
             learning_rate=self.learning_rate,
-            average=YoungAverage(decay=self.average),
+            average=WarmupEMA(decay=self.average),
             precision=self.precision,
             seed=seed,
             threads=threads,

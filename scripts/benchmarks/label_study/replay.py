@@ -15,12 +15,12 @@ from datasets.files.replacing import replacing
 from datasets.frames import Frame, SceneSource
 from datasets.loading.batch import Sample
 from datasets.model_inputs import collate, prepare_frame
-from models.inference.predictor import Teacher
+from models.inference.predictor import OccupancyPredictor
 from models.training.frozen_teacher import TeacherOutputs
 
 
 def keep_features(
-    teacher: Teacher, source: SceneSource, frames: Iterable[Frame], folder: Path
+    teacher: OccupancyPredictor, source: SceneSource, frames: Iterable[Frame], folder: Path
 ) -> None:
     """Write the BEV map that the head reads, (C, Y, X) float16, of every frame."""
     maps, tokens = [], []
@@ -34,7 +34,7 @@ def keep_features(
     write_json(folder / "tokens.json", tokens)
 
 
-class ReplayedTeacher:
+class ReplayedPredictor:
     """A ``TeacherSource``: kept features, and what the teacher's head makes of them.
 
     Features and logits are those of the frame as it is; mirrored with a mirrored frame they are

@@ -18,7 +18,7 @@ from label_study.altered import TrueClasses, TrueMask, Unmasked
 from label_study.parts import FROM_FEATURES, FROM_STORE, Log, Part, held_out
 from label_study.profiles import Modality, Profile, Schooling
 from label_study.quality import StoreQuality
-from label_study.replay import ReplayedTeacher, keep_features
+from label_study.replay import ReplayedPredictor, keep_features
 from torch import nn
 from tqdm import tqdm
 
@@ -36,10 +36,10 @@ from datasets.frames import SceneSource
 from datasets.labels.log_identity import labelled_scene
 from datasets.labels.store import LabelStore
 from datasets.loading.frame_dataset import (
-    FrameSet,
+    FrameDataset,
     GroundTruth,
-    LabelSource,
     PseudoLabels,
+    TargetSource,
     Unlabelled,
 )
 from models.checkpoints.checkpoint import (
@@ -49,7 +49,7 @@ from models.checkpoints.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from models.inference.predictor import Teacher, channels_last
+from models.inference.predictor import OccupancyPredictor, channels_last
 from models.presets import OccupancyNet, Preset, build, preset
 from models.training.distillation import Distillation, DistillationObjective, used_voxels
 from models.training.frozen_teacher import FrozenTeacher, TeacherSource, inherit_head, joint_inputs
@@ -130,7 +130,7 @@ class Workshop:
     ) -> dict[str, object]:
         """On the validation scenes."""
         scenes = source.scene_ids("val")
-        teacher = Teacher(network, chosen)
+        teacher = OccupancyPredictor(network, chosen)
         table = score(teacher, source, self._truth(source, scenes), scenes)
         return table.to_json()
 
@@ -141,14 +141,14 @@ class Workshop:
         chosen: Preset,
         schooling: Schooling,
         source: AnnotatedSource,
-        labels: Sequence[LabelSource],
+        labels: Sequence[TargetSource],
         *,
         teacher: _Master | None = None,
         start: Path | None = None,
     ) -> tuple[OccupancyNet, dict[str, Any]]:
         """The averaged network, and how the training went; ``start`` are weights to go on from."""
         live = teacher.preset.inputs if teacher and teacher.features is None else None
-        samples = FrameSet(
+        samples = FrameDataset(
             source,
             labels,
             joint_inputs(chosen.inputs, live) if live else chosen.inputs,
@@ -200,7 +200,7 @@ class Workshop:
             inherit_head(network, teacher.network)
         outputs: TeacherSource = FrozenTeacher(teacher.network)
         if teacher.features is not None:
-            outputs = ReplayedTeacher(teacher.features, teacher.network.occ_head)
+            outputs = ReplayedPredictor(teacher.features, teacher.network.occ_head)
         mine, its = _bev_channels(network), _bev_channels(teacher.network)
         distillation = Distillation(
             self.profile.distillation,
@@ -221,7 +221,7 @@ class Workshop:
         network, training = self._train(
             part, folder, chosen, schooling, source, [self._truth(source, used)], start=start
         )
-        labeller = Teacher(network, chosen, flips=self.profile.flips)
+        labeller = OccupancyPredictor(network, chosen, flips=self.profile.flips)
         found = calibrate(labeller, source, self._truth(source, kept), kept, LabelingConfig())
         metadata = {CALIBRATION_KEY: json_text(found.calibration.to_json())}
         save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
@@ -255,7 +255,7 @@ class Workshop:
             flips=flips,
             refinement=refinement,
         )
-        labeller = Teacher(model.module, model.preset, flips=flips)
+        labeller = OccupancyPredictor(model.module, model.preset, flips=flips)
         _, kept = held_out(teacher, self.profile)
         truth = self._truth(source, kept)
         calibration = calibrate(labeller, source, truth, kept, config).calibration
@@ -301,14 +301,14 @@ class Workshop:
         source = self.log.open(past_sweeps=model.preset.inputs.past_sweeps)
         scenes = (source.scene(scene_id) for scene_id in source.scene_ids("train"))
         frames = (frame for scene in scenes for frame in scene.frames)
-        keep_features(Teacher(model.module, model.preset), source, frames, folder)
+        keep_features(OccupancyPredictor(model.module, model.preset), source, frames, folder)
         return {}
 
     def _student(self, part: Part, folder: Path) -> dict[str, Any]:
         chosen = preset(self.profile.student)
         teacher = self._master(part)
         source = self.log.open(past_sweeps=teacher.preset.inputs.past_sweeps if teacher else 0)
-        labels: list[LabelSource] = [self._truth(source, part.labelled)]
+        labels: list[TargetSource] = [self._truth(source, part.labelled)]
         others = [s for s in source.scene_ids("train") if s not in part.labelled]
         if part.what in FROM_STORE:
             store = next(p for p in part.needs if p.kind == "store").folder(self.out) / STORE
@@ -319,7 +319,7 @@ class Workshop:
                 balance=self.profile.balance,
             )
             truth = self._truth(source, others)
-            altered: dict[str, LabelSource] = {
+            altered: dict[str, TargetSource] = {
                 "true-classes": TrueClasses(pseudo, truth),
                 "true-mask": TrueMask(pseudo, truth),
                 "raw": Unmasked(pseudo),

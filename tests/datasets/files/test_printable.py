@@ -21,7 +21,7 @@ from datasets.cli.exit_codes import exit_code
 from datasets.errors import SceneError, SetupError, UnwritableError
 from datasets.files.printable import HIDDEN, Guarded, printable, redacted
 from datasets.labels.store import LabelStore
-from datasets.storage.backend import Remote, as_place, bucket_at
+from datasets.storage.backend import ObjectStoreBackend, as_backend, bucket_at
 from datasets.storage.remote_path import RemotePath, remote_or_local
 from datasets.store_ops.export import sharing
 from datasets.taxonomy import Taxonomy
@@ -221,8 +221,8 @@ def test_what_is_no_credential_stays(text: str) -> None:
 
 def test_a_remote_place_never_tells_its_credentials() -> None:
     url = f"s3://KEY:{SECRET}@bucket/labels"
-    place, path = as_place(url), remote_or_local(Path(f"{url}/log"))
-    assert isinstance(place, Remote) and isinstance(path, RemotePath)
+    place, path = as_backend(url), remote_or_local(Path(f"{url}/log"))
+    assert isinstance(place, ObjectStoreBackend) and isinstance(path, RemotePath)
     for told in (str(place), repr(place), str(path), repr(path), str(path / "a"), f"{path.parent}"):
         assert SECRET not in told and "bucket/labels" in told
     copy = pickle.loads(pickle.dumps((place, path / "x")))  # a worker on another machine

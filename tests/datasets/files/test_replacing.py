@@ -22,7 +22,7 @@ from datasets.benchmarks.semantic_kitti import GRID, write_bits
 from datasets.files.json_files import write_json
 from datasets.files.replacing import make_folder, replacing, write_file, write_text
 from datasets.labels.store import LabelStore
-from datasets.storage.backend import Folder
+from datasets.storage.backend import LocalBackend
 from models.checkpoints.checkpoint import save_checkpoint
 from models.training.report import TrainingLog, draw_curves
 from models.training.resume_state import save_state
@@ -85,7 +85,7 @@ WRITERS: dict[str, tuple[str, Callable[[Path], object]]] = {
     "export, npy": ("rows.npy", lambda path: write_rows(path, np.zeros((2, 3)))),
     "export, bits": ("f.invalid", lambda path: write_bits(path, np.zeros(GRID.shape, np.bool_))),
     "views": ("views.json", lambda path: write_views(path, {})),
-    "store document": ("zarr.json", lambda path: Folder(path.parent).write(path.name, b"{}")),
+    "store document": ("zarr.json", lambda path: LocalBackend(path.parent).write(path.name, b"{}")),
 }
 
 

@@ -33,9 +33,9 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.labels import scene_writer
 from datasets.labels.shard_reader import ShardedFrames
 from datasets.labels.store import GridFrame, LabelStore, MaskBit, SceneLabels, StoredScene
-from datasets.reviews.overlay import Remark, Reviews
+from datasets.reviews.overlay import NoteEntry, Reviews
 from datasets.storage.atomic_files import new_partial
-from datasets.storage.backend import Folder
+from datasets.storage.backend import LocalBackend
 from datasets.store_ops.maintenance import info, prune, verify
 from datasets.taxonomy import OCC3D_NUSCENES
 
@@ -132,7 +132,7 @@ def test_frames_are_read_as_zarr_reads_them(
     assert not (folder / "semantics/c/1").exists()
     for name in ("semantics", "confidence", "mask", "flow"):
         document = (folder / name / "zarr.json").read_bytes()
-        frames = ShardedFrames(Folder(folder), name, document, lambda _: True)
+        frames = ShardedFrames(LocalBackend(folder), name, document, lambda _: True)
         array = zarr.open_array(LocalStore(folder / name), mode="r")
         for k in range(5):
             np.testing.assert_array_equal(frames[k], array[k])
@@ -162,7 +162,7 @@ def test_arrays_of_another_layout_are_read_by_zarr(tmp_path: Path) -> None:
     )
     with pytest.raises(NotImplementedError):
         document = (folder / "zarr.json").read_bytes()
-        ShardedFrames(Folder(folder.parent), "mask", document, lambda _: True)
+        ShardedFrames(LocalBackend(folder.parent), "mask", document, lambda _: True)
     assert_equal(store.scene("scene-0001"), labels)
 
 
@@ -227,7 +227,7 @@ def test_a_scene_that_cannot_be_read_is_neither_there_nor_absent(tmp_path: Path)
 def test_a_scene_that_is_listed_and_answered_as_missing_is_not_absent(tmp_path: Path) -> None:
     """A wrong answer 404: two requests must agree before a scene counts as left over."""
 
-    class Forgetful(Folder):
+    class Forgetful(LocalBackend):
         def read(self, key: str) -> bytes:
             if key == "scenes/s1/zarr.json":
                 raise FileNotFoundError(key)
@@ -245,7 +245,7 @@ def test_a_scene_that_is_listed_and_answered_as_missing_is_not_absent(tmp_path: 
 def test_a_refused_request_takes_no_scene_away(tmp_path: Path) -> None:
     """One answer 403 from an object store: every use of the scene says so, nothing is removed."""
 
-    class Refusing(Folder):
+    class Refusing(LocalBackend):
         def read(self, key: str) -> bytes:
             if key == "scenes/s1/zarr.json":
                 raise PermissionError(13, "Forbidden")
@@ -366,7 +366,7 @@ def test_bits_that_flip_in_documents_are_named_or_change_nothing(tmp_path: Path)
     store = LabelStore.create(tmp_path / "a", header())
     store.write_scene(scene("s1"))
     store.quarantine("s2", "bad pose", "trace")
-    Reviews(store).add(Remark(scene_id="s1", token="s1-0", note="a ghost"), reviewer="ann")
+    Reviews(store).add(NoteEntry(scene_id="s1", token="s1-0", note="a ghost"), reviewer="ann")
 
     def content() -> object:
         opened = LabelStore.open(tmp_path / "a")
@@ -403,7 +403,7 @@ def test_what_cannot_be_listed_or_removed_is_no_empty_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     LabelStore.create(tmp_path / "a", header()).write_scene(scene("s1"))
-    place, scandir, unlink = Folder(tmp_path / "a"), os.scandir, os.unlink
+    place, scandir, unlink = LocalBackend(tmp_path / "a"), os.scandir, os.unlink
 
     def refusing(path: Any) -> Any:
         if str(path).endswith("semantics"):
@@ -431,7 +431,7 @@ def test_only_one_of_two_jobs_gets_a_new_store(tmp_path: Path) -> None:
     """Both found nothing there; the second to write its header must see the first one's."""
     first = LabelStore.create(tmp_path / "a", header())
 
-    class Late(Folder):
+    class Late(LocalBackend):
         def top(self) -> list[str] | None:
             return None  # as it was when this driver looked
 

@@ -20,7 +20,7 @@ from s3_server import Proxy, remote_tree, s3_bucket, upload
 
 from datasets.errors import AutolabelError, SetupError, UnreadableError, UnwritableError
 from datasets.labels.store import LabelStore
-from datasets.storage.backend import Folder, Remote, as_place
+from datasets.storage.backend import LocalBackend, ObjectStoreBackend, as_backend
 from datasets.store_ops.maintenance import prune
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,7 +56,7 @@ def test_only_a_commit_marker_makes_a_remote_scene_visible(bucket: str) -> None:
         for frame in scene("s1").frames():
             writer.append(frame)
         raise RuntimeError
-    assert isinstance(store.place, Remote)
+    assert isinstance(store.place, ObjectStoreBackend)
     assert store.place.files("scenes/s1")  # its arrays are there already
     assert store.scene_ids() == () and "s1" not in store
     store.write_scene(scene("s1", seed=3))
@@ -89,7 +89,7 @@ def test_the_first_remote_commit_stays(bucket: str) -> None:
 def test_what_is_no_remote_store_is_named(bucket: str) -> None:
     with pytest.raises(SetupError, match=r"s3://labels/nowhere: there is nothing of that name"):
         LabelStore.open(f"{bucket}/nowhere")
-    as_place(f"{bucket}/other").write("readme.txt", b"hello")
+    as_backend(f"{bucket}/other").write("readme.txt", b"hello")
     with pytest.raises(SetupError, match=r"it has no zarr\.json"):
         LabelStore.open(f"{bucket}/other")
     with pytest.raises(SetupError, match="something else is there"):
@@ -137,15 +137,15 @@ def test_a_scene_that_is_listed_is_not_missing(
 ) -> None:
     store = LabelStore.create(tmp_path / "a", header())
     store.write_scene(scene("s1"))
-    read, asked = Folder.read, []
+    read, asked = LocalBackend.read, []
 
-    def absent(place: Folder, key: str) -> bytes:
+    def absent(place: LocalBackend, key: str) -> bytes:
         if key == "scenes/s1/zarr.json" and len(asked) < times:
             asked.append(key)
             raise FileNotFoundError(key)
         return read(place, key)
 
-    monkeypatch.setattr(Folder, "read", absent)
+    monkeypatch.setattr(LocalBackend, "read", absent)
     if times == 1:  # committed between the two
         assert "s1" in store
     else:
@@ -176,12 +176,12 @@ def test_a_remote_writer_that_fails_anywhere_leaves_nothing_that_is_seen(
     bucket: str, tmp_path: Path, fault: Fault
 ) -> None:
     LabelStore.create(tmp_path / "whole", header()).write_scene(scene("s1"))
-    counted = FaultyPlace(as_place(f"{bucket}/counted-{fault}"))
+    counted = FaultyPlace(as_backend(f"{bucket}/counted-{fault}"))
     LabelStore.create(counted, header()).write_scene(scene("s1"))
     assert counted.writes.count > 8
     for at in range(counted.writes.count):
         url = f"{bucket}/{fault}-{at}"
-        store = LabelStore.create(FaultyPlace(as_place(url), Writes(at, fault)), header())
+        store = LabelStore.create(FaultyPlace(as_backend(url), Writes(at, fault)), header())
         with pytest.raises(OSError, match=r"space|output"):
             store.write_scene(scene("s1"))
         assert LabelStore.open(url).scene_ids() == ()

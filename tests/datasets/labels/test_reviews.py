@@ -24,17 +24,17 @@ from datasets.files.seals import sealed
 from datasets.labels.store import FrameLabels, LabelStore, MaskBit
 from datasets.reviews.entries import Written, from_document, to_document
 from datasets.reviews.overlay import (
+    EditEntry,
     Entry,
-    Judgement,
-    Remark,
+    NoteEntry,
     Reviews,
-    Stroke,
     Undo,
     Verdict,
+    VerdictEntry,
     labels_digest,
 )
 from datasets.reviews.summary import count_reviews
-from datasets.storage.backend import as_place
+from datasets.storage.backend import as_backend
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -58,14 +58,14 @@ def store(tmp_path: Path) -> LabelStore:
 
 def judge(
     scene_id: str, *frames: int, verdict: Verdict = Verdict.REJECT, note: str = ""
-) -> Judgement:
+) -> VerdictEntry:
     tokens = tuple(f"{scene_id}-{k}" for k in frames)
-    return Judgement(scene_id=scene_id, tokens=tokens, verdict=verdict, note=note)
+    return VerdictEntry(scene_id=scene_id, tokens=tokens, verdict=verdict, note=note)
 
 
-def paint(scene_id: str, k: int, voxels: list[int], class_id: int) -> Stroke:
+def paint(scene_id: str, k: int, voxels: list[int], class_id: int) -> EditEntry:
     indices = np.array(voxels, np.int64)
-    return Stroke(scene_id=scene_id, token=f"{scene_id}-{k}", voxels=indices, class_id=class_id)
+    return EditEntry(scene_id=scene_id, token=f"{scene_id}-{k}", voxels=indices, class_id=class_id)
 
 
 names = st.text(st.characters(categories=["L", "N", "P"]), min_size=1, max_size=30)
@@ -73,16 +73,16 @@ notes = st.text(st.characters(exclude_categories=["Cs"]), max_size=50)
 ids = st.builds("{:016d}-{:016x}".format, st.integers(0, 10**16 - 1), st.integers(0, 2**64 - 1))
 written = st.one_of(
     st.builds(
-        Judgement,
+        VerdictEntry,
         scene_id=names,
         tokens=st.lists(names, min_size=1, max_size=5, unique=True).map(tuple),
         verdict=st.sampled_from(Verdict),
         note=notes,
         sampled=st.booleans(),
     ),
-    st.builds(Remark, scene_id=names, token=names, note=notes.filter(bool)),
+    st.builds(NoteEntry, scene_id=names, token=names, note=notes.filter(bool)),
     st.builds(
-        Stroke,
+        EditEntry,
         scene_id=names,
         token=names,
         voxels=st.sets(st.integers(0, N - 1), min_size=1).map(
@@ -124,7 +124,7 @@ def test_a_damaged_document_is_refused_and_nothing_else(data: st.DataObject) -> 
         read = from_document(ENTRY.id, cut, n_voxels=N, n_classes=K)
     except ValueError:
         return
-    assert isinstance(read.what, Stroke) and read.id == ENTRY.id
+    assert isinstance(read.what, EditEntry) and read.id == ENTRY.id
     assert read.what.voxels[0] >= 0 and read.what.voxels[-1] < N
     assert (np.diff(read.what.voxels) > 0).all()
 
@@ -185,7 +185,7 @@ def test_verdicts_strokes_and_undo_are_there_again_and_the_teacher_is_untouched(
     assert reviews.entries() == () and "reviews" not in [p.name for p in (tmp_path / "a").iterdir()]
     first = reviews.add(judge("s0", 0, 1, note="sky is road"), reviewer="ann")
     stroke = reviews.add(paint("s1", 2, [0, 5, 191], CAR), reviewer="ann")
-    reviews.add(Remark(scene_id="s1", token="s1-0", note="nice"), reviewer="bob")
+    reviews.add(NoteEntry(scene_id="s1", token="s1-0", note="nice"), reviewer="bob")
     assert reviews.undo("ann") == stroke
     assert reviews.undo("bob") is not None and reviews.undo("bob") is None
     for one in (reviews, Reviews(LabelStore.open(tmp_path / "a"))):
@@ -377,7 +377,7 @@ def test_the_fingerprint_changes_with_what_students_would_see_alone(store: Label
     reviews = Reviews(store)
     assert reviews.fingerprint() == ""
     reviews.add(judge("s0", 0, verdict=Verdict.ACCEPT), reviewer="ann")
-    reviews.add(Remark(scene_id="s0", token="s0-0", note="x"), reviewer="ann")
+    reviews.add(NoteEntry(scene_id="s0", token="s0-0", note="x"), reviewer="ann")
     assert reviews.fingerprint() == ""
     reviews.add(judge("s0", 0), reviewer="bob")
     rejected = reviews.fingerprint()
@@ -410,14 +410,14 @@ WRITE = """
 import sys
 sys.path[:0] = [{root!r}]
 from datasets.labels.store import LabelStore
-from datasets.reviews.overlay import Judgement, Reviews, Verdict
+from datasets.reviews.overlay import VerdictEntry, Reviews, Verdict
 reviews = Reviews(LabelStore.open(sys.argv[1]))
 print("ready", flush=True)
 sys.stdin.readline()
 for i in range(int(sys.argv[3])):
     scene = f"s{{i % 2}}"
-    what = Judgement(scene_id=scene, tokens=(f"{{scene}}-0",), verdict=Verdict.ACCEPT, note=str(i))
-    reviews.add(what, reviewer=sys.argv[2])
+    what = VerdictEntry(scene_id=scene, tokens=(f"{{scene}}-0",), verdict=Verdict.ACCEPT,
+    note=str(i)) reviews.add(what, reviewer=sys.argv[2])
 """
 
 
@@ -449,7 +449,7 @@ def test_two_processes_at_once_lose_nothing_of_each_other(
     assert reviews.damaged() == ()
     for reviewer in ("r0", "r1"):
         theirs = [e.what for e in reviews.entries() if e.reviewer == reviewer]
-        assert [one.note for one in theirs if isinstance(one, Judgement)] == [
+        assert [one.note for one in theirs if isinstance(one, VerdictEntry)] == [
             str(i) for i in range(n)
         ]
     assert not (tmp_path / "a/.partial").exists()
@@ -460,10 +460,10 @@ import sys
 sys.path[:0] = [{root!r}, {tests!r}]
 import numpy as np
 from datasets.labels.store import LabelStore
-from datasets.reviews.overlay import Reviews, Stroke
+from datasets.reviews.overlay import Reviews, EditEntry
 reviews = Reviews(LabelStore.open(sys.argv[1]))
 for i in range(10**6):
-    what = Stroke(scene_id="s0", token="s0-0", voxels=np.arange(150), class_id=3, note=str(i))
+    what = EditEntry(scene_id="s0", token="s0-0", voxels=np.arange(150), class_id=3, note=str(i))
     reviews.add(what, reviewer="ann")
     print(i, flush=True)
 """
@@ -487,7 +487,7 @@ def test_a_painter_killed_at_any_moment_loses_at_most_the_last_stroke(
     painter.stdout.close()
     reviews = Reviews(store)
     assert reviews.damaged() == ()
-    notes = [one.what.note for one in reviews.entries() if isinstance(one.what, Stroke)]
+    notes = [one.what.note for one in reviews.entries() if isinstance(one.what, EditEntry)]
     assert notes == [str(i) for i in range(len(notes))]
     assert said <= len(notes) <= said + 1
     reviews.add(judge("s0", 0), reviewer="bob")
@@ -516,7 +516,7 @@ def test_reviews_of_a_remote_store(bucket: str) -> None:
 
 def test_a_place_creates_once(bucket: str, tmp_path: Path) -> None:
     for where in (tmp_path / "p", f"{bucket}/p"):
-        at = as_place(where)
+        at = as_backend(where)
         assert at.documents("x") == []
         assert at.create("x/b", b"1") and not at.create("x/b", b"2") and at.create("x/a", b"3")
         at.write("x/.hidden", b"")

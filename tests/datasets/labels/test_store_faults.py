@@ -11,7 +11,7 @@ from faulty_places import Fault, FaultyPlace, Writes
 from label_scenes import header, scene, tree
 
 from datasets.labels.store import LabelStore
-from datasets.storage.backend import Folder
+from datasets.storage.backend import LocalBackend
 
 ROOT = Path(__file__).resolve().parents[3]
 LABELS = {"frames": 4, "flow": True, "evidence": True}
@@ -25,7 +25,7 @@ def written(path: Path) -> dict[str, bytes]:
 
 def positions(path: Path) -> int:
     """How many writes a scene takes."""
-    place = FaultyPlace(Folder(path))
+    place = FaultyPlace(LocalBackend(path))
     LabelStore.create(place, header(flow=True)).write_scene(scene("s1", **LABELS))  # type: ignore[arg-type]
     return place.writes.count
 
@@ -37,7 +37,9 @@ def test_a_writer_that_fails_anywhere_leaves_nothing(tmp_path: Path, fault: Faul
     empty = {"zarr.json", "scenes/zarr.json"}
     for at in range(n):
         path = tmp_path / f"{at}"
-        store = LabelStore.create(FaultyPlace(Folder(path), Writes(at, fault)), header(flow=True))
+        store = LabelStore.create(
+            FaultyPlace(LocalBackend(path), Writes(at, fault)), header(flow=True)
+        )
         with pytest.raises(OSError, match=r"space|output"):
             store.write_scene(scene("s1", **LABELS))  # type: ignore[arg-type]
         assert tree(path).keys() == empty
@@ -52,11 +54,11 @@ sys.path[:0] = [{root!r}, {tests!r}]
 from faulty_places import FaultyPlace, Writes
 from label_scenes import header, scene
 from datasets.labels.store import LabelStore
-from datasets.storage.backend import Folder
+from datasets.storage.backend import LocalBackend
 for at in range({n}):
     pid = os.fork()
     if pid == 0:
-        place = FaultyPlace(Folder(Path({path!r}) / str(at)), Writes(at, {fault!r}))
+        place = FaultyPlace(LocalBackend(Path({path!r}) / str(at)), Writes(at, {fault!r}))
         LabelStore.create(place, header(flow=True)).write_scene(scene("s1", **{labels!r}))
         os._exit(0)
     if {fault!r} == "hangs":

@@ -21,7 +21,7 @@ from datasets.frames import Frame, Scene
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels
 from datasets.loading.targets import PseudoLabels
 from datasets.reviews.edits import distrusted
-from datasets.reviews.overlay import Judgement, Reviews, Stroke, Verdict
+from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
 from datasets.store_ops.compare import diff
 from datasets.store_ops.export import as_truth, export, sharing
 from datasets.store_ops.maintenance import info, leftovers, prune, verify
@@ -186,12 +186,12 @@ def test_other_jobs_and_other_labels_are_not_merged(tmp_path: Path) -> None:
 
 def reject(store: LabelStore, scene_id: str, *frames: int) -> None:
     tokens = tuple(f"{scene_id}-{k}" for k in frames)
-    what = Judgement(scene_id=scene_id, tokens=tokens, verdict=Verdict.REJECT, note="fog")
+    what = VerdictEntry(scene_id=scene_id, tokens=tokens, verdict=Verdict.REJECT, note="fog")
     Reviews(store).add(what, reviewer="ann")
 
 
 def paint(store: LabelStore, scene_id: str, k: int, voxels: list[int], class_id: int) -> None:
-    what = Stroke(
+    what = EditEntry(
         scene_id=scene_id,
         token=f"{scene_id}-{k}",
         voxels=np.array(voxels, np.int64),

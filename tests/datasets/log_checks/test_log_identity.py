@@ -27,10 +27,10 @@ from datasets.labels.log_identity import (
 )
 from datasets.labels.store import LabelStore, SceneLabels
 from datasets.loading.frame_dataset import (
-    FrameSet,
+    FrameDataset,
     GroundTruth,
-    LabelSource,
     PseudoLabels,
+    TargetSource,
     Unlabelled,
 )
 from datasets.model_inputs import InputSpec
@@ -52,10 +52,10 @@ def log(tmp_path: Path) -> Path:
     return write_labelled_log(tmp_path / "log", ("a", "b"), lidar=True)
 
 
-def data_of(root: Path, spec: InputSpec = CAMERA, *labels: LabelSource) -> dict[str, object]:
+def data_of(root: Path, spec: InputSpec = CAMERA, *labels: TargetSource) -> dict[str, object]:
     """Of a set on both scenes of a log."""
     source = FolderSource(root, past_sweeps=1)
-    return FrameSet(source, labels or (Unlabelled(("a", "b"), COARSE_GRID),), spec).data()
+    return FrameDataset(source, labels or (Unlabelled(("a", "b"), COARSE_GRID),), spec).data()
 
 
 def edit_scene(root: Path, change: Callable[[dict[str, object]], None], scene: str = "a") -> None:
@@ -213,7 +213,7 @@ def test_labels_of_another_log_are_refused(
     source = FolderSource(log, past_sweeps=0)
     says = rf"labels of another log: the log differs: {says}"
     with pytest.raises(SetupError, match=says):
-        FrameSet(source, [PseudoLabels(where)], CAMERA)
+        FrameDataset(source, [PseudoLabels(where)], CAMERA)
     with pytest.raises(SetupError, match=says):
         labelled_scene(store, "a", source)
     with pytest.raises(SetupError, match=says):
@@ -231,10 +231,10 @@ def test_a_log_without_the_scene_or_its_frames_is_another(log: Path) -> None:
     (log / "scenes/a/annotations.json").unlink(missing_ok=True)
     edit_scene(log, renamed)
     with pytest.raises(SetupError, match="none of the labelled frames is in the log"):
-        FrameSet(FolderSource(log, past_sweeps=0), [PseudoLabels(where)], CAMERA)
+        FrameDataset(FolderSource(log, past_sweeps=0), [PseudoLabels(where)], CAMERA)
     shutil.rmtree(log / "scenes/a")
     with pytest.raises(SetupError, match="the log differs: scene a: the log has no such scene"):
-        FrameSet(FolderSource(log, past_sweeps=0), [PseudoLabels(where)], CAMERA)
+        FrameDataset(FolderSource(log, past_sweeps=0), [PseudoLabels(where)], CAMERA)
 
 
 def test_rounded_times_and_poses_are_the_same(log: Path) -> None:

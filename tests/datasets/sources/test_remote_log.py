@@ -23,7 +23,7 @@ from datasets.frames import Frame
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.storage import remote_path as remote_paths
-from datasets.storage.backend import as_place
+from datasets.storage.backend import as_backend
 from datasets.storage.remote_path import RemotePath, StorageError, absolute, fetch, remote_or_local
 
 CITY = CityConfig(
@@ -222,7 +222,7 @@ def test_paths(logs: dict[str, Path], bucket: str) -> None:
 def test_sizes_come_by_the_page(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     names = [f"pages/{i:03d}" for i in range(60)]
     for i, name in enumerate(names):
-        as_place(bucket).write(name, bytes(i))
+        as_backend(bucket).write(name, bytes(i))
     monkeypatch.setattr(remote_paths, "PAGE", 25)
     monkeypatch.setattr(remote_paths, "PAGES", 3)
     listing, asked = remote_paths._Listing(bucket), []
@@ -234,7 +234,7 @@ def test_sizes_come_by_the_page(bucket: str, monkeypatch: pytest.MonkeyPatch) ->
     assert [listing.size(names[i]) for i in order] == order.tolist()
     assert len(listing.pages) <= 3
     assert listing.size("pages/0") is listing.size("pages/060") is listing.size("page") is None
-    as_place(bucket).write("pages/060", bytes(60))
+    as_backend(bucket).write("pages/060", bytes(60))
     assert listing.size("pages/060") is None
     monkeypatch.setattr(remote_paths, "FRESH_S", 0.0)
     assert listing.size("pages/060") == 60
@@ -242,7 +242,7 @@ def test_sizes_come_by_the_page(bucket: str, monkeypatch: pytest.MonkeyPatch) ->
 
 def test_large_files_are_read_where_they_lie(bucket: str, monkeypatch: pytest.MonkeyPatch) -> None:
     data = np.random.default_rng(0).bytes(1 << 20)
-    as_place(bucket).write("large/file.bin", data)
+    as_backend(bucket).write("large/file.bin", data)
     monkeypatch.setattr(remote_paths, "STREAMED_BYTES", 1000)
     monkeypatch.setattr(remote_paths, "_copies", None)
     with RemotePath(f"{bucket}/large/file.bin").open("rb") as file:
@@ -257,7 +257,7 @@ def test_copies_make_room_and_go_with_their_process(
     bucket: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     for i in range(8):
-        as_place(bucket).write(f"room/{i}", bytes(100))
+        as_backend(bucket).write(f"room/{i}", bytes(100))
     monkeypatch.setattr(remote_paths, "COPIES_BYTES", 350)
     monkeypatch.setattr(remote_paths, "COPIES_KEPT", 2)
     monkeypatch.setattr(remote_paths.tempfile, "tempdir", str(tmp_path))

@@ -17,12 +17,12 @@ from datasets.errors import SceneError, SetupError
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.loading.augmentation import Augmentation
 from datasets.loading.frame_dataset import (
-    FrameSet,
+    FrameDataset,
     GroundTruth,
-    LabelSource,
     PseudoLabels,
     Sample,
     Target,
+    TargetSource,
     Unlabelled,
     make_sample,
 )
@@ -36,15 +36,15 @@ def truth(tmp_path: Path) -> GroundTruth:
 
 
 def test_a_camera_set_opens_no_lidar_file(truth: GroundTruth) -> None:
-    sample = FrameSet(OneCameraLog(), [truth], SPEC)[0]
+    sample = FrameDataset(OneCameraLog(), [truth], SPEC)[0]
     assert sample.inputs.points is None and sample.inputs.depth is None
     assert sample.inputs.images.shape == (1, 1, 3, 8, 16)
 
 
 def test_a_step_is_the_same_whenever_it_is_drawn(truth: GroundTruth) -> None:
     augment = Augmentation()
-    first = FrameSet(OneCameraLog(), [truth], SPEC, batch=2, augment=augment, seed=3)
-    again = FrameSet(OneCameraLog(), [truth], SPEC, batch=2, augment=augment, seed=3)
+    first = FrameDataset(OneCameraLog(), [truth], SPEC, batch=2, augment=augment, seed=3)
+    again = FrameDataset(OneCameraLog(), [truth], SPEC, batch=2, augment=augment, seed=3)
     for step in (5, 0, 11):
         assert torch.equal(first[step].semantics, again[step].semantics)
         assert torch.equal(first[step].inputs.T_bda, again[step].inputs.T_bda)
@@ -202,7 +202,7 @@ def test_an_empty_store_cannot_be_learned_from(tmp_path: Path) -> None:
 
 def test_unlabelled_frames_come_without_a_weight(truth: GroundTruth) -> None:
     nothing = Unlabelled(["a"], GRID)
-    sample = FrameSet(OneCameraLog(), [truth, nothing], SPEC, batch=4)[0]
+    sample = FrameDataset(OneCameraLog(), [truth, nothing], SPEC, batch=4)[0]
     assert sorted(sample.labelled.tolist()) == [False, False, True, True]
     assert torch.equal(sample.labelled, sample.human)
     assert torch.equal(sample.weight.flatten(1).any(1), sample.labelled)
@@ -210,12 +210,12 @@ def test_unlabelled_frames_come_without_a_weight(truth: GroundTruth) -> None:
 
 def test_a_bad_frame_is_named_and_the_next_one_takes_its_place(tmp_path: Path) -> None:
     log = OneCameraLog(frames=4, bad=("t2",))
-    samples = FrameSet(log, [write_truth(tmp_path, log)], SPEC, batch=2, seed=1)
+    samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC, batch=2, seed=1)
     drawn = [samples[step] for step in range(4)]  # two epochs
     assert all(len(sample) == 2 for sample in drawn)
     assert {bad.frame for sample in drawn for bad in sample.bad} == {"t2"}
     assert "the picture is torn" in next(bad.reason for s in drawn for bad in s.bad)
-    again = FrameSet(log, [write_truth(tmp_path, log)], SPEC, batch=2, seed=1)
+    again = FrameDataset(log, [write_truth(tmp_path, log)], SPEC, batch=2, seed=1)
     assert torch.equal(again[3].inputs.images, drawn[3].inputs.images)
 
 
@@ -223,7 +223,7 @@ def test_frames_with_ground_truth_can_be_drawn_more_often(tmp_path: Path) -> Non
     """Two of them beside six others: in every batch of two one of each, each kind in its epochs."""
     log = OneCameraLog()
     sources = [Unlabelled(["a", "b", "c"], GRID), write_truth(tmp_path, log)]
-    samples = FrameSet(log, sources, SPEC, batch=2, seed=4, human_share=0.5)
+    samples = FrameDataset(log, sources, SPEC, batch=2, seed=4, human_share=0.5)
     batches = [samples[step] for step in range(12)]
     assert all(sample.human.tolist().count(True) == 1 for sample in batches)
 
@@ -234,24 +234,24 @@ def test_frames_with_ground_truth_can_be_drawn_more_often(tmp_path: Path) -> Non
     assert all(len(set(of_human[i : i + 2])) == 2 for i in range(0, 12, 2)), "once per epoch"
     of_others = sorted(value for sample in batches[:6] for value in grey(sample, False))
     assert of_others == sorted([min(of_human), max(of_human)] * 3)
-    rare = FrameSet(log, sources, SPEC, batch=2, human_share=0.1)
+    rare = FrameDataset(log, sources, SPEC, batch=2, human_share=0.1)
     assert sum(int(rare[step].human.sum()) for step in range(50)) == 10
     assert torch.equal(samples[7].inputs.images, batches[7].inputs.images)
-    assert samples.fingerprint() != FrameSet(log, sources, SPEC, batch=2, seed=4).fingerprint()
+    assert samples.fingerprint() != FrameDataset(log, sources, SPEC, batch=2, seed=4).fingerprint()
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.5])
 def test_a_share_needs_both_kinds_of_frames(truth: GroundTruth, share: float) -> None:
-    sources: list[LabelSource] = [truth]
+    sources: list[TargetSource] = [truth]
     if share != 0.5:
         sources.append(Unlabelled(["b"], GRID))
     with pytest.raises(SetupError, match="share of frames with ground truth"):
-        FrameSet(OneCameraLog(), sources, SPEC, human_share=share)
+        FrameDataset(OneCameraLog(), sources, SPEC, human_share=share)
 
 
 def test_only_bad_frames_are_an_error(tmp_path: Path) -> None:
     log = OneCameraLog(bad=("t0", "t1"))
-    samples = FrameSet(log, [write_truth(tmp_path, log)], SPEC)
+    samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC)
     with pytest.raises(SetupError, match=r"every one of the 2 frames.*torn"):
         samples[0]
 
@@ -259,7 +259,7 @@ def test_only_bad_frames_are_an_error(tmp_path: Path) -> None:
 def test_workers_divide_the_batch_of_a_step(tmp_path: Path) -> None:
     log = OneCameraLog(frames=4)
     augment = Augmentation()
-    samples = FrameSet(log, [write_truth(tmp_path, log)], SPEC, batch=4, augment=augment)
+    samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC, batch=4, augment=augment)
     shares = [samples.share(worker, 2)[3] for worker in range(2)]
     whole = samples[3]
     assert [share.first_draw for share in shares] == [12, 14]

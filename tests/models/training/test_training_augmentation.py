@@ -17,7 +17,7 @@ from datasets.loading.augmentation import (
     PictureView,
 )
 from datasets.loading.batch import Target, make_sample
-from datasets.loading.frame_dataset import FrameSet, Unlabelled
+from datasets.loading.frame_dataset import FrameDataset, Unlabelled
 from datasets.model_inputs import InputSpec, fit_image, fitted_map, prepare_frame
 
 SPEC = InputSpec(height=48, width=80, lidar=False)
@@ -188,7 +188,7 @@ def test_training_draws_sweeps_and_evaluation_takes_the_newest() -> None:
         assert len(ages) == 9 and sorted(set(ages)) == list(ages)
         drawn.add(ages)
     assert len(drawn) > 20 and {age for ages in drawn for age in ages} == set(range(1, 13))
-    samples = FrameSet(log, [Unlabelled(["a"], GRID)], spec)
+    samples = FrameDataset(log, [Unlabelled(["a"], GRID)], spec)
     for step in range(3):
         points = samples[step].inputs.points
         assert points is not None
@@ -263,7 +263,8 @@ def test_a_step_is_augmented_the_same_whenever_it_is_drawn() -> None:
     log = LogOfADot((11.0, 1.5, 1.0))
     everything = Augmentation(images=ImageAugmentation(brightness=0.2), random_sweeps=True)
     sets = [
-        FrameSet(log, [Unlabelled(["a"], GRID)], SPEC, augment=everything, seed=5) for _ in range(2)
+        FrameDataset(log, [Unlabelled(["a"], GRID)], SPEC, augment=everything, seed=5)
+        for _ in range(2)
     ]
     views = []
     for step in (3, 0, 7):

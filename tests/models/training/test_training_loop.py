@@ -16,11 +16,11 @@ from toy_training import CONFIG, LOSS, ToyNetwork, lines, run, same_weights, sam
 
 from datasets.errors import SetupError
 from datasets.loading.batch import Sample
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 from datasets.taxonomy import OCC3D_NUSCENES
 from models.training.loop import fit
 from models.training.objectives import LabelLoss
-from models.training.schedules import SlowAverage, StepDecay, WarmCosine, YoungAverage
+from models.training.schedules import ConstantEMA, StepDecay, WarmCosine, WarmupEMA
 
 __all__ = ["samples"]
 
@@ -30,18 +30,18 @@ class KilledError(Exception):
 
 
 def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
-    samples: FrameSet, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    samples: FrameDataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = dataclasses.replace(CONFIG, log_every=3)
     whole = run(samples, tmp_path / "whole", config)
-    original = FrameSet.__getitem__
+    original = FrameDataset.__getitem__
 
-    def until_step_3(self: FrameSet, step: int) -> Sample:
+    def until_step_3(self: FrameDataset, step: int) -> Sample:
         if step == 3:
             raise KilledError
         return original(self, step)
 
-    monkeypatch.setattr(FrameSet, "__getitem__", until_step_3)
+    monkeypatch.setattr(FrameDataset, "__getitem__", until_step_3)
     with pytest.raises(KilledError):
         run(samples, tmp_path / "parts", config)
     monkeypatch.undo()
@@ -55,7 +55,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
 
 
 def test_a_finished_training_started_again_gives_the_same(
-    samples: FrameSet, tmp_path: Path
+    samples: FrameDataset, tmp_path: Path
 ) -> None:
     first = run(samples, tmp_path / "t")
     again = run(samples, tmp_path / "t")
@@ -63,7 +63,7 @@ def test_a_finished_training_started_again_gives_the_same(
     assert first.report == again.report
 
 
-def test_training_lowers_the_loss(samples: FrameSet, tmp_path: Path) -> None:
+def test_training_lowers_the_loss(samples: FrameDataset, tmp_path: Path) -> None:
     run(samples, tmp_path / "t", dataclasses.replace(CONFIG, steps=40))
     log = lines(tmp_path / "t")
     assert log[-1]["loss"] < 0.8 * log[0]["loss"]
@@ -74,14 +74,16 @@ def test_training_lowers_the_loss(samples: FrameSet, tmp_path: Path) -> None:
     [({"steps": 7}, "config.steps"), ({"seed": 1}, "config.seed")],
 )
 def test_another_configuration_does_not_continue_a_run(
-    samples: FrameSet, tmp_path: Path, changes: dict[str, int], named: str
+    samples: FrameDataset, tmp_path: Path, changes: dict[str, int], named: str
 ) -> None:
     run(samples, tmp_path / "t")
     with pytest.raises(SetupError, match=rf"another configuration \({named}\)"):
         run(samples, tmp_path / "t", dataclasses.replace(CONFIG, **changes))
 
 
-def test_other_data_or_another_job_do_not_continue_a_run(samples: FrameSet, tmp_path: Path) -> None:
+def test_other_data_or_another_job_do_not_continue_a_run(
+    samples: FrameDataset, tmp_path: Path
+) -> None:
     run(samples, tmp_path / "t", job={"loss": "ce"})
     with pytest.raises(SetupError, match=r"job\.loss"):
         run(samples, tmp_path / "t", job={"loss": "ohem"})
@@ -91,14 +93,14 @@ def test_other_data_or_another_job_do_not_continue_a_run(samples: FrameSet, tmp_
 
 
 def test_how_often_is_saved_may_change_in_a_continued_run(
-    samples: FrameSet, tmp_path: Path
+    samples: FrameDataset, tmp_path: Path
 ) -> None:
     first = run(samples, tmp_path / "t")
     again = run(samples, tmp_path / "t", dataclasses.replace(CONFIG, save_every=5, log_every=4))
     assert same_weights(first.network, again.network)
 
 
-def test_other_threads_are_warned_of(samples: FrameSet, tmp_path: Path) -> None:
+def test_other_threads_are_warned_of(samples: FrameDataset, tmp_path: Path) -> None:
     before = torch.get_num_threads()
     try:
         torch.set_num_threads(1)
@@ -115,17 +117,17 @@ def test_a_batch_in_parts_trains_like_the_whole(
 ) -> None:
     """Also where the parts have unequal numbers of voxels to learn from."""
     log = OneCameraLog(frames=4)
-    samples = FrameSet(log, [write_truth(tmp_path, log)], SPEC, batch=4)
-    original = FrameSet.__getitem__
+    samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC, batch=4)
+    original = FrameDataset.__getitem__
 
-    def unequal(self: FrameSet, step: int) -> Sample:
+    def unequal(self: FrameDataset, step: int) -> Sample:
         sample = original(self, step)
         weight = sample.weight.clone()
         weight[0] = 0
         weight[1, 120:] *= 0.3
         return dataclasses.replace(sample, weight=weight)
 
-    monkeypatch.setattr(FrameSet, "__getitem__", unequal)
+    monkeypatch.setattr(FrameDataset, "__getitem__", unequal)
     weights = torch.linspace(0.5, 2, 18)
     loss = LabelLoss(taxonomy=OCC3D_NUSCENES, class_weights=weights, columns=50)
     found = []
@@ -144,7 +146,7 @@ def test_a_batch_in_parts_trains_like_the_whole(
 
 
 def test_an_objective_with_parameters_has_them_trained_and_saved(
-    samples: FrameSet, tmp_path: Path
+    samples: FrameDataset, tmp_path: Path
 ) -> None:
     class WithOffset(nn.Module):
         def __init__(self) -> None:
@@ -164,7 +166,7 @@ def test_an_objective_with_parameters_has_them_trained_and_saved(
     assert torch.equal(again.offset, objective.offset)
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(samples: FrameSet, tmp_path: Path) -> None:
+def test_a_loss_that_is_not_finite_stops_the_run(samples: FrameDataset, tmp_path: Path) -> None:
     network = ToyNetwork()
     nn.init.constant_(network.occ_head.out.weight, float("nan"))
     with pytest.raises(ValueError, match="step 0: the loss is"):
@@ -175,7 +177,7 @@ def test_a_loss_that_is_not_finite_stops_the_run(samples: FrameSet, tmp_path: Pa
 def test_bad_and_empty_frames_are_in_log_and_report(tmp_path: Path) -> None:
     log = OneCameraLog(frames=4, bad=("t1",))
     truth = write_truth(tmp_path, log)
-    samples = FrameSet(log, [truth], SPEC, batch=2)
+    samples = FrameDataset(log, [truth], SPEC, batch=2)
     original = truth.target
     truth.target = lambda frame: (  # type: ignore[method-assign]
         dataclasses.replace(original(frame), weight=0 * original(frame).weight)
@@ -197,7 +199,7 @@ def slow_scores(network: nn.Module) -> dict[str, float]:
 
 
 def test_the_end_report_has_curves_scores_and_shares_of_time(
-    samples: FrameSet, tmp_path: Path
+    samples: FrameDataset, tmp_path: Path
 ) -> None:
     config = dataclasses.replace(CONFIG, validate_every=3)
     trained = fit(
@@ -235,6 +237,6 @@ def test_the_cosine_warms_up_and_ends_at_zero() -> None:
 
 
 def test_the_published_average_of_weights() -> None:
-    assert SlowAverage().at(0) == pytest.approx(0.99391, abs=1e-5)
-    assert SlowAverage().at(20_000) == pytest.approx(0.99900, abs=1e-5)
-    assert [YoungAverage().at(step) for step in (0, 90, 10**6)] == pytest.approx([0.1, 0.91, 0.995])
+    assert ConstantEMA().at(0) == pytest.approx(0.99391, abs=1e-5)
+    assert ConstantEMA().at(20_000) == pytest.approx(0.99900, abs=1e-5)
+    assert [WarmupEMA().at(step) for step in (0, 90, 10**6)] == pytest.approx([0.1, 0.91, 0.995])

@@ -13,7 +13,7 @@ from one_camera_log import SPEC, OneCameraLog, write_truth
 
 from datasets.frames import CameraView
 from datasets.loading.augmentation import Augmentation
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 
 
 class CountingLog(OneCameraLog):
@@ -33,8 +33,8 @@ def test_pictures_are_opened_once_as_long_as_there_is_room(
     """Three frames, four epochs; in the last case there is room for one picture."""
     log = CountingLog(frames=3)
     truth = write_truth(tmp_path, log)
-    plain = FrameSet(OneCameraLog(frames=3), [truth], SPEC, batch=3, augment=Augmentation())
-    samples = FrameSet(log, [truth], SPEC, batch=3, augment=Augmentation(), memory_gib=gib)
+    plain = FrameDataset(OneCameraLog(frames=3), [truth], SPEC, batch=3, augment=Augmentation())
+    samples = FrameDataset(log, [truth], SPEC, batch=3, augment=Augmentation(), memory_gib=gib)
     for step in range(4):
         got, expected = samples[step], plain[step]
         assert torch.equal(got.inputs.images, expected.inputs.images)
@@ -44,7 +44,7 @@ def test_pictures_are_opened_once_as_long_as_there_is_room(
 
 def test_memory_travels_empty_to_other_processes(tmp_path: Path) -> None:
     log = OneCameraLog()
-    samples = FrameSet(log, [write_truth(tmp_path, log)], SPEC, memory_gib=1.0)
+    samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC, memory_gib=1.0)
     assert len(pickle.dumps(samples)) < 20_000
     samples[0]
     assert len(pickle.dumps(samples)) < 20_000

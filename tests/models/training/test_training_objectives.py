@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from datasets.loading.augmentation import Augmentation
 from datasets.loading.batch import Sample
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW
 from models.networks.heads import HeadConfig, OccupancyHead
@@ -43,7 +43,7 @@ class Trunk(nn.Module):
 @pytest.fixture()
 def sample(tmp_path: Path) -> Sample:
     log = OneCameraLog()
-    return FrameSet(log, [write_truth(tmp_path, log)], SPEC, batch=2, augment=Augmentation())[1]
+    return FrameDataset(log, [write_truth(tmp_path, log)], SPEC, batch=2, augment=Augmentation())[1]
 
 
 def test_columns_are_usable_distinct_and_rich_in_objects() -> None:
@@ -78,7 +78,7 @@ def test_rare_classes_weigh_more_and_the_mean_weight_is_one() -> None:
 
 def test_labels_of_bad_frames_are_not_counted(tmp_path: Path) -> None:
     log = OneCameraLog()
-    samples = FrameSet(log, [write_truth(tmp_path, log)], SPEC)
+    samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC)
     both = count_labels(samples, 18)
     assert both[4] == 2
     next(tmp_path.rglob("t1/labels.npz")).unlink()

@@ -12,13 +12,13 @@ from one_camera_log import SPEC, OneCameraLog, write_truth
 
 from autolabel.training.options import chosen, config_of, start_network, training_parser
 from datasets.errors import SetupError
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 from datasets.model_inputs import InputSpec
 from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCCUPANCY
 from models.checkpoints.checkpoint import initialise, load_checkpoint, save_checkpoint
 from models.presets import build, preset
 from models.training.recipes import RECIPES, recipe
-from models.training.schedules import SlowAverage, StepDecay, WarmCosine
+from models.training.schedules import ConstantEMA, StepDecay, WarmCosine
 
 PUBLISHED = {
     # global batch (8 GPUs), learning rate, epochs
@@ -54,7 +54,7 @@ def test_the_published_table(name: str) -> None:
     decays = any(config.schedule.factor(s, config.steps) == 0.1 for s in (config.steps - 1,))
     assert decays == (how.epochs > 24)
     assert (config.weight_decay, config.clip_norm, config.precision) == (1e-2, 5.0, "float32")
-    assert config.average == SlowAverage()
+    assert config.average == ConstantEMA()
     assert how.augmentation.flip and how.augmentation.random_sweeps
     assert how.augmentation.images is not None and how.augmentation.images.rotation_deg == 5.4
     assert how.columns is None
@@ -76,7 +76,7 @@ def test_losses_and_their_class_weights_fit_the_presets_classes(
     tmp_path: Path, name: str, kind: str
 ) -> None:
     log = OneCameraLog()
-    samples = FrameSet(log, [write_truth(tmp_path, log)], SPEC)
+    samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC)
     how = recipe(name)
     taxonomy = preset(how.preset).taxonomy
     loss = how.label_loss(taxonomy, samples)
@@ -125,7 +125,7 @@ def test_the_command_line_overrides_the_recipe(tmp_path: Path) -> None:
     args = parse("--steps", "9", "--parts", "2", "--precision", "float32", "--threads", "1")
     how, network = chosen(args)
     assert (how.name, network.name) == ("city_student", "camera_tiny")
-    samples = FrameSet(log, [write_truth(tmp_path, log)], SPEC, batch=4)
+    samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC, batch=4)
     config = config_of(args, how, samples)
     assert (config.steps, config.parts, config.precision) == (9, 2, "float32")
     assert config.learning_rate == pytest.approx(2 * how.learning_rate)  # batch 4 for 1

@@ -13,10 +13,10 @@ from training_command import run, write_labelled_log
 
 from datasets.errors import SetupError
 from datasets.labels.store import LabelStore, MaskBit
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 from datasets.loading.targets import PseudoLabels, trusted_by_class
 from datasets.model_inputs import InputSpec
-from datasets.reviews.overlay import Judgement, Reviews, Stroke, Verdict
+from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
 from datasets.sources.folder import FolderSource
 from datasets.taxonomy import IGNORE_ID
 from models.training.losses import flow_loss
@@ -43,44 +43,44 @@ def reviewed(log: Path, *rejected: tuple[str, int]) -> Reviews:
     reviews = Reviews(LabelStore.open(log / "labels.zarr"))
     for scene_id, k in rejected:
         token = tokens(log, scene_id)[k]
-        what = Judgement(scene_id=scene_id, tokens=(token,), verdict=Verdict.REJECT)
+        what = VerdictEntry(scene_id=scene_id, tokens=(token,), verdict=Verdict.REJECT)
         reviews.add(what, reviewer="ann")
     return reviews
 
 
 def paint(reviews: Reviews, scene_id: str, token: str, class_id: int) -> None:
-    what = Stroke(scene_id=scene_id, token=token, voxels=VOXELS, class_id=class_id)
+    what = EditEntry(scene_id=scene_id, token=token, voxels=VOXELS, class_id=class_id)
     reviews.add(what, reviewer="ann")
 
 
-def drawn(samples: FrameSet) -> list[str]:
+def drawn(samples: FrameDataset) -> list[str]:
     return sorted(frame.token for _, frame in samples.items)
 
 
 def test_a_rejected_frame_is_in_no_training_set(log: Path) -> None:
     source = FolderSource(log, past_sweeps=0)
-    everything = drawn(FrameSet(source, [PseudoLabels(log / "labels.zarr")], SPEC))
+    everything = drawn(FrameDataset(source, [PseudoLabels(log / "labels.zarr")], SPEC))
     reviewed(log, ("a", 1))
     labels = PseudoLabels(log / "labels.zarr")
-    rest = FrameSet(source, [labels], SPEC)
+    rest = FrameDataset(source, [labels], SPEC)
     assert drawn(rest) == sorted(set(everything) - {tokens(log, "a")[1]})
     assert len(rest.earlier) == len(rest.items)
     frame = source.scene("a").frames[1]
     assert not labels.target(frame).weight.any() and labels.target(source.scene("a").frames[0])
     plain = PseudoLabels(log / "labels.zarr", use_reviews=False)
-    assert drawn(FrameSet(source, [plain], SPEC)) == everything
+    assert drawn(FrameDataset(source, [plain], SPEC)) == everything
     assert plain.target(frame).weight.any()
     reviewed(log, *(("a", k) for k in (0, 2)), *(("b", k) for k in range(3)))
     with pytest.raises(SetupError, match="no frame to train on"):
-        FrameSet(source, [PseudoLabels(log / "labels.zarr")], SPEC)
+        FrameDataset(source, [PseudoLabels(log / "labels.zarr")], SPEC)
 
 
 def test_earlier_frames_of_those_that_stay_are_the_same(log: Path) -> None:
     source = FolderSource(log, past_sweeps=0)
     spec = InputSpec(height=8, width=16, lidar=False, past_frames=1)
-    before = FrameSet(source, [PseudoLabels(log / "labels.zarr")], spec)
+    before = FrameDataset(source, [PseudoLabels(log / "labels.zarr")], spec)
     reviewed(log, ("a", 1))
-    after = FrameSet(source, [PseudoLabels(log / "labels.zarr")], spec)
+    after = FrameDataset(source, [PseudoLabels(log / "labels.zarr")], spec)
     pairs = [
         {
             frame.token: [past.token for past in earlier]

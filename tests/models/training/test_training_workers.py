@@ -16,15 +16,15 @@ from toy_training import CONFIG, ToyNetwork, lines
 from autolabel.training.ray_train import train_together
 from datasets.errors import SetupError
 from datasets.loading.batch import Sample
-from datasets.loading.frame_dataset import FrameSet
+from datasets.loading.frame_dataset import FrameDataset
 from datasets.taxonomy import OCC3D_NUSCENES
-from models.training.loop import ALONE, Team, fit
+from models.training.loop import SINGLE_PROCESS, ProcessGroup, fit
 from models.training.objectives import LabelLoss
 
 STEPS = 8
 
 
-class DyingSet(FrameSet):
+class DyingSet(FrameDataset):
     """The second worker dies once, at step 5."""
 
     scar: Path
@@ -36,7 +36,7 @@ class DyingSet(FrameSet):
         return super().__getitem__(step)
 
 
-def train(root: Path, out: Path, batch: int, team: Team) -> int:
+def train(root: Path, out: Path, batch: int, team: ProcessGroup) -> int:
     log = OneCameraLog(frames=4, bad=("t3",))
     samples = DyingSet(log, [write_truth(root, log)], SPEC, batch=batch)
     samples.scar = out / "scar"
@@ -67,7 +67,7 @@ def test_two_workers_train_like_one_and_outlive_the_death_of_one(
     job = functools.partial(train, tmp_path / "truth", together, 4)
     assert train_together(job, 2, device="cpu", folder=together) == 1  # one bad frame
     assert (together / "scar").exists()
-    assert train(tmp_path / "truth", alone, 4, ALONE) == 1
+    assert train(tmp_path / "truth", alone, 4, SINGLE_PROCESS) == 1
     a, b = (torch.load(f / "weights.pt", weights_only=True) for f in (together, alone))
     assert a.keys() == b.keys()
     for name in a:
@@ -81,7 +81,7 @@ def test_one_worker_needs_no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setitem(sys.modules, "ray.train", None)
     asked = []
     assert train_together(lambda team: asked.append(team) or 7, 1, device="cpu", folder=tmp_path)
-    assert asked == [ALONE]
+    assert asked == [SINGLE_PROCESS]
 
 
 def test_without_the_extra_the_message_names_it(
@@ -94,4 +94,4 @@ def test_without_the_extra_the_message_names_it(
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="a batch of 3 cannot be shared by 2 workers"):
-        train(tmp_path / "truth", tmp_path / "out", 3, Team(worker=0, workers=2))
+        train(tmp_path / "truth", tmp_path / "out", 3, ProcessGroup(worker=0, workers=2))
