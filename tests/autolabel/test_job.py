@@ -79,7 +79,8 @@ def bucket() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def cluster(bucket: str) -> Iterator[str]:
     """One Ray for all tests of this file that join one; this process is connected to it."""
-    environment = {"env_vars": {"PYTHONPATH": f"{ROOT}{os.pathsep}{Path(__file__).parent}"}}
+    ours = (ROOT, Path(__file__).parent, ROOT / "tests" / "helpers")  # workers import this file
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, ours))}}
     context = ray.init(
         address="local",
         num_cpus=2,

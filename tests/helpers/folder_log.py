@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from PIL import Image
 
 from datasets.geometry.transforms import from_yaw, inverse, to_quaternion
@@ -98,8 +97,3 @@ def edit_json(path: Path, edit: Edit) -> None:
     data = json.loads(path.read_text())
     edit(data)
     write_json(path, data)
-
-
-@pytest.fixture()
-def log(tmp_path: Path) -> Path:
-    return write_log(tmp_path / "log")

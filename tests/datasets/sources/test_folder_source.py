@@ -20,6 +20,11 @@ from datasets.sources.opening import open_source
 from datasets.splits import labelled_subset
 
 
+@pytest.fixture()
+def log(tmp_path: Path) -> Path:
+    return write_log(tmp_path / "log")
+
+
 def test_points_of_all_sweeps_meet_in_the_ego_frame(log: Path) -> None:
     source = FolderSource(log, past_sweeps=3, future_sweeps=2)
     frames = source.scene("a").frames

@@ -60,7 +60,9 @@ def test_two_workers_train_like_one_and_outlive_the_death_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray.train", reason="needs the extra distributed")
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))  # workers import this file
+    here = Path(__file__).resolve()
+    ours = (here.parent, here.parents[2] / "helpers")  # workers import this file
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, ours)))
     together, alone = tmp_path / "together", tmp_path / "alone"
     for folder in (together, alone):
         folder.mkdir()
