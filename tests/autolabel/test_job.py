@@ -79,8 +79,8 @@ def bucket() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def cluster(bucket: str) -> Iterator[str]:
     """One Ray for all tests of this file that join one; this process is connected to it."""
-    ours = (ROOT, Path(__file__).parent, ROOT / "tests" / "helpers")  # workers import this file
-    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(map(str, ours))}}
+    ours = [path for path in sys.path if Path(path).is_relative_to(ROOT)]
+    environment = {"env_vars": {"PYTHONPATH": os.pathsep.join(ours)}}  # workers import this file
     context = ray.init(
         address="local",
         num_cpus=2,

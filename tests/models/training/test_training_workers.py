@@ -60,9 +60,9 @@ def test_two_workers_train_like_one_and_outlive_the_death_of_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("ray.train", reason="needs the extra distributed")
-    here = Path(__file__).resolve()
-    ours = (here.parent, here.parents[2] / "helpers")  # workers import this file
-    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(map(str, ours)))
+    root = Path(__file__).resolve().parents[3]
+    ours = [path for path in sys.path if Path(path).is_relative_to(root)]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(ours))  # workers import this file
     together, alone = tmp_path / "together", tmp_path / "alone"
     for folder in (together, alone):
         folder.mkdir()
