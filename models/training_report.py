@@ -21,10 +21,15 @@ from matplotlib.figure import Figure
 from torch.utils.tensorboard import SummaryWriter
 from tqdm import tqdm
 
+from datasets.bounded_files import read_bytes
+from datasets.errors import SetupError
 from datasets.json_files import in_words, is_figure, json_lines, json_text, write_json
 from datasets.printable import printable
 from datasets.replacing import replacing, write_text
 from datasets.samples import BadFrame, Sample
+
+MAX_LOG_BYTES = 32 << 20
+"""Of ``log.jsonl``: a hundred thousand lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -294,9 +299,19 @@ def draw_curves(lines: list[dict[str, float | None]], path: Path) -> None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The log's lines; one torn by a kill ends it."""
+    """The log's lines; one torn by a kill ends it.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    if not path.exists():
+        return []
+    try:
+        log = read_bytes(path, MAX_LOG_BYTES, "MAX_LOG_BYTES").decode(errors="replace")
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path}: cannot be read: {error}") from error
     lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    for text in log.splitlines():
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):

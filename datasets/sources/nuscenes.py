@@ -18,7 +18,7 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
 from datasets.annotations import Annotations, Box, annotated_frames
-from datasets.bounded_files import parsing, read_bytes, regular_size
+from datasets.bounded_files import parsing, read_bytes, refuse_zeros, regular_size
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
@@ -152,6 +152,7 @@ class NuScenesSource:
                 large = path.stem in LARGE_TABLES
                 limit = MAX_LARGE_TABLE_BYTES if large else MAX_TABLE_BYTES
                 regular_size(path, limit, "MAX_TABLE_BYTES")
+                refuse_zeros(path)
             with parsing():
                 return NuScenes(tables.name, dataroot=str(tables.parent), verbose=False)
         except (OSError, ValueError) as error:
