@@ -263,9 +263,10 @@ def _ascii_columns(file: io.BytesIO, names: Sequence[str], count: int) -> list[N
 
     def lines() -> Iterator[str]:
         while line := file.readline(_LINE_BYTES):
-            if len(line) == _LINE_BYTES or len(line.split()) not in (0, len(names)):
+            if len(line) == _LINE_BYTES or len(values := line.split()) not in (0, len(names)):
                 raise ValueError(f"a line is not {len(names)} values")
-            yield line.decode("ascii")
+            if values:
+                yield line.decode("ascii")
 
     if not count:
         return [np.empty(0)] * len(NEEDED)

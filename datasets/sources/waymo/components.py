@@ -162,12 +162,13 @@ class Components:
         schema, rows = file.schema_arrow, file.metadata.num_rows
         if missing := [name for name in (*wanted, *columns) if name not in schema.names]:
             raise ValueError(f"it has no column {missing[0]}")
+        for name in (*wanted, *columns):
+            if not self._fits(name, kind := schema.field(name).type):
+                raise ValueError(f"column {name} is of {kind}")
         if rows > MAX_ROWS:
             raise ValueError(f"{rows:,} rows, more than the {MAX_ROWS:,} of MAX_ROWS")
         chosen = np.ones(rows, np.bool_)
         for name, value in wanted.items():
-            if not self._arrow.types.is_integer(schema.field(name).type):
-                raise ValueError(f"{name} is no column of whole numbers")
             chosen &= file.read(columns=[name])[name].to_numpy() == value
         parts, taken, begin = [], 0, 0
         for group in range(file.num_row_groups):
@@ -189,6 +190,25 @@ class Components:
         chosen_schema = self._arrow.schema([schema.field(name) for name in columns])
         table = self._arrow.Table.from_batches(parts) if parts else chosen_schema.empty_table()
         return table.select(list(columns))
+
+    def _fits(self, name: str, kind: Any) -> bool:
+        """Whether a column has the type that Waymo's files have, as wide as it likes."""
+        types = self._arrow.types
+        if types.is_null(kind):
+            return not name.startswith("key.")
+        if name in (CONTEXT, OBJECT):
+            return bool(types.is_string(kind) or types.is_large_string(kind))
+        if name.endswith((".image", ".panoptic_label")):
+            return bool(types.is_binary(kind) or types.is_large_binary(kind))
+        if name.endswith((".transform", ".values", ".shape")):
+            if not (
+                types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+            ):
+                return False
+            kind = kind.value_type
+        elif name.startswith("key."):
+            return bool(types.is_integer(kind))
+        return bool(types.is_integer(kind) or types.is_floating(kind))
 
     def _rows(
         self, component: str, columns: Sequence[str], number: int | None = None, **keys: int

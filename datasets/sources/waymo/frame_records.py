@@ -36,7 +36,7 @@ MAX_IMAGE_BYTES = 64 << 20
 COUNTED_BYTES = 4 << 20
 """The messages of a larger record are counted before it is decoded: an empty one has two bytes in
 the file and a hundred in memory."""
-MAX_MESSAGES = 1 << 20
+MAX_MESSAGES = 1 << 18
 """In such a record; a frame of Waymo's has some thousand."""
 _DEEPEST = 64
 
