@@ -655,6 +655,30 @@ def test_straightening_undoes_the_lens() -> None:
     assert bent > 25 and left < 1.5
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308, -1e308])
+@pytest.mark.parametrize("place", range(9))
+def test_a_lens_that_cannot_be_reads_no_memory_of_others(
+    tmp_path: Path, written: waymo_log.Segment, place: int, value: float
+) -> None:
+    """A position that is no number is no index either."""
+
+    def spoil(frame: Any) -> None:
+        for camera in frame.context.camera_calibrations:
+            camera.intrinsic[place] = value
+
+    waymo_log.write_records(tmp_path / FILE, changed(written, spoil))
+    source = WaymoSource(tmp_path)
+    try:
+        (view, *_) = source.scene(SCENE).frames[1].cameras
+        pixels = source.read_image(view)
+    except SceneError as error:
+        assert str(tmp_path) in str(error)
+        return
+    assert np.isfinite(value)
+    stored = WaymoSource(tmp_path, straighten=False).read_image(view)
+    assert pixels.min() >= stored.min() and pixels.max() <= stored.max()
+
+
 def test_class_lists_are_those_of_the_protos() -> None:
     from waymo_open_dataset.protos import camera_segmentation_pb2, segmentation_pb2
 

@@ -146,18 +146,19 @@ def _attempts(options: Options, good: Path, folder: Path):  # type: ignore[no-un
         wait([worker.pipe for worker in workers], timeout=0.5)
         for worker in list(workers):
             answer: Attempt | None = None
+            lost = False
             if worker.pipe.poll():
                 try:
                     answer = worker.pipe.recv()
                 except EOFError:
-                    answer = _lost(options, worker.index, "the process died")
+                    answer, lost = _lost(options, worker.index, "the process died"), True
             elif time.monotonic() > worker.deadline:
-                answer = _lost(options, worker.index, "")
+                answer, lost = _lost(options, worker.index, ""), True
             if answer is None:
                 continue
             yield answer
             worker.reports += 1
-            if answer.result == "hang" or not worker.process.is_alive() or worker.reports >= ROUNDS:
+            if lost or worker.reports >= ROUNDS:
                 workers.remove(worker)
                 worker.process.kill()
                 worker.process.join()
