@@ -94,3 +94,4 @@ def test_a_reader_that_takes_too_long_is_counted(
     monkeypatch.setattr(fuzz, "DEADLINE_S", 0.0)
     outcome = fuzz.run(options(2), tmp_path)
     assert outcome.bad == 2 and "hang" in outcome.text
+    assert outcome.facts["repeated"] == 2
