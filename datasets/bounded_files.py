@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import stat
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,12 @@ from numpy.typing import NDArray
 
 MAX_ARRAY_BYTES = 256 << 20
 """An array of a log's or a label's file is no larger."""
+MAX_DIRECTORY_BYTES = 16 << 20
+"""Of the list of members at the end of a zip file; read, an entry takes ten times its bytes."""
 
 _HEADER_BYTES = 4096
+_PIECE_BYTES = 1 << 20
+_DIRECTORY_SIZE = 5
 
 
 @contextlib.contextmanager
@@ -61,6 +66,28 @@ def read_bytes(path: Path, limit: int, constant: str) -> bytes:
     return path.read_bytes()
 
 
+def refuse_zeros(path: Path) -> None:
+    """Raise ``ValueError`` where a text has a zero byte, as a file with holes does.
+
+    Who parses a text would first take memory for all of it.
+    """
+    with path.open("rb") as file:
+        while piece := file.read(_PIECE_BYTES):
+            if b"\0" in piece:
+                raise ValueError("it holds zero bytes, which no text has")
+
+
+def check_zip(path: Path) -> None:
+    """Raise ``ValueError`` where a zip file lists more members than anyone writes."""
+    with path.open("rb") as file:
+        end = zipfile._EndRecData(file)  # type: ignore[attr-defined]
+    if end is not None and end[_DIRECTORY_SIZE] > MAX_DIRECTORY_BYTES:
+        raise ValueError(
+            f"its list of members has {end[_DIRECTORY_SIZE]:,} bytes, more than the "
+            f"{MAX_DIRECTORY_BYTES:,} of MAX_DIRECTORY_BYTES"
+        )
+
+
 def open_npz(path: Path) -> NpzFile:
     """An ``.npz`` file, to be closed by the caller. Wants ``parsing``.
 
@@ -68,6 +95,7 @@ def open_npz(path: Path) -> NpzFile:
         OSError, ValueError: it is missing, no regular file, or no such file.
     """
     regular_size(path, 4 * MAX_ARRAY_BYTES, "MAX_ARRAY_BYTES")
+    check_zip(path)
     opened = np.load(path, allow_pickle=False)
     if not isinstance(opened, NpzFile):
         raise ValueError("a single array, not a zip file of arrays")

@@ -56,7 +56,7 @@ from datasets.places import (
 )
 from datasets.scene_writer import SceneWriter, sha256_of
 from datasets.seals import DIGEST, fault_of_seal, sealed
-from datasets.shards import ShardedFrames
+from datasets.shards import Bounded, ShardedFrames, check_layout
 from datasets.store_header import FORMAT, FORMAT_VERSIONS, StoreHeader, difference
 from datasets.taxonomy import Taxonomy
 from datasets.voxel_labels import (
@@ -189,7 +189,8 @@ class StoredScene:
             with contextlib.suppress(NotImplementedError):
                 lacks = functools.partial(self._may_lack, name)
                 return ShardedFrames(self.place, key, document, lacks)
-        array = zarr.open_array(self.place.zarr(key), mode="r", zarr_format=3)
+        check_layout(document)
+        array = zarr.open_array(Bounded(self.place.zarr(key)), mode="r", zarr_format=3)
         frames = len(self) if name in VOXEL_ARRAYS else 1
         if array.nbytes > MAX_ARRAY_BYTES * frames:
             raise ValueError(f"{array.nbytes:,} bytes, more than MAX_ARRAY_BYTES allows")

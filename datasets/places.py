@@ -50,7 +50,7 @@ from datasets.atomic_groups import (
     sync_tree,
     visible_files,
 )
-from datasets.bounded_files import read_bytes
+from datasets.bounded_files import MAX_ARRAY_BYTES, read_bytes
 from datasets.errors import SetupError, UnwritableError
 from datasets.printable import redacted
 from datasets.replacing import make_folder, write_file
@@ -64,11 +64,13 @@ UNWRITABLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, e
 REQUESTS = 32
 """Sent at a time to an object store for many small documents."""
 
-MAX_DOCUMENT_BYTES = 64 << 20
-"""Of a document of a store; parsed, JSON takes up to thirty times as much, but lists of tokens do
-not."""
+MAX_DOCUMENT_BYTES = 32 << 20
+"""Of a document of a store: half a million frames' tokens. Parsed, JSON takes up to thirty times
+as much."""
 HOW_GIVEN = "credentials belong into the environment (AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
 
+_PACKING_BYTES = 8 << 20
+"""That an incompressible chunk may be larger than its array."""
 REMOVED_TRIES = 20
 """So often a folder is made again that other writers remove as empty."""
 
@@ -254,6 +256,9 @@ class Folder:
         for path in (self.path / key).rglob("*"):
             if not (path.is_file() or path.is_dir()):
                 raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
+            if path.is_file() and (size := path.stat().st_size) > MAX_ARRAY_BYTES + _PACKING_BYTES:
+                why = f"{size:,} bytes, more than the {MAX_ARRAY_BYTES:,} of MAX_ARRAY_BYTES"
+                raise OSError(errno.EINVAL, why, str(path))
         return LocalStore(self.path / key, read_only=True)
 
     def draft(self, key: str) -> Draft:
@@ -311,7 +316,11 @@ class Remote:
 
     def read(self, key: str) -> bytes:
         with as_os_error(self.url):
-            return bytes(obstore.get(bucket_at(self.url), key).bytes())
+            found = obstore.get(bucket_at(self.url), key)
+            if (size := found.meta["size"]) > MAX_DOCUMENT_BYTES:
+                why = f"{size:,} bytes, more than the {MAX_DOCUMENT_BYTES:,} of MAX_DOCUMENT_BYTES"
+                raise OSError(errno.EINVAL, why, key)
+            return bytes(found.bytes())
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         with as_os_error(self.url):

@@ -21,6 +21,7 @@ _CONTROL = re.compile(
     "\\x00-\\x08\\x0a-\\x1f\\x7f-\\x9f"  # C0 but for the tab, DEL, C1
     "\\u061c\\u200e\\u200f\\u202a-\\u202e\\u2066-\\u2069"  # direction of writing
     "\\u2028\\u2029"  # ends of lines and paragraphs
+    "\\ud800-\\udfff"  # halves of characters, which no terminal takes
     "]"
 )
 _LINES = re.compile(_CONTROL.pattern.replace("\\x0a-", "\\x0b-"))

@@ -16,6 +16,9 @@ import google_crc32c
 import numpy as np
 from numcodecs import zstd
 from numpy.typing import NDArray
+from zarr.abc.store import ByteRequest, Store
+from zarr.core.buffer import Buffer, BufferPrototype
+from zarr.storage import WrapperStore
 
 from datasets.bounded_files import MAX_ARRAY_BYTES
 from datasets.places import Place
@@ -24,6 +27,60 @@ MAX_FRAMES = 1 << 20
 """Of a shard."""
 ABSENT = 2**64 - 1
 """Offset and length of a chunk that was not written, since it holds nothing but the fill value."""
+
+
+CODECS = {"bytes", "transpose", "zstd", "crc32c"}
+"""Of arrays that zarr reads. What another one would unpack to is not stated anywhere."""
+_ZSTD = b"\x28\xb5\x2f\xfd"
+
+
+def check_layout(document: bytes) -> None:
+    """Look at the ``zarr.json`` of an array that zarr will read.
+
+    Raises:
+        ValueError, KeyError, TypeError: a chunk of it is too large, it has another codec, or it is
+            damaged.
+    """
+    said = json.loads(document)
+    chunk = said["chunk_grid"]["configuration"]["chunk_shape"]
+    if odd := sorted({str(one["name"]) for one in said["codecs"]} - CODECS):
+        raise ValueError(f"codec {odd[0]!r} is none of {', '.join(sorted(CODECS))}")
+    size = math.prod(chunk) * np.dtype(said["data_type"]).itemsize
+    if not 0 < size <= MAX_ARRAY_BYTES:
+        raise ValueError(
+            f"chunks of {size:,} bytes: at most {MAX_ARRAY_BYTES:,} of MAX_ARRAY_BYTES"
+        )
+
+
+class Bounded(WrapperStore[Store]):
+    """A store for zarr to read, whose chunks state what they unpack to."""
+
+    async def get(
+        self,
+        key: str,
+        prototype: BufferPrototype,
+        byte_range: ByteRequest | None = None,
+    ) -> Buffer | None:
+        found = await super().get(key, prototype, byte_range)
+        if found is not None and (head := found[:18].to_bytes()).startswith(_ZSTD):
+            size = _unpacked_size(head)
+            if size is None or size > MAX_ARRAY_BYTES:
+                raise ValueError(
+                    f"{key} unpacks to {'unknown' if size is None else f'{size:,}'} bytes, at most "
+                    f"{MAX_ARRAY_BYTES:,} of MAX_ARRAY_BYTES"
+                )
+        return found
+
+
+def _unpacked_size(head: bytes) -> int | None:
+    """As a zstd frame's header states it (RFC 8878, 3.1.1.1)."""
+    flags = head[4]
+    alone = bool(flags >> 5 & 1)
+    width = (int(alone), 2, 4, 8)[flags >> 6]
+    at = 5 + (not alone) + (0, 1, 2, 4)[flags & 3]
+    if not width:
+        return None
+    return int.from_bytes(head[at : at + width], "little") + (256 if width == 2 else 0)
 
 
 class ShardedFrames:
@@ -73,6 +130,7 @@ class ShardedFrames:
                 f"{key}: frames of {size:,} bytes, {self.per_shard:,} in a shard: at most "
                 f"{MAX_ARRAY_BYTES:,} (MAX_ARRAY_BYTES) and {MAX_FRAMES:,} (MAX_FRAMES)"
             )
+        self._most_bytes = size + size // 128 + 1024  # zstd adds less to what it cannot compress
         self._indices: dict[int, NDArray[np.uint64] | None] = {}
 
     def __getitem__(self, k: int) -> NDArray[Any]:
@@ -88,6 +146,8 @@ class ShardedFrames:
         if index is None or index[position, 0] == ABSENT:
             return np.zeros(self.shape, self.dtype)
         offset, length = (int(v) for v in index[position])
+        if length > self._most_bytes:
+            raise ValueError(f"{self._shard(number)}: its index states {length:,} bytes of a frame")
         packed = self.at.read_range(self._shard(number), offset, length)
         out = np.empty(self.shape, self.dtype)
         zstd.decompress(packed, out)

@@ -2,15 +2,18 @@
 unpickler: nothing in them can run code or take memory that the file does not hold.
 
 What is refused first: files larger than ``MAX_FILE_BYTES``, compressed members (PyTorch stores them
-as they are), more than ``MAX_OPCODES`` of pickle, and ``bytearray``, of which a few bytes make
-gigabytes. The members of a zip file are mapped, so a tensor that nobody looks at takes no memory;
-files of before PyTorch 1.6 are read whole and may hold ``MAX_OLD_BYTES``.
+as they are), more than ``MAX_OPCODES`` of pickle, and ``bytearray`` and types of tensors, of which
+a few bytes make gigabytes. Tensors that say more values than the file holds are refused afterwards:
+whoever copies one takes memory for all of them. The members of a zip file are mapped, so a tensor
+that nobody looks at takes no memory; files of before PyTorch 1.6 are read whole and may hold
+``MAX_OLD_BYTES``.
 """
 
 from __future__ import annotations
 
 import io
 import pickletools
+import re
 import warnings
 import zipfile
 from collections.abc import Callable, Sequence
@@ -19,7 +22,7 @@ from typing import IO
 
 import torch
 
-from datasets.bounded_files import parsing, regular_size
+from datasets.bounded_files import check_zip, parsing, regular_size
 
 MAX_FILE_BYTES = 8 << 30
 """Of a checkpoint or a training state: twice the largest published, with its optimiser."""
@@ -30,7 +33,9 @@ MAX_PICKLE_BYTES = 16 << 20
 MAX_OPCODES = 500_000
 """Of a pickle: a state dict takes about forty for each tensor."""
 _OLD_PICKLES = 5
-_TAKING_MEMORY = ("builtins bytearray", "__builtin__ bytearray")
+_TAKING_MEMORY = re.compile(r"(builtins|__builtin__) bytearray|torch[.\w]* \w*Tensor")
+_TIMES = 2
+"""Tied weights are two tensors of one storage."""
 
 Harmless = Callable[..., object] | tuple[Callable[..., object], str]
 
@@ -46,13 +51,33 @@ def load_pickled(path: Path, harmless: Sequence[Harmless] = ()) -> object:
         ValueError: it is damaged, no such file, too large, or holds something else.
     """
     size = regular_size(path, MAX_FILE_BYTES, "MAX_FILE_BYTES")
+    check_zip(path)
     with parsing(), warnings.catch_warnings(), torch.serialization.safe_globals(list(harmless)):
         warnings.simplefilter("ignore")
         if zipped := zipfile.is_zipfile(path):
             _check_members(path)
         else:
             _check_old(path, size)
-        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+        content: object = torch.load(path, map_location="cpu", weights_only=True, mmap=zipped)
+    if (said := _tensor_bytes(content)) > _TIMES * size:
+        raise ValueError(f"its tensors say {said:,} bytes, and the file holds {size:,}")
+    return content
+
+
+def _tensor_bytes(content: object) -> int:
+    """Bytes of all tensors if each were copied."""
+    total, left, seen = 0, [content], set[int]()
+    while left:
+        if id(found := left.pop()) in seen:
+            continue
+        seen.add(id(found))
+        if isinstance(found, torch.Tensor):
+            total += found.numel() * found.element_size()
+        elif isinstance(found, dict):
+            left += found.values()
+        elif isinstance(found, list | tuple | set):
+            left += found
+    return total
 
 
 def _check_members(path: Path) -> None:
@@ -85,8 +110,8 @@ def _check_pickle(file: IO[bytes] | _Bounded) -> None:
     for number, (opcode, argument, _) in enumerate(pickletools.genops(file)):  # type: ignore[arg-type]
         if number >= MAX_OPCODES:
             raise ValueError(f"its pickle has more than the {MAX_OPCODES:,} opcodes of MAX_OPCODES")
-        if opcode.name == "GLOBAL" and argument in _TAKING_MEMORY:
-            raise ValueError("it holds a bytearray, which no state dict does")
+        if opcode.name == "GLOBAL" and _TAKING_MEMORY.fullmatch(str(argument)):
+            raise ValueError(f"it makes a {str(argument).split()[1]}, as no state dict does")
 
 
 class _Bounded:

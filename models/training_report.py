@@ -20,11 +20,16 @@ from matplotlib.figure import Figure
 from tqdm import tqdm
 
 from datasets.appending import AppendedFile
+from datasets.bounded_files import read_bytes
+from datasets.errors import SetupError
 from datasets.json_files import in_words, is_figure, json_lines, write_json
 from datasets.printable import printable
 from datasets.replacing import replacing, write_text
 from datasets.samples import BadFrame, Sample
 from models.tensorboard_file import TensorboardFile
+
+MAX_LOG_BYTES = 32 << 20
+"""Of ``log.jsonl``: a hundred thousand lines."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -295,9 +300,19 @@ def draw_curves(lines: list[dict[str, float | None]], path: Path) -> None:
 
 
 def _lines(path: Path) -> list[dict[str, Any]]:
-    """The log's lines; one torn by a kill ends it."""
+    """The log's lines; one torn by a kill ends it.
+
+    Raises:
+        SetupError: it cannot be read.
+    """
+    if not path.exists():
+        return []
+    try:
+        log = read_bytes(path, MAX_LOG_BYTES, "MAX_LOG_BYTES").decode(errors="replace")
+    except (OSError, ValueError) as error:
+        raise SetupError(f"{path}: cannot be read: {error}") from error
     lines = []
-    for text in path.read_text(errors="replace").splitlines() if path.exists() else []:
+    for text in log.splitlines():
         try:
             line = json.loads(text)
         except (ValueError, RecursionError):

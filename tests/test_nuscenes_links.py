@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable
@@ -11,8 +12,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounded_reading import refusal_of
 
-from datasets.errors import SceneError
+from datasets.errors import AutolabelError, SceneError
 from datasets.frames import LidarSweep
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.synthetic.city import CityConfig, generate_city
@@ -207,3 +209,122 @@ def test_a_spinning_lidars_cut_file_is_named_after_its_other_sweeps(log: Path) -
     with pytest.raises(SceneError, match="truncated") as caught:
         source.read_points(lidar)
     assert lidar.path.name in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "number",
+    [10**30, 10**400, -(10**400), 2**63, float("nan"), None, [], "x"],
+    ids=["1e30", "1e400", "-1e400", "2^63", "nan", "null", "list", "text"],
+)
+@pytest.mark.parametrize(
+    ("table", "key"),
+    [
+        *(("sample_data", "timestamp"), ("sample_data", "width"), ("sample_data", "height")),
+        *(("ego_pose", "translation"), ("calibrated_sensor", "camera_intrinsic")),
+        ("scene", "nbr_samples"),
+    ],
+)
+def test_numbers_that_nothing_can_hold_are_refused_in_good_order(
+    log: Path, table: str, key: str, number: Any
+) -> None:
+    """No row makes numpy or Python raise what a command does not catch."""
+
+    def spoil(rows: Rows) -> None:
+        for row in rows:
+            values = row[key]
+            row[key] = [number, *values[1:]] if isinstance(values, list) and values else number
+
+    edit(log, table, spoil)
+    problems = 0
+    try:
+        source = NuScenesSource(log, past_sweeps=2, refuse_impossible=True)
+        for scene_id in source.scene_ids("all"):
+            for read in (source.n_frames, source.scene):
+                try:
+                    read(scene_id)
+                except SceneError as error:
+                    problems += 1
+                    str(error).encode("utf-8")
+    except AutolabelError:
+        problems += 1
+    never = isinstance(number, float) or number is None or number == [] or number == "x"
+    too_large = isinstance(number, int) and (abs(number) > 1e300 or key != "translation")
+    assert problems or not (never or too_large)
+
+
+@pytest.mark.parametrize("name", ["\ud800", "a\0b", "x" * 5000], ids=["surrogate", "nul", "long"])
+@pytest.mark.parametrize(
+    ("table", "key"), [("scene", "name"), ("sample_data", "filename"), ("sample", "token")]
+)
+def test_names_that_no_file_can_have_are_refused(
+    log: Path, table: str, key: str, name: str
+) -> None:
+    edit(
+        log,
+        table,
+        lambda rows: [
+            r.update({key: name})
+            for r in (rows if key == "filename" else rows[:1])
+            if key != "filename" or "LIDAR_TOP" in r[key]
+        ],
+    )
+    refused = []
+    try:
+        source = NuScenesSource(log, past_sweeps=0)
+        for scene_id in source.scene_ids("all"):
+            try:
+                for frame in source.scene(scene_id).frames:
+                    for sweep in frame.sweeps:
+                        source.read_points(sweep)
+                    for view in frame.cameras:
+                        source.read_image(view)
+            except SceneError as error:
+                refused.append(str(error))
+    except AutolabelError as error:
+        refused.append(str(error))
+    assert refused
+    for message in refused:
+        message.encode("utf-8")
+
+
+@pytest.mark.parametrize("table", ["sample_data", "ego_pose", "scene"])
+@pytest.mark.parametrize("keep", [True, False])
+def test_a_table_with_holes_is_refused_before_memory_is_taken(
+    log: Path, table: str, keep: bool
+) -> None:
+    (path,) = log.glob(f"v1.0-*/{table}.json")
+    path.write_bytes(path.read_bytes() if keep else b"")
+    os.truncate(path, 3 << 30)
+    said = refusal_of(lambda: NuScenesSource(log, past_sweeps=0))
+    assert "zero bytes" in said or "MAX_TABLE_BYTES" in said
+
+
+def test_a_table_that_is_a_pipe_is_not_waited_for(log: Path) -> None:
+    (path,) = log.glob("v1.0-*/ego_pose.json")
+    path.unlink()
+    os.mkfifo(path)
+    assert "not a regular file" in refusal_of(lambda: NuScenesSource(log, past_sweeps=0))
+
+
+@pytest.mark.parametrize("table", ["scene", "sample", "sample_data", "ego_pose", "sensor"])
+def test_a_row_that_lacks_anything_is_refused_in_good_order(log: Path, table: str) -> None:
+    (path,) = log.glob(f"v1.0-*/{table}.json")
+    whole = path.read_text()
+    refused = 0
+    for key in json.loads(whole)[0]:
+        for value in (None, "\ud800", 10**400):
+            rows = json.loads(whole)
+            if value is None:
+                del rows[0][key]
+            else:
+                rows[0][key] = value
+            path.write_text(json.dumps(rows))
+            try:
+                source = NuScenesSource(log, past_sweeps=2, refuse_impossible=True)
+                for scene_id in source.scene_ids("all"):
+                    source.scene(scene_id)
+                    source.fingerprint(scene_id)
+            except AutolabelError as error:
+                refused += 1
+                str(error).encode("utf-8")
+    assert refused >= 3

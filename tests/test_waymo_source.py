@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bounded_reading import refusal_of
 from numpy.typing import NDArray
 
 from datasets.errors import SceneError, SetupError
@@ -27,9 +28,11 @@ NEEDS = "pip install --no-deps waymo-open-dataset-tf-2-12-0==1.6.7 and the waymo
 pytest.importorskip("waymo_open_dataset.dataset_pb2", reason=NEEDS)
 pytest.importorskip("pyarrow", reason=NEEDS)
 
+import pyarrow as pa  # noqa: E402
+import pyarrow.parquet as pq  # noqa: E402
 import waymo_log  # noqa: E402
 
-from datasets.sources.waymo import frame_records  # noqa: E402
+from datasets.sources.waymo import components, frame_records  # noqa: E402
 from datasets.sources.waymo.cameras import (  # noqa: E402
     RecordedView,
     straightened,
@@ -46,6 +49,7 @@ from datasets.sources.waymo.classes import (  # noqa: E402
 from datasets.sources.waymo.range_images import LaserPoints  # noqa: E402
 from datasets.sources.waymo.recording import CameraCalibration  # noqa: E402
 from datasets.sources.waymo.source import RecordedSweep, WaymoSource  # noqa: E402
+from datasets.sources.waymo.tfrecord import masked_crc  # noqa: E402
 
 ROOT = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get("AUTOLABEL_REAL_DATA", ROOT.parent / "shared" / "data")) / "waymo"
@@ -473,6 +477,139 @@ def test_damaged_components_name_their_file(tmp_path: Path, written: waymo_log.S
         source.annotations(source.scene(SCENE).frames[0])
 
 
+def test_a_record_of_a_million_empty_messages_is_refused(
+    tmp_path: Path, written: waymo_log.Segment
+) -> None:
+    """Two bytes in the file are a hundred in memory."""
+
+    def large(frame: Any) -> None:
+        frame.images[0].image = bytes(6 << 20)
+
+    path = waymo_log.write_records(tmp_path / FILE, changed(written, large))
+    assert len(frame_records.FrameRecords(path).frames()) == len(written.frames)
+    frame = written.frames[0]
+    for field in (b"\x32\x00", b"\x0a\x02\x12\x00"):  # laser_labels, context.camera_calibrations
+        kind = frame_records.protos().Frame
+        data = frame.SerializeToString() + field * (3 << 20)
+        kind_of = kind.DESCRIPTOR.fields_by_number
+        assert kind_of[field[0] >> 3].message_type is not None
+        path.write_bytes(record(data))
+        assert "MAX_MESSAGES" in refusal_of(lambda: frame_records.FrameRecords(path).frames())
+
+
+@pytest.mark.parametrize(
+    "data", [b"\x32", b"\x32\x80", b"\x32\x05a", b"\x33", b"\xff" * 12, b"\x32\x02\x0a\x05"]
+)
+def test_messages_that_are_cut_off_are_not_counted_for_ever(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"cut off|group"):
+        frame_records.check_messages(data, frame_records.protos().Frame.DESCRIPTOR)
+
+
+def record(data: bytes) -> bytes:
+    length = len(data).to_bytes(8, "little")
+    sums = [masked_crc(part).to_bytes(4, "little") for part in (length, data)]
+    return length + sums[0] + data + sums[1]
+
+
+def component(folder: Path, name: str, written: waymo_log.Segment) -> Path:
+    waymo_log.write_components(folder, written)
+    return folder / name / f"{SCENE}.parquet"
+
+
+COMPONENTS = ("vehicle_pose", "camera_image", "lidar", "lidar_box", "camera_calibration")
+
+
+def read_all(folder: Path) -> None:
+    source = WaymoSource(folder)
+    for frame in source.scene(SCENE).frames:
+        source.annotations(frame)
+        for sweep in frame.sweeps:
+            source.read_points(sweep)
+        for view in frame.cameras:
+            source.read_image(view)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_components_are_measured_before_they_are_opened(
+    tmp_path: Path, written: waymo_log.Segment, name: str
+) -> None:
+    path = component(tmp_path, name, written)
+    raw = path.read_bytes()
+    os.truncate(path, 3 << 30)
+    assert "no Parquet file" in refusal_of(lambda: read_all(tmp_path))
+    with path.open("r+b") as file:
+        file.seek(-8, os.SEEK_END)
+        file.write((2 << 30).to_bytes(4, "little") + b"PAR1")
+    assert "MAX_FOOTER_BYTES" in refusal_of(lambda: read_all(tmp_path))
+    path.write_bytes(raw)
+    read_all(tmp_path)
+    path.unlink()
+    os.mkfifo(path)
+    assert "not a regular file" in refusal_of(lambda: read_all(tmp_path))
+
+
+@pytest.mark.parametrize(
+    "limit", ["MAX_FILE_BYTES", "MAX_ROWS", "MAX_GROUP_BYTES", "MAX_READ_BYTES"]
+)
+def test_what_components_unpack_to_is_limited(
+    tmp_path: Path, written: waymo_log.Segment, monkeypatch: pytest.MonkeyPatch, limit: str
+) -> None:
+    component(tmp_path, "lidar", written)
+    monkeypatch.setattr(components, limit, 1)
+    assert limit in refusal_of(lambda: read_all(tmp_path))
+
+
+def test_equal_values_count_as_what_they_unpack_to(
+    tmp_path: Path, written: waymo_log.Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Six million of them take some kilobytes."""
+    path = component(tmp_path, "lidar", written)
+    table = pq.read_table(path).slice(0, 1)
+    at = table.schema.get_field_index("[LiDARComponent].range_image_return1.values")
+    row = pa.array([np.zeros(6_000_000, np.float32)], table.schema.field(at).type)
+    pq.write_table(table.set_column(at, table.schema.field(at), row), path)
+    assert path.stat().st_size < 1 << 20
+    source = WaymoSource(tmp_path)
+    sweep = sweep_of(source, 0)
+    monkeypatch.setattr(components, "MAX_GROUP_BYTES", 40 << 20)
+    assert "MAX_GROUP_BYTES" in refusal_of(lambda: source.read_points(sweep))
+
+
+def test_rows_are_the_same_however_many_are_decoded_at_a_time(
+    tmp_path: Path, written: waymo_log.Segment, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = component(tmp_path, "lidar", written)
+    whole = turn_of(WaymoSource(tmp_path), 1)
+    monkeypatch.setattr(components, "_BATCH_BYTES", 1)
+    for size in (1, 2, 1000):
+        pq.write_table(pq.read_table(path), path, row_group_size=size)
+        np.testing.assert_array_equal(turn_of(WaymoSource(tmp_path), 1).xyz_m, whole.xyz_m)
+
+
+@pytest.mark.parametrize("name", COMPONENTS)
+def test_columns_of_another_kind_are_refused_with_the_scene(
+    tmp_path: Path, written: waymo_log.Segment, name: str
+) -> None:
+    path = component(tmp_path, name, written)
+    table = pq.read_table(path)
+    pq.write_table(
+        table.set_column(1, table.schema.field(1).name, pa.array(["x"] * len(table))), path
+    )
+    with pytest.raises(SceneError, match="is of string"):
+        read_all(tmp_path)
+    for i, field in enumerate(table.schema):
+        for other in (pa.array(["x"] * len(table)), pa.nulls(len(table), pa.float64())):
+            for damaged in (
+                table.set_column(i, field.name, other),
+                table.drop_columns([field.name]),
+            ):
+                pq.write_table(damaged, path)
+                try:
+                    read_all(tmp_path)
+                except SceneError as error:
+                    assert str(tmp_path) in str(error)
+
+
 def test_another_logs_views_are_refused(root: Path) -> None:
     source = WaymoSource(root)
     view = CameraView(
@@ -516,6 +653,30 @@ def test_straightening_undoes_the_lens() -> None:
     bent = np.abs(stored - wanted).max()
     left = np.abs(straightened(stored, camera)[2:-2, 2:-2] - wanted[2:-2, 2:-2]).max()
     assert bent > 25 and left < 1.5
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e308, -1e308])
+@pytest.mark.parametrize("place", range(9))
+def test_a_lens_that_cannot_be_reads_no_memory_of_others(
+    tmp_path: Path, written: waymo_log.Segment, place: int, value: float
+) -> None:
+    """A position that is no number is no index either."""
+
+    def spoil(frame: Any) -> None:
+        for camera in frame.context.camera_calibrations:
+            camera.intrinsic[place] = value
+
+    waymo_log.write_records(tmp_path / FILE, changed(written, spoil))
+    source = WaymoSource(tmp_path)
+    try:
+        (view, *_) = source.scene(SCENE).frames[1].cameras
+        pixels = source.read_image(view)
+    except SceneError as error:
+        assert str(tmp_path) in str(error)
+        return
+    assert np.isfinite(value)
+    stored = WaymoSource(tmp_path, straighten=False).read_image(view)
+    assert pixels.min() >= stored.min() and pixels.max() <= stored.max()
 
 
 def test_class_lists_are_those_of_the_protos() -> None:

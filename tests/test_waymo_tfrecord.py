@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from pathlib import Path
 
 import pytest
+from bounded_reading import refusal_of
 
 from datasets.errors import SceneError
+from datasets.sources.waymo import tfrecord
 from datasets.sources.waymo.tfrecord import TFRecordFile, masked_crc
 
 
@@ -89,3 +92,25 @@ def test_no_file_and_an_empty_file_are_refused(tmp_path: Path) -> None:
     (tmp_path / "empty.tfrecord").touch()
     with pytest.raises(SceneError, match="no record"):
         TFRecordFile(tmp_path / "empty.tfrecord")
+
+
+def test_a_record_that_states_gigabytes_is_refused_unread(tmp_path: Path) -> None:
+    path = tmp_path / "a.tfrecord"
+    length = struct.pack("<Q", (3 << 30) - 16)
+    path.write_bytes(length + struct.pack("<I", masked_crc(length)))
+    os.truncate(path, 3 << 30)
+    said = refusal_of(lambda: TFRecordFile(path).read(0))
+    assert "more than the 268,435,456 of MAX_RECORD_BYTES" in said
+    length = struct.pack("<Q", 2**64 - 1)
+    path.write_bytes(length + struct.pack("<I", masked_crc(length)))
+    assert "truncated" in refusal_of(lambda: TFRecordFile(path).read(0))
+
+
+def test_pipes_and_files_over_the_limit_are_not_opened(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tfrecord, "MAX_FILE_BYTES", 10)
+    assert "more than the 10 of MAX_FILE_BYTES" in refusal_of(lambda: TFRecordFile(file))
+    file.unlink()
+    os.mkfifo(file)
+    assert "not a regular file" in refusal_of(lambda: TFRecordFile(file))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -172,6 +172,7 @@ def _field(path: Path, row: object, name: str, kind: type) -> Any:
 
 def _score(path: Path, row: object, name: str) -> float:
     value = _field(path, row, name, int | float)  # type: ignore[arg-type]
-    if isinstance(value, bool) or not math.isfinite(value) or value < 0:
-        raise SetupError(f"{path}: the {name} {value} is none; it must be a number from 0 up")
+    if isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
+        shown = str(value)[:40]
+        raise SetupError(f"{path}: the {name} {shown} is none; it must be a number from 0 up")
     return float(value)

@@ -28,6 +28,8 @@ from datasets.bounded_files import (
 from datasets.errors import SceneError
 from datasets.replacing import replacing
 
+MAX_ROWS = 10 << 20
+"""Of a list of voxels: as many as the largest grid (OpenOccupancy's) has."""
 _WIDEST = 8  # bytes of one value
 
 
@@ -88,6 +90,8 @@ def read_rows(path: Path, widths: tuple[int, ...]) -> NDArray[Any]:
     if rows.ndim != 2 or rows.shape[1] not in widths:
         wanted = " or ".join(f"(N, {w})" for w in widths)
         raise ValueError(f"the array has shape {rows.shape}, must be {wanted}")
+    if len(rows) > MAX_ROWS:
+        raise ValueError(f"{len(rows):,} rows, more than the {MAX_ROWS:,} of MAX_ROWS")
     return rows
 
 

@@ -13,12 +13,16 @@ from __future__ import annotations
 
 import csv
 import functools
+import io
 from pathlib import Path
 
+from datasets.bounded_files import read_bytes
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
 
 SCENES = {"training": 798, "validation": 202}
+MAX_SEQUENCES_BYTES = 1 << 20
+"""Of ``sequences.csv``: a hundred bytes for each of the thousand scenes are enough."""
 _HEADER = ["scene", "split", "sequence"]
 
 
@@ -68,8 +72,8 @@ def _read(path: Path, modified_ns: int) -> dict[str, tuple[str, int]]:
     """Read again when the file was modified."""
     known: dict[str, tuple[str, int]] = {}
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            rows = list(csv.reader(file))
+        text = read_bytes(path, MAX_SEQUENCES_BYTES, "MAX_SEQUENCES_BYTES").decode("utf-8")
+        rows = list(csv.reader(io.StringIO(text, newline="")))
     except (OSError, ValueError, csv.Error) as error:
         raise SetupError(f"{path}: not a CSV file: {error}") from None
     if not rows or rows[0] != _HEADER:

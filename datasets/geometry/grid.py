@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+MAX_VOXELS = 256 << 20
+"""Of a grid: 25 times the largest published. Labels take a byte for each."""
 Triple = tuple[float, float, float]
 
 
@@ -20,7 +22,8 @@ class VoxelGrid:
     the index of a point is ``floor((p - min) / size)``.
 
     Raises:
-        ValueError: a size is not positive, a bound is not finite, or a shape entry is below 1.
+        ValueError: a size is not positive, a bound is not finite, or a shape entry is below 1, or
+            there are more voxels than ``MAX_VOXELS``.
     """
 
     min_m: Triple
@@ -34,6 +37,10 @@ class VoxelGrid:
             raise ValueError(f"voxel size must be positive: size_m={self.size_m}")
         if min(self.shape) < 1:
             raise ValueError(f"every axis needs at least one voxel: shape={self.shape}")
+        if self.n_voxels > MAX_VOXELS:
+            raise ValueError(
+                f"shape={self.shape} has more voxels than the {MAX_VOXELS:,} of MAX_VOXELS"
+            )
 
     @property
     def max_m(self) -> Triple:

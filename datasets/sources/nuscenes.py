@@ -18,7 +18,7 @@ from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.splits import create_splits_scenes
 
 from datasets.annotations import Annotations, Box, annotated_frames
-from datasets.bounded_files import parsing, read_bytes, regular_size
+from datasets.bounded_files import parsing, read_bytes, refuse_zeros, regular_size
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.transforms import Transform, from_quaternion, inverse
@@ -27,6 +27,7 @@ from datasets.names import below, check_scene, check_token
 from datasets.plausibility import check_units
 from datasets.remote_paths import remote_or_local, with_local_files
 from datasets.returns import DroppedReturns, ReturnTally, measuring
+from datasets.sources.pictures import MAX_PIXELS
 from datasets.sources.point_files import MAX_POINTS
 from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.splits import PUBLISHED_SHARE, Labelled, divide
@@ -88,6 +89,7 @@ MAX_TABLE_BYTES = 256 << 20
 """Of a table; nuScenes has tables of gigabytes of three kinds only."""
 LARGE_TABLES = ("ego_pose", "sample_annotation", "sample_data")
 MAX_LARGE_TABLE_BYTES = 8 << 30
+MAX_TIME_US = 2**62
 _DAMAGED = (ValueError, TypeError, OverflowError, AttributeError, IndexError)
 """What rows raise whose values are of a wrong kind, or too large."""
 UNREAD_TABLES = ("lidarseg.json", "panoptic.json")
@@ -152,6 +154,7 @@ class NuScenesSource:
                 large = path.stem in LARGE_TABLES
                 limit = MAX_LARGE_TABLE_BYTES if large else MAX_TABLE_BYTES
                 regular_size(path, limit, "MAX_TABLE_BYTES")
+                refuse_zeros(path)
             with parsing():
                 return NuScenes(tables.name, dataroot=str(tables.parent), verbose=False)
         except (OSError, ValueError) as error:
@@ -202,7 +205,9 @@ class NuScenesSource:
         record = self._scenes[scene_id]
         check_scene(scene_id, where=f"{self.root / self.version}/scene.json")
         try:
-            return int(record["nbr_samples"])
+            if not 0 <= (count := int(record["nbr_samples"])) <= len(self._tables.sample):
+                raise ValueError("nbr_samples is not in 0..the rows of sample.json")
+            return count
         except (KeyError, *_DAMAGED) as error:
             raise SceneError(
                 where=f"scene {scene_id}", rule=f"damaged row of scene.json: {error!r}"
@@ -212,7 +217,9 @@ class NuScenesSource:
         record = self._scenes[scene_id]
         check_scene(scene_id, where=f"{self.root / self.version}/scene.json")
         frames = []
-        token, seen = record["first_sample_token"], set[str]()
+        if not isinstance(token := record.get("first_sample_token"), str):
+            raise SceneError(where=f"scene {scene_id}", rule="scene.json lacks first_sample_token")
+        seen = set[str]()
         while token:
             try:
                 sample = self._tables.get("sample", token)
@@ -221,6 +228,7 @@ class NuScenesSource:
                     rule = 'it is of another scene: a link "next" leads out of this one'
                     raise SceneError(where="sample.json", frame=token, rule=rule)
                 frames.append(self._frame(scene_id, sample))
+                next_token = sample["next"]
             except SceneError as error:
                 raise SceneError(
                     where=f"scene {scene_id}: {error.where}",
@@ -235,7 +243,7 @@ class NuScenesSource:
                 raise SceneError(
                     where=f"scene {scene_id}", frame=token, rule=f"damaged table row: {error}"
                 ) from error
-            token = sample["next"]
+            token = next_token
         scene = Scene(scene_id=scene_id, frames=tuple(frames))
         if self.refuse_impossible:
             check_units(scene)
@@ -250,6 +258,8 @@ class NuScenesSource:
         cameras += sorted(
             c for c, r in records.items() if r["sensor_modality"] == "camera" and c not in cameras
         )
+        for channel in records:
+            channel.encode("utf-8")  # a sensor's name goes into hashes and files
         lidars = {c: r for c, r in records.items() if r["sensor_modality"] == "lidar"}
         key_channel = _key_lidar(lidars)
         key = lidars.get(key_channel)
@@ -261,7 +271,7 @@ class NuScenesSource:
         return Frame(
             scene_id=scene_id,
             token=sample["token"],
-            timestamp_us=int(reference["timestamp"]),
+            timestamp_us=_time_us(reference),
             T_global_ego=T_global_ego,
             cameras=tuple(self._camera(c, records[c], T_ego_global) for c in cameras),
             lidar=self._sweep(key, T_ego_global) if key else None,
@@ -310,7 +320,7 @@ class NuScenesSource:
         T_ego_vehicle = T_ego_global @ self._ego_pose(record)
         return LidarSweep(
             path=self._file(record),
-            timestamp_us=int(record["timestamp"]),
+            timestamp_us=_time_us(record),
             T_ego_lidar=T_ego_vehicle @ self._calibration(record)[0],
             lidar=record["channel"],
             T_ego_vehicle=T_ego_vehicle,
@@ -322,9 +332,9 @@ class NuScenesSource:
         return CameraView(
             name=name,
             path=self._file(record),
-            timestamp_us=int(record["timestamp"]),
-            width=int(record["width"]),
-            height=int(record["height"]),
+            timestamp_us=_time_us(record),
+            width=_pixels(record, "width"),
+            height=_pixels(record, "height"),
             intrinsics=intrinsics,
             T_ego_camera=T_ego_vehicle @ T_vehicle_camera,
             T_ego_vehicle=T_ego_vehicle,
@@ -531,6 +541,20 @@ def _check_link(token: str, seen: set[str], table: str, links: str) -> None:
     if token in seen:
         raise SceneError(where=table, frame=token, rule=f"the chain of {links} links goes round")
     seen.add(token)
+
+
+def _time_us(record: dict[str, Any]) -> int:
+    if not abs(time_us := int(record["timestamp"])) < MAX_TIME_US:
+        rule = "its timestamp is no time in microseconds"
+        raise SceneError(where="sample_data.json", frame=str(record["token"]), rule=rule)
+    return time_us
+
+
+def _pixels(record: dict[str, Any], side: str) -> int:
+    if not 0 < (pixels := int(record[side])) <= MAX_PIXELS:
+        rule = f"{side} must be 1..{MAX_PIXELS} pixels (MAX_PIXELS)"
+        raise SceneError(where="sample_data.json", frame=str(record["token"]), rule=rule)
+    return pixels
 
 
 def _pose(record: dict[str, Any], *, table: str) -> Transform:

@@ -18,6 +18,7 @@ static extrinsics of the cameras. Points were published as brought to their swee
 from __future__ import annotations
 
 import csv
+import io
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.label_files import write_npz
-from datasets.bounded_files import npz_member, open_npz, parsing
+from datasets.bounded_files import npz_member, open_npz, parsing, read_bytes, regular_size
 from datasets.errors import SceneError, SetupError
 from datasets.geometry.transforms import (
     Transform,
@@ -41,7 +42,7 @@ from datasets.geometry.transforms import (
 from datasets.json_files import json_text, write_json
 from datasets.names import check_scene
 from datasets.replacing import write_text
-from datasets.sources.pictures import picture_size
+from datasets.sources.pictures import MAX_PICTURE_BYTES, picture_size
 from datasets.sources.strict_json import Record, read_json, read_record
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
@@ -49,6 +50,9 @@ LICENCE = "CC BY 4.0 (PandaSet by Hesai and Scale AI, their terms of use)"
 PANDAR64_IN_POSE_M = (0.0, 0.80, 1.86)
 ROAD = (7, 8, 9, 10)
 ROAD_NEAR_M = 8.0
+MAX_TIME_S = 1e12
+MAX_CUBOIDS_BYTES = 16 << 20
+"""Of a frame's table of cuboids: two hundred bytes for each of some hundred."""
 _CLASSES = {
     1: ("Smoke", None),
     2: ("Exhaust", None),
@@ -181,7 +185,12 @@ class PandasetSequence:
         for name in self.cameras:
             if (picture := self._picture(name, frame)).exists():
                 (scene / name).mkdir(exist_ok=True)
-                shutil.copyfile(picture, scene / name / picture.name)
+                try:
+                    regular_size(picture, MAX_PICTURE_BYTES, "MAX_PICTURE_BYTES")
+                    shutil.copyfile(picture, scene / name / picture.name)
+                except (OSError, ValueError) as error:
+                    rule = f"cannot be copied: {error}"
+                    raise SceneError(where=str(picture), rule=rule) from error
 
     def write_scene(self, scene: Path) -> dict[str, str]:
         """The scene's JSON, once its sweeps are there.
@@ -246,7 +255,11 @@ class PandasetSequence:
         return self.folder / "camera" / camera / f"{frame:02d}.jpg"
 
     def _time_us(self, frame: int) -> int:
-        return round(float(self._arrays(frame)["timestamp"]) * 1e6)
+        time_s = self._arrays(frame)["timestamp"]
+        if time_s.shape != () or time_s.dtype.kind not in "iuf" or not abs(time_s) < MAX_TIME_S:
+            where = str(self.points_folder / f"{frame:02d}.npz")
+            raise SceneError(where=where, rule="needs timestamp, one number of seconds")
+        return round(float(time_s) * 1e6)
 
     def _to_vehicle(self, xyz_pose_m: NDArray[np.float64]) -> NDArray[np.float64]:
         return apply(inverse(from_yaw(np.pi / 2, [0, 0, self.ground_z_m])), xyz_pose_m)
@@ -314,18 +327,24 @@ class PandasetSequence:
         path = self.folder / "annotations" / "cuboids_csv" / f"{frame:02d}.csv"
         if not path.exists():
             return None
-        with path.open(newline="") as file:
-            rows = list(csv.DictReader(file))
-        boxes = []
-        for n, row in enumerate(rows):
+        try:
+            text = read_bytes(path, MAX_CUBOIDS_BYTES, "MAX_CUBOIDS_BYTES").decode("utf-8")
+        except (OSError, ValueError) as error:
+            raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
+        rows, n = csv.DictReader(io.StringIO(text, newline="")), -1
+        boxes: list[dict[str, Any]] = []
+        while True:
+            n += 1
             try:
+                if (row := next(rows, None)) is None:
+                    return boxes
                 twin = row["cuboids.sibling_id"] != "-" and row["cuboids.sensor_id"] == "1"
                 ours = NAMES[row["label"]]
                 centre = [float(row[f"position.{axis}"]) for axis in "xyz"]
                 # width, length, height; the yaw turns an object that looks along y
                 width, length, height = (float(row[f"dimensions.{axis}"]) for axis in "xyz")
                 T_world_box = from_yaw(float(row["yaw"]) + np.pi / 2, centre)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, csv.Error) as error:
                 raise SceneError(
                     where=str(path), frame=f"row {n}", rule=f"damaged or unknown: {error!r}"
                 ) from None
@@ -338,7 +357,6 @@ class PandasetSequence:
                         "T_global_box": _pose_json(T_world_box),
                     }
                 )
-        return boxes
 
     def _poses(self, sensor: str) -> list[Transform]:
         where = f"{self.name}/{sensor}/poses.json"
@@ -359,8 +377,8 @@ class PandasetSequence:
         fx, fy, cx, cy = (k.number(key) for key in ("fx", "fy", "cx", "cy"))
         where = f"{self.name}/camera/{name}/timestamps.json"
         times = _list(self.folder / "camera" / name / "timestamps.json", where)
-        if not all(isinstance(t, (int, float)) for t in times):
-            raise SceneError(where=where, rule="must be a list of seconds")
+        if not all(isinstance(t, (int, float)) and abs(t) < MAX_TIME_S for t in times):
+            raise SceneError(where=where, rule=f"must be a list of seconds below {MAX_TIME_S:g}")
         width, height = picture_size(min((self.folder / "camera" / name).glob("*.jpg")))
         return _Camera(
             width=width,

@@ -20,11 +20,12 @@ from typing import IO
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, ImageFile, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageFile, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
 from datasets.bounded_files import parsing, regular_size
 from datasets.errors import SceneError
+from datasets.sources.picture_headers import check_exif, check_header
 
 MAX_PIXELS = 32 << 20
 """Of a picture, as its header states them: three times those of a vehicle's largest cameras."""
@@ -36,6 +37,15 @@ SIXTEEN_BITS = ("I;16", "I;16B", "I;16L", "I;16N")
 LEAST_WHITE = 4096
 """A 16-bit picture without one value so high holds the counts of a camera of at most 12 bits."""
 
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 _WHITE_IS_ZERO = 0
 _PHOTOMETRIC = 262
 _TURNED = (5, 6, 7, 8)
@@ -69,7 +79,9 @@ def decode_picture(
             orientation = _orientation(image)  # loads a PNG
             rule = ""
             pixels = np.empty((0, 0, 3), np.uint8)
-            upright = ImageOps.exif_transpose(image) if orientation != 1 else image
+            image.load()
+            turn = _TURNS.get(_orientation(image))  # a TIFF is upright once it is loaded
+            upright = image if turn is None else image.transpose(turn)
             if sixteen_bits:
                 pixels, rule = _from_sixteen_bits(upright, inverted=_white_is_zero(image))
             elif image.mode in EIGHT_BITS:
@@ -107,6 +119,11 @@ def opened(
     """
     if isinstance(file, Path):
         regular_size(file, MAX_PICTURE_BYTES, "MAX_PICTURE_BYTES")
+        with file.open("rb") as found, opened(found, formats) as image:
+            yield image
+        return
+    with parsing(SceneError):
+        check_header(file, MAX_PIXELS)
     with parsing(SceneError), Image.open(file, formats=formats) as image:
         width, height = image.size
         if width * height > MAX_PIXELS:
@@ -140,6 +157,9 @@ def applied_orientation(path: Path) -> int:
 
 
 def _orientation(image: Image.Image) -> int:
+    if image.format == "PNG":
+        image.load()  # its EXIF block may follow the pixels
+    check_exif(image, MAX_PIXELS)
     found = image.getexif().get(ExifTags.Base.Orientation, 1)
     return found if isinstance(found, int) and 1 <= found <= 8 else 1
 

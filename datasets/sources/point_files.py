@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,9 @@ MAX_POINTS = 4_000_000
 """Returns of one sweep: the densest LiDARs of vehicles give a tenth of it."""
 POINT_BYTES = 64
 """Of one return in a file: at most so many."""
+MAX_COLUMNS = 32
+"""Properties of a vertex of a PLY file."""
+_LINE_BYTES = 64 * MAX_COLUMNS
 _PLY_TYPES = {
     **dict.fromkeys(("char", "int8"), "<i1"),
     **dict.fromkeys(("uchar", "uint8"), "<u1"),
@@ -233,18 +236,19 @@ def _read_ply(path: Path) -> NDArray[np.float32]:
             rule="needs PLY ascii or binary_little_endian with scalar vertex properties first",
         )
     names = layout.names or ()
+    if len(names) > MAX_COLUMNS or count > MAX_POINTS:
+        rule = f"{count:,} vertices of {len(names)} properties, more than the {MAX_POINTS:,} of "
+        rule += f"MAX_POINTS or the {MAX_COLUMNS} of MAX_COLUMNS"
+        raise SceneError(where=str(path), rule=rule)
     if lacking := [name for name in NEEDED if name not in names]:
         raise SceneError(where=str(path), rule=f"no vertex property {', '.join(lacking)}")
-    body = raw[start:]
     try:
         if forms == ["ascii"]:
-            rows = io.StringIO(body.decode("ascii"))
-            table = np.loadtxt(rows, max_rows=count, ndmin=2) if count else np.empty((0, 4))
-            if table.shape != (count, len(names)) and count:
-                raise ValueError(f"{table.shape[0]} rows of {table.shape[1]} values")
-            columns: Sequence[Any] = [table[:, names.index(name)] for name in NEEDED]
+            file = io.BytesIO(raw)
+            file.seek(start)
+            columns: Sequence[Any] = _ascii_columns(file, names, count)
         else:
-            vertices = np.frombuffer(body, layout, count)
+            vertices = np.frombuffer(raw, layout, count, start)
             columns = [vertices[name] for name in NEEDED]
     except ValueError as error:
         raise SceneError(
@@ -252,3 +256,22 @@ def _read_ply(path: Path) -> NDArray[np.float32]:
         ) from None
     points: NDArray[np.float32] = np.stack(columns, axis=1).astype(np.float32)
     return points
+
+
+def _ascii_columns(file: io.BytesIO, names: Sequence[str], count: int) -> list[NDArray[np.float64]]:
+    """(count,) x, y, z and intensity of the lines that follow. Raises ``ValueError``."""
+
+    def lines() -> Iterator[str]:
+        while line := file.readline(_LINE_BYTES):
+            if len(line) == _LINE_BYTES or len(values := line.split()) not in (0, len(names)):
+                raise ValueError(f"a line is not {len(names)} values")
+            if values:
+                yield line.decode("ascii")
+
+    if not count:
+        return [np.empty(0)] * len(NEEDED)
+    wanted = [names.index(name) for name in NEEDED]
+    table = np.loadtxt(lines(), max_rows=count, ndmin=2, usecols=wanted)
+    if len(table) != count:
+        raise ValueError(f"{len(table)} rows")
+    return list(table.T)

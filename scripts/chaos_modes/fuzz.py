@@ -3,6 +3,8 @@
 A good input of every kind (``readers``) is spoiled in one file, once (``mutations``), and read
 whole by a process of a small pool. Good is: it is read, or refused with an error of the package's
 own, within ``DEADLINE_S`` and ``MAX_BYTES`` of memory. Attempt i of a seed is the same everywhere.
+One that misses the deadline is repeated once by a new process, since other work may have kept the
+machine busy; what misses it again hangs. Repetitions are counted.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 import traceback
 import warnings
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -72,6 +75,7 @@ class _Counts:
     peak_bytes: Counter[str] = field(default_factory=Counter)
     slowest_s: dict[str, float] = field(default_factory=lambda: dict.fromkeys(NAMES, 0.0))
     bad: list[Attempt] = field(default_factory=list)
+    repeated: list[int] = field(default_factory=list)
 
     def note(self, attempt: Attempt) -> None:
         name = attempt.reader
@@ -90,7 +94,7 @@ def run(options: Options, folder: Path) -> Outcome:
     counts = _Counts()
     began = time.monotonic()
     with tqdm(total=options.number, desc="fuzz") as bar:
-        for attempt in _attempts(options, good, folder):
+        for attempt in _attempts(options, good, folder, counts.repeated):
             counts.note(attempt)
             if attempt.result not in ("accepted", "refused"):
                 bar.write(_line(attempt))
@@ -107,6 +111,7 @@ def run(options: Options, folder: Path) -> Outcome:
             }
             for name in NAMES
         },
+        "repeated": len(counts.repeated),
         "bad": [_line(attempt) for attempt in counts.bad[:LISTED]],
     }
     return Outcome(text=_described(options, counts), facts=facts, bad=len(counts.bad))
@@ -115,9 +120,10 @@ def run(options: Options, folder: Path) -> Outcome:
 _RESULTS = ("accepted", "refused", "unexpected", "hang", "memory")
 
 
-def _attempts(options: Options, good: Path, folder: Path):  # type: ignore[no-untyped-def]
+def _attempts(options: Options, good: Path, folder: Path, repeated: list[int]) -> Iterator[Attempt]:
+    """Every attempt's result; ``repeated`` takes the indices that missed the deadline once."""
     context = multiprocessing.get_context("spawn")
-    todo = iter(range(options.number))
+    todo, again = iter(range(options.number)), list[int]()
     workers: list[_Worker] = []
 
     def start(number: int) -> _Worker:
@@ -131,7 +137,7 @@ def _attempts(options: Options, good: Path, folder: Path):  # type: ignore[no-un
         return _Worker(process=process, pipe=ours)
 
     def give(worker: _Worker, extra_s: float = 0.0) -> bool:
-        worker.index = next(todo, -1)
+        worker.index = again.pop() if again else next(todo, -1)
         worker.deadline = time.monotonic() + DEADLINE_S + extra_s
         if worker.index >= 0:
             worker.pipe.send(worker.index)
@@ -146,18 +152,25 @@ def _attempts(options: Options, good: Path, folder: Path):  # type: ignore[no-un
         wait([worker.pipe for worker in workers], timeout=0.5)
         for worker in list(workers):
             answer: Attempt | None = None
+            lost = False
             if worker.pipe.poll():
                 try:
                     answer = worker.pipe.recv()
                 except EOFError:
-                    answer = _lost(options, worker.index, "the process died")
+                    answer, lost = _lost(options, worker.index, "the process died"), True
             elif time.monotonic() > worker.deadline:
-                answer = _lost(options, worker.index, "")
-            if answer is None:
+                lost = True
+                if worker.index in repeated:
+                    answer = _lost(options, worker.index, "")
+                else:
+                    repeated.append(worker.index)
+                    again.append(worker.index)
+            if answer is not None:
+                yield answer
+                worker.reports += 1
+            elif not lost:
                 continue
-            yield answer
-            worker.reports += 1
-            if answer.result == "hang" or not worker.process.is_alive() or worker.reports >= ROUNDS:
+            if lost or worker.reports >= ROUNDS:
                 workers.remove(worker)
                 worker.process.kill()
                 worker.process.join()

@@ -6,12 +6,13 @@ import csv
 import io
 import shutil
 import zlib
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet
 import torch
 from chaos_modes.outcome import small_city
 from numpy.typing import NDArray
@@ -26,8 +27,10 @@ from autolabel.selection import read_audit
 from datasets import store_tools
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
+from datasets.benchmarks.label_files import write_npz
 from datasets.benchmarks.truth import Truth
 from datasets.errors import SetupError
+from datasets.frames import Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw, to_quaternion
 from datasets.json_files import json_text, write_json
@@ -37,9 +40,10 @@ from datasets.reviews import Reviews
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.sources.opening import open_source
 from datasets.sources.pandaset import PandasetSequence
+from datasets.sources.waymo.components import CONTEXT, TIME
 from datasets.sources.waymo.frame_records import protos
 from datasets.sources.waymo.source import WaymoSource
-from datasets.sources.waymo.tfrecord import masked_crc
+from datasets.sources.waymo.tfrecord import TFRecordFile, masked_crc
 from datasets.splits import parse_labelled
 from datasets.taxonomy import OCC3D_NUSCENES
 from models.checkpoint import (
@@ -213,6 +217,83 @@ def _make_waymo(root: Path) -> None:
         out += [length, masked_crc(length).to_bytes(4, "little")]
         out += [data, masked_crc(data).to_bytes(4, "little")]
     (root / "segment-a_with_camera_labels.tfrecord").write_bytes(b"".join(out))
+
+
+def _make_components(root: Path) -> None:
+    """The same frames as Parquet files."""
+    _make_waymo(root)
+    (records,) = root.iterdir()
+    file = TFRecordFile(records)
+    tables: dict[str, list[dict[str, Any]]] = {}
+    for k in range(len(file)):
+        frame = protos().Frame.FromString(file.read(k))
+        at = {CONTEXT: frame.context.name, TIME: frame.timestamp_micros}
+        for component, prefix, row in _component_rows(frame):
+            keys = {name: value for name, value in row.items() if name.startswith("key.")}
+            named = {f"{prefix}.{name}": v for name, v in row.items() if name not in keys}
+            tables.setdefault(component, []).append({**at, **keys, **named})
+    records.unlink()
+    for component, rows in tables.items():
+        (root / component).mkdir()
+        once = rows[:1] if component.endswith("calibration") else rows
+        pyarrow.parquet.write_table(
+            pyarrow.Table.from_pylist(once), root / component / "a.parquet", row_group_size=1
+        )
+
+
+def _component_rows(frame: Any) -> Iterator[tuple[str, str, dict[str, Any]]]:
+    (camera,), (lidar,) = frame.context.camera_calibrations, frame.context.laser_calibrations
+    (image,), (laser,), (label,) = frame.images, frame.lasers, frame.laser_labels
+    eye, top = {"key.camera_name": 1}, {"key.laser_name": 1}
+    yield (
+        "vehicle_pose",
+        "[VehiclePoseComponent]",
+        {"world_from_vehicle.transform": _list(frame.pose)},
+    )
+    velocity = {
+        f"velocity.{kind}_velocity.{a}": 0.0 for kind in ("linear", "angular") for a in "xyz"
+    }
+    shutter = "rolling_shutter_params.camera"
+    shot = {"image": image.image, "pose.transform": _list(image.pose), **velocity}
+    shot |= {"pose_timestamp": image.pose_timestamp}
+    shot |= {f"{shutter}_trigger_time": image.camera_trigger_time}
+    shot |= {f"{shutter}_readout_done_time": image.camera_readout_done_time}
+    yield "camera_image", "[CameraImageComponent]", eye | shot
+    mark = image.camera_segmentation_label
+    panoptic = {"panoptic_label": mark.panoptic_label}
+    panoptic |= {"panoptic_label_divisor": mark.panoptic_label_divisor}
+    yield "camera_segmentation", "[CameraSegmentationLabelComponent]", eye | panoptic
+    names = ("f_u", "f_v", "c_u", "c_v", "k1", "k2", "p1", "p2", "k3")
+    lens = {f"intrinsic.{n}": v for n, v in zip(names, camera.intrinsic, strict=True)}
+    lens |= {"width": 48, "height": 32, "extrinsic.transform": _list(camera.extrinsic)}
+    yield "camera_calibration", "[CameraCalibrationComponent]", eye | lens
+    beams: dict[str, Any] = {"beam_inclination.min": -0.3, "beam_inclination.max": 0.05}
+    beams |= {"beam_inclination.values": list(lidar.beam_inclinations)}
+    beams |= {"extrinsic.transform": _list(lidar.extrinsic)}
+    yield "lidar_calibration", "[LiDARCalibrationComponent]", top | beams
+    for component, kind, field, numbers in (
+        ("lidar", "LiDAR", "range_image_compressed", (1, 2)),
+        ("lidar_pose", "LiDARPose", "range_image_pose_compressed", (1,)),
+        ("lidar_segmentation", "LiDARSegmentationLabel", "segmentation_label_compressed", (1, 2)),
+    ):
+        images: dict[str, Any] = {}
+        for n in numbers:
+            packed = getattr(getattr(laser, f"ri_return{n}"), field)
+            proto = protos().MatrixInt32 if "segmentation" in field else protos().MatrixFloat
+            message = proto.FromString(zlib.decompress(packed))
+            images[f"range_image_return{n}.values"] = list(message.data)
+            images[f"range_image_return{n}.shape"] = list(message.shape.dims)
+        yield component, f"[{kind}Component]", top | images
+    box: dict[str, Any] = {"key.laser_object_id": label.id, "type": label.type}
+    box |= {"box.heading": label.box.heading}
+    box |= {f"box.center.{a}": getattr(label.box, f"center_{a}") for a in "xyz"}
+    sides = zip("xyz", ("length", "width", "height"), strict=True)
+    box |= {f"box.size.{a}": getattr(label.box, side) for a, side in sides}
+    yield "lidar_box", "[LiDARBoxComponent]", box
+
+
+def _list(message: Any) -> list[float]:
+    return list(message.transform)
 
 
 def _read_waymo(root: Path) -> None:
@@ -436,7 +517,13 @@ def _read_store(root: Path) -> None:
         reviews.verdicts(scene_id)
         reviews.strokes(scene_id)
     errors: list[Exception] = []
-    for use in (_read_frames, store_tools.info, lambda s: store_tools.merge([s], root / "m.zarr")):
+    for use in (
+        _read_frames,
+        store_tools.info,
+        lambda s: store_tools.merge([s], root / "m.zarr"),
+        lambda s: store_tools.diff(s, s),
+        lambda s: store_tools.export(place, _FORMAT, _Log(), root / "out"),  # type: ignore[arg-type]
+    ):
         try:
             use(store)
         except Exception as error:
@@ -444,6 +531,41 @@ def _read_store(root: Path) -> None:
     store_tools.prune(store)
     for found in errors:
         raise found
+
+
+class _Log:
+    """The log of the store's labels, for the names of its frames."""
+
+    def scene(self, scene_id: str) -> Scene:
+        frames = tuple(
+            Frame(
+                scene_id=scene_id,
+                token=f"{scene_id}-{k}",
+                timestamp_us=START_US + k * 500_000,
+                T_global_ego=from_yaw(0.1 * k, [300 + k, 10, 0]),
+                cameras=(),
+                lidar=LidarSweep(path=Path("none"), timestamp_us=0, T_ego_lidar=np.eye(4)),
+                past_sweeps=(),
+            )
+            for k in range(2)
+        )
+        return Scene(scene_id=scene_id, frames=frames)
+
+    def fingerprint(self, scene_id: str) -> str:
+        return ""
+
+
+def _write_truth(path: Path, truth: Truth) -> None:
+    assert truth.mask_lidar is not None and truth.mask_camera is not None
+    write_npz(path, {"semantics": truth.semantics, "mask_lidar": truth.mask_lidar})
+
+
+_FORMAT = replace(
+    benchmark("occ3d_nuscenes"),
+    grid=GRID,
+    path=lambda root, source, frame: root / f"{frame.token}.npz",
+    write=_write_truth,
+)
 
 
 def _read_frames(store: LabelStore) -> None:
@@ -491,6 +613,7 @@ READERS = {
     "folder log": Reader(make=_make_folder, read=_read_folder),
     "nuScenes log": Reader(make=_make_nuscenes, read=_read_nuscenes),
     "Waymo records": Reader(make=_make_waymo, read=_read_waymo),
+    "Waymo components": Reader(make=_make_components, read=_read_waymo),
     "PandaSet": Reader(make=_make_pandaset, read=_read_pandaset),
     "benchmark labels": Reader(make=_make_truth, read=_read_truth),
     "checkpoint .pth": Reader(make=_make_pth, read=_read_pth),

@@ -91,7 +91,14 @@ def _rotation(turn_rad: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def straightened(pixels: NDArray[np.uint8], calibration: CameraCalibration) -> NDArray[np.uint8]:
-    """(H, W, 3) the picture a pinhole with the same matrix would take; edges are repeated."""
+    """(H, W, 3) the picture a pinhole with the same matrix would take; edges are repeated.
+
+    Raises:
+        SceneError: the calibration holds a number that is not finite, or no focal length.
+    """
+    lens = (*calibration.focal_px, *calibration.centre_px, *calibration.distortion)
+    if not np.isfinite(lens).all() or 0 in calibration.focal_px:
+        raise SceneError(where=f"camera {calibration.name}", rule=f"its calibration is {lens}")
     out = np.empty_like(pixels)
     _straighten(
         np.ascontiguousarray(pixels),
@@ -120,8 +127,8 @@ def _straighten(
             radial = 1 + r2 * (k1 + r2 * (k2 + r2 * k3))
             u = f_u * (x * radial + 2 * p1 * x * y + p2 * (r2 + 2 * x * x)) + c_u - 0.5
             v = f_v * (y * radial + p1 * (r2 + 2 * y * y) + 2 * p2 * x * y) + c_v - 0.5
-            u = min(max(u, 0.0), width - 1.0)
-            v = min(max(v, 0.0), height - 1.0)
+            u = min(u, width - 1.0) if u > 0 else 0.0  # a NaN is no place in the picture
+            v = min(v, height - 1.0) if v > 0 else 0.0
             left, top = int(u), int(v)
             right, bottom = min(left + 1, width - 1), min(top + 1, height - 1)
             a, b = u - left, v - top

@@ -8,14 +8,16 @@ have no cameras, without ``lidar`` (and ``lidar_calibration``, ``lidar_pose``) n
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 import numpy as np
 
 from datasets.annotations import Box
+from datasets.bounded_files import parsing, regular_size
 from datasets.errors import SceneError, SetupError
 from datasets.sources.waymo.recording import (
     CAMERAS,
@@ -41,6 +43,74 @@ _CAMERA = "[CameraCalibrationComponent]."
 _LASER = "[LiDARCalibrationComponent]."
 _BOX = "[LiDARBoxComponent]."
 _PANOPTIC = "[CameraSegmentationLabelComponent]."
+
+
+MAX_FILE_BYTES = 8 << 30
+"""Of a component of one scene: Waymo's largest take half of one GiB."""
+MAX_FOOTER_BYTES = 16 << 20
+"""Of what stands at a Parquet file's end: its columns and row groups."""
+MAX_ROWS = 1 << 20
+"""Of a component of one scene: ten times Waymo's boxes."""
+MAX_GROUP_BYTES = 8 << 30
+"""That the chosen columns of one row group unpack to, as its footer states them."""
+MAX_READ_BYTES = 256 << 20
+"""Of the rows that are decoded at a time, and of those of one frame."""
+_BATCH_BYTES = 32 << 20
+_BUFFER_BYTES = 1 << 20
+_MAGIC = b"PAR1"
+
+Result = TypeVar("Result")
+Rest = ParamSpec("Rest")
+
+
+def check_file(path: Path) -> None:
+    """Look at a Parquet file before it is opened.
+
+    Raises:
+        OSError: it is missing.
+        ValueError: it is no Parquet file, or its size or that of its footer is over a limit.
+    """
+    size = regular_size(path, MAX_FILE_BYTES, "MAX_FILE_BYTES")
+    with path.open("rb") as file:
+        file.seek(max(0, size - 8))
+        end = file.read(8)
+    if len(end) < 8 or end[4:] != _MAGIC:
+        raise ValueError("no Parquet file")
+    if (footer := int.from_bytes(end[:4], "little")) > MAX_FOOTER_BYTES:
+        raise ValueError(
+            f"a footer of {footer:,} bytes, more than the {MAX_FOOTER_BYTES:,} of MAX_FOOTER_BYTES"
+        )
+
+
+def _batch_rows(group: Any, columns: Sequence[str]) -> int:
+    """Rows of a row group that unpack to about ``_BATCH_BYTES``."""
+    stated = 0
+    for k in range(group.num_columns):
+        column = group.column(k)
+        if column.path_in_schema.startswith(tuple(columns)):
+            stated += max(column.total_uncompressed_size, 8 * column.num_values)
+    if stated > MAX_GROUP_BYTES:
+        raise ValueError(
+            f"columns of {stated:,} bytes, more than the {MAX_GROUP_BYTES:,} of MAX_GROUP_BYTES"
+        )
+    return int(max(1, _BATCH_BYTES * group.num_rows // max(1, stated)))
+
+
+def _named(
+    method: Callable[Concatenate[Components, Rest], Result],
+) -> Callable[Concatenate[Components, Rest], Result]:
+    """Whatever columns of wrong kinds make numpy and Python raise, as a ``SceneError``."""
+
+    @functools.wraps(method)
+    def wrapped(components: Components, /, *args: Rest.args, **kwargs: Rest.kwargs) -> Result:
+        try:
+            with parsing(SceneError, SetupError):
+                return method(components, *args, **kwargs)
+        except (OSError, ValueError) as error:
+            where = f"{components._folder}: {components._scene_id}"
+            raise SceneError(where=where, rule=f"damaged components: {error}") from error
+
+    return wrapped
 
 
 class Components:
@@ -73,16 +143,72 @@ class Components:
         path = self._path(component)
         if not path.exists():
             return self._arrow.table({name: [] for name in columns})
-        wanted = [(f"key.{key}", "=", value) for key, value in keys.items()]
+        wanted = {f"key.{key}": value for key, value in keys.items()}
         if number is not None:
-            wanted.append((TIME, "=", self._times[number]))
+            wanted[TIME] = self._times[number]
         try:
-            return self._arrow.parquet.read_table(
-                path, columns=list(columns), filters=wanted or None
-            )
-        except (self._arrow.ArrowException, OSError) as error:
+            check_file(path)
+            with (
+                parsing(),
+                self._arrow.parquet.ParquetFile(path, buffer_size=_BUFFER_BYTES) as file,
+            ):
+                return self._rows_of(file, columns, wanted)
+        except (OSError, ValueError) as error:
             rule = f"cannot be read: {error}"
             raise SceneError(where=str(path), frame=_record(number), rule=rule) from None
+
+    def _rows_of(self, file: Any, columns: Sequence[str], wanted: Mapping[str, int]) -> Any:
+        """A batch at a time, so that no more is decoded at once than a batch takes."""
+        schema, rows = file.schema_arrow, file.metadata.num_rows
+        if missing := [name for name in (*wanted, *columns) if name not in schema.names]:
+            raise ValueError(f"it has no column {missing[0]}")
+        for name in (*wanted, *columns):
+            if not self._fits(name, kind := schema.field(name).type):
+                raise ValueError(f"column {name} is of {kind}")
+        if rows > MAX_ROWS:
+            raise ValueError(f"{rows:,} rows, more than the {MAX_ROWS:,} of MAX_ROWS")
+        chosen = np.ones(rows, np.bool_)
+        for name, value in wanted.items():
+            chosen &= file.read(columns=[name])[name].to_numpy() == value
+        parts, taken, begin = [], 0, 0
+        for group in range(file.num_row_groups):
+            there = file.metadata.row_group(group)
+            own = chosen[begin : begin + there.num_rows]
+            begin += there.num_rows
+            if not own.any():
+                continue
+            at, last = 0, int(np.flatnonzero(own)[-1])
+            size = _batch_rows(there, columns)
+            for batch in file.iter_batches(size, row_groups=[group], columns=list(columns)):
+                part = batch.filter(self._arrow.array(own[at : at + len(batch)]))
+                at, taken = at + len(batch), taken + part.nbytes
+                if max(taken, batch.nbytes) > MAX_READ_BYTES:
+                    raise ValueError(f"over {MAX_READ_BYTES:,} bytes of rows (MAX_READ_BYTES)")
+                parts.append(part)
+                if at > last:
+                    break
+        chosen_schema = self._arrow.schema([schema.field(name) for name in columns])
+        table = self._arrow.Table.from_batches(parts) if parts else chosen_schema.empty_table()
+        return table.select(list(columns))
+
+    def _fits(self, name: str, kind: Any) -> bool:
+        """Whether a column has the type that Waymo's files have, as wide as it likes."""
+        types = self._arrow.types
+        if types.is_null(kind):
+            return not name.startswith("key.")
+        if name in (CONTEXT, OBJECT):
+            return bool(types.is_string(kind) or types.is_large_string(kind))
+        if name.endswith((".image", ".panoptic_label")):
+            return bool(types.is_binary(kind) or types.is_large_binary(kind))
+        if name.endswith((".transform", ".values", ".shape")):
+            if not (
+                types.is_list(kind) or types.is_large_list(kind) or types.is_fixed_size_list(kind)
+            ):
+                return False
+            kind = kind.value_type
+        elif name.startswith("key."):
+            return bool(types.is_integer(kind))
+        return bool(types.is_integer(kind) or types.is_floating(kind))
 
     def _rows(
         self, component: str, columns: Sequence[str], number: int | None = None, **keys: int
@@ -107,9 +233,11 @@ class Components:
     def _times(self) -> list[int]:
         return [row[TIME] for row in self._poses]
 
+    @_named
     def n_frames(self) -> int:
         return len(self._times)
 
+    @_named
     def frames(self) -> tuple[RecordedFrame, ...]:
         return self._frames
 
@@ -193,6 +321,7 @@ class Components:
             )
         return out
 
+    @_named
     def picture(self, number: int, camera: int) -> bytes:
         column = f"{_IMAGE}image"
         rows = self._rows("camera_image", (column,), number, camera_name=camera)
@@ -200,17 +329,20 @@ class Components:
             raise self._bad("camera_image", number, f"there is no picture of camera {camera}")
         return bytes(rows[0][column])
 
+    @_named
     def panoptic(self, number: int, camera: int) -> tuple[bytes, int] | None:
         label, divisor = f"{_PANOPTIC}panoptic_label", f"{_PANOPTIC}panoptic_label_divisor"
         rows = self._rows("camera_segmentation", (label, divisor), number, camera_name=camera)
         return (bytes(rows[0][label]), rows[0][divisor]) if rows else None
 
+    @_named
     def tracks(self) -> list[set[str]]:
         at: dict[int, set[str]] = {time_us: set() for time_us in self._times}
         for row in self._rows("lidar_box", (TIME, OBJECT)):
             at.setdefault(row[TIME], set()).add(row[OBJECT])
         return [at[time_us] for time_us in self._times]
 
+    @_named
     def boxes(self, number: int) -> tuple[Box, ...]:
         centre = [f"{_BOX}box.center.{axis}" for axis in "xyz"]
         size = [f"{_BOX}box.size.{axis}" for axis in "xyz"]
@@ -230,6 +362,7 @@ class Components:
         except SceneError as error:
             raise self._bad("lidar_box", number, f"{error.where}: {error.rule}") from error
 
+    @_named
     def lasers(self, number: int) -> tuple[LaserImage, ...]:
         extrinsic = f"{_LASER}extrinsic.transform"
         low, high = f"{_LASER}beam_inclination.min", f"{_LASER}beam_inclination.max"
@@ -291,6 +424,7 @@ class Components:
                 out[table[LASER][i].as_py()] = tuple(images)
         return out
 
+    @_named
     def fingerprint(self) -> bytes:
         sizes = [
             f"{path.parent.name} {path.stat().st_size}"

@@ -33,6 +33,13 @@ INSTALL = (
 MAX_IMAGE_BYTES = 64 << 20
 """A range image unpacks to at most this: ten times the largest, poses of 64 x 2650 pixels."""
 
+COUNTED_BYTES = 4 << 20
+"""The messages of a larger record are counted before it is decoded: an empty one has two bytes in
+the file and a hundred in memory."""
+MAX_MESSAGES = 1 << 18
+"""In such a record; a frame of Waymo's has some thousand."""
+_DEEPEST = 64
+
 
 def protos() -> Any:
     """The module ``dataset_pb2`` that Waymo publishes; it imports protobuf and no TensorFlow.
@@ -74,8 +81,11 @@ class FrameRecords:
             if not 0 <= number < len(self._file):
                 raise self._bad(number, f"the file has {len(self._file)}")
             try:
-                frame = self._protos.Frame.FromString(self._file.read(number))
-            except DecodeError as error:
+                data = self._file.read(number)
+                if len(data) > COUNTED_BYTES:
+                    check_messages(data, self._protos.Frame.DESCRIPTOR)
+                frame = self._protos.Frame.FromString(data)
+            except (DecodeError, ValueError) as error:
                 raise self._bad(number, f"is no Frame proto: {error}") from None
             self._latest = (number, frame)
         return self._latest[1]
@@ -207,6 +217,52 @@ class FrameRecords:
 
     def fingerprint(self) -> bytes:
         return self._file.checksums()
+
+
+def check_messages(data: bytes, kind: Any, limit: int = MAX_MESSAGES) -> None:
+    """Raise ``ValueError`` where a proto holds more messages than ``limit``, or is cut off.
+
+    Args:
+        kind: its descriptor. Fields that it does not know are not decoded either.
+    """
+    left = [(0, len(data), kind, 0)]
+    count = 0
+    while left:
+        at, end, kind, depth = left.pop()
+        fields = {f.number: f.message_type for f in kind.fields if f.message_type is not None}
+        while at < end:
+            key, at = _varint(data, at, end)
+            match key & 7:
+                case 0:
+                    _, at = _varint(data, at, end)
+                case 1:
+                    at += 8
+                case 2:
+                    size, at = _varint(data, at, end)
+                    if (inner := fields.get(key >> 3)) is not None:
+                        count += 1
+                        left.append((at, at + size, inner, depth + 1))
+                    at += size
+                case 5:
+                    at += 4
+                case _:
+                    raise ValueError("it holds a group, as no frame does")
+            if at > end:
+                raise ValueError("it is cut off")
+            if count > limit or depth > _DEEPEST:
+                raise ValueError(f"it holds more messages than the {limit:,} of MAX_MESSAGES")
+
+
+def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+    value = shift = 0
+    while at < end:
+        byte = data[at]
+        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+        if byte < 128 and shift <= 70:
+            return value, at
+        if shift >= 70:
+            break
+    raise ValueError("it is cut off")
 
 
 def _unpacked(packed: bytes, kind: Any, dtype: Any, what: str) -> Any:

@@ -247,7 +247,13 @@ class WaymoSource:
             where=f"{view.path}: {view.name}",
             frame=f"record {view.record}",
         )
-        return straightened(pixels, view.calibration) if self.straighten else pixels
+        if not self.straighten:
+            return pixels
+        try:
+            return straightened(pixels, view.calibration)
+        except SceneError as error:
+            where, frame = f"{view.path}: {error.where}", f"record {view.record}"
+            raise SceneError(where=where, frame=frame, rule=error.rule) from error
 
     def laser_points(self, sweep: LidarSweep) -> LaserPoints:
         """All that is recorded of a laser's points in a turn, elongation included, in the vehicle

@@ -20,7 +20,7 @@ except ImportError:
 MAX_FILE_BYTES = 64 << 30
 """Of a file: a segment of Waymo's takes about one."""
 MAX_RECORD_BYTES = 256 << 20
-"""Of a record: ten times a frame of Waymo's."""
+"""Of a record: fifty times a frame of Waymo's."""
 HEADER_BYTES = 12
 FOOTER_BYTES = 4
 
