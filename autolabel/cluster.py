@@ -64,9 +64,11 @@ def connect(
                 logging_level=logging.ERROR,
                 log_to_driver=show_workers,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # of no more particular type where a node does not start in time
         where = address or os.environ.get("RAY_ADDRESS") or "the one last started here"
         why = str(error).split("\n")[0]
+        if not joins:
+            raise SetupError(f"Ray cannot be started on this machine: {why}") from error
         raise SetupError(
             f"Ray cluster {where}: cannot be joined: {why} (RAY_AUTH_MODE must be what it was for "
             "its nodes)"

@@ -353,13 +353,7 @@ class LabelStore:
 
         def attributes(scene_id: str) -> dict[str, Any] | UnreadableError | None:
             try:
-                found = self.attributes(scene_id)
-                if found is None and GROUP in self.place.documents(f"{SCENES}/{scene_id}"):
-                    # committed just now, or a request that was answered wrongly
-                    found = self.attributes(scene_id)
-                    if found is None and not fault_of_scene_id(scene_id):
-                        return self._unreadable(scene_id, "listed, and not to be read")
-                return found
+                return self.attributes(scene_id)
             except UnreadableError as error:
                 return error
             except OSError as error:
@@ -502,6 +496,23 @@ class LabelStore:
         """
         if fault_of_scene_id(scene_id):
             return None
+        found = self._read_attributes(scene_id)
+        if found is None and self._lists(scene_id):
+            # committed just now, or a request that was answered wrongly
+            found = self._read_attributes(scene_id)
+            if found is None:
+                raise self._unreadable(scene_id, "listed, and not to be read")
+        return found
+
+    def _lists(self, scene_id: str) -> bool:
+        try:
+            return GROUP in self.place.documents(f"{SCENES}/{scene_id}")
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        except OSError as error:
+            raise self._unreadable(scene_id, str(error)) from error
+
+    def _read_attributes(self, scene_id: str) -> dict[str, Any] | None:
         try:
             with parsing():
                 attributes = read_group(self.place, f"{SCENES}/{scene_id}")

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from autolabel.cluster import CHECKED_RAY, authentication_warning
+from autolabel.cluster import CHECKED_RAY, authentication_warning, connect
+from datasets.errors import SetupError
 
 ROOT = Path(__file__).resolve().parents[1]
 STARTS = """
@@ -65,3 +66,12 @@ def test_cluster_of_unchecked_authentication_is_warned_of(version: str, says: st
     warning = authentication_warning(version)
     assert says in warning and bool(says) == bool(warning)
     assert not says or ".".join(map(str, CHECKED_RAY)) in warning
+
+
+def test_a_ray_that_does_not_start_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def init(**_: object) -> None:
+        raise Exception("The current node timed out during startup.\nMore.")
+
+    monkeypatch.setattr("ray.init", init)
+    with pytest.raises(SetupError, match=r"cannot be started on this machine: .*startup\.$"):
+        connect("local")

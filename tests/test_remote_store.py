@@ -19,9 +19,9 @@ from s3_server import Fault as ProxyFault
 from s3_server import Proxy, remote_tree, s3_bucket, upload
 
 from datasets import store_tools
-from datasets.errors import AutolabelError, SetupError, UnwritableError
+from datasets.errors import AutolabelError, SetupError, UnreadableError, UnwritableError
 from datasets.label_store import LabelStore
-from datasets.places import Remote, as_place
+from datasets.places import Folder, Remote, as_place
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -129,6 +129,30 @@ def test_a_bad_proxy_takes_nothing_away_and_makes_nothing_up(
             do()
         assert proxy.done[fault] or proxy.done["503"]
         assert remote_tree(url) == whole == remote_tree(f"{url}-new")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_a_scene_that_is_listed_is_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, times: int
+) -> None:
+    store = LabelStore.create(tmp_path / "a", header())
+    store.write_scene(scene("s1"))
+    read, asked = Folder.read, []
+
+    def absent(place: Folder, key: str) -> bytes:
+        if key == "scenes/s1/zarr.json" and len(asked) < times:
+            asked.append(key)
+            raise FileNotFoundError(key)
+        return read(place, key)
+
+    monkeypatch.setattr(Folder, "read", absent)
+    if times == 1:  # committed between the two
+        assert "s1" in store
+    else:
+        with pytest.raises(UnreadableError, match="listed, and not to be read"):
+            store.scene("s1")
+    with pytest.raises(KeyError):
+        store.scene("s2")
 
 
 def test_a_refused_write_names_the_store_and_lasts(bucket: str) -> None:
