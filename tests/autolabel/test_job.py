@@ -446,6 +446,33 @@ def test_a_full_disk_ends_the_job_and_blames_no_scene(
     assert store.quarantined() == {} and store.scene_ids() == ()
 
 
+def test_a_note_that_cannot_be_written_ends_the_job_in_one_line(
+    city: Path,
+    weights: Path,
+    cluster: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    root = shutil.copytree(city, tmp_path / "city")
+    (table,) = root.glob("v1.0-*/scene.json")
+    rows = json.loads(table.read_text())
+    rows[0]["name"] = "two words"
+    table.write_text(json.dumps(rows))
+    source = NuScenesSource(root, past_sweeps=9)
+    log = functools.partial(NuScenesSource, root, past_sweeps=9)
+    job = job_for(root, weights, tmp_path / "labels.zarr", log)
+    summary = run_job(job, ["two words"], source=source, workers=1)
+    assert "scene id 'two words'" in summary.failures["two words"]
+    assert LabelStore.open(job.store).quarantined().keys() == {"two words"}
+
+    def fails(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(LocalBackend, "write", fails)
+    with pytest.raises(UnwritableError, match=r"labels\.zarr: .*Read-only"):
+        run_job(job, ["two words"], source=source, workers=1)
+
+
 def test_a_dry_run_says_what_the_job_would_cost_and_leaves_nothing(
     city: Path, weights: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -572,33 +599,6 @@ def test_the_literal_command_ends_with_code_2_and_one_line() -> None:
     code, out, err = finish(start([sys.executable, *arguments, "--weights", "/no"], address=""))
     assert (code, out) == (2, "")
     assert err == "error: /no: no such weights file\n"
-
-
-def test_a_note_that_cannot_be_written_ends_the_job_in_one_line(
-    city: Path,
-    weights: Path,
-    cluster: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    root = shutil.copytree(city, tmp_path / "city")
-    (table,) = root.glob("v1.0-*/scene.json")
-    rows = json.loads(table.read_text())
-    rows[0]["name"] = "two words"
-    table.write_text(json.dumps(rows))
-    source = NuScenesSource(root, past_sweeps=9)
-    log = functools.partial(NuScenesSource, root, past_sweeps=9)
-    job = job_for(root, weights, tmp_path / "labels.zarr", log)
-    summary = run_job(job, ["two words"], source=source, workers=1)
-    assert "scene id 'two words'" in summary.failures["two words"]
-    assert LabelStore.open(job.store).quarantined().keys() == {"two words"}
-
-    def fails(*_: object) -> None:
-        raise OSError(errno.EROFS, "Read-only file system")
-
-    monkeypatch.setattr(LocalBackend, "write", fails)
-    with pytest.raises(UnwritableError, match=r"labels\.zarr: .*Read-only"):
-        run_job(job, ["two words"], source=source, workers=1)
 
 
 def test_a_job_goes_on_when_its_events_cannot_be_written(
