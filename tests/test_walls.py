@@ -196,3 +196,13 @@ def test_every_command_answers_help_run_literally(
     out, err = process.communicate(timeout=120)
     assert process.returncode == 0, err
     assert "usage:" in out
+
+
+def test_every_mode_of_chaos_finds_what_it_imports() -> None:
+    folder = ROOT / "scripts" / "benchmarks"
+    modes = sorted(path.stem for path in (folder / "chaos_modes").glob("*.py"))
+    code = f"import sys; sys.path[0] = {str(folder)!r}; " + "; ".join(
+        f"import chaos_modes.{mode}" for mode in modes
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True, env=environment)

@@ -31,9 +31,11 @@ from types import ModuleType
 from typing import Any
 
 import torch
-from network_stages import load_arrays, reference_inputs
 from torch import nn
 from tqdm import tqdm
+
+sys.path.append(str(Path(__file__).resolve().parents[1] / "conformance"))  # network_stages
+from network_stages import load_arrays, reference_inputs
 
 from datasets.benchmarks.occ3d_nuscenes import GRID
 from datasets.cli.exit_codes import exit_code

@@ -31,9 +31,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import store as store_command
 from chaos_modes.outcome import Options, Outcome, facts_of, small_city
 from tqdm import tqdm
+
+sys.path.append(str(Path(__file__).resolve().parents[2]))  # the commands
+import store as store_command
 
 from datasets.cli.exit_codes import exit_code
 from datasets.errors import AutolabelError
