@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-MAX_VOXELS = 256 << 20
+MAX_VOXELS = 1 << 30
 """Of a grid: 25 times the largest published. Labels take a byte for each."""
 Triple = tuple[float, float, float]
 

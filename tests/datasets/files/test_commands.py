@@ -155,7 +155,7 @@ import numba.core.caching as caching
 caching.CacheImpl._locator_classes = [caching.UserProvidedCacheLocator]
 import tempfile
 tempfile.tempdir = {tmp!r}
-from datasets.compiled import compiled
+from datasets.geometry.compiled import compiled
 
 @compiled
 def twice(x):
@@ -193,4 +193,4 @@ def test_every_compiled_function_lives_without_a_cache_folder() -> None:
     for room in ("datasets", "autolabel", "viz", "scripts", "models"):
         for path in (ROOT / room).rglob("*.py"):
             if path.name != "compiled.py":
-                assert "numba.njit" not in path.read_text(), f"{path}: use datasets.compiled"
+                assert "numba.njit" not in path.read_text(), f"{path}: use compiled()"

@@ -15,8 +15,8 @@ from datasets.cli.supervisor import descendants
 ROOT = Path(__file__).resolve().parents[3]
 HEAD = (
     "import os, signal, subprocess, sys, time\n"
-    "from datasets import stopping\n"
-    "stopping.supervise()\n"
+    "from datasets.cli import supervisor\n"
+    "supervisor.supervise()\n"
 )
 SLEEPER = "subprocess.Popen(['sleep', '1000'], start_new_session=True)\n"
 READY = "print('ready', os.getpid(), flush=True)\n"
@@ -62,9 +62,9 @@ def test_stopped_command_ends_with_a_line_and_leaves_no_process(
 
 def test_command_that_looks_whether_it_was_asked_leaves_by_itself() -> None:
     process = start(
-        "with stopping.leaving('asked'):\n"
+        "with supervisor.leaving('asked'):\n"
         "    print('ready', flush=True)\n"
-        "    while not stopping.asked_to_stop(): time.sleep(0.01)\n"
+        "    while not supervisor.asked_to_stop(): time.sleep(0.01)\n"
         "    print('left', flush=True)\n"
     )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"

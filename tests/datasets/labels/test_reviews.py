@@ -416,8 +416,9 @@ print("ready", flush=True)
 sys.stdin.readline()
 for i in range(int(sys.argv[3])):
     scene = f"s{{i % 2}}"
-    what = VerdictEntry(scene_id=scene, tokens=(f"{{scene}}-0",), verdict=Verdict.ACCEPT,
-    note=str(i)) reviews.add(what, reviewer=sys.argv[2])
+    tokens, accept = (f"{{scene}}-0",), Verdict.ACCEPT
+    what = VerdictEntry(scene_id=scene, tokens=tokens, verdict=accept, note=str(i))
+    reviews.add(what, reviewer=sys.argv[2])
 """
 
 
