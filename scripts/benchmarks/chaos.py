@@ -8,7 +8,7 @@
     python scripts/benchmarks/chaos.py --full-disk           # writing where nothing fits any more
     python scripts/benchmarks/chaos.py --proxy 200           # a store in S3 that answers badly
 
-Each mode is a file of ``scripts/chaos_modes``; what it promises stands there. Exit code 0: no
+Each mode is a file of ``chaos_modes``; what it promises stands there. Exit code 0: no
 promise broke.
 """
 

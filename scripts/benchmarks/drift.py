@@ -2,7 +2,7 @@
 
     python scripts/benchmarks/drift.py TEACHER --calibration C --test T --out OUT
 
-C and T are the cities of ``benchmark_trust.py``. Calibrated is on C's scenes by day and in dry
+C and T are the cities of ``confidence.py``. Calibrated is on C's scenes by day and in dry
 weather. Logs compared with them: T's scenes of the same weather; T's scenes in rain, in the dark;
 and, simulated here, the same weather seen by a LiDAR mounted 0.7 m lower. Then C's scenes are split
 at random many times: how often does one part raise the warning against the other?

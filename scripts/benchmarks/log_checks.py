@@ -1,6 +1,6 @@
 """How often does the check of a log call clean scenes bad, and what does it say about wrong ones?
 
-    python scripts/benchmarks/log_checks.py --seeds 9121 9122 9123 9124 --medium 9125 9126 \
+    python scripts/benchmarks/log_checks.py --seeds 9121 9122 9123 9124 --medium 9125 9126 \\
         --folder runs/pandaset --nuscenes DIR DIR --out scripts/benchmarks/checks-cpu
 
 Cities are generated under ``--cities`` where they are not there: ``--seeds`` with pictures of
