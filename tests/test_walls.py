@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -23,9 +24,20 @@ MAY_IMPORT = {
 MAY_USE_RAY = {"autolabel", "scripts"}
 
 
+@cache
+def statements(path: Path) -> list[ast.Import | ast.ImportFrom | ast.Call]:
+    """Imports and method calls of a module, at any depth; a file is parsed once for all tests."""
+    return [
+        node
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        or (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute))
+    ]
+
+
 def imported_roots(path: Path) -> set[str]:
     roots: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    for node in statements(path):
         if isinstance(node, ast.Import):
             roots.update(alias.name.split(".")[0] for alias in node.names)
         elif isinstance(node, ast.ImportFrom):
@@ -102,7 +114,7 @@ def test_packages_import_in_their_order(room: str) -> None:
         if path.relative_to(ROOT).as_posix() in OLD_PLACES:
             continue
         ours = package_of(room, path.relative_to(ROOT / room).parts)
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in statements(path):
             if not isinstance(node, ast.ImportFrom) or node.module is None:
                 continue
             root, *rest = node.module.split(".")
@@ -144,8 +156,10 @@ def test_datasets_is_ours() -> None:
 
 def test_nothing_unpickles() -> None:
     for path in sources():
-        for node in ast.walk(ast.parse(path.read_text())):
+        for node in statements(path):
             if not (isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute)):
+                continue
+            if node.func.attr != "load":
                 continue
             where = f"{path}:{node.lineno}"
             options = {k.arg: ast.unparse(k.value) for k in node.keywords}
