@@ -2,9 +2,11 @@
 
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import label_frames, label_scene, store_header, write_labels
+from autolabel.labeling.stored_calibration import calibration_of
 
 __all__ = [
     "LabelingConfig",
+    "calibration_of",
     "label_frames",
     "label_scene",
     "store_header",
