@@ -40,7 +40,7 @@ from datasets.labels.store import LabelStore, SceneLabels, StoreHeader
 from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.review.error_rate import Estimate, Estimator
-from viz.review.review_queue import QueueItem, as_suspicion, review_queue
+from viz.review.review_queue import QueueItem, as_priority, review_queue
 
 SHARES = (0.005, 0.05, 0.3)
 SUSPICIONS = ("good", "useless")
@@ -74,7 +74,7 @@ class World:
         return self.estimator().of_verdicts(verdicts)
 
     def estimator(self) -> Estimator:
-        return Estimator(self.scenes, as_suspicion(self.suspicion), seed=self.seed)
+        return Estimator(self.scenes, as_priority(self.suspicion), seed=self.seed)
 
 
 def make_world(rng: np.random.Generator, share: float, suspicion: str) -> World:

@@ -35,11 +35,11 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import FrameLabels
 from viz.render.layers import LayerSettings
 from viz.review.keys import Action
+from viz.review.shared_review import SharedReview
 from viz.review.state import ReviewState
-from viz.review.writer import ReviewWriter
+from viz.review.writer import BackgroundWriter
 from viz.session.label_sets import StoredLabels
 from viz.session.session import ReviewSession, open_log
-from viz.window.controller import ReviewController, available
 from viz.window.render_jobs import MadeView
 from viz.window.saved_views import View
 from viz.window.window import ReviewWindow
@@ -133,20 +133,11 @@ class Bench:
     ) -> None:
         scene_id = session.labels.first_scene()
         frame = session.frame(scene_id, 0)
-        state = ReviewState(
-            grid=frame.grid,
-            taxonomy=frame.taxonomy,
-            tokens={scene_id: session.tokens(scene_id)},
-            scene_id=scene_id,
-            k=0,
-            show=show,
-            available=available(frame),
-            class_id=frame.taxonomy.semantic_ids[0],
-        )
-        self.state = state
-        self.desk = ReviewWriter(None, "benchmark", lambda: None)
+        tokens = {scene_id: session.tokens(scene_id)}
+        self.state = ReviewState.of_frame(frame, tokens, show=show)
+        writer = BackgroundWriter(SharedReview(None), "benchmark", lambda: None)
         self.window = ReviewWindow(
-            session, ReviewController(state, self.desk), size_px=size_px, on_shown=self._on_shown
+            session, self.state, writer, size_px=size_px, on_shown=self._on_shown
         )
         self.figures: dict[str, Any] = {}
         self._faces = 0

@@ -17,7 +17,7 @@ from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import Reviews, Verdict, VerdictEntry
 from viz.review.error_rate import Estimator, Rest, estimate, fewest_wrong, most_wrong
 from viz.review.priority import ReviewPriority
-from viz.review.review_queue import drawn_order, frames_of, suspect_order
+from viz.review.review_queue import frames_of, priority_order, sampled_order
 
 ROOT = Path(__file__).resolve().parents[2]
 SCENES = {f"s{i:02d}": [f"s{i:02d}-{k}" for k in range(10)] for i in range(20)}
@@ -68,7 +68,7 @@ def test_the_interval_covers_the_truth_in_93_of_100_reviews(
 
 
 def test_a_store_reviewed_whole_is_known() -> None:
-    order = drawn_order(SCENES)
+    order = sampled_order(SCENES)
     verdicts = said(order[:17], R) | said(order[17:], A)
     found = estimate(SCENES, BY_SCENE, verdicts)
     assert found.low == found.wrong_share == found.high == 17 / 200
@@ -88,8 +88,8 @@ def test_of_a_store_without_reviews_nothing_is_known() -> None:
 
 
 def test_frames_judged_by_suspicion_are_known_and_the_sample_stands_for_the_rest() -> None:
-    top = suspect_order(SCENES, BY_SCENE)[:60]
-    drawn = [one for one in drawn_order(SCENES) if one not in top]
+    top = priority_order(SCENES, BY_SCENE)[:60]
+    drawn = [one for one in sampled_order(SCENES) if one not in top]
     verdicts = said(top[:30], R) | said(top[30:], A) | said(drawn[:2], R) | said(drawn[2:40], A)
     found = estimate(SCENES, BY_SCENE, verdicts)
     assert (found.known, found.known_wrong, found.n_sampled) == (60, 30, 40)
@@ -102,7 +102,7 @@ def test_frames_judged_by_suspicion_are_known_and_the_sample_stands_for_the_rest
 
 
 def test_only_the_beginning_of_the_drawn_order_is_the_sample() -> None:
-    drawn = drawn_order(SCENES)
+    drawn = sampled_order(SCENES)
     nothing = ReviewPriority()
     verdicts = said(drawn[:10], A) | said(drawn[11:30], R)  # number 10 is still being looked at
     found = estimate(SCENES, nothing, verdicts)
@@ -114,7 +114,7 @@ def test_only_the_beginning_of_the_drawn_order_is_the_sample() -> None:
 
 
 def test_frames_picked_out_of_order_do_not_move_what_is_known() -> None:
-    order = suspect_order(SCENES, BY_SCENE)
+    order = priority_order(SCENES, BY_SCENE)
     verdicts = said(order[:100], R) | said(order[150:], A)
     assert estimate(SCENES, BY_SCENE, verdicts).known == 100
     del verdicts[order[3][0], SCENES[order[3][0]][order[3][1]]]  # one passed over
@@ -125,7 +125,7 @@ def test_frames_picked_out_of_order_do_not_move_what_is_known() -> None:
 
 def test_so_many_more_give_the_width_that_was_asked_for() -> None:
     rng = np.random.default_rng(0)
-    order = drawn_order(
+    order = sampled_order(
         SCENES | {f"t{i:03d}": [f"t{i:03d}-{k}" for k in range(20)] for i in range(190)}
     )
     scenes = {s: [f"{s}-{k}" for k in range(10 if s[0] == "s" else 20)] for s, _ in order}
@@ -154,7 +154,7 @@ def test_an_estimate_of_a_store(tmp_path: Path) -> None:
         store.write_scene(scene(f"s{i}", seed=i))
     reviews = Reviews(store)
     scenes = frames_of(store)
-    for scene_id, k in drawn_order(scenes)[:6]:
+    for scene_id, k in sampled_order(scenes)[:6]:
         what = VerdictEntry(
             scene_id=scene_id, tokens=(scenes[scene_id][k],), verdict=R, sampled=True
         )

@@ -270,13 +270,13 @@ def test_the_queue_leads_from_verdict_to_verdict(store: LabelStore) -> None:
     queue = tuple(
         QueueItem(scene_id=scene_id, k=k, token=TOKENS[scene_id][k], why=why, sampled=sampled)
         for scene_id, k, why, sampled in (
-            ("scene-a", 0, "suspicion 0.9", False),
+            ("scene-a", 0, "priority 0.9", False),
             ("scene-b", 1, "drawn at random", True),
-            ("scene-a", 2, "suspicion 0.1", False),
+            ("scene-a", 2, "priority 0.1", False),
         )
     )
     with served(store, queue) as port, Tab(port) as tab:
-        tab.until(lambda: shown(tab, "scene-a", 0) and "suspicion 0.9" in tab.text())
+        tab.until(lambda: shown(tab, "scene-a", 0) and "priority 0.9" in tab.text())
         tab.click("accept")
         tab.until(lambda: shown(tab, "scene-b", 1) and "drawn at random" in tab.text())
         tab.click("reject")

@@ -15,14 +15,14 @@ from label_scenes import GRID, header, scene
 from datasets.errors import SetupError
 from datasets.labels.store import LabelStore, MaskBit
 from datasets.reviews.overlay import Reviews, Verdict, VerdictEntry
-from viz.review.priority import ReviewPriority, read_reports, suspicion_of
+from viz.review.priority import ReviewPriority, read_reports, store_priority
 from viz.review.review_queue import (
-    drawn_order,
     frames_of,
+    priority_order,
     queue_of,
+    review_priority,
     review_queue,
-    suspect_order,
-    suspicion_for,
+    sampled_order,
 )
 
 SCENES = {f"s{i}": tuple(f"s{i}-{k}" for k in range(5)) for i in range(4)}
@@ -59,9 +59,9 @@ def test_every_fourth_is_drawn_by_chance_and_the_others_come_by_suspicion() -> N
     assert [item.sampled for item in queue[:8]] == [False, False, False, True] * 2
     picked = [scores[item.scene_id, item.k] for item in queue if not item.sampled]
     assert picked == sorted(picked, reverse=True) and picked[0] == 34
-    assert queue[0].why == "suspicion 34.000" and queue[3].why == "drawn at random"
+    assert queue[0].why == "priority 34.000" and queue[3].why == "drawn at random"
     drawn = [(item.scene_id, item.k) for item in queue if item.sampled]
-    order = drawn_order(SCENES)
+    order = sampled_order(SCENES)
     assert [one for one in order if one in drawn] == drawn
     with pytest.raises(ValueError, match="random share"):
         review_queue(SCENES, scores, set(), random_share=1.5)
@@ -76,21 +76,21 @@ def test_the_queue_goes_on_where_it_was() -> None:
 
 
 def test_the_drawn_order_keeps_when_scenes_come_and_go() -> None:
-    order = drawn_order(SCENES)
-    fewer = drawn_order({s: SCENES[s] for s in ("s3", "s1")})
+    order = sampled_order(SCENES)
+    fewer = sampled_order({s: SCENES[s] for s in ("s3", "s1")})
     assert fewer == [one for one in order if one[0] in ("s1", "s3")]
-    assert drawn_order(SCENES, 1) != order and sorted(order) == sorted(drawn_order(SCENES, 1))
+    assert sampled_order(SCENES, 1) != order and sorted(order) == sorted(sampled_order(SCENES, 1))
 
 
 def test_every_frame_is_drawn_first_equally_often() -> None:
-    first = [drawn_order(SCENES, seed)[0] for seed in range(4000)]
+    first = [sampled_order(SCENES, seed)[0] for seed in range(4000)]
     counts = [first.count((s, k)) for s in SCENES for k in range(5)]
     expected = 4000 / 20
     assert sum((n - expected) ** 2 / expected for n in counts) < 43.8  # chi2, 19 df: 1 in 1,000
 
 
 def test_frames_are_shared_out_among_scenes_in_proportion_to_their_scores() -> None:
-    order = suspect_order(SCENES, ReviewPriority(scenes={"s2": 0.4, "s1": 0.2, "s0": 0.01}))
+    order = priority_order(SCENES, ReviewPriority(scenes={"s2": 0.4, "s1": 0.2, "s0": 0.01}))
     assert [scene_id for scene_id, _ in order[:9]] == [
         *("s2", "s1", "s2", "s2", "s1", "s2", "s2", "s1", "s1")
     ]
@@ -100,7 +100,7 @@ def test_frames_are_shared_out_among_scenes_in_proportion_to_their_scores() -> N
     own = ReviewPriority(
         scenes={"s2": 0.4}, frames={("s2", 3): 0.9, ("s2", 1): 0.8, ("s0", 2): 0.1}
     )
-    order = suspect_order(SCENES, own)
+    order = priority_order(SCENES, own)
     assert order[0] == ("s0", 2) and order[1:3] == [("s2", 3), ("s2", 1)]
 
 
@@ -164,25 +164,25 @@ def test_without_a_report_the_store_speaks_for_itself(tmp_path: Path) -> None:
         labels.mask.reshape(3, -1)[:, :n] = MaskBit.LIDAR_OBSERVED
         labels.confidence.reshape(3, -1)[2, :n] = 1
         store.write_scene(labels)
-    found = suspicion_of(store)
-    order = suspect_order(frames_of(store), found)
+    found = store_priority(store)
+    order = priority_order(frames_of(store), found)
     assert order[:4] == [("s1", 2), ("s1", 0), ("s1", 1), ("s2", 2)]
     n = round(0.9 * GRID.n_voxels)
     expected = n / GRID.n_voxels * 0.5 + (1 - n / GRID.n_voxels) * 0.01
     assert found.frames["s1", 2] == pytest.approx(expected + n / GRID.n_voxels)
     assert "% not trusted" in found.reason("s1", 2)
-    coarse = suspicion_of(store, frames_read=8)
+    coarse = store_priority(store, frames_read=8)
     assert not coarse.frames and coarse.scenes["s1"] == pytest.approx(n / GRID.n_voxels)
-    queue = queue_of(store, Reviews(store), suspicion_for(store))
+    queue = queue_of(store, Reviews(store), review_priority(store))
     assert (queue[0].scene_id, queue[0].k) == ("s1", 2) and len(queue) == 9
     reviews = Reviews(store)
     reviews.add(
         VerdictEntry(scene_id="s1", tokens=("s1-2", "s1-0"), verdict=Verdict.ACCEPT), reviewer="ann"
     )
-    assert (queue := queue_of(store, reviews, suspicion_for(store)))[0].k == 1 and len(queue) == 7
+    assert (queue := queue_of(store, reviews, review_priority(store)))[0].k == 1 and len(queue) == 7
     np.testing.assert_array_equal(
         store.scene("s1").voxels("mask", 0), store.scene("s1").frame(0).mask
     )
-    audited = suspicion_for(store, [report(tmp_path / "r.json", audit(s0=1.0))])
+    audited = review_priority(store, [report(tmp_path / "r.json", audit(s0=1.0))])
     by_audit = queue_of(store, reviews, audited)
     assert by_audit[0].scene_id == "s0"

@@ -18,15 +18,16 @@ from viz.render.layers import LayerSettings
 from viz.render.merged_faces import BLOCK, merged_faces
 from viz.render.voxel_mesh import surface_meshes
 from viz.review.actions import perform
+from viz.review.controller import ReviewController, estimate_rows
 from viz.review.keys import KEEP_VIEWS, SECTIONS, VERDICTS, VIEWS, Action, action_of, key_of
 from viz.review.review_queue import QueueItem
+from viz.review.shared_review import SharedReview
 from viz.review.state import Available, ReviewState
-from viz.review.writer import ReviewWriter
+from viz.review.writer import BackgroundWriter
 from viz.session.label_sets import StoredLabels
 from viz.session.session import ReviewSession
-from viz.window.controller import ReviewController
 from viz.window.layout import window_layout
-from viz.window.render_jobs import MadeSelection, MadeView, make
+from viz.window.render_jobs import MadeSelection, MadeView, WantedJobs, make, wanted_jobs
 from viz.window.render_worker import LatestWorker
 from viz.window.saved_views import View, read_views, write_views
 from viz.window.scene_view import faces_down, ray_of
@@ -142,7 +143,7 @@ def test_a_verdict_is_on_the_marked_range_and_goes_on_behind_it() -> None:
     one = state(k=2)
     perform(one, Action.MARK)
     perform(one, Action.PREVIOUS_FRAME)
-    (judgement,) = one.judgements(Verdict.REJECT)
+    (judgement,) = one.verdict_entries(Verdict.REJECT)
     assert judgement.tokens == ("a1", "a2") and judgement.verdict is Verdict.REJECT
     one.move_on()
     assert (one.k, one.marked) == (3, None)
@@ -152,7 +153,7 @@ def test_what_the_queue_drew_by_chance_is_judged_apart() -> None:
     one = state(queue=(item("scene-a", 1, sampled=True),))
     perform(one, Action.MARK)
     one.go("scene-a", 2)
-    judged = {j.sampled: j.tokens for j in one.judgements(Verdict.ACCEPT)}
+    judged = {j.sampled: j.tokens for j in one.verdict_entries(Verdict.ACCEPT)}
     assert judged == {False: ("a0", "a2"), True: ("a1",)}
 
 
@@ -224,33 +225,43 @@ def test_a_box_has_its_corners_in_any_order_and_its_own_height() -> None:
     assert one.corners == () and one.tool == "box"
 
 
-def reviewing(store: Path, reviewer: str = "ann") -> tuple[ReviewController, ReviewSession]:
-    session = ReviewSession(StoredLabels(store), "no log", reviews=Reviews(LabelStore.open(store)))
-    desk = ReviewWriter(session.reviews, reviewer, lambda: None)
-    return ReviewController(state(), desk), session
+class Reviewing:
+    """One reviewer's controller, with a writer in the background."""
+
+    def __init__(self, store: Path, reviewer: str = "ann") -> None:
+        reviews = Reviews(LabelStore.open(store))
+        self.session = ReviewSession(StoredLabels(store), "no log", reviews=reviews)
+        self.shared = SharedReview(reviews)
+        self.writer = BackgroundWriter(self.shared, reviewer, lambda: None)
+        self.controller = ReviewController(state(), self.writer)
+        self.state, self.act = self.controller.state, self.controller.act
+
+    def wanted(self) -> WantedJobs:
+        return wanted_jobs(self.state, self.shared, 400)
 
 
 def test_verdicts_given_by_key_are_on_the_disk(store: Path) -> None:
-    one, _ = reviewing(store)
+    one = Reviewing(store)
     one.act(Action.REJECT)
     one.act(Action.ACCEPT)
     one.act(Action.UNSURE)
     one.act(Action.UNDO)
-    one.desk.close()
-    assert one.state.k == 3 and not one.desk.failed
+    one.writer.close()
+    assert one.state.k == 3 and not one.writer.failed
     found = Reviews(LabelStore.open(store)).verdicts("scene-a")
     assert {t: v.verdict for t, v in found.items()} == {
         "a0": Verdict.REJECT,
         "a1": Verdict.ACCEPT,
     }
+    one.controller.update_judged()
+    assert one.state.judged == {("scene-a", "a0"), ("scene-a", "a1")}
 
 
 def test_labels_without_an_overlay_say_that_nothing_is_written(store: Path) -> None:
-    desk = ReviewWriter(None, "ann", lambda: None)
-    one = ReviewController(state(), desk)
-    one.act(Action.ACCEPT)
-    desk.close()
-    assert desk.failed and "not written" in desk.message
+    writer = BackgroundWriter(SharedReview(None), "ann", lambda: None)
+    ReviewController(state(), writer).act(Action.ACCEPT)
+    writer.close()
+    assert writer.failed and "not written" in writer.message
 
 
 @pytest.mark.parametrize(
@@ -260,58 +271,55 @@ def test_labels_without_an_overlay_say_that_nothing_is_written(store: Path) -> N
 def test_a_selection_is_painted_and_undone(
     store: Path, tool: str, picked: list[tuple[int, int, int]], n: int, painted: int
 ) -> None:
-    one, session = reviewing(store)
+    one = Reviewing(store)
     one.state.set_tool(tool)  # type: ignore[arg-type]
     for cell in picked:
         one.state.pick(cell)
     one.state.class_id = TREE
-    wanted = one.wanted(400)
+    wanted = one.wanted()
     assert wanted.selection is not None
-    view = make(session, wanted.view, lambda job: None)
-    selection = make(session, wanted.selection, lambda job: view)
+    view = make(one.session, wanted.view, lambda job: None)
+    selection = make(one.session, wanted.selection, lambda job: view)
     assert isinstance(view, MadeView) and isinstance(selection, MadeSelection)
-    one.take_view(view)
-    one.selection = selection
     assert len(selection.voxels) == n
     assert (view.frame.labels.semantics.ravel()[selection.voxels] == painted).all()
-    one.act(Action.APPLY)
-    one.desk.write()  # everything before it is written once it is done
-    one.desk._pen.submit(lambda: None).result()
-    after = one.wanted(400).view
-    assert after != wanted.view and after.strokes
-    again = make(session, after, lambda job: None)
+    one.controller.paint(view.frame, selection.voxels)
+    one.writer._pen.submit(lambda: None).result()
+    after = one.wanted().view
+    assert after != wanted.view and after.edits
+    again = make(one.session, after, lambda job: None)
     assert isinstance(again, MadeView)
     assert (again.frame.labels.semantics.ravel()[selection.voxels] == TREE).all()
     one.act(Action.UNDO)
-    one.desk.close()
-    assert one.wanted(400).view == wanted.view
+    one.writer.close()
+    assert one.wanted().view == wanted.view
     assert not [
         e for e in Reviews(LabelStore.open(store)).entries() if isinstance(e.what, EditEntry)
     ]
 
 
 def test_what_another_reviewer_wrote_is_seen_after_a_refresh(store: Path) -> None:
-    one, _ = reviewing(store)
-    other, _ = reviewing(store, "bob")
+    one = Reviewing(store)
+    other = Reviewing(store, "bob")
     other.act(Action.REJECT)
-    other.desk.close()
-    assert one.verdict_line()[0] == ""
-    one.desk.refresh()
-    one.desk.close()
-    assert one.verdict_line() == ("reject", "reject by bob")
-    assert one.verdicts() == ["reject", "", "", ""]
+    other.writer.close()
+    assert one.controller.verdict_line()[0] == ""
+    one.writer.refresh()
+    one.writer.close()
+    assert one.controller.verdict_line() == ("reject", "reject by bob")
+    assert one.controller.verdicts() == ["reject", "", "", ""]
 
 
 def test_the_estimate_is_told_once_frames_are_judged(store: Path) -> None:
-    one, _ = reviewing(store)
+    one = Reviewing(store)
     for _ in range(4):
         one.act(Action.ACCEPT)
     one.act(Action.NEXT_SCENE)
     one.act(Action.REJECT)
     one.act(Action.ACCEPT)
-    one.desk.close()
-    one.desk._count(one.desk.reviews)  # type: ignore[arg-type]
-    assert one.desk.estimate_words()[0].startswith("16.7 % (95 %: 16.7..16.7)")
+    one.writer.close()
+    one.writer._estimate()
+    assert estimate_rows(one.writer.estimate)[0][1].startswith("16.7 % (95 %: 16.7..16.7)")
 
 
 def test_the_worker_makes_the_latest_wish_first_and_drops_what_is_not_wanted() -> None:

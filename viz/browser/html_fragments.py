@@ -19,7 +19,6 @@ from datasets.reviews.overlay import (
 from datasets.taxonomy import Taxonomy
 from viz.render.layers import RenderedLayers
 from viz.render.text import LegendRow
-from viz.review.review_queue import QueueItem
 from viz.review.voxel_description import fact_rows
 from viz.session.picking import VoxelFacts
 from viz.session.session import ReviewFrame
@@ -99,35 +98,6 @@ def verdict_facts(
 def voxel_facts(facts: VoxelFacts, taxonomy: Taxonomy) -> str:
     """All that is known of a voxel."""
     return table(fact_rows(facts, taxonomy))
-
-
-def queue_facts(queue: Sequence[QueueItem], at: int, judged: set[tuple[str, str]]) -> str:
-    """Where in the queue the tab is, and why that frame is in it.
-
-    Args:
-        at: index in the queue, -1 before its first item.
-        judged: scene and token of frames with a verdict.
-    """
-    left = sum((item.scene_id, item.token) not in judged for item in queue)
-    rows = [("to judge", f"{left:,} of {len(queue):,}")]
-    if at >= 0:
-        item = queue[at]
-        rows += [("item", f"{at + 1:,}: {item.scene_id}, frame {item.k}"), ("why", item.why)]
-    return table(rows)
-
-
-def entry_in_words(entry: Entry) -> str:
-    """What an entry is, in a few words."""
-    match entry.what:
-        case VerdictEntry() as judged:
-            n = len(judged.tokens)
-            return f"{judged.verdict.value} of {n} frame{'s' * (n > 1)} of {judged.scene_id}"
-        case EditEntry() as stroke:
-            return f"{len(stroke.voxels):,} voxels painted in {stroke.scene_id}"
-        case NoteEntry() as remark:
-            return f"a note in {remark.scene_id}"
-        case _:
-            raise ValueError(f"{entry.id} is nothing that counts")
 
 
 def _ago(seconds: float) -> str:

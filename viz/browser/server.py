@@ -15,6 +15,7 @@ import contextlib
 import io
 import ipaddress
 import os
+import secrets
 import signal
 import socket
 import threading
@@ -24,11 +25,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from datasets.errors import SetupError
-from viz.browser.shared_session import SharedReview
-from viz.browser.tab import BrowserTab
+from viz.browser.tab import BrowserTab, TabStart
 from viz.render.layers import LayerSettings
 from viz.review.priority import ReviewPriority
 from viz.review.review_queue import QueueItem
+from viz.review.shared_review import SharedReview
 from viz.session.session import ReviewFrame, ReviewSession
 
 DEFAULT_PORT = 8080
@@ -43,7 +44,7 @@ def serve(
     port: int = DEFAULT_PORT,
     reviewer: str,
     queue: Sequence[QueueItem] = (),
-    suspicion: ReviewPriority | None = None,
+    priority: ReviewPriority | None = None,
 ) -> None:
     """Serve until Ctrl+C or SIGTERM. Arguments and errors are those of ``serving``."""
     for ends in (signal.SIGINT, signal.SIGTERM):  # a shell's background jobs ignore the first
@@ -56,7 +57,7 @@ def serve(
         port=port,
         reviewer=reviewer,
         queue=queue,
-        suspicion=suspicion,
+        priority=priority,
     ) as bound:
         print(f"reviewing {frame.name} at http://localhost:{bound} (this machine only)")
         print(f"from elsewhere: ssh -L {bound}:localhost:{bound} HOST, then open the same address")
@@ -76,7 +77,7 @@ def serving(
     port: int = DEFAULT_PORT,
     reviewer: str,
     queue: Sequence[QueueItem] = (),
-    suspicion: ReviewPriority | None = None,
+    priority: ReviewPriority | None = None,
 ) -> Iterator[int]:
     """A server that answers while the context lasts; gives its port.
 
@@ -85,7 +86,7 @@ def serving(
         host: an address of this machine alone.
         port: 0 takes a free one.
         queue: order of review, may be empty.
-        suspicion: that it was made with; the estimate of wrong frames knows more with it.
+        priority: that it was made with; the estimate of wrong frames knows more with it.
 
     Raises:
         SetupError: viser is not installed, or the port is taken or not allowed.
@@ -94,7 +95,14 @@ def serving(
     if host != "localhost" and not ipaddress.ip_address(host).is_loopback:
         raise ValueError(f"there is no password: bind to 127.0.0.1, not {host}")
     server = _started(host, port)
-    desk = SharedReview(session, queue, suspicion or ReviewPriority())
+    start = TabStart(
+        session=session,
+        shared=SharedReview(session.reviews, queue, priority or ReviewPriority()),
+        frame=frame,
+        show=show,
+        reviewer=reviewer,
+        run=secrets.token_hex(8),
+    )
     tabs: dict[int, BrowserTab] = {}
     lock = threading.Lock()
 
@@ -102,7 +110,7 @@ def serving(
         if not _from_here(server, client):
             client.add_notification("Not shown", "Open this page at http://localhost", color="red")
             return
-        tab = BrowserTab(client, desk, frame=frame, show=show, reviewer=reviewer)
+        tab = BrowserTab(client, start)
         with lock:
             tabs[client.client_id] = tab
         if client.client_id not in server.get_clients():

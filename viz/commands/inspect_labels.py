@@ -27,7 +27,7 @@ from viz.commands.inspect_options import (
 )
 from viz.render.layers import LayerSettings
 from viz.review.priority import ReviewPriority
-from viz.review.review_queue import QueueItem, queue_of, suspicion_for
+from viz.review.review_queue import QueueItem, queue_of, review_priority
 from viz.session.label_sets import LabelSet, StoredLabels, TrueLabels
 from viz.session.session import ReviewFrame, ReviewSession, open_log
 
@@ -50,11 +50,11 @@ def _inspect(options: argparse.Namespace) -> int:
         _film(options, session, show)
         return 0
     queue: tuple[QueueItem, ...] = ()
-    suspicion: ReviewPriority | None = None
+    priority: ReviewPriority | None = None
     if options.queue and session.reviews is not None:
         store = session.reviews.store
-        suspicion = suspicion_for(store, options.audit or ())
-        queue = queue_of(store, session.reviews, suspicion)
+        priority = review_priority(store, options.audit or ())
+        queue = queue_of(store, session.reviews, priority)
         if not queue:
             print("note: every frame of the store is judged", file=sys.stderr)
     if queue:
@@ -67,9 +67,9 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.screenshot is not None:
         _picture(options, frame, show)
     elif options.serve is not None:
-        _serve(options, session, frame, show, queue, suspicion)
+        _serve(options, session, frame, show, queue, priority)
     else:
-        _window(options, session, frame, show, queue, suspicion)
+        _window(options, session, frame, show, queue, priority)
     return 0
 
 
@@ -79,7 +79,7 @@ def _window(
     frame: ReviewFrame,
     show: LayerSettings,
     queue: Sequence[QueueItem],
-    suspicion: ReviewPriority | None,
+    priority: ReviewPriority | None,
 ) -> None:
     if _no_display():
         raise SetupError(
@@ -101,7 +101,7 @@ def _window(
         size_px=options.size or DEFAULT_SIZE_PX,
         reviewer=reviewer_of(options),
         queue=queue,
-        suspicion=suspicion,
+        priority=priority,
     )
 
 
@@ -111,7 +111,7 @@ def _serve(
     frame: ReviewFrame,
     show: LayerSettings,
     queue: Sequence[QueueItem],
-    suspicion: ReviewPriority | None,
+    priority: ReviewPriority | None,
 ) -> None:
     try:
         from viz.browser.server import serve
@@ -126,7 +126,7 @@ def _serve(
         port=options.serve,
         reviewer=reviewer_of(options),
         queue=queue,
-        suspicion=suspicion,
+        priority=priority,
     )
 
 

@@ -37,7 +37,7 @@ from viz.html_report.store_statistics import StoreNumbers, TruthFolder, store_nu
 from viz.html_report.summary_sections import classes, distances, summary
 from viz.render.renderer import ViewPainter
 from viz.review.error_rate import estimate
-from viz.review.review_queue import suspicion_for
+from viz.review.review_queue import review_priority
 from viz.session.label_sets import StoredLabels, TrueLabels
 from viz.session.session import ReviewSession, open_log
 
@@ -248,8 +248,8 @@ def _reviews(
     try:
         found = review_numbers(Reviews(store), tokens)
         if found.judged:
-            suspicion = suspicion_for(store, [audit] if audit else [])
-            return replace(found, estimate=estimate(tokens, suspicion, found.verdicts))
+            priority = review_priority(store, [audit] if audit else [])
+            return replace(found, estimate=estimate(tokens, priority, found.verdicts))
     except (AutolabelError, KeyError, TypeError, ValueError) as error:
         notes.append(f"the reviews cannot be read: {error}")
         return ReviewNumbers(frames=numbers.frames)

@@ -1,4 +1,4 @@
-"""Which voxels a selection paints, and the stroke that does it.
+"""Which voxels a selection paints, and the entry that does it.
 
 Legend: X, Y, Z voxels of the grid as shown.
 """
@@ -40,7 +40,7 @@ def selected_voxels(
     return np.zeros(0, np.int64)
 
 
-def stroke(state: ReviewState, frame: ReviewFrame, voxels: NDArray[np.int64]) -> EditEntry:
+def edit_entry(state: ReviewState, frame: ReviewFrame, voxels: NDArray[np.int64]) -> EditEntry:
     """The entry that paints voxels (flat, grid as shown) to the class at hand."""
     return EditEntry(
         scene_id=frame.scene_id,

@@ -2,7 +2,7 @@
 
 A frame is wrong if its verdict is reject. The interval is exact and holds for a finite population:
 
-- *Known* is the top of the order of suspicion, as far as it has been reviewed (``_reviewed_top``).
+- *Known* is the top of the order of priority, as far as it has been reviewed (``_reviewed_top``).
   Its verdicts are counted, not estimated.
 - *The rest* is estimated from the frames drawn by chance. The drawn order is one permutation of all
   frames, seeded and fixed beforehand; without the top it is a permutation of the rest, and its
@@ -38,11 +38,11 @@ from scipy.stats import hypergeom
 from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import Reviews, Verdict
 from viz.review.priority import ReviewPriority
-from viz.review.review_queue import SEED, Frames, drawn_order, frames_of, suspect_order
+from viz.review.review_queue import SEED, Frames, frames_of, priority_order, sampled_order
 
 CONFIDENCE = 0.95
 GAPS = 50
-"""In the known top of the order of suspicion, for one frame that is not judged at least so many
+"""In the known top of the order of priority, for one frame that is not judged at least so many
 are."""
 
 
@@ -158,7 +158,7 @@ class Estimator:
 
     Args:
         scenes: tokens of all frames of the store.
-        suspicion: that the queue was made with. With another one estimates hold as well, but less
+        priority: that the queue was made with. With another one estimates hold as well, but less
             is known.
         seed: of the queue.
 
@@ -166,10 +166,10 @@ class Estimator:
         ValueError: there is no frame.
     """
 
-    def __init__(self, scenes: Frames, suspicion: ReviewPriority, *, seed: int = SEED) -> None:
+    def __init__(self, scenes: Frames, priority: ReviewPriority, *, seed: int = SEED) -> None:
         self.suspect, self.drawn = (
             [(scene_id, scenes[scene_id][k]) for scene_id, k in order]
-            for order in (suspect_order(scenes, suspicion), drawn_order(scenes, seed))
+            for order in (priority_order(scenes, priority), sampled_order(scenes, seed))
         )
         if not self.drawn:
             raise ValueError("a store without frames has no share of wrong ones")
@@ -177,9 +177,9 @@ class Estimator:
 
     @classmethod
     def of_store(
-        cls, store: LabelStore, suspicion: ReviewPriority, *, seed: int = SEED
+        cls, store: LabelStore, priority: ReviewPriority, *, seed: int = SEED
     ) -> Estimator:
-        return cls(frames_of(store), suspicion, seed=seed)
+        return cls(frames_of(store), priority, seed=seed)
 
     def of_reviews(self, reviews: Reviews) -> Estimate:
         return self.of_verdicts(
@@ -232,13 +232,13 @@ class Estimator:
 
 def estimate(
     scenes: Frames,
-    suspicion: ReviewPriority,
+    priority: ReviewPriority,
     verdicts: Mapping[tuple[str, str], Verdict],
     *,
     seed: int = SEED,
 ) -> Estimate:
     """An estimate made once; see ``Estimator``."""
-    return Estimator(scenes, suspicion, seed=seed).of_verdicts(verdicts)
+    return Estimator(scenes, priority, seed=seed).of_verdicts(verdicts)
 
 
 def most_wrong(M: int, m: int, x: int, *, confidence: float = CONFIDENCE) -> int:
@@ -266,7 +266,7 @@ def _last(first: int, last: int, holds: Callable[[int], bool]) -> int:
 def _reviewed_top(
     order: Sequence[tuple[str, str]], said: Mapping[tuple[str, str], Verdict]
 ) -> Sequence[tuple[str, str]]:
-    """The beginning of the order of suspicion that counts as reviewed: a frame in it that is not
+    """The beginning of the order of priority that counts as reviewed: a frame in it that is not
     judged must be made good by ``GAPS`` that are. A few that a reviewer passed over do not end it,
     and frames picked from far behind do not move it: how far it reaches must not depend on what
     the sample showed."""

@@ -80,7 +80,7 @@ def read_reports(paths: Sequence[Path], scenes: Mapping[str, Sequence[str]]) -> 
     return ReviewPriority(scenes=by_scene, frames=by_frame, why=why)
 
 
-def suspicion_of(store: LabelStore, *, frames_read: int = FRAMES_READ) -> ReviewPriority:
+def store_priority(store: LabelStore, *, frames_read: int = FRAMES_READ) -> ReviewPriority:
     """By the store's own confidence: the share of what was observed that is wrong by it, plus the
     share that is not trusted. Of each frame; of each scene where the store has more than
     ``frames_read``, and then only what is not trusted.

@@ -1,6 +1,6 @@
 """In which order frames are reviewed: most suspect first, with frames drawn by chance in between.
 
-The frames drawn by chance are a seeded permutation of all frames of the store (``drawn_order``),
+The frames drawn by chance are a seeded permutation of all frames of the store (``sampled_order``),
 sorted by a hash of seed, scene and token: the same for everybody, on every day, and with scenes
 added or taken away the others keep their order. What is judged already is passed over. From how far
 that permutation has been judged, whoever judged it and why, ``quality_estimate`` tells how much of
@@ -16,7 +16,7 @@ from pathlib import Path
 
 from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import Reviews
-from viz.review.priority import ReviewPriority, read_reports, suspicion_of
+from viz.review.priority import ReviewPriority, read_reports, store_priority
 
 SEED = 0
 RANDOM_SHARE = 0.25
@@ -45,7 +45,7 @@ class QueueItem:
 
 def review_queue(
     scenes: Frames,
-    suspicion: ReviewPriority | Mapping[tuple[str, int], float] | Mapping[str, float],
+    priority: ReviewPriority | Mapping[tuple[str, int], float] | Mapping[str, float],
     reviewed: Collection[tuple[str, str]],
     *,
     random_share: float = RANDOM_SHARE,
@@ -54,7 +54,7 @@ def review_queue(
     """All frames that are not judged yet, each once.
 
     Args:
-        suspicion: scores of frames by scene and index, of scenes, or of both.
+        priority: scores of frames by scene and index, of scenes, or of both.
         reviewed: scene and token of what is judged already.
         random_share: of the items that are drawn by chance, evenly spread.
 
@@ -63,23 +63,26 @@ def review_queue(
     """
     if not 0 <= random_share <= 1:
         raise ValueError(f"the random share {random_share} is not in 0..1")
-    suspicion = as_suspicion(suspicion)
+    priority = as_priority(priority)
     done = {
         (scene, list(scenes[scene]).index(t)) for scene, t in reviewed if _has(scenes, scene, t)
     }
-    orders = {True: iter(drawn_order(scenes, seed)), False: iter(suspect_order(scenes, suspicion))}
+    orders = {
+        True: iter(sampled_order(scenes, seed)),
+        False: iter(priority_order(scenes, priority)),
+    }
     items: list[QueueItem] = []
     for i in range(sum(map(len, scenes.values())) - len(done)):
         sampled = int((i + 1) * random_share) > int(i * random_share)
         scene_id, k = next(one for one in orders[sampled] if one not in done)
         done.add((scene_id, k))
-        why = "drawn at random" if sampled else suspicion.reason(scene_id, k)
+        why = "drawn at random" if sampled else priority.reason(scene_id, k)
         token = scenes[scene_id][k]
         items.append(QueueItem(scene_id=scene_id, k=k, token=token, why=why, sampled=sampled))
     return tuple(items)
 
 
-def drawn_order(scenes: Frames, seed: int = SEED) -> list[tuple[str, int]]:
+def sampled_order(scenes: Frames, seed: int = SEED) -> list[tuple[str, int]]:
     """Every frame, as scene and index, in an order drawn by chance."""
     drawn = [
         (hashlib.sha256(f"{seed}/{scene_id}/{token}".encode()).digest(), scene_id, k)
@@ -89,7 +92,7 @@ def drawn_order(scenes: Frames, seed: int = SEED) -> list[tuple[str, int]]:
     return [(scene_id, k) for _, scene_id, k in sorted(drawn)]
 
 
-def suspect_order(scenes: Frames, suspicion: ReviewPriority) -> list[tuple[str, int]]:
+def priority_order(scenes: Frames, priority: ReviewPriority) -> list[tuple[str, int]]:
     """Every frame, as scene and index, most suspect first.
 
     Frames with a score of their own, in scenes without, come first. The others are shared out
@@ -98,8 +101,8 @@ def suspect_order(scenes: Frames, suspicion: ReviewPriority) -> list[tuple[str, 
     """
     keyed: list[tuple[tuple[float, ...], str, int]] = []
     for scene_id, tokens in scenes.items():
-        own = {k: suspicion.frames.get((scene_id, k), -1.0) for k in range(len(tokens))}
-        score = suspicion.scenes.get(scene_id)
+        own = {k: priority.frames.get((scene_id, k), -1.0) for k in range(len(tokens))}
+        score = priority.scenes.get(scene_id)
         turns = sorted(own, key=lambda k: (-own[k], (k * _GOLDEN) % 1))
         for turn, k in enumerate(turns):
             if score is None and own[k] >= 0:
@@ -110,7 +113,7 @@ def suspect_order(scenes: Frames, suspicion: ReviewPriority) -> list[tuple[str, 
     return [(scene_id, k) for _, scene_id, k in sorted(keyed)]
 
 
-def as_suspicion(
+def as_priority(
     scores: ReviewPriority | Mapping[tuple[str, int], float] | Mapping[str, float],
 ) -> ReviewPriority:
     """Plain scores of frames or of scenes, with their reasons."""
@@ -118,24 +121,24 @@ def as_suspicion(
         return scores
     frames = {key: float(v) for key, v in scores.items() if not isinstance(key, str)}
     by_scene = {key: float(v) for key, v in scores.items() if isinstance(key, str)}
-    why = {key: f"suspicion {float(value):.3f}" for key, value in scores.items()}
+    why = {key: f"priority {float(value):.3f}" for key, value in scores.items()}
     return ReviewPriority(scenes=by_scene, frames=frames, why=why)
 
 
 def queue_of(
-    store: LabelStore, reviews: Reviews, suspicion: ReviewPriority, *, seed: int = SEED
+    store: LabelStore, reviews: Reviews, priority: ReviewPriority, *, seed: int = SEED
 ) -> tuple[QueueItem, ...]:
     """What is left to review of a store."""
-    return review_queue(frames_of(store), suspicion, judged(reviews), seed=seed)
+    return review_queue(frames_of(store), priority, judged(reviews), seed=seed)
 
 
-def suspicion_for(store: LabelStore, reports: Sequence[Path] = ()) -> ReviewPriority:
+def review_priority(store: LabelStore, reports: Sequence[Path] = ()) -> ReviewPriority:
     """Of reports of audits and selections or, without one, the store's own confidence.
 
     Raises:
         SetupError: a report cannot be read, is none, or is of another store.
     """
-    return read_reports(reports, frames_of(store)) if reports else suspicion_of(store)
+    return read_reports(reports, frames_of(store)) if reports else store_priority(store)
 
 
 def judged(reviews: Reviews) -> set[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""What the review window is about at a moment, and what an action changes in it; no display.
+"""What a reviewer looks at, and what an action changes in it; no display.
 
 Legend: k, a frame of the scene.
 """
@@ -7,15 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.reviews.overlay import Verdict, VerdictEntry
+from datasets.reviews.overlay import Undo, Verdict, VerdictEntry, Written
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from viz.render.layers import LayerSettings
-
-if TYPE_CHECKING:
-    from viz.review.review_queue import QueueItem
+from viz.review.review_queue import QueueItem
+from viz.session.session import ReviewFrame
 
 Tool = Literal["off", "box", "component"]
 Cell = tuple[int, int, int]
@@ -43,6 +42,21 @@ class Available:
         if voxels == "difference" and not (self.truth or self.second):
             return "nothing to compare with"
         return ""
+
+
+def available(frame: ReviewFrame) -> Available:
+    """What there is to show of a frame."""
+    labels = frame.labels
+    flows = [side.flow for side in (labels, frame.truth) if side is not None]
+    return Available(
+        truth=frame.truth is not None,
+        second=frame.second is not None,
+        confidence=bool(frame.levels),
+        evidence=labels.hits is not None or frame.points_m is not None,
+        flow=any(flow is not None for flow in flows),
+        boxes=frame.box_taxonomy is not None,
+        points=frame.points_m is not None,
+    )
 
 
 @dataclass(slots=True, kw_only=True)
@@ -83,6 +97,34 @@ class ReviewState:
     n_pictures: int = 0
     help: bool = False
     message: str = ""
+
+    @classmethod
+    def of_frame(
+        cls,
+        frame: ReviewFrame,
+        tokens: Mapping[str, Sequence[str]],
+        *,
+        show: LayerSettings,
+        queue: Sequence[QueueItem] = (),
+    ) -> ReviewState:
+        """The state in which a frame is opened."""
+        state = cls(
+            grid=frame.grid,
+            taxonomy=frame.taxonomy,
+            tokens=tokens,
+            scene_id=frame.scene_id,
+            k=frame.k,
+            show=show,
+            queue=queue,
+            available=available(frame),
+            class_id=frame.taxonomy.semantic_ids[0],
+        )
+        state.enter_queue()
+        return state
+
+    def take_frame(self, frame: ReviewFrame) -> None:
+        """A frame is on the screen: what there is to show of it."""
+        self.n_pictures, self.available = len(frame.pictures), available(frame)
 
     @property
     def n_frames(self) -> int:
@@ -176,36 +218,58 @@ class ReviewState:
         if place is None:
             self.message = "the queue is done"
             return
+        if place == self.place:
+            self.message = "the queue begins here"
         self.place = place
         self.go(self.queue[place].scene_id, self.queue[place].k)
 
-    def judgements(self, verdict: Verdict) -> tuple[VerdictEntry, ...]:
+    def enter_queue(self) -> None:
+        """Take the queue's item of this frame, if it has one."""
+        for place, item in enumerate(self.queue):
+            if (item.scene_id, item.k) == (self.scene_id, self.k):
+                self.place = place
+                return
+
+    def go_to_entry(self, entry: Written) -> None:
+        """To the first frame that an entry is on, in the queue if it is there."""
+        if isinstance(entry, Undo):
+            return
+        token = entry.tokens[0] if isinstance(entry, VerdictEntry) else entry.token
+        self.go(entry.scene_id, list(self.tokens[entry.scene_id]).index(token))
+        self.enter_queue()
+
+    def verdict_entries(self, verdict: Verdict) -> tuple[VerdictEntry, ...]:
         """The entries of a verdict on ``frames``: what the queue drew at random is kept apart."""
-        drawn = {(item.scene_id, item.k) for item in self.queue if item.sampled}
+        sampled = {(item.scene_id, item.k) for item in self.queue if item.sampled}
         tokens = self.tokens[self.scene_id]
-        out = []
-        for sampled in (False, True):
-            mine = [k for k in self.frames if ((self.scene_id, k) in drawn) is sampled]
-            if mine:
-                out.append(
+        entries = []
+        for by_chance in (False, True):
+            ks = [k for k in self.frames if ((self.scene_id, k) in sampled) is by_chance]
+            if ks:
+                entries.append(
                     VerdictEntry(
                         scene_id=self.scene_id,
-                        tokens=tuple(tokens[k] for k in mine),
+                        tokens=tuple(tokens[k] for k in ks),
                         verdict=verdict,
                         note=self.note,
-                        sampled=sampled,
+                        sampled=by_chance,
                     )
                 )
-        return tuple(out)
+        return tuple(entries)
 
-    def move_on(self) -> None:
-        """After a verdict on ``frames``: to the queue's next item, or to the frame after them."""
+    def move_on(self, *, in_queue: bool = True, in_scene: bool = True) -> None:
+        """After a verdict on ``frames``: to the queue's next item, or to the frame after them.
+
+        Args:
+            in_queue, in_scene: False stays at a frame of the queue, or at any other.
+        """
         frames = self.frames
         self.judged.update((self.scene_id, self.tokens[self.scene_id][k]) for k in frames)
-        on_queue = self.item is not None
         self.marked, self.note = None, ""
-        if on_queue:
+        if self.item is not None and in_queue:
             self.go_in_queue(1)
+        elif not in_scene:
+            return
         elif frames[-1] + 1 < self.n_frames:
             self.go(self.scene_id, frames[-1] + 1)
         else:

@@ -5,6 +5,7 @@ Legend: X forward, Y left, Z up; N points; H, W pixels of a picture.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -153,6 +154,10 @@ class ReviewSession:
         """Tokens of the scene's frames in their order. Raises as ``frame``."""
         return self._scene(scene_id).frame_tokens
 
+    def tokens_by_scene(self) -> Mapping[str, tuple[str, ...]]:
+        """``tokens`` of every scene; a scene is opened when it is asked for."""
+        return _TokensByScene(self)
+
     def frame(self, scene_id: str, k: int) -> ReviewFrame:
         """Frame k of a scene.
 
@@ -242,6 +247,20 @@ class ReviewSession:
         except (SceneError, SetupError) as error:
             notes.append(f"no {what}: {error}")
         return None
+
+
+class _TokensByScene(Mapping[str, tuple[str, ...]]):
+    def __init__(self, session: ReviewSession) -> None:
+        self._session = session
+
+    def __getitem__(self, scene_id: str) -> tuple[str, ...]:
+        return self._session.tokens(scene_id)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._session.scene_ids())
+
+    def __len__(self) -> int:
+        return len(self._session.scene_ids())
 
 
 def _check_comparable(labels: LabelSet, other: LabelSet) -> None:

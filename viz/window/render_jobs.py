@@ -4,7 +4,7 @@ selection. Each job says all that its result depends on."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +14,8 @@ from viz.render.camera_mosaic import SheetLayout, draw_sheet, sheet_layout
 from viz.render.layers import LayerSettings, RenderedLayers, draw
 from viz.render.scene3d import ColouredMesh
 from viz.review.editing import selected_voxels, selection_mesh
-from viz.review.state import Cell, Tool
+from viz.review.shared_review import SharedReview
+from viz.review.state import Cell, ReviewState, Tool
 from viz.session.picking import InCamera, VoxelFacts, describe, in_cameras
 from viz.session.session import ReviewFrame, ReviewSession
 from viz.window.scene_view import Geometry, open3d_geometry
@@ -22,12 +23,12 @@ from viz.window.scene_view import Geometry, open3d_geometry
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ViewJob:
-    """A frame with its layers; ``strokes``: ids of those that its labels have."""
+    """A frame with its layers; ``edits``: ids of those that its labels have."""
 
     scene_id: str
     k: int
     show: LayerSettings
-    strokes: tuple[str, ...]
+    edits: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,6 +91,52 @@ class MadeFacts:
 
 Job = ViewJob | PicturesJob | FactsJob | SelectionJob
 Made = MadeView | MadePictures | MadeFacts | MadeSelection
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WantedJobs:
+    """What a state asks for; ``ahead`` will be asked for next."""
+
+    view: ViewJob
+    pictures: PicturesJob
+    facts: FactsJob | None
+    selection: SelectionJob | None
+    ahead: tuple[Job, ...]
+
+    def now(self) -> tuple[Job, ...]:
+        """What is asked for, most urgent first."""
+        jobs = (self.view, self.selection, self.pictures, self.facts)
+        return tuple(job for job in jobs if job is not None)
+
+
+def wanted_jobs(state: ReviewState, shared: SharedReview, width: int) -> WantedJobs:
+    """What the window needs now, with pictures laid out for a width in pixels."""
+
+    def view_of(scene_id: str, k: int) -> ViewJob:
+        edits = shared.edits(scene_id, state.tokens[scene_id][k])
+        return ViewJob(scene_id=scene_id, k=k, show=replace(state.show, cell=None), edits=edits)
+
+    def pictures_of(view: ViewJob) -> PicturesJob:
+        return PicturesJob(view=view, width=width, large=state.large, overlay=state.overlay)
+
+    view, cell = view_of(state.scene_id, state.k), state.show.cell
+    selection = None
+    if (state.tool == "component" and state.corners) or state.box() is not None:
+        selection = SelectionJob(
+            view=view,
+            tool=state.tool,
+            corners=state.corners,
+            box=state.box(),
+            free_too=state.free_too,
+        )
+    ahead = [view_of(scene_id, k) for scene_id, k in state.ahead()]
+    return WantedJobs(
+        view=view,
+        pictures=pictures_of(view),
+        facts=None if cell is None else FactsJob(view=view, cell=cell),
+        selection=selection,
+        ahead=tuple(job for later in ahead for job in (later, pictures_of(later))),
+    )
 
 
 def make(session: ReviewSession, job: Job, made: Callable[[Job], Made | None]) -> Made:

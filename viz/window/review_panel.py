@@ -39,7 +39,7 @@ class ReviewWords:
         voxel: names and values of the picked voxel.
         n_selected: voxels that would be painted.
         queue: lines on the queue's item and the estimate.
-        desk: what was written last; ``failed``: it was not.
+        written: what was written last; ``failed``: it was not.
     """
 
     verdict: str
@@ -47,7 +47,7 @@ class ReviewWords:
     voxel: Sequence[tuple[str, str]]
     n_selected: int
     queue: Sequence[tuple[str, str]]
-    desk: str
+    written: str
     failed: bool
 
 
@@ -71,7 +71,7 @@ class ReviewPanel:
         self.widget = panel()
         self._pictures = Picture(click_picture)
         self._facts, self._queue = Picture(), Picture()
-        self._verdict, self._note, self._desk = text(), text("", FAINT), text()
+        self._verdict, self._note, self._written = text(), text("", FAINT), text()
         self._mark = button(f"range {key_of(Action.MARK)}", lambda: act(Action.MARK))
         self._tool = choices(_TOOL_NAMES, self._set_tool)
         self._class = choices([state.class_name(i) for i in state.paint_ids()], self._set_class)
@@ -113,7 +113,7 @@ class ReviewPanel:
                 does(Action.PREVIOUS_IN_QUEUE, "back"),
             ),
             self._queue.widget,
-            self._desk,
+            self._written,
         ):
             self.widget.add_child(widget)
 
@@ -129,7 +129,7 @@ class ReviewPanel:
         again |= self._queue.show(draw_facts(words.queue, width, empty="no queue"))
         self._verdict.text = words.verdict_line
         self._verdict.text_color = colour(VERDICT_COLOURS.get(words.verdict, FAINT))
-        n, before = len(state.frames), (self._mark.text, self._apply.text, self._desk.text)
+        n, before = len(state.frames), (self._mark.text, self._apply.text, self._written.text)
         self._mark.text = f"{n} frames K" if state.marked is not None else "range K"
         self._note.text = f"note: {state.note}" if state.note else ""
         self._tool.selected_index = TOOLS.index(state.tool)
@@ -148,9 +148,9 @@ class ReviewPanel:
         self._free.checked = state.free_too
         if box is not None:
             self._layers[0].int_value, self._layers[1].int_value = box[0][2], box[1][2]
-        self._desk.text = words.desk
-        self._desk.text_color = colour(BAD if words.failed else TEXT)
-        texts = (self._mark.text, self._apply.text, self._desk.text)
+        self._written.text = words.written
+        self._written.text_color = colour(BAD if words.failed else TEXT)
+        texts = (self._mark.text, self._apply.text, self._written.text)
         return again or texts != before
 
     def _set_tool(self, place: int) -> None:

@@ -19,17 +19,28 @@ from viz.render.camera_mosaic import mark_places
 from viz.render.lines import cell_outline
 from viz.render.open3d_geometry import open3d_lines, open3d_mesh
 from viz.render.theme import EDGE_PX
+from viz.review.controller import ReviewController, estimate_rows
 from viz.review.keys import KEEP_VIEWS, VIEWS, Action, action_of
-from viz.review.state import Cell
+from viz.review.state import Cell, ReviewState
 from viz.review.voxel_description import fact_rows
+from viz.review.writer import BackgroundWriter
 from viz.session.picking import voxel_at, voxel_of_pixel
 from viz.session.session import ReviewSession
-from viz.window.controller import ReviewController, Wanted
 from viz.window.drawn_panels import draw_colour_key, draw_help
 from viz.window.layer_panel import LayerPanel
 from viz.window.layout import Rect, WindowLayout, window_layout
 from viz.window.note_dialog import note_dialog
-from viz.window.render_jobs import Job, Made, MadeFacts, MadePictures, MadeSelection, MadeView, make
+from viz.window.render_jobs import (
+    Job,
+    Made,
+    MadeFacts,
+    MadePictures,
+    MadeSelection,
+    MadeView,
+    WantedJobs,
+    make,
+    wanted_jobs,
+)
 from viz.window.render_worker import LatestWorker
 from viz.window.review_panel import ReviewPanel, ReviewWords
 from viz.window.scene_view import SceneView, keep_view, material, recall_view
@@ -69,21 +80,24 @@ class ReviewWindow:
     def __init__(
         self,
         session: ReviewSession,
-        reviewing: ReviewController,
+        state: ReviewState,
+        writer: BackgroundWriter,
         *,
         size_px: tuple[int, int],
         on_shown: Callable[[MadeView], None] = lambda view: None,
     ) -> None:
-        self._reviewing, self._state, self._on_shown = reviewing, reviewing.state, on_shown
+        self._controller, self._writer = ReviewController(state, writer), writer
+        self._state, self._on_shown = state, on_shown
         self._closed, self._quitting, self._shift = False, False, False
         self._stop_typing: Callable[[], None] | None = None
         self._escaped, self._redraw_at = 0.0, list[float]()
-        self._wanted: Wanted | None = None
+        self._wanted: WantedJobs | None = None
         self._shown_view: Job | None = None
         self._marked: tuple[Cell | None, ...] = (None,)
         self._view: MadeView | None = None
         self._pictures: MadePictures | None = None
         self._facts: MadeFacts | None = None
+        self._selection: MadeSelection | None = None
         self._last_refresh = self._last_step = time.monotonic()
         self._worker: LatestWorker[Job, Made] = LatestWorker(
             lambda job: make(session, job, self._worker.made), self._deliver, keep=KEPT
@@ -113,7 +127,7 @@ class ReviewWindow:
 
     def act(self, action: Action) -> None:
         """Do what the action's key does."""
-        if not self._reviewing.act(action):
+        if not self._controller.act(action):
             self._act_here(action)
         self.refresh()
 
@@ -121,22 +135,27 @@ class ReviewWindow:
         """Ask for what the state wants, and show what of it is at hand."""
         if self._closed:
             return
-        wanted = self._wanted = self._reviewing.wanted(_inside(self._parts().review))
-        self._worker.want(wanted.in_order())
+        width = _inside(self._parts().review)
+        wanted = self._wanted = wanted_jobs(self._state, self._writer.shared, width)
+        self._worker.want((*wanted.now(), *wanted.ahead))
         if wanted.facts is None:
             self._facts = None
-        if wanted.selection is None and self._reviewing.selection is not None:
-            self._reviewing.selection = None
+        if wanted.selection is None and self._selection is not None:
+            self._selection = None
             self.scene.put("selection", {})
-        for job in (wanted.view, wanted.pictures, wanted.facts, wanted.selection):
-            if job is not None and (made := self._worker.made(job)) is not None:
+        for job in wanted.now():
+            if (made := self._worker.made(job)) is not None:
                 self._take(job, made)
         self._mark_cell()
         self._update()
 
-    def told(self) -> None:
+    def on_change(self) -> None:
         """The overlay changed; any thread may call this."""
-        self._post(self.refresh)
+        self._post(self._overlay_changed)
+
+    def _overlay_changed(self) -> None:
+        self._controller.update_judged()
+        self.refresh()
 
     def _deliver(self, job: Job, made: Made | Exception) -> None:
         self._post(lambda: self._arrived(job, made))
@@ -147,9 +166,7 @@ class ReviewWindow:
 
     def _arrived(self, job: Job, made: Made | Exception) -> None:
         wanted = self._wanted
-        if self._closed or wanted is None:
-            return
-        if job not in (wanted.view, wanted.pictures, wanted.facts, wanted.selection):
+        if self._closed or wanted is None or job not in wanted.now():
             return  # made ahead, or no longer asked for
         if isinstance(made, Exception):
             self._state.message = f"cannot be shown: {made}"
@@ -161,14 +178,14 @@ class ReviewWindow:
         if isinstance(made, MadeView):
             if job != self._shown_view:
                 self._shown_view, self._view = job, made
-                self._reviewing.take_view(made)
+                self._state.take_frame(made.frame)
                 self.scene.put("frame", made.geometry)
                 self._on_shown(made)
         elif isinstance(made, MadePictures):
             self._pictures = made
         elif isinstance(made, MadeSelection):
-            if made is not self._reviewing.selection:
-                self._reviewing.selection = made
+            if made is not self._selection:
+                self._selection = made
                 shown = {}
                 if len(made.voxels):
                     shown["voxels"] = (open3d_mesh(made.mesh), material("defaultUnlit"))
@@ -194,17 +211,20 @@ class ReviewWindow:
         again = self._layers.update(
             view.drawn.counts if view else {}, _inside(self._parts().layers)
         )
-        verdict, verdict_line = self._reviewing.verdict_line()
-        selection = self._reviewing.selection
-        desk = self._reviewing.desk
+        controller, writer, selection = self._controller, self._writer, self._selection
+        verdict, verdict_line = controller.verdict_line()
         words = ReviewWords(
             verdict=verdict,
             verdict_line=verdict_line,
             voxel=fact_rows(self._facts.facts, state.taxonomy) if self._facts else (),
             n_selected=0 if selection is None else len(selection.voxels),
-            queue=self._reviewing.queue_rows(),
-            desk=desk.message,
-            failed=desk.failed,
+            queue=(
+                *controller.queue_rows(),
+                *estimate_rows(writer.estimate),
+                ("overlay", controller.overlay_words()),
+            ),
+            written=writer.message,
+            failed=writer.failed,
         )
         again |= self._review.update(words, _inside(self._parts().review))
         if self._pictures is not None and view is not None:
@@ -213,7 +233,7 @@ class ReviewWindow:
         title = f"{state.scene_id} frame {state.k} {verdict or 'not judged'}"
         if not waiting and title != self.window.title:
             self.window.title = title
-        again |= self._time.update(self._reviewing.verdicts(), verdict, waiting=waiting)
+        again |= self._time.update(controller.verdicts(), verdict, waiting=waiting)
         if view is not None:
             by_class = state.show.colour == "class" and state.show.voxels != "difference"
             key = draw_colour_key(
@@ -246,6 +266,10 @@ class ReviewWindow:
             self._state.message = keep_view(self.scene, KEEP_VIEWS.index(action) + 1)
         elif action is Action.NOTE:
             self._ask_for_note()
+        elif action is Action.APPLY:
+            view, selection = self._view, self._selection
+            voxels = None if selection is None else selection.voxels
+            self._controller.paint(None if view is None else view.frame, voxels)
         elif action is Action.QUIT:
             self._quitting = True
             self.window.close()
@@ -258,7 +282,7 @@ class ReviewWindow:
             self.window.close_dialog()
             self._state.note = note
             if alone:
-                self._reviewing.write_note()
+                self._controller.write_note()
             self.refresh()
 
         self._stop_typing = lambda: end(before, False)
@@ -293,7 +317,7 @@ class ReviewWindow:
         now = time.monotonic()
         if now - self._last_refresh > REFRESH_S:
             self._last_refresh = now
-            self._reviewing.desk.refresh()
+            self._writer.refresh()
         shown = self._wanted is not None and self._shown_view == self._wanted.view
         if self._state.playing and shown and now - self._last_step > PLAY_S:
             self._last_step = now
@@ -326,7 +350,7 @@ class ReviewWindow:
     def end(self) -> None:
         """Wait for what is being made and written; after the window was closed."""
         self._worker.close()
-        self._reviewing.desk.close()
+        self._writer.close()
 
     def _parts(self) -> WindowLayout:
         return window_layout(*self._content())
@@ -348,12 +372,6 @@ class ReviewWindow:
             _place(self._help.widget, sheet.inside(*self._help.size, at="middle"))
         if self._wanted is None or self._wanted.pictures.width != _inside(self._parts().review):
             self._post(self.refresh)  # the window has another size
-
-
-def _by_class(view: MadeView) -> bool:
-    """The colours are those of the classes, which the left panel explains."""
-    table = view.frame.taxonomy.colour_table()
-    return bool(np.array_equal(view.drawn.colour_table, table))
 
 
 def _place(widget: Any, rect: Rect) -> None:
