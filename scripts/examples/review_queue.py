@@ -10,13 +10,13 @@ from pathlib import Path
 
 from datasets.labels import LabelStore
 from datasets.reviews import Reviews, Verdict, VerdictEntry, count_reviews
-from viz.review import queue_of, suspicion_for
+from viz.review import queue_of, review_priority
 
 
 def main(path: Path, reviewer: str) -> None:
     store = LabelStore.open(path)
     reviews = Reviews(store)
-    queue = queue_of(store, reviews, suspicion_for(store))
+    queue = queue_of(store, reviews, review_priority(store))
     for item in queue[:10]:
         print(f"{item.scene_id} frame {item.k} ({item.token}): {item.why}")
     first = queue[0]
