@@ -70,7 +70,7 @@ def test_prints_and_writes_the_shares(
     monkeypatch.setattr(sys, "argv", ["naming.py", "--root", str(checkout), "--json", str(out)])
     assert naming.main() == 0
     text = capsys.readouterr().out
-    assert "| models/package | 23 | 10 | 7 | 70.00 % | 1 | 33.33 % |" in text
+    assert "| models/package | 25 | 10 | 7 | 70.00 % | 1 | 33.33 % |" in text
     facts = json.loads(out.read_text())
     assert facts["packages"]["models/package"]["percent"] == 70.0
     assert facts["library"]["sizes"]["longest_function"] == {
