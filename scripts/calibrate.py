@@ -25,7 +25,7 @@ from autolabel.labeling.config import LabelingConfig
 from autolabel.refinement.temporal_fusion import Refinement
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.cli.exit_codes import exit_code, usable_scenes_of
-from datasets.loading.frame_dataset import GroundTruth
+from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.sources.opening import SOURCES, open_source
 from models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from models.inference.predictor import OccupancyPredictor
@@ -55,7 +55,7 @@ def main() -> int:
     scenes = usable_scenes_of(source, args.split, root=args.root)
     teacher = OccupancyPredictor(model.module, model.preset, fast=args.fast, flips=args.flips)
     of = benchmark(args.benchmark)
-    truth = GroundTruth(of, args.truth or args.root / of.folder, source, scenes)
+    truth = GroundTruthTargets(of, args.truth or args.root / of.folder, source, scenes)
     refinement = Refinement() if args.refine else None
     config = LabelingConfig(fast=args.fast, flips=args.flips, refinement=refinement)
     found = calibrate(teacher, source, truth, scenes, config)

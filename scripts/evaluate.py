@@ -40,7 +40,7 @@ from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import NAMES
 from datasets.benchmarks.catalogue import benchmark as benchmark_named
 from datasets.benchmarks.conversion import Conversion, Prediction
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.cli.exit_codes import exit_code, scenes_in, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.files.json_files import in_words, write_json
@@ -81,18 +81,18 @@ class Scores:
         """``levels`` of confidence: of a store."""
         self.conversion, self.benchmark = conversion, conversion.benchmark
         taxonomy, grid = self.benchmark.taxonomy, self.benchmark.grid
-        nameless = conversion.nameless is not None
-        predicted = _with_nameless(taxonomy) if nameless else taxonomy
+        has_unmapped = conversion.unmapped_id is not None
+        predicted = _with_unmapped(taxonomy) if has_unmapped else taxonomy
         masks = [self.benchmark.mask, "all", None if levels is None else "trusted"]
         self.by_range = {mask: RangedConfusion(predicted.n_classes) for mask in masks if mask}
         self.labelled = dict.fromkeys(self.by_range, 0)
         self.rays = None
         if rays:
-            self.rays = RayScore(taxonomy, grid, threads=_cpus(), nameless=nameless)
+            self.rays = RayScore(taxonomy, grid, threads=_cpus(), has_unmapped=has_unmapped)
         self.confidence = None if levels is None else ConfidenceScore(predicted, levels)
         self.trusted_and_scored = 0
 
-    def update(self, prediction: Prediction, truth: Truth) -> None:
+    def update(self, prediction: Prediction, truth: GroundTruth) -> None:
         prediction = self.conversion.apply(prediction)
         frames, frame, semantics = prediction.scene.frames, prediction.frame, prediction.semantics
         to_grid = np.eye(4)
@@ -112,13 +112,13 @@ class Scores:
             self.confidence.update(prediction.confidence, semantics, truth.semantics, ring, known)
         for mask, voxels in masks.items():
             self.labelled[mask] += int(voxels.sum())
-            reached = voxels if prediction.reached is None else voxels & prediction.reached
-            self.by_range[mask].update(truth.semantics, semantics, ring, reached)
+            valid = voxels if prediction.valid is None else voxels & prediction.valid
+            self.by_range[mask].update(truth.semantics, semantics, ring, valid)
         if self.rays is not None:
             both = truth.flow is not None and prediction.flow is not None
-            if (nameless := self.conversion.nameless) is not None:
-                # rays pass unlabelled voxels of the truth, so also what is nameless there
-                passed = (semantics == nameless) & ~labelled
+            if (unmapped_id := self.conversion.unmapped_id) is not None:
+                # rays pass unlabelled voxels of the truth, so also those predicted as an unmapped class
+                passed = (semantics == unmapped_id) & ~labelled
                 semantics = np.where(passed, np.uint8(truth.taxonomy.free_id), semantics)
             self.rays.update(
                 truth.semantics,
@@ -144,16 +144,16 @@ class Scores:
 
     def conversion_figures(self) -> dict[str, float | None]:
         """Under each mask, percent of the labelled voxels; None where there is none."""
-        nameless, out = self.conversion.nameless, dict[str, float | None]()
+        unmapped_id, out = self.conversion.unmapped_id, dict[str, float | None]()
         for mask, ranged in self.by_range.items():
             counts, labelled = ranged.total().counts, self.labelled[mask]
             if not self.conversion.same_voxels:
                 out[f"voxels that the prediction reaches[{mask}]"] = _percent(
                     counts.sum(), labelled
                 )
-            if nameless is not None:
+            if unmapped_id is not None:
                 out[f"voxels predicted as a class without counterpart[{mask}]"] = _percent(
-                    counts[:, nameless].sum(), labelled
+                    counts[:, unmapped_id].sum(), labelled
                 )
         return out
 
@@ -181,7 +181,7 @@ class Scores:
         return out
 
 
-def _with_nameless(taxonomy: Taxonomy) -> Taxonomy:
+def _with_unmapped(taxonomy: Taxonomy) -> Taxonomy:
     """With one more class, which no truth has."""
     names, colours = (*taxonomy.names, "no class here"), (*taxonomy.colours, (0, 0, 0))
     return replace(taxonomy, names=names, colours=colours)

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.label_files import write_npz
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
 from datasets.cli.exit_codes import exit_code, scenes_of
@@ -139,7 +139,7 @@ def make_scene(
             path = labels_path(out, scene_id, frame.token)
             write_labels(
                 path,
-                Truth(
+                GroundTruth(
                     grid=GRID,
                     taxonomy=TAXONOMY,
                     semantics=labels.semantics,

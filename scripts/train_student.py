@@ -49,7 +49,7 @@ from datasets.frames import SceneSource
 from datasets.labels.store import LabelStore
 from datasets.loading.frame_dataset import (
     FrameDataset,
-    GroundTruth,
+    GroundTruthTargets,
     PseudoLabels,
     TargetSource,
     Unlabelled,
@@ -114,7 +114,9 @@ def label_sources(
         )
         folder = args.truth or args.root / truth.folder
         scenes = usable_scenes_of(source, args.labelled_split, root=args.root)
-        labels.append(GroundTruth(truth, folder, source, scenes, only_visible=how.only_visible))
+        labels.append(
+            GroundTruthTargets(truth, folder, source, scenes, only_visible=how.only_visible)
+        )
     if args.unlabelled_split:
         labelled = {scene for one in labels for scene in one.scene_ids()}
         split = usable_scenes_of(source, args.unlabelled_split, root=args.root)
@@ -125,7 +127,7 @@ def label_sources(
     return labels
 
 
-def train(args: argparse.Namespace, reviews: Reviews | None, team: ProcessGroup) -> int:
+def train(args: argparse.Namespace, reviews: Reviews | None, process_group: ProcessGroup) -> int:
     how, preset = chosen(args)
     teacher = teacher_of(args, preset)
     inputs = inputs_for(preset, teacher)
@@ -142,7 +144,7 @@ def train(args: argparse.Namespace, reviews: Reviews | None, team: ProcessGroup)
         human_share=args.human_share,
     )
     changes = "" if reviews is None else count_reviews(reviews).changes
-    if changes and team.worker == 0:
+    if changes and process_group.rank == 0:
         print(f"reviews of {args.labels}: {changes}")
     network = start_network(args, preset)
     loss = how.label_loss(preset.taxonomy, samples, seed=args.seed)
@@ -158,9 +160,9 @@ def train(args: argparse.Namespace, reviews: Reviews | None, team: ProcessGroup)
         device=args.device,
         job=job_of(args, preset) | told_by(reviews),
         validate=validation(args, preset, source),
-        team=team,
+        process_group=process_group,
     )
-    if team.worker > 0:
+    if process_group.rank > 0:
         return 0
     notes = {
         "command": args.command,

@@ -40,7 +40,7 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.files.json_files import write_json
-from datasets.loading.frame_dataset import FrameDataset, GroundTruth
+from datasets.loading.frame_dataset import FrameDataset, GroundTruthTargets
 from datasets.sources.opening import open_source
 from models.inference.predictor import OccupancyPredictor
 from models.presets import OccupancyNet
@@ -54,7 +54,7 @@ def options() -> argparse.Namespace:
     return parse_training(parser, "scripts/train_teacher.py")
 
 
-def train(args: argparse.Namespace, team: ProcessGroup) -> int:
+def train(args: argparse.Namespace, process_group: ProcessGroup) -> int:
     how, network = chosen(args)
     truth = benchmark(args.benchmark)
     truth.require(f"preset {network.name}", network.grid, network.taxonomy, network.inputs.frame)
@@ -71,7 +71,7 @@ def train(args: argparse.Namespace, team: ProcessGroup) -> int:
     used, held_out = scenes[: -args.held_out], scenes[-args.held_out :]
     samples = FrameDataset(
         source,
-        [GroundTruth(truth, folder, source, used, only_visible=how.only_visible)],
+        [GroundTruthTargets(truth, folder, source, used, only_visible=how.only_visible)],
         inputs,
         batch=args.batch or how.batch,
         augment=how.augmentation,
@@ -87,14 +87,14 @@ def train(args: argparse.Namespace, team: ProcessGroup) -> int:
         device=args.device,
         job=job_of(args, network),
         validate=validation(args, network, source),
-        team=team,
+        process_group=process_group,
     )
-    if team.worker > 0:
+    if process_group.rank > 0:
         return 0
 
     # held-out labelled scenes: what does a confidence mean, and how good are the labels?
     teacher = OccupancyPredictor(cast(OccupancyNet, trained.network), network)
-    held_out_truth = GroundTruth(truth, folder, source, held_out)
+    held_out_truth = GroundTruthTargets(truth, folder, source, held_out)
     found = calibrate(teacher, source, held_out_truth, held_out, LabelingConfig())
     print(found.table)
     print(found.calibration.summary())

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from datasets.benchmarks.resampling import places, taken
+from datasets.benchmarks.resampling import sample_nearest, voxel_correspondence
 from datasets.frames import Frame, SceneSource, of_the_moment, points_in_ego
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
@@ -222,11 +222,11 @@ def flicker(
 ) -> VoteCounts:
     """Static occupied labels of a frame that are of another class in the next one."""
     n, free = taxonomy.n_classes, np.uint8(taxonomy.free_id)
-    there = places(grid, grid, inverse(labels.T_global_grid) @ later.T_global_grid)
-    semantics, then = labels.semantics, taken(later.semantics, there, outside=IGNORE_ID)
+    there = voxel_correspondence(grid, grid, inverse(labels.T_global_grid) @ later.T_global_grid)
+    semantics, then = labels.semantics, sample_nearest(later.semantics, there, outside=IGNORE_ID)
     moving = np.isin(semantics, taxonomy.dynamic)
     judged = (semantics != free) & (semantics < n) & ~moving & (then != free) & (then < n)
-    judged &= observed(labels) & taken(observed(later), there).astype(np.bool_)
+    judged &= observed(labels) & sample_nearest(observed(later), there).astype(np.bool_)
     judged &= ~near(moving, grid, MOVING_REACH_M)
     return VoteCounts.of(semantics != then, judged, semantics, RINGS.of(grid), n)
 

@@ -18,10 +18,10 @@ from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.prediction import FramePrediction, observed_voxels, predict_frames
 from autolabel.labeling.visibility import FREE_PASSES, FreeRayThreshold, Observation
 from autolabel.refinement.temporal_fusion import Refiner
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.frames import Scene, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid
-from datasets.loading.frame_dataset import GroundTruth
+from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.model_inputs import InputSpec, collate, prepare_frame
 from models.inference.predictor import OccupancyPredictor
@@ -70,7 +70,7 @@ class Measured:
 def measure(
     teacher: OccupancyPredictor,
     source: SceneSource,
-    truth: GroundTruth,
+    truth: GroundTruthTargets,
     scene_ids: Sequence[str],
     config: LabelingConfig,
     refiners: Mapping[str, Refiner] | None = None,
@@ -112,7 +112,7 @@ class LabeledPrediction:
     """A guess beside the truth; ``known`` (X, Y, Z) are observed voxels whose truth is known."""
 
     guess: FramePrediction
-    expected: Truth
+    expected: GroundTruth
     seen: Observation
     known: NDArray[np.bool_]
 
@@ -124,7 +124,7 @@ class LabeledPrediction:
 def predictions_with_truth(
     teacher: OccupancyPredictor,
     source: SceneSource,
-    truth: GroundTruth,
+    truth: GroundTruthTargets,
     scene_ids: Sequence[str],
     config: LabelingConfig,
     refiners: Mapping[str, Refiner] | None,
@@ -141,7 +141,7 @@ def predictions_with_truth(
 def _looks(
     scene: Scene,
     guesses: Iterator[FramePrediction],
-    truth: GroundTruth,
+    truth: GroundTruthTargets,
     preset: Preset,
     config: LabelingConfig,
     bar: tqdm[NoReturn],
@@ -185,7 +185,7 @@ def _count(
 def score(
     teacher: OccupancyPredictor,
     source: SceneSource,
-    truth: GroundTruth,
+    truth: GroundTruthTargets,
     scene_ids: Sequence[str],
 ) -> ScoreTable:
     """Scores of a teacher or student, every frame on its own; reads only what the network does.
@@ -203,7 +203,7 @@ def score(
     return table
 
 
-def require_fit(teacher: OccupancyPredictor, truth: GroundTruth, spec: InputSpec) -> None:
+def require_fit(teacher: OccupancyPredictor, truth: GroundTruthTargets, spec: InputSpec) -> None:
     preset = teacher.preset
     what = f"preset {preset.name}"
     truth.benchmark.require(what, preset.grid, preset.taxonomy, spec.frame)
@@ -218,14 +218,14 @@ def scenes_with_bar(
             yield scene, bar
 
 
-def _empty_table(teacher: OccupancyPredictor, truth: GroundTruth) -> ScoreTable:
+def _empty_table(teacher: OccupancyPredictor, truth: GroundTruthTargets) -> ScoreTable:
     taxonomy = teacher.preset.taxonomy
     masks = [mask for mask in (truth.benchmark.mask, "all") if mask]
     matrices = {mask: ConfusionMatrix(taxonomy.n_classes) for mask in masks}
     return ScoreTable(taxonomy=taxonomy, matrices=matrices)
 
 
-def _add(table: ScoreTable, expected: Truth, semantics: NDArray[np.uint8]) -> None:
+def _add(table: ScoreTable, expected: GroundTruth, semantics: NDArray[np.uint8]) -> None:
     for mask, matrix in table.matrices.items():
         voxels = None if mask == "all" else expected.scored()
         matrix.update(expected.semantics, semantics, voxels)

@@ -29,7 +29,7 @@ from autolabel.refinement.fit import RefinerFit
 from autolabel.refinement.temporal_fusion import FrameEvidence, Refiner, windows
 from datasets.files.json_files import json_text
 from datasets.frames import SceneSource
-from datasets.loading.frame_dataset import GroundTruth
+from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.metrics.confusion import ScoreTable
 from models.checkpoints.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, REFERENCE_KEY
 from models.inference.predictor import OccupancyPredictor
@@ -72,7 +72,7 @@ class Calibrated:
 def calibrate(
     teacher: OccupancyPredictor,
     source: SceneSource,
-    truth: GroundTruth,
+    truth: GroundTruthTargets,
     scene_ids: Sequence[str],
     config: LabelingConfig,
 ) -> Calibrated:
@@ -125,7 +125,7 @@ def fit(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Calibration, E
 def fit_refiners(
     teacher: OccupancyPredictor,
     source: SceneSource,
-    truth: GroundTruth,
+    truth: GroundTruthTargets,
     scene_ids: Sequence[str],
     config: LabelingConfig,
 ) -> CrossFitted[Refiner]:
@@ -154,7 +154,7 @@ def fit_refiners(
 def fit_classifiers(
     teacher: OccupancyPredictor,
     source: SceneSource,
-    truth: GroundTruth,
+    truth: GroundTruthTargets,
     scene_ids: Sequence[str],
     config: LabelingConfig,
     refiners: Mapping[str, Refiner] | None = None,

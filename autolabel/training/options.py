@@ -18,7 +18,7 @@ from datasets.errors import SetupError
 from datasets.files.json_files import json_text
 from datasets.frames import SceneSource
 from datasets.labels.store import LabelStore
-from datasets.loading.frame_dataset import FrameDataset, GroundTruth
+from datasets.loading.frame_dataset import FrameDataset, GroundTruthTargets
 from datasets.sources.opening import SOURCES, open_source
 from datasets.splits import parse_labelled
 from datasets.storage.remote_path import absolute
@@ -141,7 +141,7 @@ def validation(args: argparse.Namespace, network: Preset, source: SceneSource) -
     truth = benchmark(args.benchmark)
     truth.require(f"preset {network.name}", network.grid, network.taxonomy, network.inputs.frame)
     scenes = usable_scenes_of(source, args.validate_split, root=args.root)
-    labels = GroundTruth(truth, args.truth or args.root / truth.folder, source, scenes)
+    labels = GroundTruthTargets(truth, args.truth or args.root / truth.folder, source, scenes)
 
     def validate(module: nn.Module) -> dict[str, float]:
         teacher = OccupancyPredictor(cast(OccupancyNet, module), network)

@@ -88,8 +88,8 @@ def _one_of_them(config: dict[str, Any]) -> int:
     if torch.device(config["device"]).type == "cuda":
         torch.cuda.set_device(get_device())
     context = ray_train.get_context()
-    team = ProcessGroup(worker=context.get_world_rank(), workers=context.get_world_size())
-    return int(config["train"](team))
+    process_group = ProcessGroup(rank=context.get_world_rank(), world_size=context.get_world_size())
+    return int(config["train"](process_group))
 
 
 def _reason(error: Exception) -> str:

@@ -19,7 +19,7 @@ from datasets.benchmarks import (
     semantic_kitti,
     surroundocc,
 )
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.waymo_sequences import sequence_of
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, LidarSweep, SceneSource
@@ -46,8 +46,8 @@ class Benchmark:
     frame: str
     mask: str | None
     path: Callable[[Path, SceneSource, Frame], Path]
-    read: Callable[[Path], Truth]
-    write: Callable[[Path, Truth], None] | None = None
+    read: Callable[[Path], GroundTruth]
+    write: Callable[[Path, GroundTruth], None] | None = None
     folder: str = "."
 
     def require(self, what: str, grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> None:
@@ -59,7 +59,7 @@ class Benchmark:
                 f"{voxels_in_words(self.grid, self.taxonomy, self.frame)}"
             )
 
-    def labels(self, root: Path, source: SceneSource, frame: Frame) -> Truth:
+    def labels(self, root: Path, source: SceneSource, frame: Frame) -> GroundTruth:
         """The truth of a frame of the log, from its file under ``root``.
 
         Raises:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.taxonomy import (
     IGNORE_ID,
     OCC3D_COARSE,
@@ -63,7 +63,7 @@ class ClassMapping:
         kept = [name for name in self.names.values() if name is not None]
         return len(kept) == len(set(kept))
 
-    def apply(self, truth: Truth) -> Truth:
+    def apply(self, truth: GroundTruth) -> GroundTruth:
         """The same voxels in the target's classes; masks, flow and instances stay.
 
         Raises:

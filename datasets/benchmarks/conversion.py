@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from datasets.benchmarks.catalogue import Benchmark, voxels_in_words
 from datasets.benchmarks.class_mapping import class_mapping, sources_of
-from datasets.benchmarks.resampling import places, taken, turned
+from datasets.benchmarks.resampling import rotate_flow, sample_nearest, voxel_correspondence
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene
 from datasets.geometry.grid import VoxelGrid
@@ -25,7 +25,7 @@ class Prediction:
         semantics: (X, Y, Z) uint8 class ids.
         flow: (X, Y, Z, 2) float32 m/s, where it is predicted.
         confidence, mask: (X, Y, Z) uint8 as in ``FrameLabels``, of a label store.
-        reached: (X, Y, Z) bool, where ``semantics`` says something; None: everywhere.
+        valid: (X, Y, Z) bool, where ``semantics`` is given; None: everywhere.
     """
 
     scene: Scene
@@ -34,7 +34,7 @@ class Prediction:
     flow: NDArray[np.float32] | None = None
     confidence: NDArray[np.uint8] | None = None
     mask: NDArray[np.uint8] | None = None
-    reached: NDArray[np.bool_] | None = None
+    valid: NDArray[np.bool_] | None = None
 
     @property
     def frame(self) -> Frame:
@@ -44,13 +44,13 @@ class Prediction:
 class Conversion:
     """From the grid, classes and frame of predictions to a benchmark's.
 
-    A predicted class that the table gives no counterpart becomes ``nameless``: something is there
+    A predicted class that the table gives no counterpart becomes ``unmapped_id``: something is there
     for which the benchmark has no class, which is wrong wherever it scores the voxel. Voxels
-    beyond the prediction's grid are not ``reached``.
+    beyond the prediction's grid are not ``valid``.
 
     Attributes:
         nothing: the predictions are the benchmark's already.
-        nameless: the first id after the benchmark's classes; None where every class has a
+        unmapped_id: the first id after the benchmark's classes; None where every class has a
             counterpart.
     """
 
@@ -73,9 +73,9 @@ class Conversion:
             )
         self.same_voxels = (grid, frame) == (benchmark.grid, benchmark.frame)
         self.nothing = self.same_voxels and self.mapping is None
-        self.nameless: int | None = None
+        self.unmapped_id: int | None = None
         if self.mapping is not None and None in self.mapping.names.values():
-            self.nameless = benchmark.taxonomy.n_classes
+            self.unmapped_id = benchmark.taxonomy.n_classes
         self._latest: tuple[Transform, NDArray[np.int64]] | None = None
 
     def apply(self, prediction: Prediction) -> Prediction:
@@ -87,25 +87,25 @@ class Conversion:
         semantics = prediction.semantics
         if self.mapping is not None:
             table = self.mapping.table()
-            if self.nameless is not None:
+            if self.unmapped_id is not None:
                 classes = table[: self.taxonomy.n_classes]
-                classes[classes == IGNORE_ID] = self.nameless
+                classes[classes == IGNORE_ID] = self.unmapped_id
             semantics = table[semantics]
         if self.same_voxels:
             return replace(prediction, semantics=semantics)
         T = self._to_benchmark(prediction.frame)
-        there = self._places(T)
+        correspondence = self._correspondence(T)
         flow, confidence, mask = (
-            None if array is None else taken(array, there)
+            None if array is None else sample_nearest(array, correspondence)
             for array in (prediction.flow, prediction.confidence, prediction.mask)
         )
         return replace(
             prediction,
-            semantics=taken(semantics, there, outside=IGNORE_ID),
-            flow=None if flow is None else turned(flow, T),
+            semantics=sample_nearest(semantics, correspondence, outside=IGNORE_ID),
+            flow=None if flow is None else rotate_flow(flow, T),
             confidence=confidence,
             mask=mask,
-            reached=there >= 0,
+            valid=correspondence >= 0,
         )
 
     def _to_benchmark(self, frame: Frame) -> Transform:
@@ -120,10 +120,10 @@ class Conversion:
         T_ego_lidar = frame.lidar.T_ego_lidar
         return T_ego_lidar if self.frame == "lidar" else inverse(T_ego_lidar)
 
-    def _places(self, T: Transform) -> NDArray[np.int64]:
+    def _correspondence(self, T: Transform) -> NDArray[np.int64]:
         """Those of the latest frame again where the LiDAR is mounted the same, to a nanometre."""
         if self._latest is None or np.abs(self._latest[0] - T).max() > 1e-9:
-            self._latest = T, places(self.grid, self.benchmark.grid, T)
+            self._latest = T, voxel_correspondence(self.grid, self.benchmark.grid, T)
         return self._latest[1]
 
     def to_json(self) -> dict[str, str] | None:

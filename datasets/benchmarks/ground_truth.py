@@ -18,7 +18,7 @@ _DTYPES = {"semantics": np.uint8, "flow": np.float32, "instances": np.int32}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Truth:
+class GroundTruth:
     """Labels on a grid, and where they may be scored.
 
     Attributes:

@@ -116,7 +116,7 @@ def whole(name: str, values: NDArray[Any], low: int, high: int) -> NDArray[Any]:
 
 
 def class_ids(name: str, values: NDArray[Any]) -> NDArray[np.uint8]:
-    """Class ids of any number type as uint8; ``Truth`` knows which of 0..255 are classes."""
+    """Class ids of any number type as uint8; ``GroundTruth`` knows which of 0..255 are classes."""
     return np.ascontiguousarray(whole(name, values, 0, 255), np.uint8)
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.class_mapping import OCC3D_TO_COARSE
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import IGNORE_ID, OCC3D_COARSE, OCC3D_NUSCENES
@@ -30,7 +30,7 @@ FRAME = occ3d_nuscenes.FRAME
 CLASSES = OCC3D_TO_COARSE
 
 
-def read_labels(path: Path) -> Truth:
+def read_labels(path: Path) -> GroundTruth:
     """Read one ``labels.npz`` of Occ3D-nuScenes and merge it.
 
     Raises:
@@ -39,7 +39,7 @@ def read_labels(path: Path) -> Truth:
     return merge(occ3d_nuscenes.read_labels(path))
 
 
-def merge(fine: Truth) -> Truth:
+def merge(fine: GroundTruth) -> GroundTruth:
     """Occ3D-nuScenes labels at half the resolution, in the eight classes.
 
     Raises:
@@ -54,7 +54,7 @@ def merge(fine: Truth) -> Truth:
     evidence |= (known & fine.mask_camera).view(np.uint8) * np.uint8(_CAMERA)
     semantics, seen = np.empty(GRID.shape, np.uint8), np.empty(GRID.shape, np.uint8)
     _decide(classes, evidence, OCC3D_COARSE.n_classes, OCC3D_COARSE.free_id, semantics, seen)
-    return Truth(
+    return GroundTruth(
         grid=GRID,
         taxonomy=OCC3D_COARSE,
         semantics=semantics,

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.label_files import class_ids, flags, naming, read_npz, write_npz
 from datasets.geometry.grid import VoxelGrid
 from datasets.names import inside
@@ -33,7 +33,7 @@ def labels_path(root: Path, scene_name: str, token: str) -> Path:
     return inside(root / "gts", scene_name, token) / "labels.npz"
 
 
-def read_labels(path: Path) -> Truth:
+def read_labels(path: Path) -> GroundTruth:
     """Read one ``labels.npz``: semantics and both masks.
 
     Raises:
@@ -42,7 +42,7 @@ def read_labels(path: Path) -> Truth:
     """
     with naming(path, "an Occ3D labels.npz"):
         data = read_npz(path, dict.fromkeys(("semantics", *_MASKS), GRID.shape))
-        return Truth(
+        return GroundTruth(
             grid=GRID,
             taxonomy=TAXONOMY,
             semantics=class_ids("semantics", data["semantics"]),
@@ -51,7 +51,7 @@ def read_labels(path: Path) -> Truth:
         )
 
 
-def write_labels(path: Path, truth: Truth) -> None:
+def write_labels(path: Path, truth: GroundTruth) -> None:
     """Write one ``labels.npz`` as uint8 arrays, creating its folder.
 
     Raises:

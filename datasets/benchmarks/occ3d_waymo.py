@@ -11,7 +11,7 @@
 ==================== =======================================
 
 Free is 15 in our taxonomy, as in every published metric. Scored where ``infov`` and
-``final_voxel_state`` hold: ``Truth.scored``. The 0.1 m files (without ``_04``) are another grid.
+``final_voxel_state`` hold: ``GroundTruth.scored``. The 0.1 m files (without ``_04``) are another grid.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.label_files import class_ids, flags, naming, read_npz, write_npz
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import OCC3D_WAYMO
@@ -47,7 +47,7 @@ def labels_path(root: Path, split: str, sequence: int, frame: int) -> Path:
     return root / "voxel04" / split / f"{sequence:03d}" / f"{frame:03d}_04.npz"
 
 
-def read_labels(path: Path) -> Truth:
+def read_labels(path: Path) -> GroundTruth:
     """Read one ``*_04.npz``: semantics, both masks and the field of view.
 
     Raises:
@@ -60,7 +60,7 @@ def read_labels(path: Path) -> Truth:
         if (semantics == TAXONOMY.free_id).any():
             raise ValueError(f"voxel_label: {TAXONOMY.free_id} is no class in these files")
         semantics[semantics == FREE_ON_DISK] = TAXONOMY.free_id
-        return Truth(
+        return GroundTruth(
             grid=GRID,
             taxonomy=TAXONOMY,
             semantics=semantics,
@@ -70,7 +70,7 @@ def read_labels(path: Path) -> Truth:
         )
 
 
-def write_labels(path: Path, truth: Truth) -> None:
+def write_labels(path: Path, truth: GroundTruth) -> None:
     """Write one ``*_04.npz`` as uint8 arrays, creating its folder.
 
     Raises:

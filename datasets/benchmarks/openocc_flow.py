@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.label_files import (
     class_ids,
     naming,
@@ -44,7 +44,7 @@ def labels_path(root: Path, scene_name: str, token: str) -> Path:
     return inside(root / "openocc_v2", scene_name, token) / "labels.npz"
 
 
-def read_labels(path: Path) -> Truth:
+def read_labels(path: Path) -> GroundTruth:
     """Read one ``labels.npz``: semantics, flow, and instances where it has them.
 
     Raises:
@@ -56,7 +56,7 @@ def read_labels(path: Path) -> Truth:
         instances = data.get("instances")
         if instances is not None:
             whole("instances", instances, _INT32.min, _INT32.max)
-        return Truth(
+        return GroundTruth(
             grid=GRID,
             taxonomy=TAXONOMY,
             semantics=class_ids("semantics", data["semantics"]),
@@ -65,7 +65,7 @@ def read_labels(path: Path) -> Truth:
         )
 
 
-def write_labels(path: Path, truth: Truth) -> None:
+def write_labels(path: Path, truth: GroundTruth) -> None:
     """Write one ``labels.npz`` (uint8, float32, int32), creating its folder.
 
     Raises:

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.label_files import naming, read_rows, velocities, write_rows
 from datasets.benchmarks.sparse_rows import dense_labels
 from datasets.geometry.grid import VoxelGrid
@@ -40,7 +40,7 @@ def labels_path(root: Path, scene_token: str, lidar_token: str) -> Path:
     return inside(root, f"scene_{scene_token}", "occupancy", f"{lidar_token}.npy")
 
 
-def read_labels(path: Path) -> Truth:
+def read_labels(path: Path) -> GroundTruth:
     """Read one file; ``flow`` is set where it has velocities, and 0 in free voxels.
 
     Raises:
@@ -54,10 +54,10 @@ def read_labels(path: Path) -> Truth:
         if rows.shape[1] == 7:
             flow = np.zeros((*GRID.shape, 2), np.float32)
             flow.reshape(-1, 2)[voxels] = velocities("velocity", rows[:, 3:6])[kept, :2]
-        return Truth(grid=GRID, taxonomy=TAXONOMY, semantics=semantics, flow=flow)
+        return GroundTruth(grid=GRID, taxonomy=TAXONOMY, semantics=semantics, flow=flow)
 
 
-def write_labels(path: Path, truth: Truth) -> None:
+def write_labels(path: Path, truth: GroundTruth) -> None:
     """Write one file, creating its folder: int32 rows, or float32 rows where there is flow.
 
     Raises:

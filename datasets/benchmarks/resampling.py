@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, inverse
 from datasets.taxonomy import IGNORE_ID
 
 
-def resample(truth: Truth, grid: VoxelGrid, T_dst_src: Transform) -> Truth:
+def resample(truth: GroundTruth, grid: VoxelGrid, T_dst_src: Transform) -> GroundTruth:
     """The labels on another grid, in another frame.
 
     Each voxel takes what the source has at the voxel's centre. This loses detail (things thinner
@@ -30,32 +30,34 @@ def resample(truth: Truth, grid: VoxelGrid, T_dst_src: Transform) -> Truth:
         ValueError: the transform is not rigid.
     """
     T = np.asarray(T_dst_src, np.float64)
-    there = places(truth.grid, grid, T)
+    correspondence = voxel_correspondence(truth.grid, grid, T)
     moved: dict[str, Any] = {
-        name: taken(array, there)
+        name: sample_nearest(array, correspondence)
         for name in ("mask_lidar", "mask_camera", "in_view", "flow", "instances")
         if (array := getattr(truth, name)) is not None
     }
     if truth.flow is not None:
-        moved["flow"] = turned(moved["flow"], T)
-    semantics = taken(truth.semantics, there, outside=IGNORE_ID)
+        moved["flow"] = rotate_flow(moved["flow"], T)
+    semantics = sample_nearest(truth.semantics, correspondence, outside=IGNORE_ID)
     return replace(truth, grid=grid, semantics=semantics, **moved)
 
 
-def taken(array: NDArray[Any], there: NDArray[np.int64], outside: int = 0) -> NDArray[Any]:
-    """(X', Y', Z', ...): of an array (X, Y, Z, ...) what is at these ``places``."""
-    out = np.asarray(array.reshape(-1, *array.shape[3:])[there])
-    out[there < 0] = outside
+def sample_nearest(
+    array: NDArray[Any], correspondence: NDArray[np.int64], outside: int = 0
+) -> NDArray[Any]:
+    """(X', Y', Z', ...): values of an array (X, Y, Z, ...) at a ``voxel_correspondence``."""
+    out = np.asarray(array.reshape(-1, *array.shape[3:])[correspondence])
+    out[correspondence < 0] = outside
     return out
 
 
-def turned(flow: NDArray[np.float32], T_dst_src: Transform) -> NDArray[np.float32]:
-    """Velocities (..., 2) along the axes of the other frame."""
+def rotate_flow(flow: NDArray[np.float32], T_dst_src: Transform) -> NDArray[np.float32]:
+    """Velocities (..., 2) m/s along the axes of the other frame."""
     return (flow @ T_dst_src[:2, :2].T).astype(np.float32)
 
 
-def places(src: VoxelGrid, dst: VoxelGrid, T_dst_src: Transform) -> NDArray[np.int64]:
-    """(X', Y', Z') row-major place in ``src`` of each voxel centre of ``dst``; -1 outside.
+def voxel_correspondence(src: VoxelGrid, dst: VoxelGrid, T_dst_src: Transform) -> NDArray[np.int64]:
+    """(X', Y', Z') row-major index in ``src`` of each voxel centre of ``dst``; -1 outside.
 
     Raises:
         ValueError: the transform is not rigid.

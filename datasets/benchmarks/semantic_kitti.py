@@ -12,7 +12,7 @@
 
 ``LEARNING_MAP`` makes the benchmark's 20 classes of the original labels; what it leaves out
 (outlier, other-structure, other-object) becomes 255. Scored outside ``.invalid``, which is
-``Truth.mask_lidar`` here. Train 00-07, 09, 10; validation 08.
+``GroundTruth.mask_lidar`` here. Train 00-07, 09, 10; validation 08.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.label_files import naming
 from datasets.files.replacing import write_file
 from datasets.geometry.compiled import compiled
@@ -80,7 +80,7 @@ def labels_path(root: Path, sequence: int, frame: int) -> Path:
     return root / "sequences" / f"{sequence:02d}" / "voxels" / f"{frame:06d}.label"
 
 
-def read_labels(path: Path) -> Truth:
+def read_labels(path: Path) -> GroundTruth:
     """Read a ``.label`` file and the ``.invalid`` file beside it.
 
     Raises:
@@ -92,7 +92,7 @@ def read_labels(path: Path) -> Truth:
         if not all_known:
             raise ValueError(f"label {raw[ids == _UNKNOWN][0]} is unknown")
         unobserved = read_bits(path.with_suffix(".invalid"))
-        return Truth(
+        return GroundTruth(
             grid=GRID,
             taxonomy=TAXONOMY,
             semantics=ids.reshape(GRID.shape),
@@ -100,7 +100,7 @@ def read_labels(path: Path) -> Truth:
         )
 
 
-def write_labels(path: Path, truth: Truth) -> None:
+def write_labels(path: Path, truth: GroundTruth) -> None:
     """Write a ``.label`` file and its ``.invalid`` file, creating their folder.
 
     A class becomes the first original label that ``LEARNING_MAP`` gives it, 255 the outlier.

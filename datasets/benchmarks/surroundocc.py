@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.label_files import naming, read_rows, write_rows
 from datasets.benchmarks.sparse_rows import dense_labels
 from datasets.geometry.grid import VoxelGrid
@@ -38,7 +38,7 @@ def labels_path(root: Path, sweep: str) -> Path:
     return inside(root / "samples", f"{sweep}.npy")
 
 
-def read_labels(path: Path) -> Truth:
+def read_labels(path: Path) -> GroundTruth:
     """Read one file.
 
     Raises:
@@ -47,10 +47,10 @@ def read_labels(path: Path) -> Truth:
     with naming(path, "a SurroundOcc label file"):
         rows = read_rows(path, (4,))
         semantics, _, _ = dense_labels(rows, (0, 1, 2), 3, GRID)
-        return Truth(grid=GRID, taxonomy=TAXONOMY, semantics=semantics)
+        return GroundTruth(grid=GRID, taxonomy=TAXONOMY, semantics=semantics)
 
 
-def write_labels(path: Path, truth: Truth) -> None:
+def write_labels(path: Path, truth: GroundTruth) -> None:
     """Write one file of int32 rows, creating its folder.
 
     Raises:

@@ -1,14 +1,14 @@
 """Frames with targets, as trainings take them."""
 
-from datasets.loading.batch import Sample, Target
+from datasets.loading.batch import Batch, Target
 from datasets.loading.frame_dataset import FrameDataset
-from datasets.loading.targets import GroundTruth, PseudoLabels, Unlabelled
+from datasets.loading.targets import GroundTruthTargets, PseudoLabels, Unlabelled
 
 __all__ = [
+    "Batch",
     "FrameDataset",
-    "GroundTruth",
+    "GroundTruthTargets",
     "PseudoLabels",
-    "Sample",
     "Target",
     "Unlabelled",
 ]

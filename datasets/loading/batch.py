@@ -25,14 +25,14 @@ class Target:
         weight: (X, Y, Z) float32; 0 where the label must not be used.
         flow: (X, Y, Z, 2) float32, m/s along x and y; None without flow.
         labelled: False for a frame without any label.
-        human: True for ground truth, False for pseudo-labels or none.
+        is_ground_truth: True for ground truth, False for pseudo-labels or none.
     """
 
     semantics: NDArray[np.uint8]
     weight: NDArray[np.float32]
     flow: NDArray[np.float32] | None = None
     labelled: bool = True
-    human: bool = True
+    is_ground_truth: bool = True
 
     @property
     def nbytes(self) -> int:
@@ -63,14 +63,14 @@ class BadFrame:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Sample:
+class Batch:
     """What one optimisation step reads: B frames and their targets.
 
     Attributes:
         semantics: (B, X, Y, Z) uint8.
         weight: (B, X, Y, Z) float32.
         labelled: (B,) bool; False: the frame has no label at all, its weights are 0.
-        human: (B,) bool; True: ground truth, False: pseudo-labels or none.
+        is_ground_truth: (B,) bool; True: ground truth, False: pseudo-labels or none.
         flow: (B, X, Y, Z, 2) float32, m/s; None if a frame has none.
         tokens: of the frames, where they were drawn from a set.
         first_draw: the frames are the draws ``first_draw``, ``first_draw + 1``, ... of the
@@ -82,7 +82,7 @@ class Sample:
     semantics: Tensor
     weight: Tensor
     labelled: Tensor
-    human: Tensor
+    is_ground_truth: Tensor
     flow: Tensor | None = None
     tokens: tuple[str, ...] = ()
     first_draw: int = 0
@@ -91,7 +91,7 @@ class Sample:
     def __len__(self) -> int:
         return len(self.semantics)
 
-    def to(self, device: torch.device | str) -> Sample:
+    def to(self, device: torch.device | str) -> Batch:
         """The same batch on another device."""
         return replace(
             self,
@@ -99,11 +99,11 @@ class Sample:
             semantics=self.semantics.to(device),
             weight=self.weight.to(device),
             labelled=self.labelled.to(device),
-            human=self.human.to(device),
+            is_ground_truth=self.is_ground_truth.to(device),
             flow=None if self.flow is None else self.flow.to(device),
         )
 
-    def parts(self, count: int) -> list[Sample]:
+    def parts(self, count: int) -> list[Batch]:
         """The frames in ``count`` equal parts, in order.
 
         Raises:
@@ -114,14 +114,14 @@ class Sample:
             raise ValueError(f"{len(self)} frames cannot be divided into {count} equal parts")
         return [self._some(i * size, (i + 1) * size) for i in range(count)]
 
-    def _some(self, a: int, b: int) -> Sample:
+    def _some(self, a: int, b: int) -> Batch:
         return replace(
             self,
             inputs=_some_inputs(self.inputs, a, b),
             semantics=self.semantics[a:b],
             weight=self.weight[a:b],
             labelled=self.labelled[a:b],
-            human=self.human[a:b],
+            is_ground_truth=self.is_ground_truth[a:b],
             flow=None if self.flow is None else self.flow[a:b],
             tokens=self.tokens[a:b],
             first_draw=self.first_draw + a,
@@ -142,23 +142,23 @@ def _some_inputs(inputs: ModelInputs, a: int, b: int) -> ModelInputs:
     )
 
 
-def make_sample(
+def make_batch(
     frames: Sequence[tuple[FrameInputs, Target, tuple[bool, bool]]],
     *,
     tokens: Sequence[str] = (),
     first_draw: int = 0,
     bad: Sequence[BadFrame] = (),
-) -> Sample:
+) -> Batch:
     """Batch frames, each mirrored as told: x makes forward backward, y makes left right."""
     T_bda = np.array([np.diag([1.0 - 2 * x, 1.0 - 2 * y, 1.0, 1.0]) for _, _, (x, y) in frames])
     targets = [target.mirrored(x=x, y=y) for _, target, (x, y) in frames]
     flows = [target.flow for target in targets if target.flow is not None]
-    return Sample(
+    return Batch(
         inputs=collate([inputs for inputs, _, _ in frames], T_bda),
         semantics=torch.from_numpy(np.stack([t.semantics for t in targets])),
         weight=torch.from_numpy(np.stack([t.weight for t in targets])),
         labelled=torch.tensor([t.labelled for t in targets]),
-        human=torch.tensor([t.human for t in targets]),
+        is_ground_truth=torch.tensor([t.is_ground_truth for t in targets]),
         flow=torch.from_numpy(np.stack(flows)) if len(flows) == len(targets) else None,
         tokens=tuple(tokens),
         first_draw=first_draw,

@@ -17,21 +17,21 @@ from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource, earlier_frames
 from datasets.labels.log_identity import NO_SCENE, another_log, frames_digest
 from datasets.loading.augmentation import Augmentation, DrawnView
-from datasets.loading.batch import BadFrame, Sample, Target, make_sample
+from datasets.loading.batch import BadFrame, Batch, Target, make_batch
 from datasets.loading.source_cache import Memory, cached_source
-from datasets.loading.targets import GroundTruth, PseudoLabels, TargetSource, Unlabelled
+from datasets.loading.targets import GroundTruthTargets, PseudoLabels, TargetSource, Unlabelled
 from datasets.model_inputs import FrameInputs, InputSpec, prepare_frame
 
 __all__ = [
     "BadFrame",
+    "Batch",
     "FrameDataset",
-    "GroundTruth",
+    "GroundTruthTargets",
     "PseudoLabels",
-    "Sample",
     "Target",
     "TargetSource",
     "Unlabelled",
-    "make_sample",
+    "make_batch",
 ]
 
 
@@ -39,7 +39,7 @@ Prepared = tuple[FrameInputs, Target, tuple[bool, bool]]
 """A frame, its target, and whether x and y are mirrored."""
 
 
-class FrameDataset(Dataset[Sample]):
+class FrameDataset(Dataset[Batch]):
     """Frames of one log with their labels, drawn by optimisation step.
 
     Item ``k`` is the batch of step ``k``: every frame once per epoch (of its kind, with
@@ -84,7 +84,7 @@ class FrameDataset(Dataset[Sample]):
         self.source = cached_source(source, self.memory)
         self.spec, self.batch = spec, batch
         self.augment, self.seed = augment, seed
-        self.worker, self.workers = 0, 1
+        self.rank, self.world_size = 0, 1
         self.items: list[tuple[TargetSource, Frame]] = []
         self.earlier: list[tuple[Frame, ...]] = []
         self.bad_scenes: list[BadFrame] = []
@@ -98,12 +98,20 @@ class FrameDataset(Dataset[Sample]):
             why = f"; {self.bad_scenes[0].reason}" if self.bad_scenes else ""
             raise SetupError(f"there is no frame to train on{why}")
         self.human_share = human_share
-        self.human = [i for i, (one, _) in enumerate(self.items) if isinstance(one, GroundTruth)]
-        self.others = sorted(set(range(len(self.items))) - set(self.human))
-        if human_share is not None and not (0 < human_share < 1 and self.human and self.others):
+        self.with_ground_truth = [
+            i
+            for i, (targets, _) in enumerate(self.items)
+            if isinstance(targets, GroundTruthTargets)
+        ]
+        self.without_ground_truth = sorted(
+            set(range(len(self.items))) - set(self.with_ground_truth)
+        )
+        if human_share is not None and not (
+            0 < human_share < 1 and self.with_ground_truth and self.without_ground_truth
+        ):
             raise SetupError(
                 f"{human_share:g} as the share of frames with ground truth: it must be between 0 "
-                f"and 1, and both kinds there ({len(self.human)} with, {len(self.others)} without)"
+                f"and 1, and both kinds there ({len(self.with_ground_truth)} with, {len(self.without_ground_truth)} without)"
             )
 
     def _add_scene(self, labels: TargetSource, scene_id: str) -> None:
@@ -116,22 +124,22 @@ class FrameDataset(Dataset[Sample]):
         except KeyError:
             raise another_log(labels.what, scene_id, "", NO_SCENE) from None
         frames = self._scenes[scene_id] = scene.frames
-        left_out = labels.left_out(scene_id)
+        excluded = labels.excluded_frames(scene_id)
         for k, frame in enumerate(frames):
-            if frame.token not in left_out:
+            if frame.token not in excluded:
                 self.items.append((labels, frame))
                 self.earlier.append(earlier_frames(frames, k, self.spec.past_frames))
 
-    def share(self, worker: int, workers: int) -> FrameDataset:
-        """The same set, of whose batches only this worker's part is prepared.
+    def share(self, rank: int, world_size: int) -> FrameDataset:
+        """The same set, of whose batches only the part of process ``rank`` is prepared.
 
         Raises:
             SetupError: the batch cannot be divided equally.
         """
-        if self.batch % workers:
-            raise SetupError(f"a batch of {self.batch} cannot be shared by {workers} workers")
+        if self.batch % world_size:
+            raise SetupError(f"a batch of {self.batch} cannot be shared by {world_size} workers")
         part = copy.copy(self)
-        part.worker, part.workers = worker, workers
+        part.rank, part.world_size = rank, world_size
         return part
 
     def fingerprint(self) -> str:
@@ -152,14 +160,14 @@ class FrameDataset(Dataset[Sample]):
                 found[kind] = found.get(kind, {}) | scenes
         return found
 
-    def __getitem__(self, step: int) -> Sample:
-        size = self.batch // self.workers
-        first = step * self.batch + self.worker * size
+    def __getitem__(self, step: int) -> Batch:
+        size = self.batch // self.world_size
+        first = step * self.batch + self.rank * size
         bad: list[BadFrame] = []
         drawn = [self._drawn(first + i, bad) for i in range(size)]
         tokens = [self.items[item][1].token for item, _ in drawn]
         frames = [frame for _, frame in drawn]
-        return make_sample(frames, tokens=tokens, first_draw=first, bad=bad)
+        return make_batch(frames, tokens=tokens, first_draw=first, bad=bad)
 
     def _drawn(self, draw: int, bad: list[BadFrame]) -> tuple[int, Prepared]:
         kind, turn = self._turn(draw)
@@ -184,8 +192,8 @@ class FrameDataset(Dataset[Sample]):
             return range(len(self.items)), draw
         before = int(draw * self.human_share)
         if int((draw + 1) * self.human_share) > before:
-            return self.human, before
-        return self.others, draw - before
+            return self.with_ground_truth, before
+        return self.without_ground_truth, draw - before
 
     def _prepared(self, item: int, draw: int) -> Prepared:
         labels, frame = self.items[item]

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.catalogue import Benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, Scene, SceneSource
 from datasets.geometry.grid import VoxelGrid
@@ -50,11 +50,11 @@ class TargetSource(Protocol):
 
     def target(self, frame: Frame) -> Target: ...
 
-    def left_out(self, scene_id: str) -> frozenset[str]:
+    def excluded_frames(self, scene_id: str) -> frozenset[str]:
         """Tokens of the scene's frames that nothing is to be learnt from."""
 
 
-class GroundTruth:
+class GroundTruthTargets:
     """The labels of a benchmark.
 
     Args:
@@ -95,7 +95,7 @@ class GroundTruth:
     def scene_ids(self) -> tuple[str, ...]:
         return self.scenes
 
-    def labels(self, frame: Frame) -> Truth:
+    def labels(self, frame: Frame) -> GroundTruth:
         return self.benchmark.labels(self.root, self.source, frame)
 
     def target(self, frame: Frame) -> Target:
@@ -103,7 +103,7 @@ class GroundTruth:
         known = truth.scored() if self.only_visible else truth.observed()
         return Target(semantics=truth.semantics, weight=known.astype(np.float32), flow=truth.flow)
 
-    def left_out(self, scene_id: str) -> frozenset[str]:
+    def excluded_frames(self, scene_id: str) -> frozenset[str]:
         return frozenset()
 
 
@@ -183,7 +183,7 @@ class PseudoLabels:
     def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
         return {"labels": {one: self._digests[one] for one in self.scenes if one in scenes}}
 
-    def left_out(self, scene_id: str) -> frozenset[str]:
+    def excluded_frames(self, scene_id: str) -> frozenset[str]:
         return frozenset() if self.reviews is None else self.reviews.rejected(scene_id)
 
     def _scene(self, scene_id: str) -> StoredScene:
@@ -203,7 +203,7 @@ class PseudoLabels:
             ) from None
         if self.reviews is not None:
             labels = self.reviews.reviewed(labels, frame.scene_id)
-        if frame.token in self.left_out(frame.scene_id):
+        if frame.token in self.excluded_frames(frame.scene_id):
             labels = distrusted(labels)
         usable = (labels.mask & self.bits) == self.bits
         weight = self.levels[labels.confidence] * self.class_weights[labels.semantics]
@@ -211,7 +211,7 @@ class PseudoLabels:
             semantics=labels.semantics,
             weight=np.where(usable, weight, np.float32(0)),
             flow=None if labels.flow is None else labels.flow.astype(np.float32),
-            human=False,
+            is_ground_truth=False,
         )
 
 
@@ -288,8 +288,8 @@ class Unlabelled:
             semantics=np.full(self.grid.shape, IGNORE_ID, np.uint8),
             weight=np.zeros(self.grid.shape, np.float32),
             labelled=False,
-            human=False,
+            is_ground_truth=False,
         )
 
-    def left_out(self, scene_id: str) -> frozenset[str]:
+    def excluded_frames(self, scene_id: str) -> frozenset[str]:
         return frozenset()

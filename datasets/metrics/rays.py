@@ -152,15 +152,15 @@ class RayScore:
     """
 
     def __init__(
-        self, taxonomy: Taxonomy, grid: VoxelGrid, *, threads: int = 1, nameless: bool = False
+        self, taxonomy: Taxonomy, grid: VoxelGrid, *, threads: int = 1, has_unmapped: bool = False
     ) -> None:
         """``taxonomy.dynamic`` are the classes whose velocity counts; ``threads`` cast rays.
 
-        ``nameless`` lets predictions have the id K: a ray ends there, and is never right.
+        ``has_unmapped`` lets predictions have the id K: a ray ends there, and is never right.
         """
         K = taxonomy.n_classes
         self.taxonomy, self.grid, self.threads = taxonomy, grid, threads
-        self.nameless = nameless
+        self.has_unmapped = has_unmapped
         self.truth: NDArray[np.int64] = np.zeros(K, np.int64)
         self.predicted: NDArray[np.int64] = np.zeros(K, np.int64)
         self.right: NDArray[np.int64] = np.zeros((len(THRESHOLDS_M), K), np.int64)
@@ -221,7 +221,7 @@ class RayScore:
             ValueError: a class is unknown, or a ray of the truth ends in free space.
         """
         K, free = len(self.truth), self.taxonomy.free_id
-        last = {"truth": K - 1, "prediction": K if self.nameless else K - 1}
+        last = {"truth": K - 1, "prediction": K if self.has_unmapped else K - 1}
         for name, labels in (("truth", truth.label), ("prediction", prediction.label)):
             if labels.size and labels.max() > last[name]:
                 raise ValueError(f"{name} {int(labels.max())} is not in 0..{last[name]}")

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.benchmarks.catalogue import Benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import AutolabelError, SetupError
 from datasets.files.printable import printable
 from datasets.frames import SceneSource
@@ -94,13 +94,13 @@ def _export_scene(
     return ""
 
 
-def as_truth(labels: FrameLabels, benchmark: Benchmark) -> Truth:
+def as_truth(labels: FrameLabels, benchmark: Benchmark) -> GroundTruth:
     """Labels in the layers that the benchmark's files have."""
     trusted = (labels.mask & MaskBit.TRUSTED) > 0
     lidar = (labels.mask & MaskBit.LIDAR_OBSERVED) > 0
     camera = (labels.mask & MaskBit.CAMERA_VISIBLE) > 0
     free = np.uint8(benchmark.taxonomy.free_id)
-    truth = Truth(
+    truth = GroundTruth(
         grid=benchmark.grid,
         taxonomy=benchmark.taxonomy,
         semantics=np.where(lidar | camera | trusted, labels.semantics, free),

@@ -56,7 +56,7 @@ class OccupancyPredictor:
             if self.device.type == "cuda":
                 _compile_dense_parts(self.network)
 
-    def forget_geometry(self) -> None:
+    def clear_geometry_cache(self) -> None:
         """Drop what was kept of the cameras' geometry, as if the next frame had another one."""
         for module in self.network.modules():
             if isinstance(module, Lift | PullViewTransform):

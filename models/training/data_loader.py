@@ -11,24 +11,24 @@ from typing import Any
 from torch.utils.data import DataLoader, Dataset
 
 from datasets.errors import AutolabelError
-from datasets.loading.batch import Sample
+from datasets.loading.batch import Batch
 from datasets.loading.frame_dataset import FrameDataset
 
 
-class _Steps(Dataset[Sample | AutolabelError]):
+class _Steps(Dataset[Batch | AutolabelError]):
     """A set whose errors come back as values, so that they leave a loader's process whole."""
 
     def __init__(self, samples: FrameDataset) -> None:
         self.samples = samples
 
-    def __getitem__(self, step: int) -> Sample | AutolabelError:
+    def __getitem__(self, step: int) -> Batch | AutolabelError:
         try:
             return self.samples[step]
         except AutolabelError as error:
             return error
 
 
-def steps_loader(samples: FrameDataset, start: int, stop: int, loaders: int) -> Iterator[Sample]:
+def steps_loader(samples: FrameDataset, start: int, stop: int, loaders: int) -> Iterator[Batch]:
     """Batches of steps ``start`` to ``stop - 1``, prepared ahead in ``loaders`` other processes.
 
     The processes are forked from a clean server: zarr in a plain fork can deadlock.

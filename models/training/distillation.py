@@ -18,7 +18,7 @@ from typing import Literal, cast
 import torch
 from torch import Tensor, nn
 
-from datasets.loading.batch import Sample
+from datasets.loading.batch import Batch
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from models.training.frozen_teacher import TeacherOutputs, TeacherSource
 from models.training.objectives import LabelLoss, OccupancyNetwork
@@ -88,7 +88,7 @@ class Distillation(nn.Module):
         self,
         bev: Tensor,  # (B, C, Y, X) of the student
         logits: Tensor,  # (B, X, Y, Z, K), or (M, Z, K) at the columns
-        sample: Sample,
+        sample: Batch,
         columns: Tensor | None = None,  # (M,) int64, row-major over (B, X, Y)
         within: Tensor | None = None,  # (B, X, Y, Z) bool: the voxels that count; None: all
     ) -> dict[str, Tensor]:
@@ -116,7 +116,7 @@ class Distillation(nn.Module):
                 terms |= self._logit_terms(logits, teacher.logits, regions, columns)
         return terms
 
-    def _classes(self, sample: Sample, teacher: TeacherOutputs) -> Tensor:
+    def _classes(self, sample: Batch, teacher: TeacherOutputs) -> Tensor:
         """(B, X, Y, Z) class ids, none of them 255."""
         if sample.semantics.shape != teacher.logits.shape[:-1]:
             raise ValueError(
@@ -199,14 +199,14 @@ class DistillationObjective(nn.Module):
         label_loss: LabelLoss,
         distillation: Distillation,
         *,
-        within: Callable[[Sample], Tensor] | None = None,
+        within: Callable[[Batch], Tensor] | None = None,
     ) -> None:
         super().__init__()
         if label_loss.flow:
             raise ValueError("there is no distillation with a flow term")
         self.label_loss, self.distillation, self.within = label_loss, distillation, within
 
-    def forward(self, network: nn.Module, sample: Sample, step: int) -> dict[str, Tensor]:
+    def forward(self, network: nn.Module, sample: Batch, step: int) -> dict[str, Tensor]:
         """The terms of the label loss and of the distillation, by name."""
         student = cast(OccupancyNetwork, network)
         bev = student.bev(sample.inputs)
@@ -229,11 +229,11 @@ class DistillationObjective(nn.Module):
         distilled: dict[str, Tensor] = self.distillation(bev, logits, sample, columns, within)
         return terms | distilled
 
-    def masses(self, sample: Sample) -> dict[str, Tensor]:
+    def weight_sums(self, sample: Batch) -> dict[str, Tensor]:
         """Those of the label loss."""
-        return self.label_loss.masses(sample)
+        return self.label_loss.weight_sums(sample)
 
-    def _of_unlabelled(self, sample: Sample, count: int) -> Tensor:
+    def _of_unlabelled(self, sample: Batch, count: int) -> Tensor:
         """(M,) int64: columns of the frames without labels, row-major over (B, X, Y)."""
         X, Y = sample.semantics.shape[1:3]
         drawn = [torch.empty(0, dtype=torch.int64)]
@@ -244,7 +244,7 @@ class DistillationObjective(nn.Module):
         return torch.cat(drawn).to(sample.semantics.device)
 
 
-def used_voxels(sample: Sample) -> Tensor:
+def used_voxels(sample: Batch) -> Tensor:
     """(B, X, Y, Z) bool: what the label loss reads, and all of a frame without labels."""
     return (sample.weight > 0) | ~sample.labelled[:, None, None, None]
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.errors import SetupError
-from datasets.loading.batch import Sample
+from datasets.loading.batch import Batch
 from datasets.model_inputs import InputSpec
 from models.training.objectives import OccupancyNetwork
 
@@ -67,7 +67,7 @@ class TeacherOutputs:
         return TeacherOutputs(bev=bev, logits=logits, T_bda=T_bda)
 
 
-TeacherSource = Callable[[Sample], TeacherOutputs]
+TeacherSource = Callable[[Batch], TeacherOutputs]
 """Gives the teacher's outputs for a batch: a network at work, or a store of earlier outputs."""
 
 
@@ -82,7 +82,7 @@ class FrozenTeacher:
         self.network = network.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, sample: Sample) -> TeacherOutputs:
+    def __call__(self, sample: Batch) -> TeacherOutputs:
         """The outputs in the sample's augmented frame: the trunk and the head, each run once.
 
         Raises:

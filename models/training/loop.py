@@ -27,7 +27,7 @@ from torch.optim import AdamW
 
 from datasets.errors import SetupError
 from datasets.files.json_files import canonical_text, json_text, write_json
-from datasets.loading.batch import Sample
+from datasets.loading.batch import Batch
 from datasets.loading.frame_dataset import FrameDataset
 from models.training.data_loader import steps_loader
 from models.training.objectives import Objective, Weighted
@@ -83,7 +83,7 @@ class TrainingConfig:
         if self.learning_rate <= 0 or min(self.threads, self.validate_every, self.loaders) < 0:
             raise ValueError(f"the learning rate must be positive, counts not negative: {self}")
 
-    def decisive(self) -> dict[str, Any]:
+    def identity_fields(self) -> dict[str, Any]:
         """What the weights depend on."""
         return {name: value for name, value in asdict(self).items() if name not in _OF_NO_EFFECT}
 
@@ -92,8 +92,8 @@ class TrainingConfig:
 class ProcessGroup:
     """The processes that train one network together; ``torch.distributed`` connects several."""
 
-    worker: int = 0
-    workers: int = 1
+    rank: int = 0
+    world_size: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -122,14 +122,14 @@ def fit(
     device: str = "cpu",
     job: Mapping[str, Any] | None = None,
     validate: Validate | None = None,
-    team: ProcessGroup = SINGLE_PROCESS,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
     """Train on a set, going on from the state in ``folder`` if a run was stopped there.
 
     Args:
         job: whatever else the weights depend on, as JSON values: part of the run's identity.
         validate: scores of the averaged network, in percent or the like, for log and report.
-        team: in each of several processes: which one this is.
+        process_group: in each of several processes: which one this is.
 
     Raises:
         SetupError: the folder holds a run with another configuration, or every frame is bad.
@@ -140,10 +140,10 @@ def fit(
     identity = json.loads(
         json_text(
             {
-                "config": config.decisive(),
+                "config": config.identity_fields(),
                 "samples": samples.fingerprint(),
                 "data": samples.data(),
-                "workers": team.workers,
+                "workers": process_group.world_size,
                 "job": dict(job or {}),
             }
         )
@@ -151,11 +151,11 @@ def fit(
     if config.precision == "float16" and torch.device(device).type != "cuda":
         raise SetupError("float16 needs CUDA; bfloat16 trains anywhere")
     start, state = load_state(folder, identity)
-    if team.worker == 0:
+    if process_group.rank == 0:
         folder.mkdir(parents=True, exist_ok=True)
         described = {**identity, "sha256": _sha256(identity)}
         write_json(folder / "config.json", described)
-    mine = samples.share(team.worker, team.workers)
+    mine = samples.share(process_group.rank, process_group.world_size)
     return train(
         network,
         steps_loader(mine, start, config.steps, config.loaders),
@@ -167,13 +167,13 @@ def fit(
         state=state,
         device=device,
         validate=validate,
-        team=team,
+        process_group=process_group,
     )
 
 
 def train(
     network: nn.Module,
-    samples: Iterable[Sample],
+    samples: Iterable[Batch],
     *,
     objective: Objective,
     config: TrainingConfig,
@@ -183,7 +183,7 @@ def train(
     state: dict[str, Any] | None = None,
     device: str = "cpu",
     validate: Validate | None = None,
-    team: ProcessGroup = SINGLE_PROCESS,
+    process_group: ProcessGroup = SINGLE_PROCESS,
 ) -> Trained:
     """The loop of ``fit`` over batches from anywhere: those of steps ``start`` to
     ``config.steps - 1``, this worker's part of each.
@@ -204,7 +204,7 @@ def train(
             optimiser.load_state_dict(state["optimiser"])
             scaler.load_state_dict(state["scaler"])
     parallel: nn.Module = stepping
-    if team.workers > 1:
+    if process_group.world_size > 1:
         devices = None if torch.device(device).type == "cpu" else [torch.cuda.current_device()]
         parallel = DistributedDataParallel(stepping, devices, find_unused_parameters=True)
     with restoring(folder):
@@ -214,16 +214,19 @@ def train(
             steps=config.steps,
             log_every=config.log_every,
             clock=None if state is None else state["clock"],
-            team=(team.worker, team.workers),
+            rank=process_group.rank,
+            world_size=process_group.world_size,
         )
     with reproducible(device), log:
         for step, sample in log.timed(samples):
-            torch.manual_seed((config.seed * 1_000_003 + step) * 1009 + team.worker)
+            torch.manual_seed((config.seed * 1_000_003 + step) * 1009 + process_group.rank)
             rate = config.learning_rate * config.schedule.factor(step, config.steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.zero_grad(set_to_none=True)
-            terms = _backward(parallel, objective, sample.to(device), step, scaler, config, team)
+            terms = _backward(
+                parallel, objective, sample.to(device), step, scaler, config, process_group
+            )
             scaler.unscale_(optimiser)
             nn.utils.clip_grad_norm_(trained, config.clip_norm)
             scaler.step(optimiser)
@@ -235,10 +238,10 @@ def train(
             last = done == config.steps
             if validate and (last or (config.validate_every and done % config.validate_every == 0)):
                 with log.stopped():
-                    log.note_scores(done, validate(average) if team.worker == 0 else {})
+                    log.note_scores(done, validate(average) if process_group.rank == 0 else {})
             if last or done % config.save_every == 0:
                 with log.stopped():
-                    _tell_each_other(log, team)
+                    _tell_each_other(log, process_group)
                     state = {
                         "step": done,
                         "identity": dict(identity),
@@ -249,7 +252,7 @@ def train(
                         "scaler": scaler.state_dict(),
                         "clock": log.clock(),
                     }
-                    if team.worker == 0:
+                    if process_group.rank == 0:
                         save_state(folder / "state.pt", state)
     return Trained(network=average, report=log.report())
 
@@ -264,24 +267,26 @@ class _Stepping(nn.Module):
         super().__init__()
         self.network, self.objective = network, objective
 
-    def forward(self, sample: Sample, step: int) -> dict[str, Tensor]:
+    def forward(self, sample: Batch, step: int) -> dict[str, Tensor]:
         return self.objective(self.network, sample, step)
 
 
 def _backward(
     parallel: nn.Module,
     objective: Objective,
-    sample: Sample,
+    sample: Batch,
     step: int,
     scaler: torch.amp.GradScaler,
     config: TrainingConfig,
-    team: ProcessGroup,
+    process_group: ProcessGroup,
 ) -> dict[str, float]:
     """Gradients of the whole step's loss; gives its terms."""
     parts = sample.parts(config.parts)
     totals: dict[str, Tensor] = {}
     device = sample.weight.device.type
-    for i, (part, shares) in enumerate(zip(parts, _shares(objective, parts, team), strict=True)):
+    for i, (part, shares) in enumerate(
+        zip(parts, _shares(objective, parts, process_group), strict=True)
+    ):
         with ExitStack() as stack:
             if isinstance(parallel, DistributedDataParallel) and i + 1 < len(parts):
                 stack.enter_context(parallel.no_sync())
@@ -293,9 +298,9 @@ def _backward(
         for name, term in terms.items():
             totals[name] = totals.get(name, torch.zeros_like(term)) + term.detach()
     values = torch.stack(list(totals.values()))
-    if team.workers > 1:
+    if process_group.world_size > 1:
         dist.all_reduce(values)
-        values /= team.workers
+        values /= process_group.world_size
     found = dict(zip(totals, values.tolist(), strict=True))
     if not values.isfinite().all():
         raise ValueError(f"step {step}: the loss is {found}")
@@ -303,29 +308,29 @@ def _backward(
 
 
 def _shares(
-    objective: Objective, parts: list[Sample], team: ProcessGroup
+    objective: Objective, parts: list[Batch], process_group: ProcessGroup
 ) -> list[dict[str, Tensor]]:
     """What each part's term counts in the whole step's mean, where that is not by frames.
 
     Workers' gradients are averaged afterwards, so shares are relative to a worker's even share.
     """
-    if len(parts) * team.workers == 1 or not isinstance(objective, Weighted):
+    if len(parts) * process_group.world_size == 1 or not isinstance(objective, Weighted):
         return [{} for _ in parts]
-    masses = [objective.masses(part) for part in parts]
+    masses = [objective.weight_sums(part) for part in parts]
     names = list(masses[0])
     if not names:
         return [{} for _ in parts]
     each = torch.stack([torch.stack([of_part[name] for name in names]) for of_part in masses])
     total = each.sum(0)
-    if team.workers > 1:
+    if process_group.world_size > 1:
         dist.all_reduce(total)
-    shares = (each / total.where(total > 0, 1) * team.workers).float()
+    shares = (each / total.where(total > 0, 1) * process_group.world_size).float()
     return [dict(zip(names, row, strict=True)) for row in shares]
 
 
-def _tell_each_other(log: TrainingLog, team: ProcessGroup) -> None:
-    if team.workers > 1:
-        news: list[Any] = [None] * team.workers
+def _tell_each_other(log: TrainingLog, process_group: ProcessGroup) -> None:
+    if process_group.world_size > 1:
+        news: list[Any] = [None] * process_group.world_size
         dist.all_gather_object(news, log.news())
         log.learn(news)
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.errors import SceneError
-from datasets.loading.batch import Sample
+from datasets.loading.batch import Batch
 from datasets.loading.frame_dataset import FrameDataset
 from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import Taxonomy
@@ -33,14 +33,14 @@ class Objective(Protocol):
     the objective is also ``Weighted``, by the masses it gives.
     """
 
-    def __call__(self, network: nn.Module, sample: Sample, step: int) -> dict[str, Tensor]: ...
+    def __call__(self, network: nn.Module, sample: Batch, step: int) -> dict[str, Tensor]: ...
 
 
 @runtime_checkable
 class Weighted(Protocol):
     """An objective whose terms are means over unequal masses, such as numbers of voxels."""
 
-    def masses(self, sample: Sample) -> dict[str, Tensor]:
+    def weight_sums(self, sample: Batch) -> dict[str, Tensor]:
         """Scalar mass of each term by name; a term left out weighs by frames."""
         ...
 
@@ -91,10 +91,10 @@ class LabelLoss:
         if self.flow and self.columns is not None:
             raise ValueError("the flow's loss needs every voxel, not columns")
 
-    def __call__(self, network: nn.Module, sample: Sample, step: int) -> dict[str, Tensor]:
+    def __call__(self, network: nn.Module, sample: Batch, step: int) -> dict[str, Tensor]:
         return self.of_bev(network, cast(OccupancyNetwork, network).bev(sample.inputs), sample)
 
-    def of_bev(self, network: nn.Module, bev: Tensor, sample: Sample) -> dict[str, Tensor]:
+    def of_bev(self, network: nn.Module, bev: Tensor, sample: Batch) -> dict[str, Tensor]:
         """The terms, where the BEV features (B, C, Y, X) are there already."""
         head = cast(OccupancyNetwork, network).occ_head
         if self.columns is not None:
@@ -107,7 +107,7 @@ class LabelLoss:
         terms = self.of_voxels(head.logits(features), sample.semantics, sample.weight)
         return terms | {"flow": self.flow * self._flow_error(head.flow(features), sample)}
 
-    def _flow_error(self, flow: Tensor, sample: Sample) -> Tensor:
+    def _flow_error(self, flow: Tensor, sample: Batch) -> Tensor:
         if sample.flow is None:
             raise ValueError("the loss of the flow needs labels with flow")
         dynamic = torch.isin(
@@ -125,7 +125,7 @@ class LabelLoss:
         loss = voxel_cross_entropy if self.kind == "ce" else ohem_cross_entropy
         return {self.kind: loss(logits, labels, weight, class_weights=classes)}
 
-    def masses(self, sample: Sample) -> dict[str, Tensor]:
+    def weight_sums(self, sample: Batch) -> dict[str, Tensor]:
         """Cross-entropy is a mean over weighted voxels."""
         if self.kind != "ce":
             return {}
@@ -137,7 +137,7 @@ class LabelLoss:
             weight = weight * torch.where(known, classes[torch.where(known, labels, 0).long()], 0)
         return {"ce": weight.sum(dtype=torch.float64)}
 
-    def drawn(self, sample: Sample) -> Tensor:
+    def drawn(self, sample: Batch) -> Tensor:
         """(M,) int64: the columns scored, row-major over (B, X, Y)."""
         assert self.columns is not None
         device = sample.weight.device
@@ -158,7 +158,7 @@ class LabelLoss:
         return None if self.class_weights is None else self.class_weights.to(like.device)
 
 
-def _at(columns: Tensor, sample: Sample) -> tuple[Tensor, Tensor]:
+def _at(columns: Tensor, sample: Batch) -> tuple[Tensor, Tensor]:
     """Labels and weight (M, Z) of columns."""
     return sample.semantics.flatten(0, 2)[columns], sample.weight.flatten(0, 2)[columns]
 

@@ -49,7 +49,7 @@ class Recipe:
         class_weights: ``rarity``: frequency ** -0.25; ``log frequency``: 1 / ln frequency, counted
             in the labels; or one figure per class.
         flow: weight of the flow's loss.
-        only_visible: train where the benchmark scores (``GroundTruth``); otherwise also where only
+        only_visible: train where the benchmark scores (``GroundTruthTargets``); otherwise also where only
             LiDAR observed the voxel.
         columns: BEV columns of a frame that are scored in a step; None: all voxels.
         augmentation: of the frames.

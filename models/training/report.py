@@ -25,7 +25,7 @@ from datasets.files.bounded_files import read_bytes
 from datasets.files.json_files import in_words, is_figure, json_lines, write_json
 from datasets.files.printable import printable
 from datasets.files.replacing import replacing, write_text
-from datasets.loading.batch import BadFrame, Sample
+from datasets.loading.batch import BadFrame, Batch
 from models.training.tensorboard_file import TensorboardFile
 
 MAX_LOG_BYTES = 32 << 20
@@ -97,7 +97,7 @@ class TrainingLog:
         start, steps: first step of this part of the run, and the number of all.
         log_every: steps between lines.
         clock: ``clock()`` of the interrupted run.
-        team: number of this worker, and of all; only the first writes and shows a bar.
+        rank, world_size: this process and the number of all; only rank 0 writes and shows a bar.
     """
 
     def __init__(
@@ -108,10 +108,11 @@ class TrainingLog:
         steps: int,
         log_every: int,
         clock: Mapping[str, Any] | None = None,
-        team: tuple[int, int] = (0, 1),
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.folder, self.start, self.steps, self.log_every = folder, start, steps, log_every
-        self.silent, self.workers = team[0] > 0, team[1]
+        self.silent, self.world_size = rank > 0, world_size
         before = clock or {}
         self.seconds = float(before.get("seconds", 0.0))
         self.waited_s = float(before.get("waited_seconds", 0.0))
@@ -152,7 +153,7 @@ class TrainingLog:
         if not self.silent:
             self._files.close()
 
-    def timed(self, batches: Iterable[Sample]) -> Iterator[tuple[int, Sample]]:
+    def timed(self, batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
         """Steps and their batches; what it takes to get one is noted as waiting."""
         self._mark = time.monotonic()
         for step, sample in enumerate(batches, start=self.start):
@@ -162,7 +163,7 @@ class TrainingLog:
                 waited_s = self._since_mark()
                 self.waited_s += waited_s
                 self.seconds += waited_s
-            self.frames += len(sample) * self.workers
+            self.frames += len(sample) * self.world_size
             self.bad.update(sample.bad)
             usable = sample.weight.flatten(1).any(1)
             empty = int((sample.labelled & ~usable).sum())

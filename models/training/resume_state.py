@@ -16,7 +16,7 @@ from datasets.files.replacing import replacing
 from models.checkpoints.pickled import load_pickled
 
 DATA = "data"
-"""Of a run's identity: what its samples are made from (``FrameSet.data``)."""
+"""Of a run's identity: what its samples are made from (``FrameDataset.data``)."""
 KEYS = {"step", "identity", "threads"}
 """Of every state; what it lacks of the rest is noticed where it is used."""
 SCENES_NAMED = 3

@@ -53,7 +53,7 @@ from datasets.files.json_files import plain, write_json
 from datasets.files.replacing import write_text
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
-from datasets.loading.frame_dataset import GroundTruth
+from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.sources.opening import open_source
 from datasets.taxonomy import Taxonomy
 from models.checkpoints.checkpoint import load_checkpoint
@@ -151,13 +151,13 @@ class Bench:
             write_json(path, make())
         return json.loads(path.read_text())
 
-    def city(self, which: str) -> tuple[SceneSource, GroundTruth]:
+    def city(self, which: str) -> tuple[SceneSource, GroundTruthTargets]:
         root = getattr(self.args, which)
         past = self.teacher.preset.inputs.past_sweeps
         source = open_source("city", root, past_sweeps=past, labelled=None)
         known = benchmark(self.args.benchmark)
         scenes = source.scene_ids("val")[: self.args.scenes]
-        return source, GroundTruth(known, root / known.folder, source, scenes)
+        return source, GroundTruthTargets(known, root / known.folder, source, scenes)
 
     def counts(
         self, which: str, how: Refinement | None
@@ -207,7 +207,7 @@ class Bench:
         write_npz(path, {"scenes": names, "passes": np.asarray(found.passes.best()), **arrays})
 
     @staticmethod
-    def _for(which: str, truth: GroundTruth, learnt: CrossFitted[T]) -> dict[str, T]:
+    def _for(which: str, truth: GroundTruthTargets, learnt: CrossFitted[T]) -> dict[str, T]:
         return dict.fromkeys(truth.scenes, learnt.whole) if which == "test" else learnt.without
 
     @functools.cache  # noqa: B019

@@ -31,7 +31,7 @@ from datasets.benchmarks import (
     semantic_kitti,
     surroundocc,
 )
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.cli.exit_codes import exit_code
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import Taxonomy
@@ -52,8 +52,8 @@ class Format:
     suffix: str
     masks: tuple[str, ...]
     flow: bool
-    write: Callable[[Path, Truth], None]
-    read: Callable[[Path], Truth]
+    write: Callable[[Path, GroundTruth], None]
+    read: Callable[[Path], GroundTruth]
     plain: Callable[[Path], tuple[NDArray[Any], ...]]
 
 
@@ -111,7 +111,7 @@ def check_the_same(form: Format, path: Path) -> None:
         assert ours.dtype == plain.dtype and np.array_equal(ours, plain), path
 
 
-def made_up(form: Format, rng: np.random.Generator) -> Truth:
+def made_up(form: Format, rng: np.random.Generator) -> GroundTruth:
     """Ground over the whole grid and forty boxes."""
     X, Y, Z = form.grid.shape
     classes = np.array(form.taxonomy.semantic_ids, np.uint8)
@@ -127,7 +127,7 @@ def made_up(form: Format, rng: np.random.Generator) -> Truth:
     if form.flow:
         speed = rng.normal(0, 3, (*form.grid.shape, 2)) * occupied[..., None]
         layers["flow"] = speed.astype(np.float32)
-    return Truth(grid=form.grid, taxonomy=form.taxonomy, semantics=semantics, **layers)  # type: ignore[arg-type]
+    return GroundTruth(grid=form.grid, taxonomy=form.taxonomy, semantics=semantics, **layers)  # type: ignore[arg-type]
 
 
 def plain_occ3d(path: Path) -> tuple[NDArray[Any], ...]:

@@ -166,7 +166,7 @@ def measure(
     B = len(inputs.images)
 
     def anew() -> torch.Tensor:
-        exact.forget_geometry()
+        exact.clear_geometry_cache()
         return exact.predict(inputs)
 
     seconds = alternate(
@@ -187,7 +187,7 @@ def measure(
             teacher.network,
             lambda teacher=teacher: teacher.predict(inputs),  # type: ignore[misc]
             parameters_of=network,
-            before=teacher.forget_geometry,
+            before=teacher.clear_geometry_cache,
             repeat=args.repeat,
             device=device,
         )

@@ -30,7 +30,7 @@ from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.files.json_files import plain, write_json
 from datasets.frames import SceneSource
-from datasets.loading.frame_dataset import GroundTruth
+from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.sources.opening import SOURCES, open_source
 from models.checkpoints.checkpoint import load_checkpoint
 from models.inference.predictor import OccupancyPredictor, keep_freed_memory
@@ -76,7 +76,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     past = config.input_spec(model.preset.inputs).past_sweeps
     source = open_source(args.source, args.root, past_sweeps=past)
     scenes = usable_scenes_of(source, args.split, root=args.root)
-    truth = GroundTruth(benchmark(args.benchmark), args.truth or args.root, source, scenes)
+    truth = GroundTruthTargets(benchmark(args.benchmark), args.truth or args.root, source, scenes)
     out = {}
     for metres, degrees in NOISES:
         log: SceneSource = source

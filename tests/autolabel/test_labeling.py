@@ -20,13 +20,13 @@ from autolabel.labeling.pipeline import label_frames, store_header, warm_up
 from autolabel.labeling.visibility import visible_to_cameras
 from autolabel.refinement.temporal_fusion import Refinement, Refiner
 from datasets.benchmarks.catalogue import Benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SceneError
 from datasets.frames import CameraView
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels
-from datasets.loading.targets import GroundTruth
+from datasets.loading.targets import GroundTruthTargets
 from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCCUPANCY
 from models.checkpoints.checkpoint import LoadedModel
@@ -96,11 +96,11 @@ def test_calibration_finds_the_rays_from_which_a_benchmark_scores_free_space(
         frame="ego",
         mask="camera-visible",
         path=lambda root, source, frame: root,
-        read=lambda path: Truth(
+        read=lambda path: GroundTruth(
             grid=GRID, taxonomy=OCC3D_NUSCENES, semantics=guess.semantics[0], mask_camera=scored
         ),
     )
-    truth = GroundTruth(where_rays_pass, tmp_path, log, ["s1"])
+    truth = GroundTruthTargets(where_rays_pass, tmp_path, log, ["s1"])
     made_by = OccupancyPredictor(model.module, model.preset)
     asked = calibrate(made_by, log, truth, ["s1"], LabelingConfig()).calibration
     np.testing.assert_array_equal(kept(asked.free_passes), scored)
@@ -281,11 +281,11 @@ def test_calibration_keeps_free_space_apart_wherever_its_id_stands(tmp_path: Pat
         frame="ego",
         mask=None,
         path=lambda root, source, frame: root,
-        read=lambda path: Truth(grid=GRID, taxonomy=OPENOCCUPANCY, semantics=free),
+        read=lambda path: GroundTruth(grid=GRID, taxonomy=OPENOCCUPANCY, semantics=free),
     )
     model = teacher(RoadOrFree())
     preset = replace(model.preset, taxonomy=OPENOCCUPANCY)
-    truth = GroundTruth(nothing_there, tmp_path, Ground(), ["s1"])
+    truth = GroundTruthTargets(nothing_there, tmp_path, Ground(), ["s1"])
     labeller = OccupancyPredictor(model.module, preset)
     calibration = calibrate(labeller, Ground(), truth, ["s1"], LabelingConfig()).calibration
     n = OPENOCCUPANCY.n_classes

@@ -27,7 +27,7 @@ from autolabel.confidence.meta_classifier import (
 from autolabel.labeling.config import LabelingConfig
 from autolabel.refinement.temporal_fusion import PASS_EDGES, Pooled
 from datasets.geometry.grid import VoxelGrid
-from datasets.loading.targets import GroundTruth
+from datasets.loading.targets import GroundTruthTargets
 from datasets.model_inputs import ModelInputs
 from models.inference.predictor import OccupancyPredictor
 
@@ -193,7 +193,7 @@ def test_voxels_are_drawn_per_group_and_only_known_ones() -> None:
     assert (occupied.sum(), (~occupied).sum()) == (90, 30)
 
 
-def truth_of(folder: Path, log: Ground, odd: int = ROAD) -> GroundTruth:
+def truth_of(folder: Path, log: Ground, odd: int = ROAD) -> GroundTruthTargets:
     """The road is right but for the scenes' left half, where it is free; ``s2`` may be another."""
 
     def semantics_of(scene: str) -> NDArray[np.uint8]:

@@ -16,12 +16,12 @@ from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import label_scene
 from datasets.benchmarks.catalogue import Benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
 from datasets.labels.store import GridFrame, SceneLabels
-from datasets.loading.targets import GroundTruth
+from datasets.loading.targets import GroundTruthTargets
 from datasets.model_inputs import InputSpec, ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES
 from models import presets
@@ -176,7 +176,7 @@ def truth_by(
     folder: Path,
     log: Ground,
     scenes: Sequence[str],
-) -> GroundTruth:
+) -> GroundTruthTargets:
     """A truth that knows all voxels, the same in every frame of a scene."""
     benchmark = Benchmark(
         name="made up",
@@ -185,8 +185,8 @@ def truth_by(
         frame="ego",
         mask=None,
         path=lambda root, source, frame: root / frame.scene_id,
-        read=lambda path: Truth(
+        read=lambda path: GroundTruth(
             grid=GRID, taxonomy=OCC3D_NUSCENES, semantics=semantics_of(path.name)
         ),
     )
-    return GroundTruth(benchmark, folder, log, scenes)
+    return GroundTruthTargets(benchmark, folder, log, scenes)

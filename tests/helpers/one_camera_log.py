@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY, labels_path, write_labels
 from datasets.errors import SceneError
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
-from datasets.loading.frame_dataset import GroundTruth
+from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.model_inputs import InputSpec
 
 SPEC = InputSpec(height=8, width=16, lidar=False)
@@ -91,13 +91,13 @@ def labels() -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     return semantics, visible
 
 
-def write_truth(root: Path, log: OneCameraLog) -> GroundTruth:
+def write_truth(root: Path, log: OneCameraLog) -> GroundTruthTargets:
     """Every frame has the same ``labels``."""
     semantics, visible = labels()
     for frame in log.scene("a").frames:
         write_labels(
             labels_path(root, "a", frame.token),
-            Truth(
+            GroundTruth(
                 grid=GRID,
                 taxonomy=TAXONOMY,
                 semantics=semantics,
@@ -105,4 +105,4 @@ def write_truth(root: Path, log: OneCameraLog) -> GroundTruth:
                 mask_camera=visible,
             ),
         )
-    return GroundTruth(benchmark("occ3d_nuscenes"), root, log, ["a"])
+    return GroundTruthTargets(benchmark("occ3d_nuscenes"), root, log, ["a"])

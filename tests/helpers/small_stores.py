@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from datasets.benchmarks import occ3d_nuscenes
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.frames import SceneSource, in_lidar_frame
 from datasets.labels.store import GridFrame, LabelStore, MaskBit, SceneLabels, StoreHeader
 
@@ -56,7 +56,7 @@ def write_truth(root: Path, source: SceneSource, scene_id: str) -> Path:
     """Occ3D files of every frame but the first: road, seen by LiDAR; a camera sees ahead."""
     ahead = np.zeros(GRID.shape, bool)
     ahead[100:] = True
-    truth = Truth(
+    truth = GroundTruth(
         grid=GRID,
         taxonomy=TAXONOMY,
         semantics=road(),

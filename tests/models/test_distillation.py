@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from datasets.errors import SetupError
-from datasets.loading.batch import Sample, Target
+from datasets.loading.batch import Batch, Target
 from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCCUPANCY, Taxonomy
 from models.networks.heads import HeadConfig, OccupancyHead
@@ -75,15 +75,15 @@ def sample_of(
     semantics: Tensor,  # (B, X, Y, Z)
     labelled: Sequence[bool] = (),
     mirror: Sequence[tuple[bool, bool]] = (),
-) -> Sample:
+) -> Batch:
     B, X, Y, _ = semantics.shape
     known = torch.tensor(labelled or [True] * B)
-    return Sample(
+    return Batch(
         inputs=inputs(B, Y, X, mirror=mirror),
         semantics=semantics.to(torch.uint8),
         weight=known[:, None, None, None].expand(semantics.shape).float(),
         labelled=known,
-        human=known,
+        is_ground_truth=known,
     )
 
 
@@ -93,7 +93,7 @@ class Replay:
     def __init__(self, bev: Tensor, logits: Tensor) -> None:
         self.bev, self.logits, self.asked = bev, logits, 0
 
-    def __call__(self, sample: Sample) -> TeacherOutputs:
+    def __call__(self, sample: Batch) -> TeacherOutputs:
         self.asked += 1
         return TeacherOutputs(bev=self.bev, logits=self.logits, T_bda=sample.inputs.T_bda)
 
@@ -496,7 +496,7 @@ def frozen_pair(*, adapter: bool = False) -> tuple[LittleNetwork, FrozenTeacher,
     return student, teacher, distillation(teacher, adapter=nn.Conv2d(3, 4, 1) if adapter else None)
 
 
-def random_sample(labelled: Sequence[bool], X: int = 5, Y: int = 3) -> Sample:
+def random_sample(labelled: Sequence[bool], X: int = 5, Y: int = 3) -> Batch:
     generator = torch.Generator().manual_seed(4)
     return sample_of(torch.randint(0, 4, (len(labelled), X, Y, 2), generator=generator), labelled)
 
@@ -662,7 +662,7 @@ def test_label_terms_keep_their_masses() -> None:
     objective = DistillationObjective(CE, terms)
     sample = random_sample([True, False])
     assert isinstance(objective, Weighted)
-    assert values(objective.masses(sample)) == values(CE.masses(sample)) == {"ce": 30.0}
+    assert values(objective.weight_sums(sample)) == values(CE.weight_sums(sample)) == {"ce": 30.0}
 
 
 def test_training_trains_the_adapter_and_leaves_it_out_of_the_student(tmp_path: Path) -> None:

@@ -35,7 +35,7 @@ def costs(name: str) -> tuple[OccupancyPredictor, dict[str, StageCost]]:
         teacher.network,
         lambda: teacher.predict(inputs),
         parameters_of=network,
-        before=teacher.forget_geometry,
+        before=teacher.clear_geometry_cache,
         repeat=1,
         device=torch.device("cpu"),
     )

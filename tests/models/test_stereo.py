@@ -449,7 +449,7 @@ class NoLabels:
             semantics=np.zeros((4, 4, 2), np.uint8), weight=np.ones((4, 4, 2), np.float32)
         )
 
-    def left_out(self, scene_id: str) -> frozenset[str]:
+    def excluded_frames(self, scene_id: str) -> frozenset[str]:
         return frozenset()
 
 

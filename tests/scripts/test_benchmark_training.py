@@ -18,10 +18,10 @@ from autolabel.calibration.fit import calibrate
 from autolabel.labeling.config import LabelingConfig
 from datasets.benchmarks import occ3d_waymo, openocc_flow
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SetupError
 from datasets.frames import SceneSource
-from datasets.loading.frame_dataset import FrameDataset, GroundTruth
+from datasets.loading.frame_dataset import FrameDataset, GroundTruthTargets
 from datasets.model_inputs import InputSpec, ModelInputs
 from datasets.taxonomy import OCC3D_WAYMO, OPENOCC_FLOW, Taxonomy
 from models.inference.predictor import OccupancyPredictor
@@ -57,7 +57,7 @@ def teacher(
     return OccupancyPredictor(module.eval(), tiny)
 
 
-def waymo_log_and_truth(tmp_path: Path) -> tuple[SceneSource, Path, list[Truth]]:
+def waymo_log_and_truth(tmp_path: Path) -> tuple[SceneSource, Path, list[GroundTruth]]:
     needs = "waymo-open-dataset's protos and the extra waymo"
     pytest.importorskip("waymo_open_dataset.dataset_pb2", reason=needs)
     pytest.importorskip("pyarrow", reason=needs)
@@ -76,7 +76,7 @@ def waymo_log_and_truth(tmp_path: Path) -> tuple[SceneSource, Path, list[Truth]]
         shape = occ3d_waymo.GRID.shape
         lidar, camera, in_view = (rng.random(shape) < 0.5 for _ in range(3))
         truths.append(
-            Truth(
+            GroundTruth(
                 grid=occ3d_waymo.GRID,
                 taxonomy=OCC3D_WAYMO,
                 semantics=rng.choice(np.array([1, 13, 15], np.uint8), shape),
@@ -94,7 +94,9 @@ def test_waymo_is_trained_where_it_is_scored_or_where_anything_saw(
     tmp_path: Path, only_visible: bool
 ) -> None:
     source, root, truths = waymo_log_and_truth(tmp_path)
-    labels = GroundTruth(benchmark("occ3d_waymo"), root, source, ["a"], only_visible=only_visible)
+    labels = GroundTruthTargets(
+        benchmark("occ3d_waymo"), root, source, ["a"], only_visible=only_visible
+    )
     remembering, plain = (
         FrameDataset(source, [labels], WAYMO, batch=2, memory_gib=gib) for gib in (1.0, 0.0)
     )
@@ -121,7 +123,7 @@ def test_waymo_is_trained_where_it_is_scored_or_where_anything_saw(
 
 def test_a_waymo_teacher_is_calibrated_under_waymos_mask(tmp_path: Path) -> None:
     source, root, truths = waymo_log_and_truth(tmp_path)
-    truth = GroundTruth(benchmark("occ3d_waymo"), root, source, ["a"])
+    truth = GroundTruthTargets(benchmark("occ3d_waymo"), root, source, ["a"])
     guess = truths[0].semantics
     labeller = teacher(guess, OCC3D_WAYMO, WAYMO)
     found = calibrate(labeller, source, truth, ["a"], LabelingConfig())
@@ -146,12 +148,14 @@ def test_a_benchmark_without_a_mask_is_calibrated_on_all_labelled_voxels(tmp_pat
     semantics = np.full(openocc_flow.GRID.shape, 16, np.uint8)
     semantics[:, :, 1] = OPENOCC_FLOW.id_of("driveable_surface")
     flow = np.zeros((*semantics.shape, 2), np.float32)
-    labels = Truth(grid=openocc_flow.GRID, taxonomy=OPENOCC_FLOW, semantics=semantics, flow=flow)
+    labels = GroundTruth(
+        grid=openocc_flow.GRID, taxonomy=OPENOCC_FLOW, semantics=semantics, flow=flow
+    )
     known = benchmark("openocc_flow")
     scenes = log.scene_ids("all")
     for frame in log.scene(scenes[0]).frames:
         openocc_flow.write_labels(known.path(tmp_path, log, frame), labels)
-    truth = GroundTruth(known, tmp_path, log, scenes[:1])
+    truth = GroundTruthTargets(known, tmp_path, log, scenes[:1])
     table = score(teacher(semantics, OPENOCC_FLOW, SPEC), log, truth, scenes[:1])
     assert list(table.matrices) == ["all"]
     assert table.to_json()["mIoU[all]"] == 100.0
@@ -160,6 +164,6 @@ def test_a_benchmark_without_a_mask_is_calibrated_on_all_labelled_voxels(tmp_pat
 def test_a_teacher_of_other_classes_is_not_calibrated(tmp_path: Path) -> None:
     log = OneCameraLog()
     semantics = np.zeros(openocc_flow.GRID.shape, np.uint8)
-    truth = GroundTruth(benchmark("openocc_flow"), tmp_path, log, ["a"])
+    truth = GroundTruthTargets(benchmark("openocc_flow"), tmp_path, log, ["a"])
     with pytest.raises(SetupError, match=r"preset city_tiny has .*occ3d-waymo.*openocc-flow"):
         score(teacher(semantics, OCC3D_WAYMO, SPEC), log, truth, ["a"])

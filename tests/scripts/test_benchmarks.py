@@ -19,7 +19,7 @@ from datasets.benchmarks import (
     semantic_kitti,
     surroundocc,
 )
-from datasets.benchmarks.ground_truth import LAYERS, Truth
+from datasets.benchmarks.ground_truth import LAYERS, GroundTruth
 from datasets.taxonomy import IGNORE_ID
 
 
@@ -67,7 +67,7 @@ FORMATS = [
 each_format = pytest.mark.parametrize("fmt", FORMATS, ids=lambda f: f.name)
 
 
-def made_up(fmt: Format, seed: int = 0, occupied: int = 3000) -> Truth:
+def made_up(fmt: Format, seed: int = 0, occupied: int = 3000) -> GroundTruth:
     """Random sparse content at full size."""
     rng = np.random.default_rng(seed)
     grid, taxonomy = fmt.module.GRID, fmt.module.TAXONOMY
@@ -85,10 +85,10 @@ def made_up(fmt: Format, seed: int = 0, occupied: int = 3000) -> Truth:
             layers[name] = rng.integers(-1, 70000, grid.shape, np.int32)
         else:
             layers[name] = rng.random(grid.shape, np.float32) < 0.3
-    return Truth(grid=grid, taxonomy=taxonomy, semantics=semantics, **layers)
+    return GroundTruth(grid=grid, taxonomy=taxonomy, semantics=semantics, **layers)
 
 
-def assert_same(a: Truth, b: Truth) -> None:
+def assert_same(a: GroundTruth, b: GroundTruth) -> None:
     assert (a.grid, a.taxonomy) == (b.grid, b.taxonomy)
     for name in ("semantics", *LAYERS):
         x, y = getattr(a, name), getattr(b, name)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from datasets.benchmarks import occ3d_nuscenes, openocc_flow
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.conversion import Conversion
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SetupError
 from datasets.frames import Scene
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
@@ -65,7 +65,7 @@ def scene_of(city: Path) -> Scene:
     return source.scene(source.scene_ids("all")[0])
 
 
-def truths(city: Path) -> list[Truth]:
+def truths(city: Path) -> list[GroundTruth]:
     scene = scene_of(city)
     return [
         occ3d_nuscenes.read_labels(occ3d_nuscenes.labels_path(city, scene.scene_id, f.token))
@@ -222,7 +222,8 @@ def test_openocc_is_scored_along_rays_from_a_folder_of_its_own(
         path = openocc_flow.labels_path(tmp_path / "truth", scene.scene_id, frame.token)
         flow = np.zeros((*truth.grid.shape, 2), np.float32)
         openocc_flow.write_labels(
-            path, Truth(grid=truth.grid, taxonomy=OPENOCC_FLOW, semantics=semantics[-1], flow=flow)
+            path,
+            GroundTruth(grid=truth.grid, taxonomy=OPENOCC_FLOW, semantics=semantics[-1], flow=flow),
         )
     store = make_store(tmp_path / "s.zarr", city, np.stack(semantics), taxonomy=OPENOCC_FLOW)
     truth_folder = ("--truth", tmp_path / "truth", "--benchmark", "openocc_flow")
@@ -264,7 +265,7 @@ def test_flow_of_a_network_enters_mave_and_occ_score(city: Path) -> None:
     right = replace(prediction, semantics=semantics, flow=np.zeros_like(prediction.flow))
     flow = np.zeros_like(prediction.flow)
     flow[..., 0] = 0.25
-    truth = Truth(grid=openocc.grid, taxonomy=OPENOCC_FLOW, semantics=semantics, flow=flow)
+    truth = GroundTruth(grid=openocc.grid, taxonomy=OPENOCC_FLOW, semantics=semantics, flow=flow)
     scores.update(right, truth)
     assert scores.rays.mave() == pytest.approx(0.25)
     assert scores.to_json()["rays"]["OccScore"] == pytest.approx(97.5)

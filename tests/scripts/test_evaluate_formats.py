@@ -29,7 +29,7 @@ from datasets.benchmarks import (
     surroundocc,
 )
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.resampling import resample
 from datasets.frames import Scene, SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
@@ -71,13 +71,13 @@ class Case:
     benchmark: str
     options: list[str]
     scene: Scene
-    truths: list[Truth]
+    truths: list[GroundTruth]
     semantics: NDArray[np.uint8]
     taxonomy: Taxonomy
     grid: VoxelGrid = occ3d_nuscenes.GRID
     frame: GridFrame = "ego"
 
-    def mask(self, truth: Truth, name: str) -> NDArray[np.bool_]:
+    def mask(self, truth: GroundTruth, name: str) -> NDArray[np.bool_]:
         return truth.semantics != IGNORE_ID if name == "all" else truth.scored()
 
 
@@ -180,8 +180,8 @@ def city_case(
     city: Path,
     name: str,
     folder: Path,
-    convert: Callable[[Truth, Transform], Truth],
-    write: Callable[[Path, Truth], None],
+    convert: Callable[[GroundTruth, Transform], GroundTruth],
+    write: Callable[[Path, GroundTruth], None],
 ) -> Case:
     """The truth of the city, converted (with ``T_lidar_ego``) and written under ``folder``."""
     source = NuScenesSource(city, past_sweeps=0)
@@ -202,21 +202,21 @@ def city_case(
     )
 
 
-def without_masks(truth: Truth) -> Truth:
+def without_masks(truth: GroundTruth) -> GroundTruth:
     return replace(truth, mask_lidar=None, mask_camera=None)
 
 
-def to_openocc_flow(truth: Truth, T_lidar_ego: Transform) -> Truth:
+def to_openocc_flow(truth: GroundTruth, T_lidar_ego: Transform) -> GroundTruth:
     moved = without_masks(mappings.OCC3D_TO_OPENOCC_FLOW.apply(truth))
     return replace(moved, flow=np.zeros((*truth.grid.shape, 2), np.float32))
 
 
-def to_openoccupancy(truth: Truth, T_lidar_ego: Transform) -> Truth:
+def to_openoccupancy(truth: GroundTruth, T_lidar_ego: Transform) -> GroundTruth:
     moved = mappings.OCC3D_TO_OPENOCCUPANCY.apply(without_masks(truth))
     return resample(moved, openoccupancy.GRID, T_lidar_ego)
 
 
-def to_surroundocc(truth: Truth, T_lidar_ego: Transform) -> Truth:
+def to_surroundocc(truth: GroundTruth, T_lidar_ego: Transform) -> GroundTruth:
     moved = mappings.OCC3D_TO_SURROUNDOCC.apply(without_masks(truth))
     return resample(moved, surroundocc.GRID, T_lidar_ego)
 
@@ -247,16 +247,16 @@ def test_openoccupancy_from_other_voxels_and_classes(city: Path, tmp_path: Path)
 
 def test_surroundocc_where_the_prediction_reaches(city: Path, tmp_path: Path) -> None:
     """Truth beyond the prediction's grid is left out of the score, and its share stated."""
-    whole: list[Truth] = []
+    whole: list[GroundTruth] = []
 
-    def convert(truth: Truth, T_lidar_ego: Transform) -> Truth:
+    def convert(truth: GroundTruth, T_lidar_ego: Transform) -> GroundTruth:
         moved = to_surroundocc(truth, T_lidar_ego)
         reached = resample(truth, surroundocc.GRID, T_lidar_ego).semantics != IGNORE_ID
         filled = np.where(reached, moved.semantics, 1).astype(np.uint8)
         whole.append(replace(moved, semantics=filled))
         return moved
 
-    def write(path: Path, truth: Truth) -> None:
+    def write(path: Path, truth: GroundTruth) -> None:
         surroundocc.write_labels(path, whole[-1])
 
     case = city_case(city, "surroundocc", tmp_path / "truth", convert, write)
@@ -321,7 +321,7 @@ def test_semantic_kitti_on_a_folder(tmp_path: Path) -> None:
     for i, frame in enumerate(scene.frames):
         semantics.append(street(OCC3D_NUSCENES, "driveable_surface", "sidewalk", i))
         seen = rng.random(occ3d_nuscenes.GRID.shape) < 0.7
-        ours = Truth(
+        ours = GroundTruth(
             grid=occ3d_nuscenes.GRID,
             taxonomy=OCC3D_NUSCENES,
             semantics=semantics[-1],
@@ -375,7 +375,7 @@ def test_occ3d_waymo_on_a_part_of_waymo(tmp_path: Path) -> None:
         shape = occ3d_waymo.GRID.shape
         seen, in_view, near = (rng.random(shape) < share for share in (0.6, 0.8, 1))
         truths.append(
-            Truth(
+            GroundTruth(
                 grid=occ3d_waymo.GRID,
                 taxonomy=OCC3D_WAYMO,
                 semantics=street(OCC3D_WAYMO, "road", "walkable", i),

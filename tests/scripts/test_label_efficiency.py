@@ -29,12 +29,12 @@ from label_study.quality import KEPT, StoreQuality
 from label_study.replay import ReplayedPredictor
 from label_study.tasks import Workshop
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.occ3d_coarse import GRID
 from datasets.errors import SetupError
 from datasets.labels.store import MaskBit
 from datasets.loading.augmentation import AirborneReturns
-from datasets.loading.batch import Sample, Target
+from datasets.loading.batch import Batch, Target
 from datasets.sources.synthetic.city import generate_city
 from datasets.taxonomy import OCC3D_COARSE
 
@@ -377,7 +377,7 @@ def test_a_share_that_does_not_separate_gives_no_gain_beside_one_that_does(
 
 def test_quality_of_a_store_is_counted_where_the_benchmark_scores() -> None:
     vehicle, road, free = 0, 2, OCC3D_COARSE.free_id
-    truth = Truth(
+    truth = GroundTruth(
         grid=replace(GRID, shape=(1, 1, 6)),
         taxonomy=OCC3D_COARSE,
         semantics=np.array([[[vehicle, vehicle, road, road, free, free]]], np.uint8),
@@ -408,15 +408,15 @@ def test_quality_of_a_store_is_counted_where_the_benchmark_scores() -> None:
 
 def test_oracles_put_right_either_the_classes_or_the_mask() -> None:
     class Source:
-        def __init__(self, semantics: int, weight: float, human: bool) -> None:
+        def __init__(self, semantics: int, weight: float, is_ground_truth: bool) -> None:
             self.one = Target(
                 semantics=np.full((1, 1, 1), semantics, np.uint8),
                 weight=np.full((1, 1, 1), weight, np.float32),
-                human=human,
+                is_ground_truth=is_ground_truth,
             )
 
         def scene_ids(self) -> tuple[str, ...]:
-            return ("a", "b")[: 1 + self.one.human]
+            return ("a", "b")[: 1 + self.one.is_ground_truth]
 
         def target(self, frame: Any) -> Target:
             return self.one
@@ -426,9 +426,9 @@ def test_oracles_put_right_either_the_classes_or_the_mask() -> None:
         labels = oracle(store, truth)  # type: ignore[arg-type]
         target = labels.target(None)  # type: ignore[arg-type]
         assert (target.semantics.item(), target.weight.item()) == (semantics, weight)
-        assert not target.human and labels.scene_ids() == ("a",)
+        assert not target.is_ground_truth and labels.scene_ids() == ("a",)
     raw = Unmasked(Source(3, 0.0, False)).target(None)  # type: ignore[arg-type]
-    assert (raw.semantics.item(), raw.weight.item(), raw.human) == (3, 1.0, False)
+    assert (raw.semantics.item(), raw.weight.item(), raw.is_ground_truth) == (3, 1.0, False)
 
 
 def test_a_replayed_teacher_gives_each_frame_its_own_features(tmp_path: Path) -> None:
@@ -443,12 +443,12 @@ def test_a_replayed_teacher_gives_each_frame_its_own_features(tmp_path: Path) ->
     class Inputs:
         T_bda = torch.eye(4).repeat(2, 1, 1)
 
-    sample = Sample(
+    sample = Batch(
         inputs=Inputs(),  # type: ignore[arg-type]
         semantics=torch.zeros(2, 5, 5, 1),
         weight=torch.zeros(2, 5, 5, 1),
         labelled=torch.ones(2, dtype=torch.bool),
-        human=torch.ones(2, dtype=torch.bool),
+        is_ground_truth=torch.ones(2, dtype=torch.bool),
         tokens=("c", "a"),
     )
     outputs = ReplayedPredictor(tmp_path, Head())(sample)

@@ -22,7 +22,7 @@ from report_stores import (
 )
 
 from datasets.benchmarks.catalogue import Benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SceneError
 from datasets.labels.calibration_record import stored_calibration
 from datasets.labels.store import LabelStore, MaskBit
@@ -142,13 +142,13 @@ def truth_folder(folder: Path, **log: str) -> TruthFolder:
             if frame.token != "scene-b-1":
                 np.savez(folder / f"{frame.token}.npz", true=true.astype(np.uint8), scored=scored)
 
-    def read(path: Path) -> Truth:
+    def read(path: Path) -> GroundTruth:
         try:
             with np.load(path, allow_pickle=False) as found:
                 true, scored = found["true"], found["scored"]
         except ValueError as error:
             raise SceneError(where=str(path), rule="not a label file") from error
-        return Truth(grid=GRID, taxonomy=OCC3D_NUSCENES, semantics=true, mask_camera=scored)
+        return GroundTruth(grid=GRID, taxonomy=OCC3D_NUSCENES, semantics=true, mask_camera=scored)
 
     known = Benchmark(
         name="test",

@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 
 from datasets.benchmarks.catalogue import Benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SetupError
 from datasets.files.printable import printable
 from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame
@@ -140,7 +140,7 @@ class _TrueScene:
         return _as_labels(truth, moved)
 
 
-def _as_labels(truth: Truth, frame: Frame) -> FrameLabels:
+def _as_labels(truth: GroundTruth, frame: Frame) -> FrameLabels:
     """Trusted is what the benchmark scores."""
     mask = np.zeros(truth.grid.shape, np.uint8)
     for bit, where in (

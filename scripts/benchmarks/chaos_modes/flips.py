@@ -313,7 +313,7 @@ def target(labels: PseudoLabels, frame: Any) -> str:
 
 
 def left_out(labels: PseudoLabels, scene_id: str) -> str:
-    return canonical_text(sorted(labels.left_out(scene_id)))
+    return canonical_text(sorted(labels.excluded_frames(scene_id)))
 
 
 def first_frame(labels: StoredLabels, scene_id: str) -> str:

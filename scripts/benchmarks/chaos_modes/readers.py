@@ -26,7 +26,7 @@ from autolabel.confidence.risk_control import Evidence
 from autolabel.selection.active_learning import read_audit
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.label_files import write_npz
 from datasets.errors import SetupError
 from datasets.files.json_files import json_text, write_json
@@ -357,7 +357,7 @@ def _make_truth(root: Path) -> None:
         kinds: dict[str, Any] = {"flow": np.zeros((*shape, 2), np.float32)}
         kinds |= {"instances": np.zeros(shape, np.int32)}
         given = {layer: kinds.get(layer, np.ones(shape, np.bool_)) for layer in layers}
-        truth = Truth(
+        truth = GroundTruth(
             grid=known.grid,
             taxonomy=known.taxonomy,
             semantics=np.full(shape, known.taxonomy.n_classes - 1, np.uint8),
@@ -558,7 +558,7 @@ class _Log:
         return ""
 
 
-def _write_truth(path: Path, truth: Truth) -> None:
+def _write_truth(path: Path, truth: GroundTruth) -> None:
     assert truth.mask_lidar is not None and truth.mask_camera is not None
     write_npz(path, {"semantics": truth.semantics, "mask_lidar": truth.mask_lidar})
 

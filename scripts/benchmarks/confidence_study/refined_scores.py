@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.refinement.temporal_fusion import FrameEvidence, Refinement, Refiner, pool, refine
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import apply, inverse
 from datasets.metrics.confusion import ConfusionMatrix
@@ -25,7 +25,7 @@ def score_scene(
     scores: dict[str, Scores],
     refiners: dict[str, tuple[Refinement, Refiner]],
     sights: Sequence[FrameEvidence],
-    truths: Sequence[Truth],
+    truths: Sequence[GroundTruth],
     taxonomy: Taxonomy,
     grid: VoxelGrid,
 ) -> None:
@@ -76,7 +76,9 @@ class Scores:
         self.moving = self.trails = 0
         self.seconds = 0.0
 
-    def add(self, semantics: NDArray[np.uint8], expected: Truth, was: NDArray[np.bool_]) -> None:
+    def add(
+        self, semantics: NDArray[np.uint8], expected: GroundTruth, was: NDArray[np.bool_]
+    ) -> None:
         truth = expected.semantics
         self.visible.update(truth, semantics, expected.scored())
         self.observed.update(truth, semantics, expected.observed())

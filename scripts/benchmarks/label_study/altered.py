@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from datasets.frames import Frame, Scene
-from datasets.loading.frame_dataset import GroundTruth, PseudoLabels, Target
+from datasets.loading.frame_dataset import GroundTruthTargets, PseudoLabels, Target
 
 
 class Unmasked:
@@ -34,14 +34,14 @@ class Unmasked:
         target = self.pseudo.target(frame)
         return replace(target, weight=np.ones_like(target.weight))
 
-    def left_out(self, scene_id: str) -> frozenset[str]:
-        return self.pseudo.left_out(scene_id)
+    def excluded_frames(self, scene_id: str) -> frozenset[str]:
+        return self.pseudo.excluded_frames(scene_id)
 
 
 class _WithTruth(Unmasked):
     """Part of each target is the ground truth's."""
 
-    def __init__(self, pseudo: PseudoLabels, truth: GroundTruth) -> None:
+    def __init__(self, pseudo: PseudoLabels, truth: GroundTruthTargets) -> None:
         super().__init__(pseudo)
         self.truth = truth
 

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.labels.store import MaskBit
 from datasets.metrics.confusion import ConfusionMatrix
 from datasets.taxonomy import Taxonomy
@@ -37,7 +37,7 @@ class StoreQuality:
         self,
         semantics: NDArray[np.uint8],  # (X, Y, Z)
         mask: NDArray[np.uint8],  # (X, Y, Z) bits
-        truth: Truth,
+        truth: GroundTruth,
     ) -> None:
         """Add a frame."""
         kept = (mask & KEPT) == KEPT

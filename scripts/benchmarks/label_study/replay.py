@@ -13,7 +13,7 @@ from torch import nn
 from datasets.files.json_files import write_json
 from datasets.files.replacing import replacing
 from datasets.frames import Frame, SceneSource
-from datasets.loading.batch import Sample
+from datasets.loading.batch import Batch
 from datasets.model_inputs import collate, prepare_frame
 from models.inference.predictor import OccupancyPredictor
 from models.training.frozen_teacher import TeacherOutputs
@@ -48,7 +48,7 @@ class ReplayedPredictor:
         self.head = head.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, sample: Sample) -> TeacherOutputs:
+    def __call__(self, sample: Batch) -> TeacherOutputs:
         kept = self.maps[[self.row[token] for token in sample.tokens]]
         T_bda = torch.eye(4).expand(len(sample), 4, 4).to(sample.inputs.T_bda)
         bev = torch.from_numpy(kept).to(T_bda)

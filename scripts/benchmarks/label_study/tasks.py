@@ -37,7 +37,7 @@ from datasets.labels.log_identity import labelled_scene
 from datasets.labels.store import LabelStore
 from datasets.loading.frame_dataset import (
     FrameDataset,
-    GroundTruth,
+    GroundTruthTargets,
     PseudoLabels,
     TargetSource,
     Unlabelled,
@@ -118,12 +118,12 @@ class Workshop:
         }
         write_json(folder / "result.json", whole)
 
-    def _truth(self, source: AnnotatedSource, scenes: Sequence[str]) -> GroundTruth:
+    def _truth(self, source: AnnotatedSource, scenes: Sequence[str]) -> GroundTruthTargets:
         """Where the benchmark scores, for teachers too, as published: where LiDAR alone sees, half
         of the voxels are occupied, and a teacher that learns there fills too much elsewhere."""
         scored = benchmark(self.profile.benchmark)
         root = self.log.root / scored.folder
-        return GroundTruth(scored, root, source, scenes)
+        return GroundTruthTargets(scored, root, source, scenes)
 
     def _scores(
         self, network: OccupancyNet, chosen: Preset, source: AnnotatedSource
@@ -377,7 +377,11 @@ def _bev_channels(network: OccupancyNet) -> int:
 
 
 def _judge(
-    quality: StoreQuality, store: LabelStore, scene_id: str, source: SceneSource, truth: GroundTruth
+    quality: StoreQuality,
+    store: LabelStore,
+    scene_id: str,
+    source: SceneSource,
+    truth: GroundTruthTargets,
 ) -> None:
     stored, scene = labelled_scene(store, scene_id, source)
     for frame in scene.frames:

@@ -11,7 +11,7 @@ from datasets.benchmarks import class_mapping as mappings
 from datasets.benchmarks import openoccupancy
 from datasets.benchmarks.catalogue import Benchmark, benchmark
 from datasets.benchmarks.conversion import Conversion, Prediction
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.resampling import resample
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, LidarSweep, Scene
@@ -69,16 +69,16 @@ def test_a_prediction_is_converted_as_labels_are(ours: str, theirs: str) -> None
     made = prediction(17)
     got = Conversion(target, "it", GRID, OPENOCC_FLOW, ours).apply(made)
     T = np.eye(4) if ours == theirs else MOUNTED if ours == "lidar" else inverse(MOUNTED)
-    labels = Truth(grid=GRID, taxonomy=OPENOCC_FLOW, semantics=made.semantics, flow=made.flow)
+    labels = GroundTruth(grid=GRID, taxonomy=OPENOCC_FLOW, semantics=made.semantics, flow=made.flow)
     labels = mappings.OPENOCC_FLOW_TO_OPENOCCUPANCY.apply(labels)
     expected = resample(labels, target.grid, T)
     assert np.array_equal(got.semantics, expected.semantics)
     assert got.flow is not None and expected.flow is not None
     assert np.array_equal(got.flow, expected.flow)
-    assert got.reached is not None and got.mask is not None
-    assert np.array_equal(got.reached, expected.semantics != IGNORE_ID)
-    assert np.array_equal(got.mask > 0, got.reached)  # every mask here is above 0
-    assert 0.1 < got.reached.mean() < 0.9
+    assert got.valid is not None and got.mask is not None
+    assert np.array_equal(got.valid, expected.semantics != IGNORE_ID)
+    assert np.array_equal(got.mask > 0, got.valid)  # every mask here is above 0
+    assert 0.1 < got.valid.mean() < 0.9
 
 
 def test_voxels_of_the_same_grid_and_frame_stay_where_they_are() -> None:
@@ -87,10 +87,10 @@ def test_voxels_of_the_same_grid_and_frame_stay_where_they_are() -> None:
     conversion = Conversion(target, "it", target.grid, OCC3D_NUSCENES, "ego")
     got = conversion.apply(made)
     assert conversion.same_voxels and not conversion.nothing
-    assert got.reached is None and got.flow is made.flow and got.mask is made.mask
+    assert got.valid is None and got.flow is made.flow and got.mask is made.mask
     others = made.semantics == OCC3D_NUSCENES.id_of("others")
-    assert conversion.nameless == OPENOCC_FLOW.n_classes
-    assert np.array_equal(got.semantics == conversion.nameless, others)
+    assert conversion.unmapped_id == OPENOCC_FLOW.n_classes
+    assert np.array_equal(got.semantics == conversion.unmapped_id, others)
     names, ours = np.array(OPENOCC_FLOW.names), np.array(OCC3D_NUSCENES.names)
     assert np.array_equal(names[got.semantics[~others]], ours[made.semantics[~others]])
 
@@ -99,7 +99,7 @@ def test_the_same_classes_and_voxels_need_nothing() -> None:
     target = benchmark("occ3d_waymo")
     conversion = Conversion(target, "it", target.grid, OCC3D_WAYMO, "ego")
     made = prediction(16)
-    assert conversion.nothing and conversion.nameless is None and conversion.to_json() is None
+    assert conversion.nothing and conversion.unmapped_id is None and conversion.to_json() is None
     assert conversion.apply(made).semantics is made.semantics
 
 
@@ -122,4 +122,4 @@ def test_frames_without_lidar_have_no_lidar_frame() -> None:
 
 def test_a_prediction_in_the_lidar_frame_needs_no_lidar_for_the_same_frame() -> None:
     conversion = Conversion(benchmark("openoccupancy"), "it", GRID, openoccupancy.TAXONOMY, "lidar")
-    assert conversion.apply(prediction(17, lidar=False)).reached is not None
+    assert conversion.apply(prediction(17, lidar=False)).valid is not None

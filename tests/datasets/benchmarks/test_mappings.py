@@ -14,7 +14,7 @@ from datasets.benchmarks import occ3d_nuscenes, openoccupancy
 from datasets.benchmarks.catalogue import BENCHMARKS, Benchmark
 from datasets.benchmarks.class_mapping import MAPPINGS, ClassMapping, class_mapping
 from datasets.benchmarks.conversion import Conversion
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.resampling import resample
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
@@ -65,9 +65,9 @@ def test_every_pair_of_benchmarks_converts_or_names_what_would(
         assert known in str(error.value)
 
 
-def made_up(grid: VoxelGrid, seed: int = 0) -> Truth:
+def made_up(grid: VoxelGrid, seed: int = 0) -> GroundTruth:
     rng = np.random.default_rng(seed)
-    return Truth(
+    return GroundTruth(
         grid=grid,
         taxonomy=OCC3D_NUSCENES,
         semantics=rng.choice(np.array([*range(18), 255], np.uint8), grid.shape),
@@ -78,7 +78,7 @@ def made_up(grid: VoxelGrid, seed: int = 0) -> Truth:
     )
 
 
-def assert_same(a: Truth, b: Truth) -> None:
+def assert_same(a: GroundTruth, b: GroundTruth) -> None:
     assert a.grid == b.grid
     for name in ("semantics", "mask_lidar", "mask_camera", "flow", "instances"):
         assert np.array_equal(getattr(a, name), getattr(b, name)), name

@@ -183,7 +183,7 @@ def test_a_ray_that_ends_in_a_class_without_a_name_is_wrong_and_counts_for_no_cl
     prediction[prediction == 4] = OCC3D_NUSCENES.n_classes
     with pytest.raises(ValueError, match="prediction 18"):
         scored(truth, prediction)
-    score = RayScore(OCC3D_NUSCENES, GRID, nameless=True)
+    score = RayScore(OCC3D_NUSCENES, GRID, has_unmapped=True)
     score.update(truth, prediction, ORIGIN)
     iou = score.iou()
     assert (iou[:, 4] == 0).all() and score.truth[4] > 0 == score.predicted[4]

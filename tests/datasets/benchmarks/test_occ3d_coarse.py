@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from datasets.benchmarks import occ3d_coarse, occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SceneError
 from datasets.taxonomy import IGNORE_ID, OCC3D_COARSE, OCC3D_NUSCENES
 
@@ -22,13 +22,13 @@ CAR, CONE = OCC3D_NUSCENES.id_of("car"), OCC3D_NUSCENES.id_of("traffic_cone")
 ROAD, BUS = OCC3D_NUSCENES.id_of("driveable_surface"), OCC3D_NUSCENES.id_of("bus")
 
 
-def made_up(seed: int) -> Truth:
+def made_up(seed: int) -> GroundTruth:
     """Random labels, half of them free, half of the voxels seen by each sensor."""
     rng = np.random.default_rng(seed)
     shape = occ3d_nuscenes.GRID.shape
     ids = rng.choice(np.array([*range(18), *[FREE] * 17, IGNORE_ID], np.uint8), shape)
     camera, lidar = rng.random((2, *shape)) < 0.3
-    return Truth(
+    return GroundTruth(
         grid=occ3d_nuscenes.GRID,
         taxonomy=OCC3D_NUSCENES,
         semantics=ids,
@@ -88,7 +88,7 @@ def test_the_best_observed_voxels_decide(
     assert one_voxel(ids, camera=list(camera), lidar=list(lidar)) == expected
 
 
-def by_hand(fine: Truth) -> NDArray[np.uint8]:
+def by_hand(fine: GroundTruth) -> NDArray[np.uint8]:
     """The same labels from a sort of the votes, for some voxels."""
     assert fine.mask_camera is not None and fine.mask_lidar is not None
     table = occ3d_coarse.CLASSES.table()

@@ -27,7 +27,7 @@ from datasets.benchmarks import (
     semantic_kitti,
     surroundocc,
 )
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SceneError
 
 Arrays = dict[str, NDArray[Any]]
@@ -251,7 +251,7 @@ def bad_rows(rows: NDArray[Any], high: list[int]) -> Iterator[bytes]:
 class Tried:
     """Reads bad files and counts them."""
 
-    def __init__(self, read: Callable[[Path], Truth], path: Path) -> None:
+    def __init__(self, read: Callable[[Path], GroundTruth], path: Path) -> None:
         self.read, self.path, self.count = read, path, 0
 
     def refuses(self, content: bytes | None, says: Path | None = None) -> None:
@@ -282,7 +282,7 @@ class Tried:
             data[at] ^= int(rng.integers(1, 256))
             self.path.write_bytes(data)
             try:
-                assert isinstance(self.read(self.path), Truth)
+                assert isinstance(self.read(self.path), GroundTruth)
             except SceneError as error:
                 assert error.where == str(self.path)
             self.count += 1

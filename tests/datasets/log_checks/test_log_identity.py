@@ -16,7 +16,7 @@ from training_command import write_labelled_log
 
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SetupError
 from datasets.frames import Frame
 from datasets.labels.log_identity import (
@@ -28,7 +28,7 @@ from datasets.labels.log_identity import (
 from datasets.labels.store import LabelStore, SceneLabels
 from datasets.loading.frame_dataset import (
     FrameDataset,
-    GroundTruth,
+    GroundTruthTargets,
     PseudoLabels,
     TargetSource,
     Unlabelled,
@@ -119,7 +119,7 @@ def test_truth_of_the_same_size_with_other_content_is_another(tmp_path: Path) ->
     """Written without compression, so that no size changes."""
     root, known = write_log(tmp_path / "log", ("a", "b")), benchmark("occ3d_nuscenes")
     source = FolderSource(root, past_sweeps=0)
-    truth = GroundTruth(known, root, source, ("a", "b"))
+    truth = GroundTruthTargets(known, root, source, ("a", "b"))
     semantics = np.zeros(known.grid.shape, np.uint8)
     for scene in "ab":
         for frame in source.scene(scene).frames:
@@ -286,6 +286,6 @@ def test_labels_of_another_log_are_not_exported(log: Path, tmp_path: Path) -> No
     assert not (tmp_path / "out/gts/a").exists() and (tmp_path / "out/gts/b").exists()
 
 
-def _touch(path: Path, truth: Truth) -> None:
+def _touch(path: Path, truth: GroundTruth) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(truth.taxonomy.name)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from datasets.benchmarks.occ3d_nuscenes import TAXONOMY
 from datasets.geometry.transforms import Transform, from_yaw
-from datasets.sources.synthetic.export.labels import GroundTruth
+from datasets.sources.synthetic.export.labels import CityLabeler
 from datasets.sources.synthetic.objects import buildings, cars, furniture, people, plants, vehicles
 from datasets.sources.synthetic.objects import roadworks as works
 from datasets.sources.synthetic.objects.shapes import Finish, Mesh, box
@@ -84,7 +84,7 @@ def world_of(line: Curve, actors: Sequence[Actor], static: Mesh | None = None) -
 
 
 def flow_of(world: World, ego: Transform, time_s: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    truth = GroundTruth(Stage(world))
+    truth = CityLabeler(Stage(world))
     semantics = truth.semantics(ego, time_s)
     return semantics, truth.flow(semantics, ego, time_s)
 

@@ -17,31 +17,31 @@ from datasets.errors import SceneError, SetupError
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.loading.augmentation import Augmentation
 from datasets.loading.frame_dataset import (
+    Batch,
     FrameDataset,
-    GroundTruth,
+    GroundTruthTargets,
     PseudoLabels,
-    Sample,
     Target,
     TargetSource,
     Unlabelled,
-    make_sample,
+    make_batch,
 )
 from datasets.model_inputs import InputSpec, collate, prepare_frame
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW
 
 
 @pytest.fixture()
-def truth(tmp_path: Path) -> GroundTruth:
+def truth(tmp_path: Path) -> GroundTruthTargets:
     return write_truth(tmp_path, OneCameraLog())
 
 
-def test_a_camera_set_opens_no_lidar_file(truth: GroundTruth) -> None:
+def test_a_camera_set_opens_no_lidar_file(truth: GroundTruthTargets) -> None:
     sample = FrameDataset(OneCameraLog(), [truth], SPEC)[0]
     assert sample.inputs.points is None and sample.inputs.depth is None
     assert sample.inputs.images.shape == (1, 1, 3, 8, 16)
 
 
-def test_a_step_is_the_same_whenever_it_is_drawn(truth: GroundTruth) -> None:
+def test_a_step_is_the_same_whenever_it_is_drawn(truth: GroundTruthTargets) -> None:
     augment = Augmentation()
     first = FrameDataset(OneCameraLog(), [truth], SPEC, batch=2, augment=augment, seed=3)
     again = FrameDataset(OneCameraLog(), [truth], SPEC, batch=2, augment=augment, seed=3)
@@ -60,7 +60,7 @@ def test_labels_flip_with_the_points() -> None:
     semantics, visible = labels()
     target = Target(semantics=semantics, weight=visible.astype(np.float32))
     for flip in [(False, False), (True, False), (False, True), (True, True)]:
-        sample = make_sample([(prepare_frame(log, frame, spec), target, flip)])
+        sample = make_batch([(prepare_frame(log, frame, spec), target, flip)])
         assert sample.inputs.points is not None
         point = sample.inputs.points[0][:, :3].numpy()
         i, j, k = GRID.indices(point)[0]
@@ -200,11 +200,11 @@ def test_an_empty_store_cannot_be_learned_from(tmp_path: Path) -> None:
         PseudoLabels(tmp_path / "s.zarr")
 
 
-def test_unlabelled_frames_come_without_a_weight(truth: GroundTruth) -> None:
+def test_unlabelled_frames_come_without_a_weight(truth: GroundTruthTargets) -> None:
     nothing = Unlabelled(["a"], GRID)
     sample = FrameDataset(OneCameraLog(), [truth, nothing], SPEC, batch=4)[0]
     assert sorted(sample.labelled.tolist()) == [False, False, True, True]
-    assert torch.equal(sample.labelled, sample.human)
+    assert torch.equal(sample.labelled, sample.is_ground_truth)
     assert torch.equal(sample.weight.flatten(1).any(1), sample.labelled)
 
 
@@ -225,23 +225,23 @@ def test_frames_with_ground_truth_can_be_drawn_more_often(tmp_path: Path) -> Non
     sources = [Unlabelled(["a", "b", "c"], GRID), write_truth(tmp_path, log)]
     samples = FrameDataset(log, sources, SPEC, batch=2, seed=4, human_share=0.5)
     batches = [samples[step] for step in range(12)]
-    assert all(sample.human.tolist().count(True) == 1 for sample in batches)
+    assert all(sample.is_ground_truth.tolist().count(True) == 1 for sample in batches)
 
-    def grey(sample: Sample, human: bool) -> list[float]:
-        return sample.inputs.images[sample.human == human, 0, 0, 0, 0].tolist()
+    def grey(sample: Batch, human: bool) -> list[float]:
+        return sample.inputs.images[sample.is_ground_truth == human, 0, 0, 0, 0].tolist()
 
     of_human = [value for sample in batches for value in grey(sample, True)]
     assert all(len(set(of_human[i : i + 2])) == 2 for i in range(0, 12, 2)), "once per epoch"
     of_others = sorted(value for sample in batches[:6] for value in grey(sample, False))
     assert of_others == sorted([min(of_human), max(of_human)] * 3)
     rare = FrameDataset(log, sources, SPEC, batch=2, human_share=0.1)
-    assert sum(int(rare[step].human.sum()) for step in range(50)) == 10
+    assert sum(int(rare[step].is_ground_truth.sum()) for step in range(50)) == 10
     assert torch.equal(samples[7].inputs.images, batches[7].inputs.images)
     assert samples.fingerprint() != FrameDataset(log, sources, SPEC, batch=2, seed=4).fingerprint()
 
 
 @pytest.mark.parametrize("share", [0.0, 1.0, 0.5])
-def test_a_share_needs_both_kinds_of_frames(truth: GroundTruth, share: float) -> None:
+def test_a_share_needs_both_kinds_of_frames(truth: GroundTruthTargets, share: float) -> None:
     sources: list[TargetSource] = [truth]
     if share != 0.5:
         sources.append(Unlabelled(["b"], GRID))

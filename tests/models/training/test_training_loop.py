@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from toy_training import CONFIG, LOSS, ToyNetwork, lines, run, same_weights, samples
 
 from datasets.errors import SetupError
-from datasets.loading.batch import Sample
+from datasets.loading.batch import Batch
 from datasets.loading.frame_dataset import FrameDataset
 from datasets.taxonomy import OCC3D_NUSCENES
 from models.training.loop import fit
@@ -36,7 +36,7 @@ def test_a_stopped_training_goes_on_as_if_it_had_not_stopped(
     whole = run(samples, tmp_path / "whole", config)
     original = FrameDataset.__getitem__
 
-    def until_step_3(self: FrameDataset, step: int) -> Sample:
+    def until_step_3(self: FrameDataset, step: int) -> Batch:
         if step == 3:
             raise KilledError
         return original(self, step)
@@ -120,7 +120,7 @@ def test_a_batch_in_parts_trains_like_the_whole(
     samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC, batch=4)
     original = FrameDataset.__getitem__
 
-    def unequal(self: FrameDataset, step: int) -> Sample:
+    def unequal(self: FrameDataset, step: int) -> Batch:
         sample = original(self, step)
         weight = sample.weight.clone()
         weight[0] = 0
@@ -153,7 +153,7 @@ def test_an_objective_with_parameters_has_them_trained_and_saved(
             super().__init__()
             self.offset = nn.Parameter(torch.zeros(()))
 
-        def forward(self, network: nn.Module, sample: Sample, step: int) -> dict[str, Tensor]:
+        def forward(self, network: nn.Module, sample: Batch, step: int) -> dict[str, Tensor]:
             return {**LOSS(network, sample, step), "offset": (self.offset - 1).square()}
 
     objective = WithOffset()

@@ -11,7 +11,7 @@ from one_camera_log import SPEC, OneCameraLog, labels, write_truth
 from torch import Tensor, nn
 
 from datasets.loading.augmentation import Augmentation
-from datasets.loading.batch import Sample
+from datasets.loading.batch import Batch
 from datasets.loading.frame_dataset import FrameDataset
 from datasets.model_inputs import ModelInputs
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW
@@ -41,7 +41,7 @@ class Trunk(nn.Module):
 
 
 @pytest.fixture()
-def sample(tmp_path: Path) -> Sample:
+def sample(tmp_path: Path) -> Batch:
     log = OneCameraLog()
     return FrameDataset(log, [write_truth(tmp_path, log)], SPEC, batch=2, augment=Augmentation())[1]
 
@@ -59,7 +59,7 @@ def test_columns_are_usable_distinct_and_rich_in_objects() -> None:
     assert 150 * 200 + 120 in drawn.tolist()  # the car
 
 
-def test_a_frames_columns_are_the_same_in_whatever_batch_it_comes(sample: Sample) -> None:
+def test_a_frames_columns_are_the_same_in_whatever_batch_it_comes(sample: Batch) -> None:
     loss = LabelLoss(taxonomy=OCC3D_NUSCENES, columns=30)
     whole = loss.drawn(sample)
     first, second = sample.parts(2)
@@ -86,7 +86,7 @@ def test_labels_of_bad_frames_are_not_counted(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["ce", "ohem", "four"])
-def test_every_column_gives_the_loss_of_all_voxels(sample: Sample, kind: LossKind) -> None:
+def test_every_column_gives_the_loss_of_all_voxels(sample: Batch, kind: LossKind) -> None:
     network, weights = Trunk(), torch.linspace(0.5, 2, 18)
     all_voxels = LabelLoss(taxonomy=OCC3D_NUSCENES, kind=kind, class_weights=weights)
     columns = dataclasses.replace(all_voxels, columns=200 * 200)
@@ -97,7 +97,7 @@ def test_every_column_gives_the_loss_of_all_voxels(sample: Sample, kind: LossKin
         torch.testing.assert_close(a[name], b[name], rtol=1e-4, atol=1e-6)
 
 
-def test_the_losses_are_those_of_their_names(sample: Sample) -> None:
+def test_the_losses_are_those_of_their_names(sample: Batch) -> None:
     network, weights = Trunk(), torch.linspace(0.5, 2, 18)
     logits = network.occ_head(network.bev(sample.inputs))
     for kind, loss in (("ce", voxel_cross_entropy), ("ohem", ohem_cross_entropy)):
@@ -106,7 +106,7 @@ def test_the_losses_are_those_of_their_names(sample: Sample) -> None:
         assert torch.equal(objective(network, sample, 0)[kind], wanted)
 
 
-def test_frames_without_a_usable_voxel_give_zero_loss_and_zero_gradients(sample: Sample) -> None:
+def test_frames_without_a_usable_voxel_give_zero_loss_and_zero_gradients(sample: Batch) -> None:
     network = Trunk()
     sample = dataclasses.replace(sample, weight=torch.zeros_like(sample.weight))
     for columns in (None, 20):
@@ -117,7 +117,7 @@ def test_frames_without_a_usable_voxel_give_zero_loss_and_zero_gradients(sample:
         assert all(p.grad is None or not p.grad.any() for p in network.parameters())
 
 
-def test_only_what_can_move_counts_for_the_flow(sample: Sample) -> None:
+def test_only_what_can_move_counts_for_the_flow(sample: Batch) -> None:
     network = Trunk(flow=True)
     car = OPENOCC_FLOW.id_of("car")
     semantics = torch.full_like(sample.semantics, OPENOCC_FLOW.free_id)

@@ -15,7 +15,7 @@ from toy_training import CONFIG, ToyNetwork, lines
 
 from autolabel.training.ray_train import train_together
 from datasets.errors import SetupError
-from datasets.loading.batch import Sample
+from datasets.loading.batch import Batch
 from datasets.loading.frame_dataset import FrameDataset
 from datasets.taxonomy import OCC3D_NUSCENES
 from models.training.loop import SINGLE_PROCESS, ProcessGroup, fit
@@ -29,14 +29,14 @@ class DyingSet(FrameDataset):
 
     scar: Path
 
-    def __getitem__(self, step: int) -> Sample:
-        if self.worker == 1 and step == 5 and not self.scar.exists():
+    def __getitem__(self, step: int) -> Batch:
+        if self.rank == 1 and step == 5 and not self.scar.exists():
             self.scar.touch()
             os._exit(1)
         return super().__getitem__(step)
 
 
-def train(root: Path, out: Path, batch: int, team: ProcessGroup) -> int:
+def train(root: Path, out: Path, batch: int, process_group: ProcessGroup) -> int:
     log = OneCameraLog(frames=4, bad=("t3",))
     samples = DyingSet(log, [write_truth(root, log)], SPEC, batch=batch)
     samples.scar = out / "scar"
@@ -48,9 +48,9 @@ def train(root: Path, out: Path, batch: int, team: ProcessGroup) -> int:
         objective=LabelLoss(taxonomy=OCC3D_NUSCENES, class_weights=weights, columns=50),
         config=dataclasses.replace(CONFIG, steps=STEPS),
         folder=out,
-        team=team,
+        process_group=process_group,
     )
-    if team.worker == 0:
+    if process_group.rank == 0:
         torch.save(trained.network.state_dict(), out / "weights.pt")
     return len(trained.report.bad_frames)
 
@@ -82,7 +82,7 @@ def test_two_workers_train_like_one_and_outlive_the_death_of_one(
 def test_one_worker_needs_no_ray(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray.train", None)
     asked = []
-    assert train_together(lambda team: asked.append(team) or 7, 1, device="cpu", folder=tmp_path)
+    assert train_together(lambda group: asked.append(group) or 7, 1, device="cpu", folder=tmp_path)
     assert asked == [SINGLE_PROCESS]
 
 
@@ -91,9 +91,9 @@ def test_without_the_extra_the_message_names_it(
 ) -> None:
     monkeypatch.setitem(sys.modules, "ray.train", None)
     with pytest.raises(SetupError, match=r"effocc-autolabel\[distributed\]"):
-        train_together(lambda team: 0, 2, device="cpu", folder=tmp_path)
+        train_together(lambda group: 0, 2, device="cpu", folder=tmp_path)
 
 
 def test_a_batch_that_cannot_be_divided_is_refused(tmp_path: Path) -> None:
     with pytest.raises(SetupError, match="a batch of 3 cannot be shared by 2 workers"):
-        train(tmp_path / "truth", tmp_path / "out", 3, ProcessGroup(worker=0, workers=2))
+        train(tmp_path / "truth", tmp_path / "out", 3, ProcessGroup(rank=0, world_size=2))

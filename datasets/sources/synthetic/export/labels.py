@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.ndimage import maximum_filter
 
-from datasets.benchmarks.ground_truth import Truth
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.occ3d_nuscenes import GRID, TAXONOMY
 from datasets.geometry.compiled import compiled
 from datasets.geometry.raycast import PinholeView, lidar_evidence, visible_from_cameras
@@ -158,7 +158,7 @@ def _own(
                 best[i, j, k], owner[i, j, k] = weight[i, j, k], number
 
 
-class GroundTruth:
+class CityLabeler:
     """Voxel labels of one scene at any moment."""
 
     def __init__(self, stage: Stage) -> None:
@@ -254,7 +254,7 @@ def observed_labels(
     still_returns: Sequence[NDArray[np.float32]],
     T_ego_scene: Transform,
     views: Sequence[PinholeView],
-) -> Truth:
+) -> GroundTruth:
     """Occ3D labels of a frame from the true occupancy.
 
     Args:
@@ -289,7 +289,7 @@ def observed_labels(
     solid = semantics != free
     lidar = hit | (passed >= MIN_PASSES) | (flat & near_flat) | (solid & ~flat & near_other)
     camera = visible_from_cameras(solid, GRID, views, stride=_stride(views))
-    return Truth(
+    return GroundTruth(
         grid=GRID,
         taxonomy=TAXONOMY,
         semantics=np.where(lidar, semantics, free),

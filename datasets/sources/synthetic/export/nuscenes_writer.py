@@ -23,7 +23,7 @@ from datasets.benchmarks.class_mapping import OCC3D_TO_OPENOCC_FLOW
 from datasets.frames import CameraView
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse, to_quaternion
 from datasets.sources.synthetic.export.boxes import points_in_box, visibility_tokens
-from datasets.sources.synthetic.export.labels import GroundTruth, observed_labels
+from datasets.sources.synthetic.export.labels import CityLabeler, observed_labels
 from datasets.sources.synthetic.export.nuscenes_tables import LIDAR, TABLES, Rows, token
 from datasets.sources.synthetic.sensors.cameras import (
     CAMERAS,
@@ -115,7 +115,7 @@ class _Drive:
         n_sweeps = spec.lead_sweeps + (spec.frames - 1) * KEY_EVERY + 1
         sweeps = [self._sweep(i) for i in range(n_sweeps)]
         returns = [*self._still_returns(sweeps), *self._survey(n_sweeps)]
-        truth = GroundTruth(self.stage)
+        truth = CityLabeler(self.stage)
         tracks: dict[int, list[dict[str, Any]]] = {}
         pictures: dict[str, list[dict[str, Any]]] = {c.name: [] for c in self.rig}
         for frame in range(spec.frames):
@@ -237,7 +237,7 @@ class _Drive:
     def _labels(
         self,
         frame: int,
-        truth: GroundTruth,
+        truth: CityLabeler,
         sweeps: list[Sweep],
         returns: list[_Returns],
         views: list[CameraView],
