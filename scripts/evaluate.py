@@ -117,7 +117,7 @@ class Scores:
         if self.rays is not None:
             both = truth.flow is not None and prediction.flow is not None
             if (unmapped_id := self.conversion.unmapped_id) is not None:
-                # rays pass unlabelled voxels of the truth, so also those predicted as an unmapped class
+                # rays pass unlabelled voxels of the truth, so also unmapped classes there
                 passed = (semantics == unmapped_id) & ~labelled
                 semantics = np.where(passed, np.uint8(truth.taxonomy.free_id), semantics)
             self.rays.update(

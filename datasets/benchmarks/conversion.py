@@ -42,11 +42,10 @@ class Prediction:
 
 
 class Conversion:
-    """From the grid, classes and frame of predictions to a benchmark's.
+    """Converts predictions to the grid, classes and frame of a benchmark.
 
-    A predicted class that the table gives no counterpart becomes ``unmapped_id``: something is there
-    for which the benchmark has no class, which is wrong wherever it scores the voxel. Voxels
-    beyond the prediction's grid are not ``valid``.
+    A predicted class without a counterpart becomes ``unmapped_id``, which is wrong wherever the
+    benchmark scores the voxel. Voxels outside the prediction's grid are not ``valid``.
 
     Attributes:
         nothing: the predictions are the benchmark's already.

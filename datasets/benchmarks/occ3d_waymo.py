@@ -11,7 +11,8 @@
 ==================== =======================================
 
 Free is 15 in our taxonomy, as in every published metric. Scored where ``infov`` and
-``final_voxel_state`` hold: ``GroundTruth.scored``. The 0.1 m files (without ``_04``) are another grid.
+``final_voxel_state`` hold: ``GroundTruth.scored``. The 0.1 m files (without ``_04``) have
+another grid.
 """
 
 from __future__ import annotations

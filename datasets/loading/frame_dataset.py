@@ -111,7 +111,8 @@ class FrameDataset(Dataset[Batch]):
         ):
             raise SetupError(
                 f"{human_share:g} as the share of frames with ground truth: it must be between 0 "
-                f"and 1, and both kinds there ({len(self.with_ground_truth)} with, {len(self.without_ground_truth)} without)"
+                f"and 1, and both kinds there ({len(self.with_ground_truth)} with, "
+                f"{len(self.without_ground_truth)} without)"
             )
 
     def _add_scene(self, labels: TargetSource, scene_id: str) -> None:

@@ -49,8 +49,8 @@ class Recipe:
         class_weights: ``rarity``: frequency ** -0.25; ``log frequency``: 1 / ln frequency, counted
             in the labels; or one figure per class.
         flow: weight of the flow's loss.
-        only_visible: train where the benchmark scores (``GroundTruthTargets``); otherwise also where only
-            LiDAR observed the voxel.
+        only_visible: train where the benchmark scores (``GroundTruthTargets``); otherwise also
+            where only LiDAR observed the voxel.
         columns: BEV columns of a frame that are scored in a step; None: all voxels.
         augmentation: of the frames.
         past_sweeps: that the network reads in training, where not as many as in use.

@@ -16,7 +16,7 @@ from datasets.loading.augmentation import (
     ImageAugmentation,
     PictureView,
 )
-from datasets.loading.batch import Target, make_sample
+from datasets.loading.batch import Target, make_batch
 from datasets.loading.frame_dataset import FrameDataset, Unlabelled
 from datasets.model_inputs import InputSpec, fit_image, fitted_map, prepare_frame
 
@@ -149,7 +149,7 @@ def test_labels_weights_and_flow_flip_with_the_points() -> None:
     spec = InputSpec(height=8, width=16, lidar=True, past_sweeps=0)
     inputs = prepare_frame(log, log.scene("a").frames[0], spec)
     for flip in [(False, False), (True, False), (False, True), (True, True)]:
-        sample = make_sample([(inputs, target, flip)])
+        sample = make_batch([(inputs, target, flip)])
         assert sample.inputs.points is not None and sample.flow is not None
         first, second = sample.inputs.points[0][:, :3].numpy()
         i, j, k = GRID.indices(first[None])[0]
