@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from autolabel.auditing.faults import EVERYWHERE, Fault, find_faults, not_judged, record_faults
-from autolabel.auditing.label_set import AuditedLabels
 from autolabel.auditing.lidar_votes import held_out
 from autolabel.auditing.report import AuditReport, report
 from autolabel.auditing.scene_audit import PARTS, Auditor, Part, Predict, SceneAudit
 from datasets.errors import SceneError
 from datasets.frames import Scene, SceneSource
+from datasets.labels.label_set import LabelSet
 
 LEVEL_DRIVE_M = 20.0
 
@@ -34,14 +34,14 @@ class Gathered:
     notes: list[str]
 
 
-def audit_labels(labels: AuditedLabels, found: Gathered) -> AuditReport:
+def audit_labels(labels: LabelSet, found: Gathered) -> AuditReport:
     """Ranking, figures and faults of what was gathered."""
     faults = [*_together(found.records, len(found.audits)), *find_faults(found.audits)]
     return report(labels.header, found.audits, faults, found.set_aside, found.notes)
 
 
 def gather(
-    labels: AuditedLabels,
+    labels: LabelSet,
     source: SceneSource,
     scene_ids: Iterable[str],
     *,
@@ -61,14 +61,13 @@ def gather(
     unknown = voting = level = 0
     for scene_id in scene_ids:
         try:
-            labelled, scene = labels.scene(scene_id), source.scene(scene_id)
+            labeled, scene = labels.scene(scene_id), source.scene(scene_id)
             now = fingerprint(scene_id) if fingerprint else ""
-            inputs = labels.inputs(scene_id)
-            unknown += not inputs
-            records += record_faults(labelled, scene, inputs, now, labels.header.frame)
+            unknown += not labeled.inputs
+            records += record_faults(labeled, scene, now, labels.header.frame)
             voting += max(map(held_out, scene.frames))
             level += one_height(scene)
-            audits.append(auditor.audit(labelled, scene))
+            audits.append(auditor.audit(labeled, scene))
         except SceneError as error:
             set_aside[scene_id] = str(error)
         except KeyError:

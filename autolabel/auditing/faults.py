@@ -25,12 +25,12 @@ from autolabel.auditing.camera_fit import (
     judged_cameras,
     swapped,
 )
-from autolabel.auditing.label_set import LabelledScene
 from autolabel.auditing.lidar_votes import SHIFTS, TURNS
 from autolabel.auditing.motion_fit import CAUSES, MIN_PAIRS, Cause, MotionFit, explain, sigmas
 from autolabel.auditing.scene_audit import MIN_OVER_FOREIGN, LabelFit, SceneAudit
-from datasets.frames import Frame, Scene, in_lidar_frame
-from datasets.geometry.transforms import inverse
+from datasets.frames import Scene
+from datasets.labels.label_set import LabeledScene
+from datasets.labels.log_identity import T_global_grid, distance
 from datasets.labels.voxel_labels import GridFrame
 from datasets.log_checks.ground import MAX_GROUND_OFF_M
 from datasets.log_checks.projection import MIN_EDGES
@@ -96,7 +96,7 @@ SAME_POSE_M, SAME_POSE_RAD = 1e-3, 1e-4
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Fault:
-    """Something that is wrong with the log or with what was labelled.
+    """Something that is wrong with the log or with what was labeled.
 
     Attributes:
         name: the cause, or ``cause unknown``.
@@ -456,31 +456,28 @@ def _better(gain: NDArray[np.float64]) -> bool:
 
 
 def record_faults(
-    labelled: LabelledScene, scene: Scene, inputs: str, fingerprint: str, frame: GridFrame
+    labeled: LabeledScene, scene: Scene, fingerprint: str, frame: GridFrame
 ) -> list[Fault]:
     """Whether the labels are of this log as it is now: its frames, times, poses and files.
 
     Args:
-        inputs: fingerprint that the scene was labelled from; empty where unknown.
         fingerprint: of the scene now; empty where unknown.
     """
     texts: list[tuple[FaultName, str]] = []
-    now = {one.token: one for one in scene.frames}
-    lost = [token for token in labelled.frame_tokens if token not in now]
+    now = {frame.token: frame for frame in scene.frames}
+    lost = [token for token in labeled.frame_tokens if token not in now]
     if lost:
-        text = f"{len(lost)} of {len(labelled.frame_tokens)} labelled frames are not in the log"
+        text = f"{len(lost)} of {len(labeled.frame_tokens)} labelled frames are not in the log"
         texts.append(("labels of other frames", f"{text}, such as {lost[0]}"))
     late = moved = 0
     most_m = most_rad = 0.0
-    for k, token in enumerate(labelled.frame_tokens):
+    for k, token in enumerate(labeled.frame_tokens):
         if token not in now:
             continue
-        late += int(labelled.timestamps_us[k]) != now[token].timestamp_us
-        step = inverse(_pose(now[token], frame)) @ labelled.T_global_grid[k]
-        away_m = float(np.linalg.norm(step[:3, 3]))
-        turn = float(np.arccos(np.clip((np.trace(step[:3, :3]) - 1) / 2, -1, 1)))
-        moved += away_m > SAME_POSE_M or turn > SAME_POSE_RAD
-        most_m, most_rad = max(most_m, away_m), max(most_rad, turn)
+        late += int(labeled.timestamps_us[k]) != now[token].timestamp_us
+        away_m, turn_rad = distance(T_global_grid(now[token], frame), labeled.T_global_grid[k])
+        moved += away_m > SAME_POSE_M or turn_rad > SAME_POSE_RAD
+        most_m, most_rad = max(most_m, away_m), max(most_rad, turn_rad)
     if late:
         texts.append(("stale labels", f"{late} frames have another time in the log now"))
     if moved:
@@ -489,11 +486,7 @@ def record_faults(
             f"{np.degrees(most_rad):.2f} degrees"
         )
         texts.append(("stale labels", text))
-    if inputs and fingerprint and inputs != fingerprint:
+    if labeled.inputs and fingerprint and labeled.inputs != fingerprint:
         text = "the log changed since it was labelled (its fingerprint is another): label it again"
         texts.append(("stale labels", text))
     return [Fault(name=name, scene_id=scene.scene_id, evidence=text) for name, text in texts]
-
-
-def _pose(frame: Frame, of: GridFrame) -> NDArray[np.float64]:
-    return (in_lidar_frame(frame) if of == "lidar" and frame.lidar else frame).T_global_ego

@@ -170,9 +170,13 @@ def _parts(counts: tuple[NDArray[np.uint8], NDArray[np.uint8]]) -> NDArray[np.in
 
 
 def observed(labels: FrameLabels) -> Mask:
-    """(X, Y, Z) seen by a sensor."""
-    seen = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
-    return (labels.mask & seen) > 0
+    """(X, Y, Z) labeled, and observed by a sensor.
+
+    Trusted voxels were observed; of a benchmark without visibility masks nothing else tells.
+    """
+    bits = MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE | MaskBit.TRUSTED
+    seen = (labels.mask & np.uint8(bits)) > 0
+    return np.asarray(seen & (labels.semantics != IGNORE_ID))
 
 
 def frame_votes(

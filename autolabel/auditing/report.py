@@ -11,10 +11,10 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from autolabel.auditing.faults import Fault
-from autolabel.auditing.label_set import Header
 from autolabel.auditing.lidar_votes import RINGS, VOTES, VoteCounts, shares
 from autolabel.auditing.motion_fit import MIN_PAIRS, explain
 from autolabel.auditing.scene_audit import SceneAudit
+from datasets.labels.label_set import LabelSetHeader
 
 FORMAT_VERSION = 1
 SHOWN = 20
@@ -121,7 +121,7 @@ class AuditReport:
 
 
 def report(
-    header: Header,
+    header: LabelSetHeader,
     audits: Sequence[SceneAudit],
     faults: Sequence[Fault],
     set_aside: dict[str, str],

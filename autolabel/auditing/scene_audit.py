@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.auditing.camera_fit import Crossing, ViewFit, crossings, fit_view
-from autolabel.auditing.label_set import Header, LabelledScene
 from autolabel.auditing.lidar_votes import (
     VOTES,
     Evidence,
@@ -29,6 +28,7 @@ from autolabel.auditing.lidar_votes import (
 from autolabel.auditing.motion_fit import MotionPair, Trajectory, fit_pair, pairs_apart
 from datasets.errors import SceneError
 from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame, points_in_ego
+from datasets.labels.label_set import LabeledScene, LabelSetHeader
 from datasets.labels.voxel_labels import FrameLabels, MaskBit
 from datasets.log_checks.ground import columns, ground_height_m, ground_slopes, spread
 from datasets.log_checks.projection import picture_gradient
@@ -117,7 +117,7 @@ class SceneAudit:
     problems: list[str] = field(default_factory=list)
 
 
-def expected_wrong(labels: FrameLabels, judged: NDArray[np.bool_], header: Header) -> float:
+def expected_wrong(labels: FrameLabels, judged: NDArray[np.bool_], header: LabelSetHeader) -> float:
     """How many of these voxels (X, Y, Z) the store's confidence expects to be wrong.
 
     A free voxel counts by ``FREE_DOUBT``.
@@ -158,7 +158,7 @@ class Auditor:
         parts: that are gathered.
     """
 
-    header: Header
+    header: LabelSetHeader
     source: SceneSource
     predict: Predict | None = None
     parts: Sequence[Part] = PARTS
@@ -166,12 +166,12 @@ class Auditor:
     _middles: dict[str, _Middle] = field(default_factory=dict)
     _other: NDArray[np.bool_] | None = None
 
-    def audit(self, labelled: LabelledScene, scene: Scene) -> SceneAudit:
+    def audit(self, labeled: LabeledScene, scene: Scene) -> SceneAudit:
         """A frame that cannot be read is left out and noted."""
         out = SceneAudit(scene_id=scene.scene_id)
         n = self.header.taxonomy.n_classes
         out.votes = {name: VoteCounts.none(n) for name in VOTES}
-        there = {token: k for k, token in enumerate(labelled.frame_tokens)}
+        there = {token: k for k, token in enumerate(labeled.frame_tokens)}
         frames = [f for f in scene.frames if f.token in there]
         chosen = set(spread(len(frames), MAX_FRAMES))
         labels: dict[int, FrameLabels] = {}
@@ -180,7 +180,7 @@ class Auditor:
             if not 0 <= i < len(frames):
                 return None
             if i not in labels:
-                labels[i] = labelled.frame(there[frames[i].token])
+                labels[i] = labeled.frame(there[frames[i].token])
             return labels[i]
 
         of_labels = bool({"votes", "fits"} & set(self.parts))
@@ -194,7 +194,7 @@ class Auditor:
         if {"motion", "cameras"} & set(self.parts):
             self._log(out, frames)
         if self.predict is not None:
-            self._flips(out, scene, frames, labelled, there)
+            self._flips(out, scene, frames, labeled, there)
         if "fits" in self.parts:
             self._keep_middle(out, frames, read)
         return out
@@ -339,7 +339,7 @@ class Auditor:
         out: SceneAudit,
         scene: Scene,
         frames: list[Frame],
-        labelled: LabelledScene,
+        labeled: LabeledScene,
         there: dict[str, int],
     ) -> None:
         assert self.predict is not None
@@ -348,7 +348,7 @@ class Auditor:
             token = frames[k].token
             try:
                 mirrored = self.predict(self.source, scene, position[token])
-                labels = labelled.frame(there[token])
+                labels = labeled.frame(there[token])
             except SceneError as error:
                 out.problems.append(str(error))
                 continue

@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autolabel.auditing.audit import audit_labels, gather
-from autolabel.auditing.label_set import AuditedLabels, Header, StoredLabels, TrueLabels
 from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS
 from autolabel.auditing.ranking_plot import draw_ranking
 from autolabel.auditing.scene_audit import Predict
@@ -38,6 +37,7 @@ from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError
 from datasets.files.json_files import write_json
 from datasets.frames import Scene, SceneSource, earlier_frames
+from datasets.labels.label_set import GroundTruthLabels, LabelSet, LabelSetHeader, StoredLabels
 from datasets.model_inputs import collate, prepare_frame
 from datasets.sources.opening import SOURCES, open_source
 from datasets.storage.backend import parse_store_path
@@ -81,7 +81,7 @@ def run(args: argparse.Namespace) -> int:
     if not remote_or_local(args.root).is_dir():  # no city is made only to be audited
         raise SetupError(f"{args.root}: no such folder; name the labelled log with --root")
     opener = functools.partial(open_source, args.source, args.root)
-    labels: AuditedLabels
+    labels: LabelSet
     past_sweeps = 0
     teacher = None
     if args.weights:
@@ -92,18 +92,17 @@ def run(args: argparse.Namespace) -> int:
     if args.store is not None:
         labels = StoredLabels(args.store)
     else:
-        labels = TrueLabels(benchmark(args.benchmark or NAMES[0]), args.truth, source)
+        labels = GroundTruthLabels(benchmark(args.benchmark or NAMES[0]), args.truth, source)
     header, fingerprint, predict = labels.header, None, None
     if header.past_sweeps is not None:  # a fingerprint covers the sweeps that were read
         fingerprint = opener(past_sweeps=header.past_sweeps).fingerprint
     if teacher is not None:
         predict = mirrored_labels(teacher, header)
+    labels.first_scene()
     there = labels.scene_ids()
     scene_ids = args.scenes.split(",") if args.scenes else there
     if lacking := [s for s in scene_ids if s not in there]:
         raise SetupError(f"{header.what}: it has no scene {', '.join(lacking)}")
-    if not scene_ids:
-        raise SetupError(f"{header.what}: no scene is committed yet")
     gathered = gather(
         labels,
         source,
@@ -122,7 +121,7 @@ def run(args: argparse.Namespace) -> int:
     return 1 if found.alarming else 0
 
 
-def mirrored_labels(teacher: OccupancyPredictor, header: Header) -> Predict:
+def mirrored_labels(teacher: OccupancyPredictor, header: LabelSetHeader) -> Predict:
     """A teacher's labels averaged over mirrored inputs.
 
     Raises:

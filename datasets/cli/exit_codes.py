@@ -65,6 +65,11 @@ def exit_code(
     return 2
 
 
+def print_bad_scene(scene_id: str, why: str) -> None:
+    """On stderr, in a line."""
+    print(printable(f"bad scene {scene_id}: {why}"), file=sys.stderr)
+
+
 def _guard_streams() -> None:
     """Whatever is printed from now on is printable, a traceback too."""
     for name in ("stdout", "stderr"):

@@ -88,6 +88,7 @@ class StoredScene:
     Attributes:
         timestamps_us: (T,) int64.
         T_global_grid: (T, 4, 4) float64, metres; of the frame that the store's grid lies in.
+        inputs: fingerprint of what the scene was labeled from; empty where older code did not say.
         attributes: counts, checksums and tokens as stored.
     """
 
@@ -102,6 +103,7 @@ class StoredScene:
         self._as_filled: dict[str, bool] = {}
         self.timestamps_us: NDArray[np.int64] = self._checked("timestamp_us")
         self.T_global_grid: NDArray[np.float64] = self._checked(pose_array(frame))
+        self.inputs = str(attributes.get("inputs", ""))
 
     def __getstate__(self) -> dict[str, Any]:
         # zarr's event loop does not travel between processes

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from datasets.benchmarks.catalogue import voxels_in_words
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
-from datasets.geometry.transforms import Transform, inverse
+from datasets.geometry.transforms import Transform
+from datasets.labels.log_identity import distance
 from datasets.labels.store import LabelStore, MaskBit
 from datasets.taxonomy import Taxonomy
 
@@ -114,11 +115,7 @@ def diff(
 
 def _apart(a: Transform, b: Transform) -> str:
     """How far apart two poses of a grid are; empty for the same place."""
-    if np.array_equal(a, b):
-        return ""
-    step = inverse(a) @ b
-    away_m = float(np.linalg.norm(step[:3, 3]))
-    turn_rad = float(np.arccos(np.clip((np.trace(step[:3, :3]) - 1) / 2, -1, 1)))
+    away_m, turn_rad = distance(a, b)
     if away_m <= SAME_PLACE_M and turn_rad <= SAME_PLACE_RAD:
         return ""
     return f"{away_m:.3f} m and {np.degrees(turn_rad):.2f} degrees apart"

@@ -51,7 +51,6 @@ from tqdm import tqdm
 
 from autolabel.auditing.audit import Gathered, gather
 from autolabel.auditing.faults import UNKNOWN, Fault, find_faults
-from autolabel.auditing.label_set import AuditedLabels, StoredLabels, TrueLabels
 from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS, VOTES, VoteCounts
 from autolabel.auditing.motion_fit import explain
 from autolabel.auditing.report import score
@@ -65,6 +64,7 @@ from datasets.errors import SetupError
 from datasets.files.json_files import write_json
 from datasets.files.replacing import replacing, write_text
 from datasets.frames import SceneSource
+from datasets.labels.label_set import GroundTruthLabels, LabelSet, StoredLabels
 from datasets.labels.store import LabelStore
 from datasets.metrics.confusion import ConfusionMatrix
 from datasets.sources.opening import SOURCES, open_source
@@ -76,7 +76,7 @@ RELABELLED = 10
 NOISE_M, NOISE_DEG = 0.2, 0.5
 
 
-Labels = Callable[[AuditedLabels, AuditedLabels | None], AuditedLabels]
+Labels = Callable[[LabelSet, LabelSet | None], LabelSet]
 """Changed labels, of a log's own and those of another log."""
 
 
@@ -111,7 +111,7 @@ def of_lidar(what: str, name: str, change: Change) -> Case:
 
 
 def of_labels(what: str, name: str, *, two_logs: bool = False, **change: Any) -> Case:
-    def changed(own: AuditedLabels, other: AuditedLabels | None) -> AuditedLabels:
+    def changed(own: LabelSet, other: LabelSet | None) -> LabelSet:
         return ChangedLabels(own, of_log=other if two_logs else None, **change)
 
     return Case(what=what, name=name, labels=changed, parts=("fits",), two_logs=two_logs)
@@ -248,7 +248,7 @@ def open_city(args: argparse.Namespace, root: Path, past_sweeps: int) -> City:
 
 
 def try_case(
-    case: Case, args: argparse.Namespace, city: City, other: AuditedLabels, past_sweeps: int
+    case: Case, args: argparse.Namespace, city: City, other: LabelSet, past_sweeps: int
 ) -> Gathered:
     """The audit of a faulty city; what the fault cannot change is taken from the right one."""
     if case.log is None and case.labels is None:
@@ -259,7 +259,7 @@ def try_case(
     where = args.out / f"{slug(case.what)}.zarr" if case.relabel else city.store
     if case.relabel:
         label(args.weights, now, chosen, where)
-    labels: AuditedLabels = StoredLabels(where)
+    labels: LabelSet = StoredLabels(where)
     labels = case.labels(labels, other) if case.labels else labels
     bar = tqdm(chosen, desc=f"{case.what}, {city.root.name}", unit="scene")
     found = gather(labels, faulty, bar, fingerprint=now.fingerprint, parts=case.parts)
@@ -407,8 +407,8 @@ def real(kind: str, root: Path, where: Path) -> list[dict[str, Any]]:
 
     def found(case: Case) -> Gathered:
         log = source if case.log is None else ChangedLog(source, case.log)
-        truth = None if stored else TrueLabels(benchmark(NAMES[0]), where, source)
-        labels: AuditedLabels = truth or StoredLabels(where)
+        truth = None if stored else GroundTruthLabels(benchmark(NAMES[0]), where, source)
+        labels: LabelSet = truth or StoredLabels(where)
         return gather(labels, log, tqdm(labels.scene_ids(), desc=case.what, unit="scene"))
 
     out = []

@@ -32,13 +32,13 @@ from open3d.visualization import gui
 from datasets.cli.exit_codes import exit_code
 from datasets.files.json_files import json_text, write_json
 from datasets.geometry.grid import VoxelGrid
+from datasets.labels.label_set import StoredLabels
 from datasets.labels.store import FrameLabels
 from viz.render.layers import LayerSettings
 from viz.review.keys import Action
 from viz.review.shared_review import SharedReview
 from viz.review.state import ReviewState
 from viz.review.writer import BackgroundWriter
-from viz.session.label_sets import StoredLabels
 from viz.session.session import ReviewSession, open_log
 from viz.window.render_jobs import MadeView
 from viz.window.saved_views import View
@@ -54,13 +54,16 @@ class Refined:
 
     def __init__(self, labels: StoredLabels, shape: tuple[int, int, int]) -> None:
         self._labels = labels
-        low, high = np.asarray(labels.grid.min_m), np.asarray(labels.grid.max_m)
+        coarse = labels.header.grid
+        low, high = np.asarray(coarse.min_m), np.asarray(coarse.max_m)
         x, y, z = (float(s) for s in (high - low) / shape)
-        self.what, self.name, self.frame = labels.what, f"{labels.name} refined", labels.frame
-        self.grid = VoxelGrid(min_m=labels.grid.min_m, size_m=(x, y, z), shape=shape)
-        self.taxonomy, self.levels = labels.taxonomy, labels.levels
-        coarse = [np.arange(n) * m // n for n, m in zip(shape, labels.grid.shape, strict=True)]
-        self._index = np.ix_(*coarse)
+        self.header = replace(
+            labels.header,
+            name=f"{labels.header.name} refined",
+            grid=VoxelGrid(min_m=coarse.min_m, size_m=(x, y, z), shape=shape),
+        )
+        nearest = [np.arange(n) * m // n for n, m in zip(shape, coarse.shape, strict=True)]
+        self._index = np.ix_(*nearest)
         self.scene_ids, self.first_scene = labels.scene_ids, labels.first_scene
 
     def scene(self, scene_id: str) -> RefinedScene:
@@ -71,6 +74,8 @@ class RefinedScene:
     def __init__(self, scene: Any, index: Any) -> None:
         self._scene, self._index = scene, index
         self.frame_tokens: tuple[str, ...] = scene.frame_tokens
+        self.timestamps_us, self.T_global_grid = scene.timestamps_us, scene.T_global_grid
+        self.inputs = scene.inputs
 
     def __len__(self) -> int:
         return len(self._scene)

@@ -11,9 +11,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autolabel.auditing.label_set import TrueLabels
 from autolabel.commands.audit_labels import main
 from datasets.benchmarks.catalogue import benchmark
+from datasets.labels.label_set import GroundTruthLabels
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.labels.voxel_labels import SceneLabels
 from datasets.sources.nuscenes import NuScenesSource
@@ -44,7 +44,7 @@ def store(city: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     where = tmp_path_factory.mktemp("store") / "labels.zarr"
     source = NuScenesSource(city, past_sweeps=1)
     coarse = benchmark("occ3d_coarse")
-    labels = TrueLabels(coarse, city, source)
+    labels = GroundTruthLabels(coarse, city, source)
     header = StoreHeader(
         grid=coarse.grid,
         taxonomy=coarse.taxonomy,

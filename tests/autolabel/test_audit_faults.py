@@ -19,17 +19,18 @@ from autolabel.auditing.camera_fit import (
     swapped,
 )
 from autolabel.auditing.faults import EVERYWHERE, UNKNOWN, find_faults, not_judged, record_faults
-from autolabel.auditing.label_set import Header
 from autolabel.auditing.lidar_votes import RINGS, SHIFTS, TURNS, VOTES, VoteCounts
 from autolabel.auditing.report import report, score
 from autolabel.auditing.scene_audit import Elsewhere, LabelFit, SceneAudit
 from datasets.frames import Frame, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
+from datasets.labels.label_set import LabelSetHeader
 from datasets.taxonomy import OCC3D_NUSCENES
 
-HEADER = Header(
+HEADER = LabelSetHeader(
     what="labels",
+    name="labels",
     grid=VoxelGrid(min_m=(0, 0, 0), size_m=(1, 1, 1), shape=(4, 4, 4)),
     taxonomy=OCC3D_NUSCENES,
     frame="ego",
@@ -261,7 +262,7 @@ def test_labels_of_another_state_of_the_log_are_stale() -> None:
 
     def found(*now: Frame, inputs: str = "x", fingerprint: str = "x") -> list[str]:
         scene = Scene(scene_id="s", frames=now)
-        faults = record_faults(_Stored(labels), scene, inputs, fingerprint, "ego")
+        faults = record_faults(_Stored(labels, inputs), scene, fingerprint, "ego")
         return [f"{fault.name}: {fault.evidence}" for fault in faults]
 
     assert found(*frames) == []
@@ -277,7 +278,8 @@ def test_labels_of_another_state_of_the_log_are_stale() -> None:
 class _Stored:
     """The part of a stored scene that records are compared by."""
 
-    def __init__(self, labels: object) -> None:
+    def __init__(self, labels: object, inputs: str) -> None:
+        self.inputs = inputs
         self.frame_tokens = labels.frame_tokens  # type: ignore[attr-defined]
         self.timestamps_us = labels.timestamps_us  # type: ignore[attr-defined]
         self.T_global_grid = labels.T_global_grid  # type: ignore[attr-defined]

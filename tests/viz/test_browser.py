@@ -18,13 +18,13 @@ import pytest
 
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
+from datasets.labels.label_set import StoredLabels
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.reviews.overlay import Reviews, Verdict, VerdictEntry
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.browser.server import serving
 from viz.render.layers import LayerSettings
 from viz.review.review_queue import QueueItem
-from viz.session.label_sets import StoredLabels
 from viz.session.session import ReviewSession
 
 pytest.importorskip("viser", reason="the extra 'browser' is not installed")

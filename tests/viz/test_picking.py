@@ -14,6 +14,7 @@ from datasets.errors import SceneError
 from datasets.frames import CameraView
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
+from datasets.labels.label_set import LabelSetHeader
 from datasets.labels.store import FrameLabels, MaskBit
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 from viz.render.camera_overlay import NO_ID, pinhole_of, project_labels
@@ -214,8 +215,9 @@ def test_box_holds_both_its_corners_and_nothing_outside_the_grid() -> None:
 class Drive:
     """A set of labels of one scene: the car stands in the world, the ego drives 1 m a frame."""
 
-    what = name = "drive"
-    grid, taxonomy, frame, levels = GRID, TAXONOMY, "ego", LEVELS
+    header = LabelSetHeader(
+        what="drive", name="drive", grid=GRID, taxonomy=TAXONOMY, frame="ego", levels=LEVELS
+    )
 
     def __init__(self, n: int, unreadable: int | None = None) -> None:
         self.n, self.unreadable = n, unreadable

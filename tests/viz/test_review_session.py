@@ -15,10 +15,10 @@ from small_stores import TAXONOMY, write_store, write_truth
 from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.geometry.transforms import apply, from_yaw, inverse
+from datasets.labels.label_set import GroundTruthLabels, StoredLabels
 from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
 from datasets.sources.folder import FolderSource
-from viz.session.label_sets import StoredLabels, TrueLabels
 from viz.session.lru_cache import Recent
 from viz.session.session import ReviewSession
 
@@ -64,7 +64,7 @@ def test_truth_and_boxes_lie_beside_the_labels(tmp_path: Path) -> None:
     source = FolderSource(write_log(tmp_path / "log"), past_sweeps=0)
     path = write_store(tmp_path / "labels.zarr", source, "folder")
     folder = write_truth(tmp_path / "truth", source, "a")
-    truth = TrueLabels(benchmark("occ3d_nuscenes"), folder, source)
+    truth = GroundTruthLabels(benchmark("occ3d_nuscenes"), folder, source)
     session = ReviewSession(StoredLabels(path), source, truth=truth)
     first, second = session.frame("a", 0), session.frame("a", 1)
     assert first.truth is None and any("no ground truth" in note for note in first.notes)

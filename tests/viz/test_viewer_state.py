@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from datasets.geometry.grid import VoxelGrid
+from datasets.labels.label_set import StoredLabels
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.reviews.overlay import EditEntry, Reviews, Verdict
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
@@ -24,7 +25,6 @@ from viz.review.review_queue import QueueItem
 from viz.review.shared_review import SharedReview
 from viz.review.state import Available, ReviewState
 from viz.review.writer import BackgroundWriter
-from viz.session.label_sets import StoredLabels
 from viz.session.session import ReviewSession
 from viz.window.layout import window_layout
 from viz.window.render_jobs import MadeSelection, MadeView, WantedJobs, make, wanted_jobs

@@ -16,6 +16,7 @@ from PIL import Image
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView
 from datasets.geometry.grid import VoxelGrid
+from datasets.labels.label_set import StoredLabels
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.commands.inspect_options import layers_of, parser
@@ -38,7 +39,6 @@ from viz.render.scene3d import (
 )
 from viz.render.screenshot import screenshot
 from viz.render.voxel_mesh import surface_meshes, surface_meshes_plain
-from viz.session.label_sets import StoredLabels
 from viz.session.session import Picture, ReviewFrame, ReviewSession, read_pictures, shown_voxels
 
 REPOSITORY = Path(__file__).resolve().parents[2]

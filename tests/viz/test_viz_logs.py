@@ -17,6 +17,7 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import apply, from_yaw, inverse
+from datasets.labels.label_set import GroundTruthLabels, StoredLabels
 from datasets.labels.store import (
     FrameLabels,
 )
@@ -24,7 +25,6 @@ from datasets.sources.folder import FolderSource
 from datasets.sources.opening import open_source
 from datasets.sources.waymo.source import WaymoSource
 from viz.session.grid_rotation import stored_voxels, turned_grid, turned_labels, turns_to_forward
-from viz.session.label_sets import StoredLabels, TrueLabels
 from viz.session.session import ReviewSession, open_log, shown_voxels
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -72,7 +72,8 @@ def test_store_of_a_waymo_log_is_drawn_over_its_five_cameras(tmp_path: Path) -> 
     assert complaints == ""
     assert share_of_road(shot) > 0.2
     labels = StoredLabels(store)
-    frame = ReviewSession(labels, open_log(labels.source, tmp_path / "log")).frame("x", 1)
+    kind = labels.store.header.provenance["source"]
+    frame = ReviewSession(labels, open_log(kind, tmp_path / "log")).frame("x", 1)
     assert len(frame.pictures) == 5
     assert frame.points_m is not None and len(frame.points_m) > 1000
     other = open_source("waymo", tmp_path / "log", past_sweeps=0)
@@ -177,7 +178,7 @@ def test_ground_truth_is_drawn_without_a_store(tmp_path: Path) -> None:
 def test_masks_of_ground_truth_are_those_of_its_files(tmp_path: Path) -> None:
     source = FolderSource(write_log(tmp_path / "log"), past_sweeps=0)
     truth = write_truth(tmp_path / "labels", source, "a")
-    labels = TrueLabels(benchmark("occ3d_nuscenes"), truth, source)
+    labels = GroundTruthLabels(benchmark("occ3d_nuscenes"), truth, source, every_frame=True)
     frame = ReviewSession(labels, source).frame(labels.first_scene(), 1)
     n = {m: int(shown_voxels(frame.labels, TAXONOMY, m).sum()) for m in ("all", "camera", "lidar")}
     assert n == {"all": 200 * 200, "camera": 100 * 200, "lidar": 200 * 200}

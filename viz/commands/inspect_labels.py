@@ -10,11 +10,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.cli.exit_codes import exit_code
+from datasets.cli.exit_codes import exit_code, print_bad_scene
 from datasets.errors import SetupError
 from datasets.files.printable import printable
 from datasets.files.replacing import replacing
 from datasets.frames import SceneSource
+from datasets.labels.label_set import GroundTruthLabels, LabelSet, StoredLabels
 from datasets.reviews.overlay import Reviews
 from viz.commands.inspect_options import (
     DEFAULT_FPS,
@@ -28,7 +29,6 @@ from viz.commands.inspect_options import (
 from viz.render.layers import LayerSettings
 from viz.review.priority import ReviewPriority
 from viz.review.review_queue import QueueItem, queue_of, review_priority
-from viz.session.label_sets import LabelSet, StoredLabels, TrueLabels
 from viz.session.session import ReviewFrame, ReviewSession, open_log
 
 
@@ -45,7 +45,7 @@ def _inspect(options: argparse.Namespace) -> int:
     if options.screenshot is not None and options.screenshot.suffix.lower() != ".png":
         raise SetupError(f"--screenshot {options.screenshot}: the name must end in .png")
     session = _session(options)
-    show = layers_of(options, session.labels.taxonomy)
+    show = layers_of(options, session.labels.header.taxonomy)
     if options.video is not None:
         _film(options, session, show)
         return 0
@@ -178,10 +178,11 @@ def _session(options: argparse.Namespace) -> ReviewSession:
     if options.truth is not None:
         source = _log(options.source or "city", options.root)
         return ReviewSession(_truth(options, options.truth, source), source)
-    labels = StoredLabels(options.store)
+    labels = StoredLabels(options.store, print_bad_scene)
+    kind = options.source or str(labels.store.header.provenance.get("source", ""))
     log: SceneSource | str
     try:
-        log = _log(options.source or labels.source, options.root)
+        log = _log(kind, options.root)
     except SetupError as error:
         log = str(error)
     truth: LabelSet | None = None
@@ -189,7 +190,7 @@ def _session(options: argparse.Namespace) -> ReviewSession:
         if isinstance(log, str):
             raise SetupError(f"--with-truth needs the log: {log}")
         truth = _truth(options, options.with_truth, log)
-    second = None if options.second is None else StoredLabels(options.second)
+    second = None if options.second is None else StoredLabels(options.second, print_bad_scene)
     reviews = Reviews(labels.store)
     return ReviewSession(labels, log, truth=truth, second=second, reviews=reviews)
 
@@ -201,8 +202,9 @@ def _require_log_of(options: argparse.Namespace, session: ReviewSession, scene_i
         session.require_log_of(session.reviews.store, scene_id)
 
 
-def _truth(options: argparse.Namespace, folder: Path, source: SceneSource) -> TrueLabels:
-    return TrueLabels(benchmark(options.benchmark or NAMES[0]), folder, source)
+def _truth(options: argparse.Namespace, folder: Path, source: SceneSource) -> GroundTruthLabels:
+    chosen = benchmark(options.benchmark or NAMES[0])
+    return GroundTruthLabels(chosen, folder, source, every_frame=True)
 
 
 def _log(kind: str, root: Path | None) -> SceneSource:

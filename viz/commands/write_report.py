@@ -13,13 +13,14 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from datasets.benchmarks.catalogue import BENCHMARKS, NAMES, Benchmark, benchmark, voxels_in_words
-from datasets.cli.exit_codes import exit_code
+from datasets.cli.exit_codes import exit_code, print_bad_scene
 from datasets.errors import AutolabelError, SetupError, UnreadableError
 from datasets.files.printable import printable
 from datasets.files.replacing import write_text
 from datasets.frames import SceneSource
 from datasets.labels.audit_record import read_audit
 from datasets.labels.calibration_record import stored_calibration, stored_promise
+from datasets.labels.label_set import GroundTruthLabels, StoredLabels
 from datasets.labels.log_identity import require_log_of
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.reviews.overlay import Reviews
@@ -38,7 +39,6 @@ from viz.html_report.summary_sections import classes, distances, summary
 from viz.render.renderer import ViewPainter
 from viz.review.error_rate import estimate
 from viz.review.review_queue import review_priority
-from viz.session.label_sets import StoredLabels, TrueLabels
 from viz.session.session import ReviewSession, open_log
 
 DEFAULT_ROOT = Path("runs/city")
@@ -101,7 +101,7 @@ def _report(options: argparse.Namespace) -> int:
     for note in content.notes:
         print(printable(f"note: {note}"), file=sys.stderr)
     for scene_id, why in content.unreadable.items():
-        print(printable(f"bad scene {scene_id}: {why}"), file=sys.stderr)
+        print_bad_scene(scene_id, why)
     print(f"{options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
     return 1 if content.unreadable else 0
 
@@ -129,8 +129,11 @@ def gather(options: argparse.Namespace) -> Content:
     if truth is not None and not numbers.scored.any():
         notes.append(f"{truth.root} holds no ground truth of a frame of the store")
     order, _ = ranked(numbers, found_audit)
-    true_labels = None if truth is None else TrueLabels(truth.benchmark, truth.root, truth.source)
-    session = ReviewSession(StoredLabels(options.store), log, truth=true_labels)
+    true_labels = None
+    if truth is not None:
+        true_labels = GroundTruthLabels(truth.benchmark, truth.root, truth.source, every_frame=True)
+    labels = StoredLabels(options.store, print_bad_scene)
+    session = ReviewSession(labels, log, truth=true_labels)
     drawn = order[: options.pictures]
     with (
         tqdm(total=len(drawn), desc="draw", unit="scene", disable=not drawn) as bar,

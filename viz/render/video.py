@@ -62,7 +62,7 @@ def video(
     n_frames = session.n_frames(scene_id)
     if not frames or not 0 <= min(frames) <= max(frames) < n_frames:
         raise SetupError(
-            f"{session.labels.what}: scene {scene_id} has frames 0..{n_frames - 1}, "
+            f"{session.labels.header.what}: scene {scene_id} has frames 0..{n_frames - 1}, "
             f"asked for {_in_words(frames)}"
         )
     width, height = size_px

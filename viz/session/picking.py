@@ -227,7 +227,7 @@ def box_cells(frame: ReviewFrame, a: Cell, b: Cell) -> NDArray[np.int64]:
 def _history(session: ReviewSession, frame: ReviewFrame, cell: Cell) -> tuple[Moment, ...]:
     centre = frame.grid.centers(np.asarray(cell))
     place = apply(frame.labels.T_global_grid, centre)
-    grid = session.labels.grid
+    grid = session.labels.header.grid
     found = []
     first, last = (
         max(0, frame.k - HISTORY_FRAMES),

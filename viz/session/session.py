@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,12 +16,12 @@ from datasets.benchmarks.catalogue import voxels_in_words
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
+from datasets.labels.label_set import LabeledScene, LabelSet, LabelSetHeader
 from datasets.labels.log_identity import require_same_frame
-from datasets.labels.store import FrameLabels, GridFrame, LabelStore, MaskBit
+from datasets.labels.store import FrameLabels, LabelStore, MaskBit
 from datasets.reviews.overlay import FrameVerdict, Reviews
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from viz.session.grid_rotation import turned_grid, turned_labels
-from viz.session.label_sets import LabelSet, SceneOfLabels
 from viz.session.log_frames import Logged, LogOfLabels, Picture, open_log, read_pictures
 from viz.session.lru_cache import Recent
 
@@ -52,8 +51,8 @@ class ReviewFrame:
     """A labelled frame with all there is to show of it.
 
     Attributes:
-        name, grid, taxonomy, levels: of the labels, see ``LabelSet``. A grid along a LiDAR's axes
-            is turned so that X points most nearly forward, and all else with it.
+        name, grid, taxonomy, levels: of the labels, see ``LabelSetHeader``. A grid along a LiDAR's
+            axes is turned so that X points most nearly forward, and all else with it.
         k, n_frames: its place in the scene.
         labels: as stored, with the strokes of the reviews applied.
         pictures: any number, in the source's order; their poses are in the grid's frame.
@@ -131,11 +130,11 @@ class ReviewSession:
         self.labels, self.truth, self.second, self.reviews = labels, truth, second, reviews
         for other in (truth, second):
             if other is not None:
-                _check_comparable(labels, other)
-        self._grid_frame = cast(GridFrame, labels.frame)
+                _check_comparable(labels.header, other.header)
+        self._grid_frame = labels.header.frame
         self._log = LogOfLabels(log, self._grid_frame)
-        n_bytes = 9 * labels.grid.n_voxels
-        self._scenes: Recent[tuple[int, str], SceneOfLabels] = Recent(16)
+        n_bytes = 9 * labels.header.grid.n_voxels
+        self._scenes: Recent[tuple[int, str], LabeledScene] = Recent(16)
         self._stored: Recent[tuple[int, str, int], FrameLabels] = Recent(
             max(4, min(64, CACHE_BYTES // n_bytes))
         )
@@ -165,7 +164,7 @@ class ReviewSession:
             SetupError: there are no labels of that scene or frame.
             SceneError: the labels cannot be read.
         """
-        shown = self.labels
+        shown = self.labels.header
         labels = self.stored(scene_id, k)
         token = labels.token
         logged = self._logged.get((scene_id, token), lambda: self._log.of(scene_id, labels))
@@ -205,20 +204,20 @@ class ReviewSession:
         scene = self._scene(scene_id)
         if not 0 <= k < len(scene):
             raise SetupError(
-                f"{self.labels.what}: scene {scene_id} has no frame {k}; "
+                f"{self.labels.header.what}: scene {scene_id} has no frame {k}; "
                 f"it has frames 0..{len(scene) - 1}"
             )
         labels = self._stored.get((0, scene_id, k), lambda: scene.frame(k))
         return labels if self.reviews is None else self.reviews.reviewed(labels, scene_id)
 
-    def _scene(self, scene_id: str) -> SceneOfLabels:
+    def _scene(self, scene_id: str) -> LabeledScene:
         return self._scenes.get((0, scene_id), lambda: self._opened(scene_id))
 
-    def _opened(self, scene_id: str) -> SceneOfLabels:
+    def _opened(self, scene_id: str) -> LabeledScene:
         known = self.labels.scene_ids()
         if scene_id not in known:
             raise SetupError(
-                f"{self.labels.what}: unknown scene {scene_id!r}; it has {_shortened(known)}"
+                f"{self.labels.header.what}: unknown scene {scene_id!r}; it has {_shortened(known)}"
             )
         return self.labels.scene(scene_id)
 
@@ -238,12 +237,12 @@ class ReviewSession:
             scene = self._scenes.get((which, scene_id), lambda: other.scene(scene_id))
             k = scene.frame_tokens.index(labels.token)
             found = self._stored.get((which, scene_id, k), lambda: scene.frame(k))
-            require_same_frame(other.name, found, labels, self._grid_frame)
+            require_same_frame(other.header.name, found, labels, self._grid_frame)
             return found
         except KeyError:
-            notes.append(f"no {what}: {other.name} lacks this scene")
+            notes.append(f"no {what}: {other.header.name} lacks this scene")
         except ValueError:
-            notes.append(f"no {what}: {other.name} lacks this frame")
+            notes.append(f"no {what}: {other.header.name} lacks this frame")
         except (SceneError, SetupError) as error:
             notes.append(f"no {what}: {error}")
         return None
@@ -263,7 +262,7 @@ class _TokensByScene(Mapping[str, tuple[str, ...]]):
         return len(self._session.scene_ids())
 
 
-def _check_comparable(labels: LabelSet, other: LabelSet) -> None:
+def _check_comparable(labels: LabelSetHeader, other: LabelSetHeader) -> None:
     """Raises ``SetupError`` unless both have the same voxels and classes."""
     ours = voxels_in_words(labels.grid, labels.taxonomy, labels.frame)
     theirs = voxels_in_words(other.grid, other.taxonomy, other.frame)

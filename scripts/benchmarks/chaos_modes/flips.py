@@ -37,9 +37,10 @@ from tqdm import tqdm
 sys.path.append(str(Path(__file__).resolve().parents[2]))  # the commands
 import store as store_command
 
-from datasets.cli.exit_codes import exit_code
+from datasets.cli.exit_codes import exit_code, print_bad_scene
 from datasets.errors import AutolabelError
 from datasets.files.json_files import canonical_text, json_text
+from datasets.labels.label_set import StoredLabels
 from datasets.labels.store import LabelStore
 from datasets.loading.targets import PseudoLabels
 from datasets.reviews.entries import EditEntry, NoteEntry, Verdict, VerdictEntry, to_document
@@ -47,7 +48,6 @@ from datasets.reviews.overlay import Reviews
 from datasets.sources.opening import open_source
 from datasets.storage.backend import GROUP, LocalBackend, StorageBackend
 from datasets.store_ops.maintenance import info, prune
-from viz.session.label_sets import StoredLabels
 
 ROOT = Path(__file__).resolve().parents[3]
 SCENES, FRAMES = 3, 2
@@ -273,7 +273,7 @@ class Judge:
                 note(f"student left out {scene_id}", left_out, labels, scene_id)
                 for frame in frames:
                     note(f"student {frame.token}", target, labels, frame)
-        if shown := note("viewer", StoredLabels, where):
+        if shown := note("viewer", StoredLabels, where, print_bad_scene):
             with contextlib.redirect_stderr(io.StringIO()):
                 there = note("viewer ids", shown.scene_ids) or ()
             for scene_id in there:

@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.auditing.label_set import AuditedLabels, LabelledScene
 from autolabel.auditing.motion_fit import Trajectory
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource
 from datasets.geometry.transforms import Transform, from_yaw, inverse
+from datasets.labels.label_set import LabeledScene, LabelSet
 from datasets.labels.voxel_labels import FrameLabels
 from datasets.sources.scene_files import scene_fingerprint
 
@@ -236,13 +236,13 @@ class ChangedLabels:
 
     def __init__(
         self,
-        labels: AuditedLabels,
+        labels: LabelSet,
         *,
         shift: tuple[int, int, int] = (0, 0, 0),
         frames_late: int = 0,
         scenes_late: int = 0,
         mirrored: bool = False,
-        of_log: AuditedLabels | None = None,
+        of_log: LabelSet | None = None,
     ) -> None:
         """Args:
         of_log: the content comes from these labels, of scenes with the same place in their log.
@@ -254,20 +254,23 @@ class ChangedLabels:
     def scene_ids(self) -> tuple[str, ...]:
         return self.labels.scene_ids()
 
-    def inputs(self, scene_id: str) -> str:
-        return self.labels.inputs(scene_id)
+    def first_scene(self) -> str:
+        return self.labels.first_scene()
 
-    def scene(self, scene_id: str) -> LabelledScene:
+    def scene(self, scene_id: str) -> LabeledScene:
         place, ids = self.labels.scene_ids().index(scene_id), self._content.scene_ids()
         other = ids[(place + self.scenes_late) % len(ids)]
         return _ChangedScene(self, self.labels.scene(scene_id), self._content.scene(other))
 
 
 class _ChangedScene:
-    def __init__(self, how: ChangedLabels, own: LabelledScene, content: LabelledScene) -> None:
+    def __init__(self, how: ChangedLabels, own: LabeledScene, content: LabeledScene) -> None:
         self._how, self._own, self._content = how, own, content
         self.frame_tokens, self.timestamps_us = own.frame_tokens, own.timestamps_us
-        self.T_global_grid = own.T_global_grid
+        self.T_global_grid, self.inputs = own.T_global_grid, own.inputs
+
+    def __len__(self) -> int:
+        return len(self.frame_tokens)
 
     def frame(self, k: int) -> FrameLabels:
         own = self._own.frame(k)

@@ -19,6 +19,7 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SetupError
 from datasets.frames import Frame
+from datasets.labels.label_set import StoredLabels
 from datasets.labels.log_identity import (
     distance,
     labelled_scene,
@@ -39,7 +40,6 @@ from datasets.store_ops.export import export
 from models.presets import COARSE_GRID
 from models.training.resume_state import load_state, save_state
 from viz.commands.write_report import main as report
-from viz.session.label_sets import StoredLabels
 from viz.session.log_frames import LogOfLabels
 from viz.session.session import ReviewSession
 
