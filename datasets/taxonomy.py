@@ -1,4 +1,4 @@
-"""Class lists: names, colours, the free and ignore ids, and the groups of classes."""
+"""Class lists: names, colors, the free and ignore ids, and the groups of classes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from datasets.files.printable import printable
 
 IGNORE_ID = 255
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,7 +20,7 @@ class Taxonomy:
 
     Attributes:
         names: one per id, free space included.
-        colours: RGB 0..255, one per id.
+        colors: RGB 0..255, one per id.
         free_id: the id of free space.
         foreground: ids of objects (as the distillation masks of the paper group them).
         dynamic: ids that can move.
@@ -31,14 +31,14 @@ class Taxonomy:
 
     name: str
     names: tuple[str, ...]
-    colours: tuple[Colour, ...]
+    colors: tuple[Color, ...]
     free_id: int
     foreground: tuple[int, ...]
     dynamic: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        if len(self.names) != len(self.colours):
-            raise ValueError(f"{len(self.names)} names but {len(self.colours)} colours")
+        if len(self.names) != len(self.colors):
+            raise ValueError(f"{len(self.names)} names but {len(self.colors)} colors")
         if len(set(self.names)) != len(self.names):
             raise ValueError(f"a class name occurs twice: {self.names}")
         if odd := [name for name in (self.name, *self.names) if printable(name) != name]:
@@ -60,17 +60,17 @@ class Taxonomy:
     def id_of(self, name: str) -> int:
         return self.names.index(name)
 
-    def colour_table(self) -> NDArray[np.uint8]:
+    def color_table(self) -> NDArray[np.uint8]:
         """(256, 3) uint8; unknown ids are black."""
         table = np.zeros((256, 3), np.uint8)
-        table[: self.n_classes] = self.colours
+        table[: self.n_classes] = self.colors
         return table
 
     def to_json(self) -> dict[str, Any]:
         return {
             "name": self.name,
             "names": list(self.names),
-            "colours": [list(c) for c in self.colours],
+            "colours": [list(c) for c in self.colors],
             "free_id": self.free_id,
             "ignore_id": IGNORE_ID,
             "foreground": list(self.foreground),
@@ -83,7 +83,7 @@ class Taxonomy:
         return cls(
             name=data["name"],
             names=tuple(data["names"]),
-            colours=tuple((int(r), int(g), int(b)) for r, g, b in data["colours"]),
+            colors=tuple((int(r), int(g), int(b)) for r, g, b in data["colours"]),
             free_id=int(data["free_id"]),
             foreground=tuple(int(i) for i in data["foreground"]),
             dynamic=tuple(int(i) for i in data["dynamic"]),
@@ -112,8 +112,8 @@ OCC3D_NUSCENES = Taxonomy(
         "vegetation",
         "free",
     ),
-    # nuScenes-lidarseg colours where they can be told apart on a grey street
-    colours=(
+    # nuScenes-lidarseg colors where they can be told apart on a grey street
+    colors=(
         (90, 90, 90),
         (112, 128, 144),
         (220, 20, 60),
@@ -151,7 +151,7 @@ OCC3D_COARSE = Taxonomy(
         "vegetation",
         "free",
     ),
-    colours=(
+    colors=(
         (255, 158, 0),
         (220, 20, 60),
         (0, 207, 191),
@@ -167,7 +167,7 @@ OCC3D_COARSE = Taxonomy(
 )
 """Occ3D-nuScenes merged for small networks (``datasets/benchmarks/occ3d_coarse.py``)."""
 
-_COLOUR = dict(zip(OCC3D_NUSCENES.names, OCC3D_NUSCENES.colours, strict=True))
+_COLOR = dict(zip(OCC3D_NUSCENES.names, OCC3D_NUSCENES.colors, strict=True))
 _OPENOCCUPANCY_NAMES = ("free", *OCC3D_NUSCENES.names[1:17])
 _OPENOCC_FLOW_NAMES = (
     "car",
@@ -192,7 +192,7 @@ _OPENOCC_FLOW_NAMES = (
 OPENOCCUPANCY = Taxonomy(
     name="openoccupancy",
     names=_OPENOCCUPANCY_NAMES,
-    colours=tuple(_COLOUR[name] for name in _OPENOCCUPANCY_NAMES),
+    colors=tuple(_COLOR[name] for name in _OPENOCCUPANCY_NAMES),
     free_id=0,
     foreground=tuple(range(1, 11)),
     dynamic=(2, 3, 4, 5, 6, 7, 9, 10),
@@ -205,7 +205,7 @@ In the files absent voxels are free and 0 is noise, which a reader turns into ``
 OPENOCC_FLOW = Taxonomy(
     name="openocc-flow",
     names=_OPENOCC_FLOW_NAMES,
-    colours=tuple(_COLOUR[name] for name in _OPENOCC_FLOW_NAMES),
+    colors=tuple(_COLOR[name] for name in _OPENOCC_FLOW_NAMES),
     free_id=16,
     foreground=tuple(range(10)),
     dynamic=tuple(range(8)),
@@ -216,7 +216,7 @@ error (mAVE)."""
 SURROUNDOCC = Taxonomy(
     name="surroundocc",
     names=_OPENOCCUPANCY_NAMES,
-    colours=tuple(_COLOUR[name] for name in _OPENOCCUPANCY_NAMES),
+    colors=tuple(_COLOR[name] for name in _OPENOCCUPANCY_NAMES),
     free_id=0,
     foreground=tuple(range(1, 11)),
     dynamic=(2, 3, 4, 5, 6, 7, 9, 10),
@@ -250,7 +250,7 @@ SEMANTIC_KITTI = Taxonomy(
         "pole",
         "traffic_sign",
     ),
-    colours=(
+    colors=(
         (255, 255, 255),
         (255, 158, 0),
         (220, 20, 60),
@@ -299,7 +299,7 @@ OCC3D_WAYMO = Taxonomy(
         "walkable",
         "free",
     ),
-    colours=(
+    colors=(
         (90, 90, 90),
         (255, 158, 0),
         (0, 0, 230),

@@ -9,8 +9,8 @@ LiDAR stays in place under the stated poses and extrinsics (and how much less wi
 and tilt of the ground, ranges and intensities, whether depth edges of the LiDAR lie on edges of
 each picture, and annotations that cannot be. A fault of one camera is told from three scenes on. A
 frame that lacks a camera is only noted: it can be
-labelled. A cause is named where it fits clearly better than what the log states; whether colours
-are BGR is not tested. --picture draws a frame's LiDAR and boxes over its cameras: points, coloured
+labelled. A cause is named where it fits clearly better than what the log states; whether colors
+are BGR is not tested. --picture draws a frame's LiDAR and boxes over its cameras: points, colored
 by depth, must sit on what they hit.
 
 Exit codes: 0 nothing bad found, 1 something missing or implausible, 2 the log cannot be opened.
@@ -147,7 +147,7 @@ def report(scene_id: str, findings: list[Finding]) -> int:
 
 
 def draw(source: AnnotatedSource, frame: Frame) -> Image.Image:
-    """Every picture of a frame with its boxes and the key sweep's points, coloured by depth."""
+    """Every picture of a frame with its boxes and the key sweep's points, colored by depth."""
     if not frame.cameras:
         raise SetupError(f"frame {frame.token}: --picture needs cameras")
     boxes = source.annotations(frame).boxes
@@ -176,11 +176,11 @@ def draw_view(
         uv, depth, inside = project(points, view)
         order = np.flatnonzero(inside)[np.argsort(-depth[inside])]  # near points over far ones
         shade = np.log(np.clip(depth[order], NEAR_M, FAR_M) / NEAR_M) / np.log(FAR_M / NEAR_M)
-        colours = (255 * matplotlib.colormaps["turbo_r"](shade)[:, :3]).astype(np.uint8)
+        colors = (255 * matplotlib.colormaps["turbo_r"](shade)[:, :3]).astype(np.uint8)
         pixels = np.array(tile)
         at = np.minimum((uv[order] * scale).astype(int), [tile.width - 2, tile.height - 2])
         for dx, dy in ((0, 0), (1, 0), (0, 1), (1, 1)):
-            pixels[at[:, 1] + dy, at[:, 0] + dx] = colours
+            pixels[at[:, 1] + dy, at[:, 0] + dx] = colors
         tile = Image.fromarray(pixels)
     pen, face = ImageDraw.Draw(tile), font(18, bold=True)
     pen.rectangle((0, 0, face.getlength(label) + 12, 28), fill=(0, 0, 0))

@@ -183,8 +183,8 @@ class Scores:
 
 def _with_unmapped(taxonomy: Taxonomy) -> Taxonomy:
     """With one more class, which no truth has."""
-    names, colours = (*taxonomy.names, "no class here"), (*taxonomy.colours, (0, 0, 0))
-    return replace(taxonomy, names=names, colours=colours)
+    names, colors = (*taxonomy.names, "no class here"), (*taxonomy.colors, (0, 0, 0))
+    return replace(taxonomy, names=names, colors=colors)
 
 
 def _cpus() -> int:

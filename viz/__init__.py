@@ -1,1 +1,1 @@
-"""Quality review of labels: viewer, pictures, reports."""
+"""Quality review of labels: viewer, images, reports."""

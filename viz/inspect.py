@@ -1,4 +1,4 @@
-"""Review the labels of a store: see a frame's voxels in 3D and over its pictures, judge, mend.
+"""Review the labels of a store: see a frame's voxels in 3D and over its images, judge, mend.
 
     python viz/inspect.py STORE --root LOG
     python viz/inspect.py STORE --queue --audit audit.json
@@ -8,7 +8,7 @@
     python viz/inspect.py STORE --second OTHER --voxels difference
     python viz/inspect.py --truth DIR --source folder --root LOG
 
-A window opens, unless a picture, a film or a page for the browser is asked for: these need no
+A window opens, unless a image, a film or a page for the browser is asked for: these need no
 display.
 """
 

@@ -11,7 +11,7 @@ from autolabel.auditing.report import WEIGHTS, AuditReport
 from datasets.files.replacing import replacing
 
 SHOWN = 40
-COLOURS = ("#00635d", "#57a6a1", "#e0a458", "#c8553d", "#7a3b69")
+COLORS = ("#00635d", "#57a6a1", "#e0a458", "#c8553d", "#7a3b69")
 
 
 def draw_ranking(report: AuditReport, path: Path) -> None:
@@ -22,9 +22,9 @@ def draw_ranking(report: AuditReport, path: Path) -> None:
     panel = figure.subplots()
     left = [0.0] * len(scenes)
     names = [scene.scene_id for scene in scenes]
-    for (part, weight), colour in zip(WEIGHTS.items(), COLOURS, strict=True):
+    for (part, weight), color in zip(WEIGHTS.items(), COLORS, strict=True):
         widths = [weight * (scene.shares.get(part) or 0.0) for scene in scenes]
-        panel.barh(names, widths, left=left, color=colour, label=part)
+        panel.barh(names, widths, left=left, color=color, label=part)
         left = [a + b for a, b in zip(left, widths, strict=True)]
     faulty = {fault.scene_id for fault in report.faults}
     for label in panel.get_yticklabels():

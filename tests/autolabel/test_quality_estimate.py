@@ -15,7 +15,7 @@ from label_scenes import header, scene
 
 from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import Reviews, Verdict, VerdictEntry
-from viz.review.error_rate import Estimator, Rest, estimate, fewest_wrong, most_wrong
+from viz.review.error_rate import Estimator, SampledFrames, estimate, fewest_wrong, most_wrong
 from viz.review.priority import ReviewPriority
 from viz.review.review_queue import frames_of, priority_order, sampled_order
 
@@ -142,7 +142,7 @@ def test_so_many_more_give_the_width_that_was_asked_for() -> None:
 
 
 def test_what_is_known_of_the_rest_bounds_the_rest() -> None:
-    one = Rest(frames=100, drawn=10, wrong=0, unsure=0, known_wrong=40, known_right=55)
+    one = SampledFrames(frames=100, drawn=10, wrong=0, unsure=0, known_wrong=40, known_right=55)
     assert one.bounds() == (40, 45)  # the sample was unlucky: it would have allowed 26 at most
     assert replace(one, known_wrong=5).bounds() == (5, most_wrong(100, 10, 0))
     assert replace(one, known_wrong=5, known_right=80).bounds() == (5, 20)

@@ -19,17 +19,17 @@ from viz.browser.gltf import before_tone_curve, glb
 from viz.browser.html_fragments import legend, lines, table
 from viz.browser.scene import lifted, without_floor
 from viz.browser.worker import Worker
-from viz.render.scene3d import ColouredMesh
+from viz.render.scene3d import ColoredMesh
 from viz.render.text import LegendRow
 from viz.render.voxel_mesh import surface_meshes
 
 
-def mesh(n: int, *, seed: int = 0) -> ColouredMesh:
+def mesh(n: int, *, seed: int = 0) -> ColoredMesh:
     rng = np.random.default_rng(seed)
-    return ColouredMesh(
+    return ColoredMesh(
         name="m",
         corners_m=rng.uniform(-50, 50, (n, 4, 3)).astype(np.float32),
-        colours=rng.integers(0, 256, (n, 3), dtype=np.uint8),
+        colors=rng.integers(0, 256, (n, 3), dtype=np.uint8),
     )
 
 
@@ -58,7 +58,7 @@ def read(data: bytes) -> tuple[dict, list[dict[str, np.ndarray]]]:
     return document, [
         {
             "corners": array(p["attributes"]["POSITION"]),
-            "colours": array(p["attributes"]["COLOR_0"]),
+            "colors": array(p["attributes"]["COLOR_0"]),
             "indices": array(p["indices"])[:, 0],
         }
         for p in primitives
@@ -89,8 +89,8 @@ def test_no_faces_are_no_bytes() -> None:
 def test_meshes_come_one_after_the_other() -> None:
     a, b = mesh(3, seed=1), mesh(5, seed=2)
     _, (part,) = read(glb([a, b]))
-    colours = before_tone_curve(np.concatenate([a.colours, b.colours])) * 65535
-    np.testing.assert_array_equal(part["colours"][::4, :3], colours.round())
+    colors = before_tone_curve(np.concatenate([a.colors, b.colors])) * 65535
+    np.testing.assert_array_equal(part["colors"][::4, :3], colors.round())
 
 
 def tone_curve(linear: np.ndarray) -> np.ndarray:
@@ -107,15 +107,15 @@ def tone_curve(linear: np.ndarray) -> np.ndarray:
     return 255 * np.where(x <= 0.0031308, 12.92 * x, 1.055 * x ** (1 / 2.4) - 0.055)
 
 
-def test_the_renderers_curve_gives_the_colours_back() -> None:
+def test_the_renderers_curve_gives_the_colors_back() -> None:
     grey = np.arange(0, 226, dtype=np.uint8)[:, None].repeat(3, axis=1)
     np.testing.assert_allclose(tone_curve(before_tone_curve(grey)), grey, atol=0.5)
     names = [n for n in OCC3D_NUSCENES.names if n != "free"]
-    colours = np.array([OCC3D_NUSCENES.colours[OCC3D_NUSCENES.id_of(n)] for n in names], np.uint8)
-    worst = np.abs(tone_curve(before_tone_curve(colours)) - colours).max(axis=1)
+    colors = np.array([OCC3D_NUSCENES.colors[OCC3D_NUSCENES.id_of(n)] for n in names], np.uint8)
+    worst = np.abs(tone_curve(before_tone_curve(colors)) - colors).max(axis=1)
     assert np.median(worst) < 1
-    seen = tone_curve(before_tone_curve(colours)).round()
-    apart = [np.abs(c[:, None] - c[None]).sum(axis=2) for c in (seen, colours.astype(np.float64))]
+    seen = tone_curve(before_tone_curve(colors)).round()
+    apart = [np.abs(c[:, None] - c[None]).sum(axis=2) for c in (seen, colors.astype(np.float64))]
     assert (apart[0] >= 0.4 * apart[1]).all()  # classes can be told apart as before
 
 
@@ -124,12 +124,12 @@ def test_only_the_undersides_on_the_grids_floor_are_left_out() -> None:
     shown = np.zeros(grid.shape, bool)
     shown[1:4, 1:3, 0] = shown[2, 2, 3] = True  # six on the floor, one in the air
     (surface,) = surface_meshes(np.zeros(grid.shape, np.uint8), shown, grid)
-    colours = np.arange(3 * len(surface.shades), dtype=np.uint8).reshape(-1, 3)
-    whole = ColouredMesh(name="m", corners_m=surface.corners_m, colours=colours)
+    colors = np.arange(3 * len(surface.shades), dtype=np.uint8).reshape(-1, 3)
+    whole = ColoredMesh(name="m", corners_m=surface.corners_m, colors=colors)
     left = without_floor(whole, grid.min_m[2])
     assert len(left.corners_m) == len(whole.corners_m) - 6 == 2 * 6 + 10 + 6 - 6
-    rows = {tuple(c) for c in left.colours.tolist()}
-    gone = [i for i, c in enumerate(colours.tolist()) if tuple(c) not in rows]
+    rows = {tuple(c) for c in left.colors.tolist()}
+    gone = [i for i, c in enumerate(colors.tolist()) if tuple(c) not in rows]
     np.testing.assert_allclose(whole.corners_m[gone][:, :, 2], -1.3, atol=1e-6)
 
 
@@ -223,6 +223,6 @@ def test_nothing_is_done_after_stop() -> None:
 
 
 def test_text_from_files_and_people_is_no_markup() -> None:
-    row = LegendRow(colour=(1, 2, 3), name="<i>", count=1234)
+    row = LegendRow(color=(1, 2, 3), name="<i>", count=1234)
     for html in (table([("<i>", "<i>")]), lines(["<i>"]), legend([row])):
         assert "<i>" not in html and "&lt;i&gt;" in html

@@ -1,4 +1,4 @@
-"""What is drawn of a frame: the voxels, points and lines of every layer, with their colours."""
+"""What is drawn of a frame: the voxels, points and lines of every layer, with their colors."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
 from datasets.labels.store import FrameLabels, MaskBit
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
-from viz.render.layers import DIFFERENCE_COLOURS, Difference, LayerSettings, RenderedLayers, draw
-from viz.render.lines import ARROW_COLOUR, CELL_COLOUR, MAX_ARROWS, RING_COLOUR
+from viz.render.layers import DIFFERENCE_COLORS, Difference, LayerSettings, RenderedLayers, draw
+from viz.render.lines import ARROW_COLOR, CELL_COLOR, MAX_ARROWS, RING_COLOR
 from viz.render.points import IN_FREE, IN_OCCUPIED
-from viz.render.scene3d import ColouredLines
-from viz.session.lidar_evidence import FINDING_COLOURS, Finding, evidence_of
+from viz.render.scene3d import ColoredLines
+from viz.session.lidar_evidence import FINDING_COLORS, Finding, evidence_of
 from viz.session.session import ReviewFrame
 
 GRID = VoxelGrid(min_m=(-12.0, -12.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(48, 48, 8))
@@ -61,28 +61,28 @@ def frame(**changes: Any) -> ReviewFrame:
     return ReviewFrame(**(fields | changes))
 
 
-def colours_of(drawn: RenderedLayers, voxel: tuple[int, int, int]) -> tuple[int, ...]:
-    """Colour of a drawn voxel's upper side, as it is before shading."""
+def colors_of(drawn: RenderedLayers, voxel: tuple[int, int, int]) -> tuple[int, ...]:
+    """Color of a drawn voxel's upper side, as it is before shading."""
     assert drawn.shown[voxel]
-    return tuple(int(c) for c in drawn.colour_table[drawn.ids[voxel]])
+    return tuple(int(c) for c in drawn.color_table[drawn.ids[voxel]])
 
 
-def line(drawn: RenderedLayers, name: str) -> ColouredLines:
+def line(drawn: RenderedLayers, name: str) -> ColoredLines:
     (found,) = [one for one in drawn.lines if one.name == name]
     return found
 
 
-def test_classes_have_their_colours_counts_and_legend() -> None:
+def test_classes_have_their_colors_counts_and_legend() -> None:
     drawn = draw(frame(), LayerSettings())
     assert drawn.counts[CAR] == 8 * 4 * 3 and drawn.counts[ROAD] == 48 * 48
     assert drawn.counts[TREE] == 0 and FREE not in drawn.counts
-    assert colours_of(drawn, (32, 21, 3)) == TAXONOMY.colours[CAR]
+    assert colors_of(drawn, (32, 21, 3)) == TAXONOMY.colors[CAR]
     (row,) = [row for row in drawn.legend if row.name == "car"]
-    assert (row.colour, row.count) == (TAXONOMY.colours[CAR], 96)
+    assert (row.color, row.count) == (TAXONOMY.colors[CAR], 96)
     assert [m.name for m in drawn.meshes] == ["car", "driveable_surface", "ego"]
     assert [m.id for m in drawn.surface] == [CAR, ROAD]
-    top = drawn.meshes[0].colours.max(axis=0)
-    np.testing.assert_array_equal(top, TAXONOMY.colours[CAR])
+    top = drawn.meshes[0].colors.max(axis=0)
+    np.testing.assert_array_equal(top, TAXONOMY.colors[CAR])
 
 
 def test_what_is_drawn_is_what_is_shown() -> None:
@@ -110,13 +110,13 @@ def test_class_filter_shows_only_its_classes() -> None:
     assert draw(frame(), LayerSettings(classes=frozenset())).surface == ()
 
 
-def test_confidence_is_coloured_by_level() -> None:
+def test_confidence_is_colored_by_level() -> None:
     confidence = np.ones(GRID.shape, np.uint8)
     confidence[30:38] = 2
     drawn = draw(
-        frame(labels=labels(street(), confidence=confidence)), LayerSettings(colour="confidence")
+        frame(labels=labels(street(), confidence=confidence)), LayerSettings(color="confidence")
     )
-    low, high = colours_of(drawn, (0, 0, 1)), colours_of(drawn, (32, 21, 3))
+    low, high = colors_of(drawn, (0, 0, 1)), colors_of(drawn, (32, 21, 3))
     assert high[0] > 230 and high[1] > 230 > low[0]  # yellow
     assert [(row.name, row.count) for row in drawn.legend] == [
         ("confidence 0", 0),
@@ -127,9 +127,9 @@ def test_confidence_is_coloured_by_level() -> None:
 
 
 def test_labels_without_confidence_say_so() -> None:
-    drawn = draw(frame(levels=()), LayerSettings(colour="confidence"))
+    drawn = draw(frame(levels=()), LayerSettings(color="confidence"))
     assert "no confidence" in drawn.caption
-    assert colours_of(drawn, (32, 21, 3)) == TAXONOMY.colours[CAR]
+    assert colors_of(drawn, (32, 21, 3)) == TAXONOMY.colors[CAR]
 
 
 @pytest.mark.parametrize(
@@ -148,8 +148,8 @@ def test_evidence_of_an_occupied_voxel(hits: int, passes: int, finding: Finding)
     voxel = (32, 21, 3)
     rays[0][voxel], rays[1][voxel] = hits, passes
     one = frame(labels=labels(street(), hits=rays[0], passes=rays[1]))
-    drawn = draw(one, LayerSettings(colour="evidence"))
-    assert colours_of(drawn, voxel) == FINDING_COLOURS[finding]
+    drawn = draw(one, LayerSettings(color="evidence"))
+    assert colors_of(drawn, voxel) == FINDING_COLORS[finding]
     assert "of the store" in drawn.caption
 
 
@@ -159,8 +159,8 @@ def test_returns_in_free_space_are_shown_as_missed() -> None:
     rays[0][missed] = rays[0][passed] = 4
     rays[1][passed], rays[0][few] = 9, 1
     one = frame(labels=labels(street(), hits=rays[0], passes=rays[1]))
-    drawn = draw(one, LayerSettings(colour="evidence"))
-    assert colours_of(drawn, missed) == FINDING_COLOURS[Finding.MISSED]
+    drawn = draw(one, LayerSettings(color="evidence"))
+    assert colors_of(drawn, missed) == FINDING_COLORS[Finding.MISSED]
     assert not drawn.shown[passed] and not drawn.shown[few]
     assert not draw(one, LayerSettings()).shown[missed]
 
@@ -173,9 +173,9 @@ def test_without_stored_evidence_the_frames_own_sweep_gives_it() -> None:
     x, y, z = GRID.indices(points[0])
     assert evidence.hits[x, y, z] == 1 and evidence.hits.sum() == 2
     assert evidence.passes[x - 1, y, z] == 1 and evidence.passes[x + 1, y, z] == 0
-    assert "key sweep" in draw(one, LayerSettings(colour="evidence")).caption
+    assert "key sweep" in draw(one, LayerSettings(color="evidence")).caption
     assert evidence_of(frame()) is None
-    assert "neither" in draw(frame(), LayerSettings(colour="evidence")).caption
+    assert "neither" in draw(frame(), LayerSettings(color="evidence")).caption
 
 
 def differing() -> tuple[np.ndarray, dict[Difference, tuple[int, int, int]]]:
@@ -196,7 +196,7 @@ def test_difference_tells_same_other_class_and_only_one(beside: str) -> None:
     other, voxels = differing()
     drawn = draw(frame(**{beside: labels(other)}), LayerSettings(voxels="difference"))
     for kind, voxel in voxels.items():
-        assert colours_of(drawn, voxel) == DIFFERENCE_COLOURS[kind], kind
+        assert colors_of(drawn, voxel) == DIFFERENCE_COLORS[kind], kind
     n = [row.count for row in drawn.legend]
     assert n == [48 * 48 + 96 - 2, 1, 1, 1]
     assert ("second store" if beside == "second" else "ground truth") in drawn.caption
@@ -244,15 +244,15 @@ def with_points() -> ReviewFrame:
     return frame(points_m=points)
 
 
-def test_points_are_coloured_by_what_is_asked() -> None:
+def test_points_are_colored_by_what_is_asked() -> None:
     (by_class,) = draw(with_points(), LayerSettings(points="class")).points
     assert len(by_class.points_m) == 3  # one lies outside the grid
-    assert tuple(by_class.colours[0]) == TAXONOMY.colours[CAR]
-    assert tuple(by_class.colours[2]) == TAXONOMY.colours[ROAD]
+    assert tuple(by_class.colors[0]) == TAXONOMY.colors[CAR]
+    assert tuple(by_class.colors[2]) == TAXONOMY.colors[ROAD]
     (hit,) = draw(with_points(), LayerSettings(points="hit")).points
-    assert [tuple(c) for c in hit.colours] == [IN_OCCUPIED, IN_FREE, IN_OCCUPIED]
+    assert [tuple(c) for c in hit.colors] == [IN_OCCUPIED, IN_FREE, IN_OCCUPIED]
     (height,) = draw(with_points(), LayerSettings(points="height")).points
-    assert height.colours[2, 2] > height.colours[1, 2]  # low is bluer
+    assert height.colors[2, 2] > height.colors[1, 2]  # low is bluer
     (clipped,) = draw(with_points(), LayerSettings(points="hit", height_m=(0.0, 1.0))).points
     np.testing.assert_array_equal(clipped.points_m, np.array([[5.2, -0.2, 0.2]], np.float32))
     assert draw(with_points(), LayerSettings(points="off")).points == ()
@@ -268,7 +268,7 @@ def test_arrows_stand_on_what_moves_and_are_a_second_long() -> None:
     np.testing.assert_allclose(shafts[:, 1] - shafts[:, 0], [[3, -1, 0]] * 8, atol=1e-5)
     np.testing.assert_allclose(shafts[:, 0, 2], 1.75)  # above the car's roof layer's centre
     assert sorted({*shafts[:, 0, 0]}) == [3.5, 4.5, 5.5, 6.5]
-    assert (arrows.colours == ARROW_COLOUR).all()
+    assert (arrows.colors == ARROW_COLOR).all()
     assert "no flow" in draw(frame(), LayerSettings(flow=True)).caption
 
 
@@ -301,7 +301,7 @@ def test_rings_are_ten_metres_apart_inside_the_grid_over_the_road() -> None:
     radius = np.linalg.norm(rings.ends_m[..., :2], axis=-1)
     np.testing.assert_allclose(radius, 10.0, rtol=1e-5)
     assert (rings.ends_m[..., 2] > 0.0).all() and (rings.ends_m[..., 2] < 0.5).all()
-    assert (rings.colours == RING_COLOUR).all()
+    assert (rings.colors == RING_COLOR).all()
     assert draw(frame(), LayerSettings(rings=False)).lines == ()
 
 
@@ -311,7 +311,7 @@ def test_picked_voxel_is_outlined() -> None:
     centre = GRID.centers(np.array([32, 21, 3]))
     np.testing.assert_allclose((edges.min(axis=0) + edges.max(axis=0)) / 2, centre, atol=1e-5)
     assert (np.ptp(edges, axis=0) > 0.5).all() and (np.ptp(edges, axis=0) < 0.6).all()
-    assert (outline.colours == CELL_COLOUR).all()
+    assert (outline.colors == CELL_COLOR).all()
 
 
 def test_drawing_changes_nothing() -> None:
@@ -327,7 +327,7 @@ def test_drawing_changes_nothing() -> None:
         array.flags.writeable = False
     for show in (
         LayerSettings(),
-        LayerSettings(colour="evidence"),
+        LayerSettings(color="evidence"),
         LayerSettings(voxels="difference", height_m=(0, 2)),
     ):
         a, b = draw(one, show), draw(one, show)

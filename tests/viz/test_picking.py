@@ -31,7 +31,7 @@ from viz.session.picking import (
     voxel_at,
     voxel_of_pixel,
 )
-from viz.session.session import Picture, ReviewFrame, ReviewSession
+from viz.session.session import CameraImage, ReviewFrame, ReviewSession
 
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.4, 0.25), shape=(40, 50, 16))
 TAXONOMY = OCC3D_NUSCENES
@@ -78,7 +78,7 @@ def frame(semantics: np.ndarray, **changes: Any) -> ReviewFrame:
         "k": 0,
         "n_frames": 1,
         "labels": labels(semantics),
-        "pictures": (Picture(view=view(), rgb=rgb),),
+        "images": (CameraImage(view=view(), rgb=rgb),),
     }
     return ReviewFrame(**(fields | changes))
 

@@ -79,7 +79,7 @@ def test_what_is_missing_is_said_with_the_command_that_helps(store: Path) -> Non
     assert "No ground truth given" in page
     assert "No reviews yet" in page
     assert "name the nuscenes log with --root" in page
-    assert "Pictures were not asked for" in page
+    assert "Images were not asked for" in page
 
 
 def test_store_without_any_scene_gives_a_page(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from datasets.labels.label_set import GroundTruthLabels, StoredLabels
 from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
 from datasets.sources.folder import FolderSource
-from viz.session.lru_cache import Recent
+from viz.session.lru_cache import LruCache
 from viz.session.session import ReviewSession
 
 
@@ -124,9 +124,9 @@ def test_threads_get_the_frames_they_ask_for(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         frames = list(pool.map(lambda k: session.frame("a", k), asked))
     assert [frame.labels.token for frame in frames] == [f"a{5 * k}" for k in asked]
-    assert all(frame.notes == () and len(frame.pictures) == 1 for frame in frames)
+    assert all(frame.notes == () and len(frame.images) == 1 for frame in frames)
     # read once: the same pixels
-    assert frames[0].pictures[0].rgb is frames[4].pictures[0].rgb
+    assert frames[0].images[0].rgb is frames[4].images[0].rgb
 
 
 def test_cache_makes_each_value_once_and_forgets_the_oldest() -> None:
@@ -136,7 +136,7 @@ def test_cache_makes_each_value_once_and_forgets_the_oldest() -> None:
         made.append(key)
         return 10 * key
 
-    recent = Recent[int, int](2)
+    recent = LruCache[int, int](2)
     assert [recent.get(k, lambda k=k: make(k)) for k in (1, 2, 1, 3, 1, 2)] == [  # type: ignore[misc]
         10,
         20,
@@ -149,7 +149,7 @@ def test_cache_makes_each_value_once_and_forgets_the_oldest() -> None:
 
 
 def test_threads_that_want_the_same_value_wait_for_the_first() -> None:
-    recent, started, go = Recent[str, object](2), threading.Event(), threading.Event()
+    recent, started, go = LruCache[str, object](2), threading.Event(), threading.Event()
     made = list[object]()
 
     def make() -> object:
@@ -168,7 +168,7 @@ def test_threads_that_want_the_same_value_wait_for_the_first() -> None:
 
 
 def test_what_could_not_be_made_is_tried_again() -> None:
-    recent = Recent[str, int](2)
+    recent = LruCache[str, int](2)
 
     def fail() -> int:
         raise OSError("disk")
@@ -177,4 +177,4 @@ def test_what_could_not_be_made_is_tried_again() -> None:
         recent.get("a", fail)
     assert recent.get("a", lambda: 5) == 5
     with pytest.raises(ValueError, match="at least one"):
-        Recent[str, int](0)
+        LruCache[str, int](0)

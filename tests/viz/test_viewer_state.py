@@ -377,14 +377,14 @@ def test_saved_views_come_back_and_a_damaged_file_is_none(tmp_path: Path) -> Non
     assert read_views(path) == {}
 
 
-def test_merged_faces_cover_the_same_surface_in_the_same_colours() -> None:
+def test_merged_faces_cover_the_same_surface_in_the_same_colors() -> None:
     rng = np.random.default_rng(3)
     shape = (17, 13, 7)
     grid = VoxelGrid(min_m=(-4.0, 0.0, -1.0), size_m=(0.5, 0.25, 1.0), shape=shape)
     ids = rng.integers(0, 3, shape).astype(np.uint8).repeat(1, axis=0)
     ids[:, :9] = 1
     shown = rng.random(shape) < 0.8
-    table = OCC3D_NUSCENES.colour_table()
+    table = OCC3D_NUSCENES.color_table()
     merged = merged_faces(ids, shown, grid, table)
     plain = surface_meshes(ids, shown, grid)
     n_plain = sum(len(mesh.corners_m) for mesh in plain)
@@ -409,7 +409,7 @@ def test_merged_faces_cover_the_same_surface_in_the_same_colours() -> None:
     assert max(expected.values()) == 1
     for mesh in plain:
         brightest = np.asarray(table[mesh.id], int)
-        ours = merged.colours.astype(int)
+        ours = merged.colors.astype(int)
         assert (np.abs(ours - brightest).sum(axis=1) <= 1).any()
 
 
@@ -417,7 +417,7 @@ def test_faces_that_look_down_are_told_from_the_others() -> None:
     shown = np.zeros(GRID.shape, bool)
     shown[3, 4, 5] = True
     ids = np.zeros(GRID.shape, np.uint8)
-    mesh = merged_faces(ids, shown, GRID, OCC3D_NUSCENES.colour_table())
+    mesh = merged_faces(ids, shown, GRID, OCC3D_NUSCENES.color_table())
     down = faces_down(mesh.corners_m)
     assert down.sum() == 1
     assert (mesh.corners_m[down][0, :, 2] == GRID.min_m[2] + 5 * 0.5).all()

@@ -28,18 +28,18 @@ from viz.render.rasterizer import Pinhole, nearest_faces, nearest_faces_plain
 from viz.render.renderer import ViewPainter
 from viz.render.scene3d import (
     BACKGROUND,
-    EGO_COLOUR,
-    ColouredLines,
-    ColouredPoints,
+    EGO_COLOR,
+    ColoredLines,
+    ColoredPoints,
     Scene3D,
-    coloured,
+    colored,
     default_camera,
     draw_plain,
     ego_marker,
 )
 from viz.render.screenshot import screenshot
 from viz.render.voxel_mesh import surface_meshes, surface_meshes_plain
-from viz.session.session import Picture, ReviewFrame, ReviewSession, read_pictures, shown_voxels
+from viz.session.session import CameraImage, ReviewFrame, ReviewSession, read_images, shown_voxels
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 GRID = VoxelGrid(min_m=(-10.0, -10.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(40, 40, 8))
@@ -129,12 +129,12 @@ def frame(store: Path) -> ReviewFrame:
 
 
 def with_cameras(frame: ReviewFrame, n: int) -> ReviewFrame:
-    pictures = tuple(
-        Picture(view=camera_view(f"CAM_{i}"), rgb=np.full((90, 160, 3), 200, np.uint8))
+    images = tuple(
+        CameraImage(view=camera_view(f"CAM_{i}"), rgb=np.full((90, 160, 3), 200, np.uint8))
         for i in range(n)
     )
     points = np.random.default_rng(0).uniform(-12, 12, (500, 3)).astype(np.float32)
-    return replace(frame, pictures=pictures, points_m=points)
+    return replace(frame, images=images, points_m=points)
 
 
 def test_the_literal_command_prints_its_help() -> None:
@@ -301,19 +301,19 @@ def test_fast_and_plain_rasteriser_are_the_same() -> None:
         assert (face >= 0).mean() > 0.3
 
 
-def test_blended_picture_keeps_the_photograph_and_takes_the_class_colour() -> None:
+def test_blended_picture_keeps_the_photograph_and_takes_the_class_color() -> None:
     labels = project_labels(meshes_of(one_hot((28, 20, 2, CAR))), pinhole_of(camera_view()))
     grey = np.full((90, 160, 3), 100, np.uint8)
-    out = blend(grey, labels, OCC3D_NUSCENES.colour_table())
+    out = blend(grey, labels, OCC3D_NUSCENES.color_table())
     assert (out[labels.ids == NO_ID] == 100).all()
     inside = out[40, 76].astype(int)
-    red, _, blue = OCC3D_NUSCENES.colours[CAR]
+    red, _, blue = OCC3D_NUSCENES.colors[CAR]
     assert 100 < inside[0] < red and blue < inside[2] < 100
 
 
 def test_map_shows_ahead_up_and_left_left() -> None:
     semantics = one_hot((39, 39, 2, CAR), (0, 0, 2, ROAD))
-    table = OCC3D_NUSCENES.colour_table()
+    table = OCC3D_NUSCENES.color_table()
     picture = class_map(semantics, semantics != FREE, table).astype(int)
     assert picture[0, 0, 0] > 150 > picture[0, 0, 2]  # orange: the car ahead on the left
     assert picture[-1, -1, 0] < 50 < picture[-1, -1, 1]  # the road behind on the right
@@ -336,14 +336,14 @@ def test_screenshot_has_the_asked_size_with_any_number_of_cameras(
         size_px=(960, 540),
         renderer="plain",
     )
-    assert shot.picture.size == (960, 540)
+    assert shot.image.size == (960, 540)
     assert shot.drawn_by == "plain rasteriser"
 
 
 def test_frame_without_a_shown_voxel_can_be_drawn(frame: ReviewFrame) -> None:
     show = LayerSettings(mask="camera")
     shot = screenshot(with_cameras(frame, 1), show=show, size_px=(960, 540), renderer="plain")
-    assert shot.picture.size == (960, 540)
+    assert shot.image.size == (960, 540)
 
 
 def test_unreadable_picture_is_noted_and_the_others_are_kept() -> None:
@@ -354,14 +354,14 @@ def test_unreadable_picture_is_noted_and_the_others_are_kept() -> None:
             return np.zeros((90, 160, 3), np.uint8)
 
     views = [camera_view("GOOD"), camera_view("BAD")]
-    pictures, notes = read_pictures(Source(), views)  # type: ignore[arg-type]
-    assert [p.view.name for p in pictures] == ["GOOD"]
+    images, notes = read_images(Source(), views)  # type: ignore[arg-type]
+    assert [p.view.name for p in images] == ["GOOD"]
     assert len(notes) == 1 and "BAD" in notes[0]
 
 
 def street_scene() -> Scene3D:
     eye, target = default_camera(GRID)
-    meshes = coloured(meshes_of(street()), OCC3D_NUSCENES.names, OCC3D_NUSCENES.colour_table())
+    meshes = colored(meshes_of(street()), OCC3D_NUSCENES.names, OCC3D_NUSCENES.color_table())
     return Scene3D(
         meshes=(*meshes, ego_marker(GRID)),
         points=(),
@@ -373,30 +373,30 @@ def street_scene() -> Scene3D:
 
 def test_plain_view_shows_road_car_and_ego() -> None:
     pixels = np.asarray(draw_plain(street_scene(), width=320, height=180)).reshape(-1, 3)
-    for colour in (OCC3D_NUSCENES.colours[ROAD], OCC3D_NUSCENES.colours[CAR], EGO_COLOUR):
-        assert (np.abs(pixels.astype(int) - colour).max(axis=1) < 30).sum() > 20, colour
+    for color in (OCC3D_NUSCENES.colors[ROAD], OCC3D_NUSCENES.colors[CAR], EGO_COLOR):
+        assert (np.abs(pixels.astype(int) - color).max(axis=1) < 30).sum() > 20, color
 
 
 def with_line_and_points(scene: Scene3D) -> Scene3D:
-    """A red line and blue points over the road, and others of the same colours under it."""
+    """A red line and blue points over the road, and others of the same colors under it."""
     line = np.array([[[5, -4, z], [5, 4, z]] for z in (0.3, -3.0)], np.float32)
     x, y = (a.ravel() for a in np.mgrid[-4:4:40j, 5:8:40j])
     dots = np.concatenate([np.stack([x, y, np.full(x.shape, z)], 1) for z in (0.3, -3.0)])
-    colours = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
+    colors = np.array([[255, 0, 0], [0, 0, 255]], np.uint8)
     return replace(
         scene,
-        lines=(ColouredLines(name="l", ends_m=line, colours=colours[[0, 1]]),),
+        lines=(ColoredLines(name="l", ends_m=line, colors=colors[[0, 1]]),),
         points=(
-            ColouredPoints(
+            ColoredPoints(
                 name="p",
                 points_m=dots.astype(np.float32),
-                colours=np.repeat(colours[[1, 0]], len(x), axis=0),
+                colors=np.repeat(colors[[1, 0]], len(x), axis=0),
             ),
         ),
     )
 
 
-def test_lines_and_points_have_their_colours_and_are_hidden_by_voxels() -> None:
+def test_lines_and_points_have_their_colors_and_are_hidden_by_voxels() -> None:
     scene = with_line_and_points(street_scene())
     drawn = np.asarray(draw_plain(scene, width=640, height=360)).astype(int)
     # the line crosses ahead of the ego, the points lie on the left
@@ -412,7 +412,7 @@ def test_line_behind_the_camera_is_cut() -> None:
     ahead = scene.target_m - scene.eye_m
     ends = np.array([[scene.eye_m - ahead, scene.target_m]], np.float32)
     ends[..., 2] -= 2
-    lines = ColouredLines(name="l", ends_m=ends, colours=np.array([[255, 0, 0]], np.uint8))
+    lines = ColoredLines(name="l", ends_m=ends, colors=np.array([[255, 0, 0]], np.uint8))
     scene = replace(scene, meshes=(), points=(), lines=(lines,))
     drawn = np.asarray(draw_plain(scene, width=320, height=180)).astype(int)
     other = np.abs(drawn - BACKGROUND).max(axis=2) > 60
@@ -448,7 +448,7 @@ def test_screenshot_command_needs_no_display_and_names_its_renderer(
     done = command(str(store), *options, *root, "--screenshot", str(picture), env=environment)
     assert done.returncode == 0, done.stderr
     assert "plain rasteriser" in done.stdout
-    assert "no pictures or points" in done.stderr and "absent" in done.stderr
+    assert "no images or points" in done.stderr and "absent" in done.stderr
     with Image.open(picture) as image:
         assert image.size == (1280, 720)
 
@@ -603,7 +603,7 @@ def test_options_switch_the_layers_on() -> None:
     given = "a.zarr --mask all --points hit --flow --boxes --height=-1:2.5 --colour evidence"
     options = parser().parse_args([*given.split(), "--classes", "car,driveable_surface"])
     assert layers_of(options, OCC3D_NUSCENES) == LayerSettings(
-        colour="evidence",
+        color="evidence",
         mask="all",
         classes=frozenset({CAR, ROAD}),
         height_m=(-1.0, 2.5),

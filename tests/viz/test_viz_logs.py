@@ -28,7 +28,7 @@ from viz.session.grid_rotation import stored_voxels, turned_grid, turned_labels,
 from viz.session.session import ReviewSession, open_log, shown_voxels
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-COLOUR = np.array(TAXONOMY.colours[ROAD])
+COLOR = np.array(TAXONOMY.colors[ROAD])
 
 
 def screenshot(*arguments: str | Path) -> tuple[str, str]:
@@ -47,10 +47,10 @@ def screenshot(*arguments: str | Path) -> tuple[str, str]:
 
 
 def share_of_road(picture: Path) -> float:
-    """How much of the place for camera pictures has the road's colour laid over it."""
+    """How much of the place for camera pictures has the road's color laid over it."""
     with Image.open(picture) as image:
         pixels = np.asarray(image, int)[40:480, 648:]
-    away = np.abs(pixels - COLOUR).sum(axis=2)
+    away = np.abs(pixels - COLOR).sum(axis=2)
     return float((away < 300).mean())
 
 
@@ -74,11 +74,11 @@ def test_store_of_a_waymo_log_is_drawn_over_its_five_cameras(tmp_path: Path) -> 
     labels = StoredLabels(store)
     kind = labels.store.header.provenance["source"]
     frame = ReviewSession(labels, open_log(kind, tmp_path / "log")).frame("x", 1)
-    assert len(frame.pictures) == 5
+    assert len(frame.images) == 5
     assert frame.points_m is not None and len(frame.points_m) > 1000
     other = open_source("waymo", tmp_path / "log", past_sweeps=0)
     (view, *_) = other.scene("x").frames[1].cameras
-    np.testing.assert_array_equal(frame.pictures[0].rgb, other.read_image(view))
+    np.testing.assert_array_equal(frame.images[0].rgb, other.read_image(view))
 
 
 def test_labels_along_the_lidars_axes_are_turned_forward_with_cameras_and_points(
@@ -89,7 +89,7 @@ def test_labels_along_the_lidars_axes_are_turned_forward_with_cameras_and_points
     frame = ReviewSession(StoredLabels(store), source).frame("a", 1)
     # this LiDAR has x right and y forward; turned, it looks ahead from its place
     T_ego_turned = from_yaw(0.0, LIDAR_AT[:3, 3])
-    (picture,) = frame.pictures
+    (picture,) = frame.images
     expected = inverse(T_ego_turned) @ source.scene("a").frames[1].cameras[0].T_ego_camera
     np.testing.assert_allclose(picture.view.T_ego_camera, expected, atol=1e-9)
     assert frame.points_m is not None
@@ -146,7 +146,7 @@ def test_named_kind_of_log_wins_over_the_stores(tmp_path: Path) -> None:
     root, shot = write_log(tmp_path / "log"), tmp_path / "shot.png"
     store = write_store(tmp_path / "labels.zarr", FolderSource(root, past_sweeps=0), "")
     _, complaints = screenshot(store, "--root", root, "--screenshot", shot)
-    assert "no pictures or points" in complaints
+    assert "no images or points" in complaints
     _, complaints = screenshot(store, "--root", root, "--source", "folder", "--screenshot", shot)
     assert complaints == ""
 
@@ -157,7 +157,7 @@ def test_store_of_another_log_than_a_city_is_shown_alone_unless_its_root_is_name
     root, shot = write_log(tmp_path / "log"), tmp_path / "shot.png"
     store = write_store(tmp_path / "labels.zarr", FolderSource(root, past_sweeps=0), "folder")
     _, complaints = screenshot(store, "--screenshot", shot)
-    assert "no pictures or points: name the folder log with --root" in complaints
+    assert "no images or points: name the folder log with --root" in complaints
 
 
 def test_no_city_is_generated_to_look_at_labels(tmp_path: Path) -> None:

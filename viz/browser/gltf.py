@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from datasets.files.json_files import json_text
 from datasets.geometry.compiled import compiled
-from viz.render.scene3d import ColouredMesh
+from viz.render.scene3d import ColoredMesh
 
 _FACES_EACH = 16383
 """A primitive's corners are counted with 16 bits; 65535 may not be used."""
@@ -36,7 +36,7 @@ _FROM_ACES = np.array(
 _EXPOSURE = 1 / 0.6
 
 
-def glb(meshes: Sequence[ColouredMesh]) -> bytes:
+def glb(meshes: Sequence[ColoredMesh]) -> bytes:
     """Binary glTF 2.0 of all faces, in the meshes' frame, metres; no faces: no bytes.
 
     Corners are kept to 1/131070 of the extent of them all: 0.4 mm at 50 m.
@@ -44,12 +44,12 @@ def glb(meshes: Sequence[ColouredMesh]) -> bytes:
     corners = np.concatenate([np.zeros((0, 4, 3), np.float32), *(m.corners_m for m in meshes)])
     if not len(corners):
         return b""
-    colours = np.concatenate([m.colours for m in meshes])
+    colors = np.concatenate([m.colors for m in meshes])
     low, high = _extent(corners)
     step = np.maximum(high - low, 1e-3) / _MAX
     places = np.zeros((4 * len(corners), 4), np.uint16)
     lights = np.full((4 * len(corners), 4), _MAX, np.uint16)
-    linear = (before_tone_curve(colours) * _MAX).round().astype(np.uint16)
+    linear = (before_tone_curve(colors) * _MAX).round().astype(np.uint16)
     _pack(corners, low, 1 / step, linear, places, lights)
     indices = _two_triangles_each(min(len(corners), _FACES_EACH))
 
@@ -100,13 +100,13 @@ def _primitives(places: NDArray[np.uint16]) -> tuple[list[dict[str, Any]], list[
     return accessors, primitives
 
 
-def before_tone_curve(colours: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """(N, 3) sRGB colours 0..255 -> (N, 3) linear ones 0..1 that the renderer turns into them.
+def before_tone_curve(colors: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """(N, 3) sRGB colors 0..255 -> (N, 3) linear ones 0..1 that the renderer turns into them.
 
-    Inverse of the ACES filmic curve. What it cannot reach (near white, some full colours) comes
+    Inverse of the ACES filmic curve. What it cannot reach (near white, some full colors) comes
     out as the nearest it can.
     """
-    srgb = colours / 255.0
+    srgb = colors / 255.0
     linear = np.where(srgb <= 0.04045, srgb / 12.92, ((srgb + 0.055) / 1.055) ** 2.4)
     w = np.clip(linear @ np.linalg.inv(_FROM_ACES).T, 0.0, 1.0)
     # w = (v (v + 0.0245786) - 0.000090537) / (v (0.983729 v + 0.4329510) + 0.238081), solved for v
@@ -134,7 +134,7 @@ def _extent(corners: Any) -> Any:
 
 @compiled
 def _pack(corners: Any, low: Any, per_step: Any, linear: Any, places: Any, lights: Any) -> None:
-    """Corners in steps from the lowest, and to each its face's colour."""
+    """Corners in steps from the lowest, and to each its face's color."""
     for f in range(len(corners)):
         for c in range(4):
             for axis in range(3):

@@ -23,7 +23,7 @@ from viz.review.voxel_description import fact_rows
 from viz.session.picking import VoxelFacts
 from viz.session.session import ReviewFrame
 
-VERDICT_COLOURS = {
+VERDICT_COLORS = {
     Verdict.ACCEPT: (46, 160, 67),
     Verdict.UNSURE: (191, 135, 0),
     Verdict.REJECT: (218, 54, 51),
@@ -48,21 +48,21 @@ def lines(texts: Sequence[str]) -> str:
 
 
 def frame_facts(frame: ReviewFrame, drawn: RenderedLayers) -> str:
-    """Which frame it is, what its colours mean, and what could not be shown."""
+    """Which frame it is, what its colors mean, and what could not be shown."""
     rows = [
         ("frame", f"{frame.scene_id}, {frame.k} of 0..{frame.n_frames - 1}"),
         ("token", frame.labels.token),
-        ("colours", drawn.caption),
+        ("colors", drawn.caption),
         *(("note", note) for note in frame.notes),
     ]
     return table(rows)
 
 
 def legend(rows: Sequence[LegendRow]) -> str:
-    """Colours with their meaning and their voxels."""
+    """Colors with their meaning and their voxels."""
     cells = "".join(
         f'<tr><td><span style="display:inline-block;width:11px;height:11px;'
-        f'background:rgb{row.colour}"></span></td><td style="padding:0 10px">{escape(row.name)}'
+        f'background:rgb{row.color}"></span></td><td style="padding:0 10px">{escape(row.name)}'
         f'</td><td style="text-align:right">{row.count:,}</td></tr>'
         for row in rows
     )
@@ -76,7 +76,7 @@ def verdict_facts(
     if holds is None:
         head = '<b style="opacity:.6">not judged yet</b>'
     else:
-        r, g, b = VERDICT_COLOURS[holds.verdict]
+        r, g, b = VERDICT_COLORS[holds.verdict]
         head = f'<b style="color:rgb({r},{g},{b})">{holds.verdict.value}</b>'
         head += " (reviewers differ: the most careful holds)" if holds.disputed else ""
     said = []

@@ -10,13 +10,13 @@ from typing import Any, Protocol
 import numpy as np
 
 from datasets.reviews.overlay import Verdict
-from viz.browser.html_fragments import PAINTING, PICK, VERDICT_COLOURS, legend, lines
+from viz.browser.html_fragments import PAINTING, PICK, VERDICT_COLORS, legend, lines
 from viz.render.layers import LayerSettings, RenderedLayers
 from viz.session.session import MASKS, ReviewFrame
 
-PANEL_PX, PICTURES_PX = 350, 330
+PANEL_PX, IMAGES_PX = 350, 330
 _SETS = ("labels", "truth", "second", "difference", "none")
-_COLOURS = ("class", "confidence", "evidence")
+_COLORS = ("class", "confidence", "evidence")
 _POINTS = ("off", "height", "class", "hit")
 _HIDDEN = (70, 72, 78)
 
@@ -96,7 +96,7 @@ class Panel:
         every = all(self._on.values())
         return LayerSettings(
             voxels=self._voxels.value,
-            colour=self._colour.value,
+            color=self._color.value,
             mask=self._mask.value,
             classes=None if every else frozenset(i for i, on in self._on.items() if on),
             height_m=None if whole else (low, high),
@@ -114,7 +114,7 @@ class Panel:
         self._slider.value = frame.k
 
     def fill(self, frame: ReviewFrame, drawn: RenderedLayers) -> None:
-        """Put what is drawn of a frame into the controls: voxels by class, other colours."""
+        """Put what is drawn of a frame into the controls: voxels by class, other colors."""
         for i, button in self._classes.items():
             label = f"{frame.taxonomy.names[i]} ({drawn.counts.get(i, 0):,})"
             if button.label != label:
@@ -167,7 +167,7 @@ class Panel:
             _when(self._reviewer, lambda _: actions.renamed())
             for verdict in Verdict:
                 button = gui.add_button(
-                    verdict.value, color=VERDICT_COLOURS[verdict], visible=offered.judged
+                    verdict.value, color=VERDICT_COLORS[verdict], visible=offered.judged
                 )
                 _pressed(button, partial(actions.judge, verdict))
             undo = gui.add_button("undo my last", color="gray", visible=offered.judged)
@@ -191,7 +191,7 @@ class Panel:
         sets = [name for name in _SETS if name in offered.sets]
         with gui.add_folder("Layers"):
             self._voxels = gui.add_dropdown("voxels", sets, initial_value=show.voxels)
-            self._colour = gui.add_dropdown("colour", _COLOURS, initial_value=show.colour)
+            self._color = gui.add_dropdown("color", _COLORS, initial_value=show.color)
             self._mask = gui.add_dropdown("mask", tuple(MASKS), initial_value=show.mask)
             self._points = gui.add_dropdown("points", _POINTS, initial_value=show.points)
             self._rings = gui.add_checkbox("range rings", show.rings)
@@ -204,20 +204,20 @@ class Panel:
             )
             self._legend = gui.add_html("")
             _pressed(gui.add_button("first view", color="gray"), self._actions.first_view)
-        chosen = (self._voxels, self._colour, self._mask, self._points)
+        chosen = (self._voxels, self._color, self._mask, self._points)
         for control in (*chosen, self._rings, self._boxes, self._flow, self._height):
             _when(control, lambda _: self._actions.redraw())
 
     def _class_controls(self, frame: ReviewFrame, show: LayerSettings) -> None:
         gui, taxonomy = self._gui, frame.taxonomy
         self._on = {i: show.classes is None or i in show.classes for i in taxonomy.semantic_ids}
-        self._colours = {i: tuple(taxonomy.colours[i]) for i in taxonomy.semantic_ids}
+        self._colors = {i: tuple(taxonomy.colors[i]) for i in taxonomy.semantic_ids}
         self._classes = {}
         with gui.add_folder("Classes and voxels shown"):
             which = gui.add_button_group("show", ("all", "none"))
             _chosen(which, lambda name: self._turn(self._on, name == "all"))
             for i in taxonomy.semantic_ids:
-                button = gui.add_button(taxonomy.names[i], color=self._class_colour(i))
+                button = gui.add_button(taxonomy.names[i], color=self._class_color(i))
                 _pressed(button, partial(self._toggle, i))
                 self._classes[i] = button
 
@@ -228,25 +228,25 @@ class Panel:
         """Show or hide classes."""
         for i in ids:
             self._on[i] = on
-            self._classes[i].color = self._class_colour(i)
+            self._classes[i].color = self._class_color(i)
         self._actions.redraw()
 
-    def _class_colour(self, i: int) -> tuple[int, ...]:
-        return self._colours[i] if self._on[i] else _HIDDEN
+    def _class_color(self, i: int) -> tuple[int, ...]:
+        return self._colors[i] if self._on[i] else _HIDDEN
 
     def _cameras(self, frame: ReviewFrame) -> None:
         gui = self._gui
-        self.pictures: Sequence[Any] = ()
-        if not frame.pictures:
+        self.images: Sequence[Any] = ()
+        if not frame.images:
             return
         panel = gui.add_panel()
         with panel.add_tab("Cameras"):
             blank = np.zeros((2, 3, 3), np.uint8)
-            self.pictures = [
-                gui.add_image(blank, label=p.view.name, jpeg_quality=80) for p in frame.pictures
+            self.images = [
+                gui.add_image(blank, label=p.view.name, jpeg_quality=80) for p in frame.images
             ]
         panel.dock_left()
-        panel.set_width(PICTURES_PX)
+        panel.set_width(IMAGES_PX)
 
 
 def _when(handle: Any, do: Callable[[Any], None]) -> None:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from viz.browser.gltf import glb
 from viz.render.layers import RenderedLayers
-from viz.render.scene3d import BACKGROUND, ColouredMesh, ColouredPoints
+from viz.render.scene3d import BACKGROUND, ColoredMesh, ColoredPoints
 
 POINT_SIZE_M = 0.09
 LINE_WIDTH_PX = 1.5
@@ -34,7 +34,7 @@ class BrowserScene:
         self._scene = scene
         self._numbers = itertools.count()
         self._roots: list[Any] = []
-        self._clouds: list[tuple[Any, ColouredPoints]] = []
+        self._clouds: list[tuple[Any, ColoredPoints]] = []
         scene.set_background_image(np.full((2, 2, 3), BACKGROUND, np.uint8), format="png")
         scene.configure_default_lights(enabled=False)
         scene.configure_environment_map(hdri=None)
@@ -56,7 +56,7 @@ class BrowserScene:
                 self._scene.add_line_segments(
                     f"{root}/{lines.name}",
                     lines.ends_m,
-                    np.repeat(lines.colours[:, None], 2, axis=1),
+                    np.repeat(lines.colors[:, None], 2, axis=1),
                     thickness=LINE_WIDTH_PX,
                     thickness_units="screen",
                 )
@@ -66,7 +66,7 @@ class BrowserScene:
                 cloud = self._scene.add_point_cloud(
                     f"{root}/{points.name}",
                     lifted(points.points_m, eye_m),
-                    points.colours,
+                    points.colors,
                     point_size=POINT_SIZE_M,
                     point_shading="flat",
                 )
@@ -83,10 +83,10 @@ class BrowserScene:
             self._roots.pop(0).remove()
 
 
-def without_floor(mesh: ColouredMesh, floor_m: float) -> ColouredMesh:
+def without_floor(mesh: ColoredMesh, floor_m: float) -> ColoredMesh:
     """The faces that do not lie in the lowest plane: only who looks from below misses those."""
     keep = (mesh.corners_m[:, :, 2] > floor_m + 1e-3).any(axis=1)
-    return replace(mesh, corners_m=mesh.corners_m[keep], colours=mesh.colours[keep])
+    return replace(mesh, corners_m=mesh.corners_m[keep], colors=mesh.colors[keep])
 
 
 def lifted(points_m: NDArray[np.float32], eye_m: NDArray[np.float64]) -> NDArray[np.float32]:

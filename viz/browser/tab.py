@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from datasets.errors import AutolabelError
 from datasets.reviews.overlay import EditEntry, Entry, Verdict
-from viz.browser.camera_images import camera_pictures
+from viz.browser.camera_images import camera_images
 from viz.browser.html_fragments import (
     PICK,
     frame_facts,
@@ -245,14 +245,14 @@ class BrowserTab:
             self.panel.fill(frame, drawn)
             self.panel.facts.content = frame_facts(frame, drawn)
         self._worker.post("clear", self._scene.clear_old, after_s=_SETTLE_S)
-        self._worker.post("pictures", self._show_pictures)
+        self._worker.post("images", self._show_images)
 
-    def _show_pictures(self) -> None:
+    def _show_images(self) -> None:
         """The cameras; given up for a newer frame."""
         if self._drawn is None:
             return
-        pictures = camera_pictures(self._frame, self._drawn, self._state.show.cell)
-        for image, rgb in zip(self.panel.pictures, pictures, strict=False):
+        images = camera_images(self._frame, self._drawn, self._state.show.cell)
+        for image, rgb in zip(self.panel.images, images, strict=False):
             image.image = rgb
             if self._worker.waits("frame") or self._worker.waits("draw"):
                 return

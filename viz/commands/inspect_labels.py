@@ -143,7 +143,7 @@ def _picture(options: argparse.Namespace, frame: ReviewFrame, show: LayerSetting
         print(printable(f"note: {shot.note}"), file=sys.stderr)
     try:
         with replacing(options.screenshot) as partial:
-            shot.picture.save(partial)
+            shot.image.save(partial)
     except OSError as error:
         raise SetupError(f"--screenshot {options.screenshot}: {error.strerror or error}") from error
     print(f"{options.screenshot} (3D view drawn by {shot.drawn_by})")

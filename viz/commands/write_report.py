@@ -29,7 +29,7 @@ from datasets.storage.backend import parse_store_path
 from datasets.store_ops.maintenance import info
 from viz.html_report.confidence_section import confidence
 from viz.html_report.content import Content, ranked, set_aside
-from viz.html_report.frame_images import frame_pictures
+from viz.html_report.frame_images import frame_images
 from viz.html_report.page import page
 from viz.html_report.provenance_section import provenance
 from viz.html_report.review_section import ReviewNumbers, review_numbers, reviews_section
@@ -139,9 +139,9 @@ def gather(options: argparse.Namespace) -> Content:
         tqdm(total=len(drawn), desc="draw", unit="scene", disable=not drawn) as bar,
         ViewPainter(options.renderer) as painter,
     ):
-        pictures, undrawn = frame_pictures(session, drawn, painter, on_scene=bar.update)
+        images, undrawn = frame_images(session, drawn, painter, on_scene=bar.update)
     if isinstance(log, str):
-        notes.append(f"no camera pictures: {log}")
+        notes.append(f"no camera images: {log}")
     n_bytes, inputs = _size(store, notes)
     return Content(
         where=str(options.store),
@@ -156,9 +156,9 @@ def gather(options: argparse.Namespace) -> Content:
         truth=truth.benchmark.name if truth is not None and numbers.scored.any() else "",
         set_aside=set_aside(store),
         reviews=_reviews(store, numbers, options.audit, notes),
-        pictures=pictures,
+        images=images,
         undrawn=undrawn,
-        asked_pictures=options.pictures > 0,
+        asked_images=options.pictures > 0,
         renderer_note=painter.note,
         notes=tuple(notes),
     )

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datasets.labels.audit_record import Audit, AuditedScene
 from datasets.labels.calibration_record import Calibration, RiskBound
 from datasets.labels.store import LabelStore
-from viz.html_report.frame_images import FramePictures
+from viz.html_report.frame_images import FrameImages
 from viz.html_report.review_section import ReviewNumbers
 from viz.html_report.store_statistics import SceneNumbers, StoreNumbers, expected_wrong, share
 
@@ -30,8 +30,8 @@ class Content:
     n_bytes: of the committed scenes' files.
     inputs_sha256: of what was labelled; empty where the store does not tell.
     truth: what the labels were compared with, in words; empty without.
-    pictures: of the worst scenes, worst first; undrawn: scene id -> why it has none.
-    asked_pictures: whether there were to be any.
+    images: of the worst scenes, worst first; undrawn: scene id -> why it has none.
+    asked_images: whether there were to be any.
     renderer_note: why Open3D did not draw every 3D view; empty if it did.
     notes: what could not be read or shown, one line each.
     """
@@ -48,9 +48,9 @@ class Content:
     truth: str
     set_aside: dict[str, SetAside]
     reviews: ReviewNumbers
-    pictures: tuple[FramePictures, ...]
+    images: tuple[FrameImages, ...]
     undrawn: dict[str, str]
-    asked_pictures: bool
+    asked_images: bool
     renderer_note: str
     notes: tuple[str, ...]
 

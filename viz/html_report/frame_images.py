@@ -1,4 +1,4 @@
-"""Pictures of labelled frames, small and inside the page: cameras, 3D view, views from above."""
+"""Images of labelled frames, small and inside the page: cameras, 3D view, views from above."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from PIL import Image
 from datasets.errors import SceneError
 from datasets.geometry.grid import VoxelGrid
 from viz.html_report.store_statistics import OBSERVED, SceneNumbers
-from viz.render.bev_images import class_map, confidence_map, level_colours
+from viz.render.bev_images import class_map, confidence_map, level_colors
 from viz.render.camera_overlay import draw_overlay
 from viz.render.layers import LayerSettings, RenderedLayers, draw
 from viz.render.renderer import ViewPainter, scene_of
@@ -27,7 +27,7 @@ QUALITY = 78
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """A picture as a data URI, its size in pixels, and what it shows in words."""
+    """A image as a data URI, its size in pixels, and what it shows in words."""
 
     uri: str
     width: int
@@ -37,7 +37,7 @@ class Embedded:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FramePictures:
+class FrameImages:
     """Attributes:
     view: from behind and above.
     maps: from above, one pixel a column of voxels, ahead up.
@@ -58,13 +58,13 @@ class FramePictures:
     notes: tuple[str, ...]
 
 
-def frame_pictures(
+def frame_images(
     session: ReviewSession,
     scenes: Sequence[SceneNumbers],
     painter: ViewPainter,
     *,
     on_scene: Callable[[], object] = lambda: None,
-) -> tuple[tuple[FramePictures, ...], dict[str, str]]:
+) -> tuple[tuple[FrameImages, ...], dict[str, str]]:
     """The worst frame of each scene; and scene id -> why it could not be drawn.
 
     Raises:
@@ -73,20 +73,20 @@ def frame_pictures(
     found, bad = [], {}
     for scene in scenes:
         try:
-            found.append(_pictures(session.frame(scene.scene_id, scene.worst_frame), painter))
+            found.append(_images(session.frame(scene.scene_id, scene.worst_frame), painter))
         except SceneError as error:
             bad[scene.scene_id] = str(error)
         on_scene()
     return tuple(found), bad
 
 
-def _pictures(frame: ReviewFrame, painter: ViewPainter) -> FramePictures:
+def _images(frame: ReviewFrame, painter: ViewPainter) -> FrameImages:
     drawn = draw(frame, LayerSettings(mask="trusted"))
     where = f"scene {frame.scene_id}, frame {frame.k}"
     width, height = VIEW_PX
     view = painter.draw(scene_of(frame, drawn), width=width, height=height)
     caption = f"trusted {drawn.caption}"
-    return FramePictures(
+    return FrameImages(
         scene_id=frame.scene_id,
         token=frame.labels.token,
         k=frame.k,
@@ -103,7 +103,7 @@ def _pictures(frame: ReviewFrame, painter: ViewPainter) -> FramePictures:
 def _maps(frame: ReviewFrame, drawn: RenderedLayers, where: str) -> list[Embedded]:
     labels = frame.labels
     observed = shown_voxels(labels, frame.taxonomy, "all") & ((labels.mask & OBSERVED) > 0)
-    sure = confidence_map(labels.confidence, observed, level_colours(frame.levels))
+    sure = confidence_map(labels.confidence, observed, level_colors(frame.levels))
     maps = [
         _map(_from_above(drawn), where, "trusted classes"),
         _map(sure, where, "confidence of all observed"),
@@ -120,18 +120,16 @@ def _maps(frame: ReviewFrame, drawn: RenderedLayers, where: str) -> list[Embedde
 
 
 def _from_above(drawn: RenderedLayers) -> NDArray[np.uint8]:
-    return class_map(drawn.ids, drawn.shown, drawn.colour_table)
+    return class_map(drawn.ids, drawn.shown, drawn.color_table)
 
 
 def _cameras(frame: ReviewFrame, drawn: RenderedLayers, where: str) -> list[Embedded]:
     found = []
-    for picture in frame.pictures:
-        view = picture.view
+    for image in frame.images:
+        view = image.view
         width = min(CAMERA_PX, view.width)
         height = max(1, round(view.height * width / view.width))
-        overlay = draw_overlay(
-            picture, drawn.surface, drawn.colour_table, width=width, height=height
-        )
+        overlay = draw_overlay(image, drawn.surface, drawn.color_table, width=width, height=height)
         alt = f"{where}: {view.name} with the trusted labels drawn over it"
         found.append(embedded(overlay, alt, view.name))
     return found
@@ -142,7 +140,7 @@ def _map(pixels: NDArray[np.uint8], where: str, what: str) -> Embedded:
 
 
 def embedded(image: Image.Image, alt: str, caption: str, *, lossless: bool = False) -> Embedded:
-    """A picture as WebP inside the page."""
+    """A image as WebP inside the page."""
     file = io.BytesIO()
     image.save(file, "WEBP", lossless=lossless, quality=QUALITY, method=4)
     text = base64.b64encode(file.getvalue()).decode("ascii")

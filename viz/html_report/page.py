@@ -86,8 +86,8 @@ def page(title: str, subtitle: Child, sections: Sequence[Section], written: str)
 
 
 def _policy(style: str) -> str:
-    """What the page may do: show itself, its one style sheet, which is named by its hash, colours
-    and lengths of elements, and the pictures inside it. No script, no request."""
+    """What the page may do: show itself, its one style sheet, which is named by its hash, colors
+    and lengths of elements, and the images inside it. No script, no request."""
     digest = base64.b64encode(hashlib.sha256(style.encode("ascii")).digest()).decode()
     return (
         f"default-src 'none'; img-src data:; style-src 'sha256-{digest}'; "
@@ -165,9 +165,9 @@ def card(name: str, value: str, told: Child = None, *, style: str = "") -> Html:
     )
 
 
-def swatch(colour: tuple[int, int, int]) -> Html:
-    """A class's colour."""
-    return tag("i", class_="swatch", style=f"background:rgb({colour[0]},{colour[1]},{colour[2]})")
+def swatch(color: tuple[int, int, int]) -> Html:
+    """A class's color."""
+    return tag("i", class_="swatch", style=f"background:rgb({color[0]},{color[1]},{color[2]})")
 
 
 def empty(*children: Child) -> Html:

@@ -1,4 +1,4 @@
-"""Sections on scenes: all of them ranked, the worst in pictures, the audit, those set aside."""
+"""Sections on scenes: all of them ranked, the worst in images, the audit, those set aside."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.audit_record import Audit, Votes
 from viz.html_report.content import Content, doubt, known_wrong, ranked
-from viz.html_report.frame_images import Embedded, FramePictures
+from viz.html_report.frame_images import Embedded, FrameImages
 from viz.html_report.markup import Html, join, tag
 from viz.html_report.page import (
     NOTHING,
@@ -84,24 +84,24 @@ def scenes(content: Content) -> Section:
 
 
 def worst(content: Content) -> Section:
-    """Pictures of the worst frame of each of the worst scenes."""
+    """Images of the worst frame of each of the worst scenes."""
     taxonomy = content.numbers.header.taxonomy
     drawn = ""
-    if content.pictures:
+    if content.images:
         why = f": {content.renderer_note}" if content.renderer_note else ""
-        painters = " and ".join(dict.fromkeys(one.drawn_by for one in content.pictures))
+        painters = " and ".join(dict.fromkeys(one.drawn_by for one in content.images))
         drawn = f" 3D views are drawn by {painters}{why}."
-    if content.pictures:
+    if content.images:
         names = [
-            tag("span", swatch(taxonomy.colours[i]), taxonomy.names[i].replace("_", " "))
+            tag("span", swatch(taxonomy.colors[i]), taxonomy.names[i].replace("_", " "))
             for i in taxonomy.semantic_ids
         ]
         keys = tag("div", *names, _heat_key(), class_="classes")
-        body = join([keys, *(_scene(content, one) for one in content.pictures)])
-    elif content.asked_pictures:
+        body = join([keys, *(_scene(content, one) for one in content.images)])
+    elif content.asked_images:
         body = empty("No scene could be drawn.")
     else:
-        body = empty("Pictures were not asked for: leave ", tag("code", "--pictures 0"), " out.")
+        body = empty("Images were not asked for: leave ", tag("code", "--pictures 0"), " out.")
     return Section(
         id="worst",
         title="Worst scenes",
@@ -111,7 +111,7 @@ def worst(content: Content) -> Section:
     )
 
 
-def _scene(content: Content, found: FramePictures) -> Html:
+def _scene(content: Content, found: FrameImages) -> Html:
     n = content.numbers
     scene = next(s for s in n.scenes if s.scene_id == found.scene_id)
     expected = percent(float(scene.doubt[found.k]))
@@ -127,24 +127,24 @@ def _scene(content: Content, found: FramePictures) -> Html:
         facts.append(f"{said.verdict} by {said.reviewer}{differ}")
     command = content.command("viz/inspect.py", "--scene", found.scene_id, "--frame", str(found.k))
     facing = n.header.frame == "ego"
-    maps = [_picture(one, found.grid, facing=facing) for one in found.maps]
-    look = "pictures four" if len(maps) > 2 else "pictures"
+    maps = [_image(one, found.grid, facing=facing) for one in found.maps]
+    look = "images four" if len(maps) > 2 else "images"
     parts = [
         tag("h3", f"{found.scene_id}, frame {found.k} ({found.n_frames} in all)"),
         tag("p", "; ".join(facts), ".", tag("br"), tag("code", command), class_="lead"),
-        tag("div", _picture(found.view), tag("div", *maps, class_="maps"), class_=look),
+        tag("div", _image(found.view), tag("div", *maps, class_="maps"), class_=look),
     ]
     if found.cameras:
-        parts.append(tag("div", *(_picture(one) for one in found.cameras), class_="cameras"))
+        parts.append(tag("div", *(_image(one) for one in found.cameras), class_="cameras"))
     parts += [tag("p", note, class_="lead") for note in found.notes]
     return tag("article", *parts, class_="scene")
 
 
-def _picture(found: Embedded, grid: VoxelGrid | None = None, *, facing: bool = True) -> Html:
+def _image(found: Embedded, grid: VoxelGrid | None = None, *, facing: bool = True) -> Html:
     image = tag("img", src=found.uri, width=found.width, height=found.height, alt=found.alt)
     over = None if grid is None else _rings(grid, facing=facing)
     frame = tag("div", image, over, class_="frame map" if grid is not None else "frame")
-    return tag("figure", frame, tag("figcaption", found.caption), class_="picture")
+    return tag("figure", frame, tag("figcaption", found.caption), class_="image")
 
 
 def _rings(grid: VoxelGrid, *, facing: bool) -> Html:
@@ -168,8 +168,8 @@ def _rings(grid: VoxelGrid, *, facing: bool) -> Html:
 
 
 def _heat_key() -> Html:
-    colours = heat(np.linspace(0, 1, 9)).tolist()
-    ramp = ",".join(f"rgb({r},{g},{b})" for r, g, b in colours)
+    colors = heat(np.linspace(0, 1, 9)).tolist()
+    ramp = ",".join(f"rgb({r},{g},{b})" for r, g, b in colors)
     key = tag("i", style=f"background:linear-gradient(90deg,{ramp})")
     return tag("span", "confidence 0", key, "1", class_="heat")
 
@@ -238,7 +238,7 @@ def _votes(by: dict[str, Votes], first: str, title: str, content: Content) -> Ht
     for name in names:
         shown: list[str] = [name.replace("_", " ")]
         if name in taxonomy.names:
-            shown.insert(0, swatch(taxonomy.colours[taxonomy.id_of(name)]))
+            shown.insert(0, swatch(taxonomy.colors[taxonomy.id_of(name)]))
         row = [name_cell(*shown)]
         for votes in by.values():
             bad, judged = votes.get(name, (0, 0))

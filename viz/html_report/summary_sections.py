@@ -184,7 +184,7 @@ def classes(content: Content) -> Section:
     rows = []
     for i in order:
         mine, trusted = n.labels[i].sum(), n.labels[i][..., 1].sum()
-        name = name_cell(swatch(taxonomy.colours[i]), taxonomy.names[i].replace("_", " "))
+        name = name_cell(swatch(taxonomy.colors[i]), taxonomy.names[i].replace("_", " "))
         among = share(mine, total)
         balance = share(share(trusted, kept), among) if among else float("nan")
         row = [

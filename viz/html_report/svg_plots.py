@@ -1,4 +1,4 @@
-"""Plots as inline SVG whose colours the page's style decides, so that they follow its theme.
+"""Plots as inline SVG whose colors the page's style decides, so that they follow its theme.
 
 Legend: N points of a series.
 """

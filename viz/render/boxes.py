@@ -1,4 +1,4 @@
-"""Marked boxes drawn over a camera picture."""
+"""Marked boxes drawn over a camera image."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _FRONT = [(0, 3), (1, 2)]  # the diagonals of the face at +X
 def box_lines_px(view: CameraView, box: Box) -> NDArray[np.float64]:
     """(K, 2, 2) ends (u, v) of the box's edges and of a cross on its front; K may be 0.
 
-    Pixels of the stored picture, whether inside it or not; what lies behind the camera is cut.
+    Pixels of the stored image, whether inside it or not; what lies behind the camera is cut.
     """
     corners = apply(inverse(view.T_ego_camera) @ box.T_ego_box, _CORNERS * np.asarray(box.size_m))
     lines = []
@@ -48,16 +48,16 @@ def draw_boxes(
     *,
     width_px: int = 3,
 ) -> Image.Image:
-    """The picture with every box in front of the camera, farthest first, in its class's colour.
+    """The image with every box in front of the camera, farthest first, in its class's color.
 
     Args:
-        rgb: (H, W, 3), the picture of ``view``.
+        rgb: (H, W, 3), the image of ``view``.
         boxes: of the view's frame, as in ``Annotations``.
     """
-    picture = Image.fromarray(rgb)
-    draw = ImageDraw.Draw(picture)
+    image = Image.fromarray(rgb)
+    draw = ImageDraw.Draw(image)
     T_camera_ego = inverse(view.T_ego_camera)
     for box in sorted(boxes, key=lambda box: -apply(T_camera_ego, box.T_ego_box[:3, 3])[2]):
         for (u0, v0), (u1, v1) in box_lines_px(view, box):
-            draw.line((u0, v0, u1, v1), fill=taxonomy.colours[box.class_id], width=width_px)
-    return picture
+            draw.line((u0, v0, u1, v1), fill=taxonomy.colors[box.class_id], width=width_px)
+    return image

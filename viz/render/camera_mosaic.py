@@ -1,4 +1,4 @@
-"""The cameras' pictures on one sheet, and which picture and pixel a click on it means."""
+"""The cameras' images on one sheet, and which image and pixel a click on it means."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _CAPTION_PX = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """Where a picture lies on the sheet, pixels, its name above it; which one it is."""
+    """Where a image lies on the sheet, pixels, its name above it; which one it is."""
 
-    picture: int
+    image: int
     left: int
     top: int
     width: int
@@ -37,7 +37,7 @@ class Cell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SheetLayout:
-    """Cells of the pictures and the size of the sheet."""
+    """Cells of the images and the size of the sheet."""
 
     width: int
     height: int
@@ -46,18 +46,18 @@ class SheetLayout:
     def pixel_at(
         self, views: Sequence[CameraView], x: float, y: float
     ) -> tuple[int, float, float] | None:
-        """The picture at a place of the sheet and the (u, v) of its stored pixels; None: none."""
+        """The image at a place of the sheet and the (u, v) of its stored pixels; None: none."""
         for cell in self.cells:
             if cell.contains(x, y):
-                view = views[cell.picture]
+                view = views[cell.image]
                 u = (x - cell.left + 0.5) * view.width / cell.width - 0.5
                 v = (y - cell.top + 0.5) * view.height / cell.height - 0.5
-                return cell.picture, u, v
+                return cell.image, u, v
         return None
 
 
 def sheet_layout(views: Sequence[CameraView], width: int, *, large: int | None) -> SheetLayout:
-    """Two columns, the first half of the pictures on the left, or one large picture."""
+    """Two columns, the first half of the images on the left, or one large image."""
     if not views:
         return SheetLayout(width=width, height=30, cells=())
     chosen = range(len(views)) if large is None else [large % len(views)]
@@ -71,7 +71,7 @@ def sheet_layout(views: Sequence[CameraView], width: int, *, large: int | None) 
         view = views[i]
         cells.append(
             Cell(
-                picture=i,
+                image=i,
                 left=(place // n_rows) * (cell_w + GAP_PX),
                 top=(place % n_rows) * pitch + _CAPTION_PX,
                 width=cell_w,
@@ -84,27 +84,27 @@ def sheet_layout(views: Sequence[CameraView], width: int, *, large: int | None) 
 def draw_sheet(
     frame: ReviewFrame, drawn: RenderedLayers, layout: SheetLayout, *, overlay: bool, boxes: bool
 ) -> Image.Image:
-    """The pictures with the shown voxels over them, and the log's boxes, if asked for."""
+    """The images with the shown voxels over them, and the log's boxes, if asked for."""
     sheet = Image.new("RGB", (layout.width, layout.height), PANEL)
     draw = ImageDraw.Draw(sheet)
     if not layout.cells:
-        draw.text((0, 6), "no camera pictures", font=font(13), fill=FAINT)
+        draw.text((0, 6), "no camera images", font=font(13), fill=FAINT)
     for cell in layout.cells:
-        picture = frame.pictures[cell.picture]
+        image = frame.images[cell.image]
         pixels = draw_overlay(
-            picture,
+            image,
             drawn.surface if overlay else (),
-            drawn.colour_table,
+            drawn.color_table,
             width=cell.width,
             height=cell.height,
         )
         if boxes and frame.box_taxonomy is not None:
-            small = resized_view(picture.view, cell.width, cell.height)
+            small = resized_view(image.view, cell.width, cell.height)
             pixels = draw_boxes(
                 np.asarray(pixels), small, frame.boxes, frame.box_taxonomy, width_px=1
             )
         sheet.paste(pixels, (cell.left, cell.top))
-        name = fitted(picture.view.name.replace("_", " "), font(11), cell.width)
+        name = fitted(image.view.name.replace("_", " "), font(11), cell.width)
         draw.text((cell.left, cell.top - _CAPTION_PX + 1), name, font=font(11), fill=TEXT)
     return sheet
 
@@ -115,25 +115,25 @@ def mark_places(
     views: Sequence[CameraView],
     places: Sequence[InCamera],
 ) -> Image.Image:
-    """A copy with a cross-hair where the pictures have the picked voxel, grey where other voxels
+    """A copy with a cross-hair where the images have the picked voxel, grey where other voxels
     hide it."""
     marked = sheet.copy()
     where = {place.camera: place for place in places}
     for cell in layout.cells:
-        view = views[cell.picture]
+        view = views[cell.image]
         if (place := where.get(view.name)) is None:
             continue
         box = (cell.left, cell.top, cell.left + cell.width, cell.top + cell.height)
-        picture = marked.crop(box)  # the mark does not reach into the next picture
-        draw = ImageDraw.Draw(picture)
+        image = marked.crop(box)  # the mark does not reach into the next image
+        draw = ImageDraw.Draw(image)
         x = (place.u + 0.5) * cell.width / view.width
         y = (place.v + 0.5) * cell.height / view.height
-        for width, colour in ((4, (0, 0, 0)), (2, FAINT if place.hidden else MARK)):
-            draw.ellipse((x - 7, y - 7, x + 7, y + 7), outline=colour, width=width)
+        for width, color in ((4, (0, 0, 0)), (2, FAINT if place.hidden else MARK)):
+            draw.ellipse((x - 7, y - 7, x + 7, y + 7), outline=color, width=width)
             for dx, dy in ((1, 0), (-1, 0), (0, 1), (0, -1)):
                 ends = (x + 7 * dx, y + 7 * dy, x + 13 * dx, y + 13 * dy)
-                draw.line(ends, fill=colour, width=width)
-        marked.paste(picture, box[:2])
+                draw.line(ends, fill=color, width=width)
+        marked.paste(image, box[:2])
     return marked
 
 

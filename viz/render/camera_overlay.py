@@ -1,4 +1,4 @@
-"""Labels drawn over a camera picture: what the camera would see if only the labels existed."""
+"""Labels drawn over a camera image: what the camera would see if only the labels existed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from datasets.frames import CameraView
 from datasets.geometry.transforms import inverse
 from viz.render.rasterizer import Pinhole, nearest_faces
 from viz.render.voxel_mesh import SurfaceMesh
-from viz.session.session import Picture
+from viz.session.session import CameraImage
 
 NO_ID = 65535
 OPACITY = 0.45
@@ -21,7 +21,7 @@ OUTLINE_OPACITY = 0.85
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class IdPicture:
+class IdImage:
     """What lies nearest in each pixel.
 
     Attributes:
@@ -34,7 +34,7 @@ class IdPicture:
 
 
 def pinhole_of(view: CameraView) -> Pinhole:
-    """The camera of a picture."""
+    """The camera of a image."""
     return Pinhole(
         width=view.width,
         height=view.height,
@@ -43,25 +43,25 @@ def pinhole_of(view: CameraView) -> Pinhole:
     )
 
 
-def project_labels(meshes: Sequence[SurfaceMesh], camera: Pinhole) -> IdPicture:
+def project_labels(meshes: Sequence[SurfaceMesh], camera: Pinhole) -> IdImage:
     """Nearest voxel of each pixel; a nearer voxel hides a farther one."""
     if not meshes:
         shape = (camera.height, camera.width)
-        return IdPicture(ids=np.full(shape, NO_ID, np.uint16), depth_m=np.full(shape, np.inf, "f4"))
+        return IdImage(ids=np.full(shape, NO_ID, np.uint16), depth_m=np.full(shape, np.inf, "f4"))
     corners = np.concatenate([m.corners_m for m in meshes])
     owner = np.concatenate([np.full(len(m.corners_m), m.id, np.uint16) for m in meshes])
     face, depth = nearest_faces(corners, camera)
-    return IdPicture(ids=np.where(face >= 0, owner[face], np.uint16(NO_ID)), depth_m=depth)
+    return IdImage(ids=np.where(face >= 0, owner[face], np.uint16(NO_ID)), depth_m=depth)
 
 
 def blend(
-    rgb: NDArray[np.uint8], labels: IdPicture, colour_table: NDArray[np.uint8]
+    rgb: NDArray[np.uint8], labels: IdImage, color_table: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Lay class colours over a picture so that both can be read; outlines are stronger.
+    """Lay class colors over a image so that both can be read; outlines are stronger.
 
     Args:
-        rgb: (H, W, 3) uint8, of the id picture's size.
-        colour_table: (256, 3) uint8, colour of each id.
+        rgb: (H, W, 3) uint8, of the id image's size.
+        color_table: (256, 3) uint8, color of each id.
     """
     ids = labels.ids
     drawn = ids != NO_ID
@@ -69,20 +69,20 @@ def blend(
     edge[:, 1:] |= ids[:, 1:] != ids[:, :-1]
     edge[1:] |= ids[1:] != ids[:-1]
     opacity = np.where(edge, OUTLINE_OPACITY, OPACITY) * drawn
-    colour = colour_table[np.where(drawn, ids, 0)]
-    mixed = rgb * (1 - opacity[..., None]) + colour * opacity[..., None]
+    color = color_table[np.where(drawn, ids, 0)]
+    mixed = rgb * (1 - opacity[..., None]) + color * opacity[..., None]
     return np.asarray(mixed.round(), np.uint8)
 
 
 def draw_overlay(
-    picture: Picture,
+    image: CameraImage,
     meshes: Sequence[SurfaceMesh],
-    colour_table: NDArray[np.uint8],
+    color_table: NDArray[np.uint8],
     *,
     width: int,
     height: int,
 ) -> Image.Image:
-    """A picture with the labels over it, resized to width x height."""
-    small = Image.fromarray(picture.rgb).resize((width, height), Image.Resampling.LANCZOS)
-    labels = project_labels(meshes, pinhole_of(picture.view).resized(width, height))
-    return Image.fromarray(blend(np.asarray(small), labels, colour_table))
+    """A image with the labels over it, resized to width x height."""
+    small = Image.fromarray(image.rgb).resize((width, height), Image.Resampling.LANCZOS)
+    labels = project_labels(meshes, pinhole_of(image.view).resized(width, height))
+    return Image.fromarray(blend(np.asarray(small), labels, color_table))

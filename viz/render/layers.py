@@ -14,14 +14,14 @@ from numpy.typing import NDArray
 
 from datasets.labels.store import FrameLabels, MaskBit
 from datasets.taxonomy import IGNORE_ID, Taxonomy
-from viz.render.bev_images import level_colours
+from viz.render.bev_images import level_colors
 from viz.render.lines import box_lines, cell_outline, flow_arrows, ground_height_m, range_rings
-from viz.render.points import coloured_points
-from viz.render.scene3d import ColouredLines, ColouredMesh, ColouredPoints, coloured, ego_marker
+from viz.render.points import colored_points
+from viz.render.scene3d import ColoredLines, ColoredMesh, ColoredPoints, colored, ego_marker
 from viz.render.text import LegendRow
 from viz.render.voxel_mesh import SurfaceMesh, surface_meshes
 from viz.session.lidar_evidence import (
-    FINDING_COLOURS,
+    FINDING_COLORS,
     FINDING_NAMES,
     Finding,
     evidence_of,
@@ -30,8 +30,8 @@ from viz.session.lidar_evidence import (
 from viz.session.session import MASKS, ReviewFrame, class_counts
 
 Voxels = Literal["labels", "truth", "second", "difference", "none"]
-Colour = Literal["class", "confidence", "evidence"]
-PointColour = Literal["off", "height", "class", "hit"]
+Color = Literal["class", "confidence", "evidence"]
+PointColor = Literal["off", "height", "class", "hit"]
 RING_LIFT_M = 0.15
 _OBSERVED = MaskBit.TRUSTED | MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE
 
@@ -43,11 +43,11 @@ class LayerSettings:
     Attributes:
         voxels: whose voxels. ``difference``: the labels against the second store, or where there
             is none against the ground truth.
-        colour: of the voxels of labels; the other kinds have their classes' colours.
+        color: of the voxels of labels; the other kinds have their classes' colors.
         mask: key of ``viz.session.session.MASKS``; for a difference that of the labels.
         classes: ids shown; None: all but free space.
         height_m: lowest and highest voxel centre and point shown, metres of the grid's frame.
-        points: colour of the LiDAR points: height, class of the voxel that they lie in, or
+        points: color of the LiDAR points: height, class of the voxel that they lie in, or
             whether that is occupied.
         cell: index of a voxel to outline.
 
@@ -56,11 +56,11 @@ class LayerSettings:
     """
 
     voxels: Voxels = "labels"
-    colour: Colour = "class"
+    color: Color = "class"
     mask: str = "trusted"
     classes: frozenset[int] | None = None
     height_m: tuple[float, float] | None = None
-    points: PointColour = "height"
+    points: PointColor = "height"
     flow: bool = False
     boxes: bool = False
     rings: bool = True
@@ -82,7 +82,7 @@ class Difference(enum.IntEnum):
     ONLY_OTHER = 3
 
 
-DIFFERENCE_COLOURS = {
+DIFFERENCE_COLORS = {
     Difference.SAME: (120, 124, 134),
     Difference.OTHER_CLASS: (255, 214, 50),
     Difference.ONLY_LABELS: (240, 80, 60),
@@ -97,19 +97,19 @@ class RenderedLayers:
     Attributes:
         meshes: surface voxels by class (or level, or finding), and the ego marker.
         counts: shown voxels by class id, classes without any included.
-        surface, colour_table: the same voxels for ``viz.render.camera_overlay``; the (256, 3) uint8
-            table has the colour of each mesh id.
-        caption: what the colours mean, one line.
-        legend: what the colours mean, row by row.
-        shown, ids: (X, Y, Z) bool, which voxels are drawn; uint8, their ids in ``colour_table``.
+        surface, color_table: the same voxels for ``viz.render.camera_overlay``; the (256, 3) uint8
+            table has the color of each mesh id.
+        caption: what the colors mean, one line.
+        legend: what the colors mean, row by row.
+        shown, ids: (X, Y, Z) bool, which voxels are drawn; uint8, their ids in ``color_table``.
     """
 
-    meshes: tuple[ColouredMesh, ...]
-    points: tuple[ColouredPoints, ...]
-    lines: tuple[ColouredLines, ...]
+    meshes: tuple[ColoredMesh, ...]
+    points: tuple[ColoredPoints, ...]
+    lines: tuple[ColoredLines, ...]
     counts: dict[int, int]
     surface: tuple[SurfaceMesh, ...]
-    colour_table: NDArray[np.uint8]
+    color_table: NDArray[np.uint8]
     caption: str
     legend: tuple[LegendRow, ...]
     shown: NDArray[np.bool_]
@@ -135,12 +135,12 @@ def draw(frame: ReviewFrame, show: LayerSettings) -> RenderedLayers:
         shown = shown & _slice_of(frame, show.height_m)
     surface = surface_meshes(painted.ids, shown, frame.grid)
     labels = voxels_of(frame, show.voxels)
-    points: tuple[ColouredPoints, ...] = ()
+    points: tuple[ColoredPoints, ...] = ()
     point_caption = ""
     if show.points != "off":
-        points, point_caption = coloured_points(frame, labels, show.points, show.height_m)
+        points, point_caption = colored_points(frame, labels, show.points, show.height_m)
     captions = [painted.caption, point_caption]
-    lines = list[ColouredLines]()
+    lines = list[ColoredLines]()
     if show.rings:
         lines.append(range_rings(frame.grid, ground_height_m(shown, frame.grid) + RING_LIFT_M))
     if show.flow:
@@ -162,15 +162,15 @@ def draw(frame: ReviewFrame, show: LayerSettings) -> RenderedLayers:
     if labels is not None:
         counts = class_counts(labels, shown, frame.taxonomy)
     return RenderedLayers(
-        meshes=(*coloured(surface, painted.names, painted.table), ego_marker(frame.grid)),
+        meshes=(*colored(surface, painted.names, painted.table), ego_marker(frame.grid)),
         points=points,
         lines=tuple(line for line in lines if len(line.ends_m)),
         counts=counts,
         surface=surface,
-        colour_table=painted.table,
+        color_table=painted.table,
         caption="; ".join(caption for caption in captions if caption),
         legend=tuple(
-            LegendRow(colour=_colour(painted.table, i), name=name, count=int(n_of[i]))
+            LegendRow(color=_color(painted.table, i), name=name, count=int(n_of[i]))
             for i, name in enumerate(painted.names)
             if name
         ),
@@ -191,7 +191,7 @@ def voxels_of(frame: ReviewFrame, voxels: Voxels) -> FrameLabels | None:
 def _painted(frame: ReviewFrame, show: LayerSettings) -> _Painted:
     labels, taxonomy = voxels_of(frame, show.voxels), frame.taxonomy
     names = tuple("" if i == taxonomy.free_id else n for i, n in enumerate(taxonomy.names))
-    table = taxonomy.colour_table()
+    table = taxonomy.color_table()
     nothing = np.zeros(frame.grid.shape, bool)
     if show.voxels == "difference":
         return _difference(frame, show)
@@ -205,17 +205,17 @@ def _painted(frame: ReviewFrame, show: LayerSettings) -> _Painted:
     masked = _masked(labels, show.mask)
     shown = masked & _allowed(taxonomy, show.classes)[labels.semantics]
     caption = {"labels": "classes", "truth": "ground truth", "second": "second store"}[show.voxels]
-    if show.voxels == "labels" and show.colour == "confidence":
+    if show.voxels == "labels" and show.color == "confidence":
         if frame.levels:
             return _Painted(
                 ids=labels.confidence,
                 shown=shown,
                 names=tuple(f"confidence {level:g}" for level in frame.levels),
-                table=level_colours(frame.levels),
+                table=level_colors(frame.levels),
                 caption="confidence: dark blue 0, yellow 1",
             )
         caption = "classes; these labels have no confidence"
-    if show.voxels == "labels" and show.colour == "evidence":
+    if show.voxels == "labels" and show.color == "evidence":
         evidence = evidence_of(frame)
         if evidence is not None:
             ids, worth = findings(evidence, labels, shown, taxonomy.free_id)
@@ -225,7 +225,7 @@ def _painted(frame: ReviewFrame, show: LayerSettings) -> _Painted:
                 ids=ids,
                 shown=shown & masked,
                 names=tuple(FINDING_NAMES[f] for f in Finding),
-                table=_table(FINDING_COLOURS),
+                table=_table(FINDING_COLORS),
                 caption=f"{what}: green hit, orange mostly passed, red only passed, violet missed",
             )
         caption = "classes; neither store nor log has LiDAR evidence"
@@ -263,7 +263,7 @@ def _difference(frame: ReviewFrame, show: LayerSettings) -> _Painted:
             "yellow other class"
         )
     return _Painted(
-        ids=ids, shown=shown, names=names, table=_table(DIFFERENCE_COLOURS), caption=caption
+        ids=ids, shown=shown, names=names, table=_table(DIFFERENCE_COLORS), caption=caption
     )
 
 
@@ -289,13 +289,13 @@ def _slice_of(frame: ReviewFrame, height_m: tuple[float, float]) -> NDArray[np.b
 
 
 def _table(
-    colours: dict[Difference, tuple[int, int, int]] | dict[Finding, tuple[int, int, int]],
+    colors: dict[Difference, tuple[int, int, int]] | dict[Finding, tuple[int, int, int]],
 ) -> NDArray[np.uint8]:
     table = np.zeros((256, 3), np.uint8)
-    for i, colour in colours.items():
-        table[i] = colour
+    for i, color in colors.items():
+        table[i] = color
     return table
 
 
-def _colour(table: NDArray[np.uint8], i: int) -> tuple[int, int, int]:
+def _color(table: NDArray[np.uint8], i: int) -> tuple[int, int, int]:
     return int(table[i, 0]), int(table[i, 1]), int(table[i, 2])

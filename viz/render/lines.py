@@ -15,15 +15,15 @@ from datasets.annotations import Box
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import apply
 from datasets.taxonomy import Taxonomy
-from viz.render.scene3d import ColouredLines
+from viz.render.scene3d import ColoredLines
 
 RING_STEP_M = 10.0
 MAX_ARROWS = 500
 ARROW_STEP_M = 1.0
 SLOWEST_MPS = 0.2
-ARROW_COLOUR = (255, 255, 255)
-RING_COLOUR = (150, 156, 170)
-CELL_COLOUR = (255, 240, 60)
+ARROW_COLOR = (255, 255, 255)
+RING_COLOR = (150, 156, 170)
+CELL_COLOR = (255, 240, 60)
 _BOX_EDGES = np.array([(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)])
 _UNIT_CORNERS = np.array([(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 _PIN_M = 3.0
@@ -33,7 +33,7 @@ def flow_arrows(
     flow: NDArray[np.floating[Any]],  # (X, Y, Z, 2) m/s
     shown: NDArray[np.bool_],  # (X, Y, Z)
     grid: VoxelGrid,
-) -> ColouredLines:
+) -> ColoredLines:
     """One arrow over each square metre with shown voxels that move, as long as what is travelled
     in 1 s.
 
@@ -63,28 +63,28 @@ def flow_arrows(
     aside = 0.6 * np.stack([-back[:, 1], back[:, 0], back[:, 2]], axis=1)
     lines = [(start, end), (end, end - back + aside), (end, end - back - aside)]
     ends = np.concatenate([np.stack(pair, axis=1) for pair in lines])
-    return _lines("flow", ends, ARROW_COLOUR)
+    return _lines("flow", ends, ARROW_COLOR)
 
 
-def box_lines(boxes: Sequence[Box], taxonomy: Taxonomy) -> ColouredLines:
-    """Edges of boxes in their classes' colours, made brighter, with a line towards the front."""
-    ends, colours = [np.zeros((0, 2, 3))], [np.zeros((0, 3), np.uint8)]
-    table = taxonomy.colour_table().astype(np.float64)
+def box_lines(boxes: Sequence[Box], taxonomy: Taxonomy) -> ColoredLines:
+    """Edges of boxes in their classes' colors, made brighter, with a line towards the front."""
+    ends, colors = [np.zeros((0, 2, 3))], [np.zeros((0, 3), np.uint8)]
+    table = taxonomy.color_table().astype(np.float64)
     for box in boxes:
         corners = apply(box.T_ego_box, _UNIT_CORNERS * np.asarray(box.size_m))
         nose = [[0, 0, 0], [0.5 * box.size_m[0] + 0.8, 0, 0]]
         lines = np.concatenate([corners[_BOX_EDGES], apply(box.T_ego_box, np.array(nose))[None]])
         ends.append(lines)
         bright = (0.6 * table[box.class_id] + 0.4 * 255).round().astype(np.uint8)
-        colours.append(np.tile(bright, (len(lines), 1)))
-    return ColouredLines(
+        colors.append(np.tile(bright, (len(lines), 1)))
+    return ColoredLines(
         name="boxes",
         ends_m=np.concatenate(ends).astype(np.float32),
-        colours=np.concatenate(colours),
+        colors=np.concatenate(colors),
     )
 
 
-def range_rings(grid: VoxelGrid, height_m: float) -> ColouredLines:
+def range_rings(grid: VoxelGrid, height_m: float) -> ColoredLines:
     """A ring every 10 m around the origin, inside the grid, at a height."""
     low, high = np.asarray(grid.min_m), np.asarray(grid.max_m)
     farthest = float(np.hypot(*np.maximum(np.abs(low[:2]), np.abs(high[:2]))))
@@ -96,17 +96,17 @@ def range_rings(grid: VoxelGrid, height_m: float) -> ColouredLines:
         inside = ((points[:, :2] >= low[:2]) & (points[:, :2] <= high[:2])).all(axis=1)
         rings.append(np.stack([points[:-1], points[1:]], axis=1)[inside[:-1] & inside[1:]])
     ends = np.concatenate(rings) if rings else np.zeros((0, 2, 3))
-    return _lines("range rings", ends, RING_COLOUR)
+    return _lines("range rings", ends, RING_COLOR)
 
 
-def cell_outline(cell: tuple[int, int, int], grid: VoxelGrid) -> ColouredLines:
+def cell_outline(cell: tuple[int, int, int], grid: VoxelGrid) -> ColoredLines:
     """The edges of a voxel, a little outside of it, and a pin that stands on it."""
     size = np.asarray(grid.size_m)
     centre = grid.centers(np.asarray(cell))
     corners = centre + 1.06 * _UNIT_CORNERS * size
     top = centre + np.array([0.0, 0.0, 0.5 * size[2]])
     pin = np.stack([top, top + np.array([0.0, 0.0, _PIN_M])])
-    return _lines("picked voxel", np.concatenate([corners[_BOX_EDGES], pin[None]]), CELL_COLOUR)
+    return _lines("picked voxel", np.concatenate([corners[_BOX_EDGES], pin[None]]), CELL_COLOR)
 
 
 def ground_height_m(shown: NDArray[np.bool_], grid: VoxelGrid, *, within_m: float = 15.0) -> float:
@@ -122,10 +122,10 @@ def ground_height_m(shown: NDArray[np.bool_], grid: VoxelGrid, *, within_m: floa
 
 
 def _lines(
-    name: str, ends_m: NDArray[np.floating[Any]], colour: tuple[int, int, int]
-) -> ColouredLines:
-    return ColouredLines(
+    name: str, ends_m: NDArray[np.floating[Any]], color: tuple[int, int, int]
+) -> ColoredLines:
+    return ColoredLines(
         name=name,
         ends_m=ends_m.astype(np.float32),
-        colours=np.tile(np.array(colour, np.uint8), (len(ends_m), 1)),
+        colors=np.tile(np.array(color, np.uint8), (len(ends_m), 1)),
     )

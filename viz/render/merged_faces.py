@@ -1,4 +1,4 @@
-"""Faces of voxels put together into rectangles as large as one colour reaches: a tenth of the
+"""Faces of voxels put together into rectangles as large as one color reaches: a tenth of the
 triangles, which is what a software renderer's time goes by.
 
 A chequer of blocks, lighter and darker, keeps the scale readable; no rectangle leaves its block.
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
-from viz.render.scene3d import ColouredMesh
+from viz.render.scene3d import ColoredMesh
 from viz.render.voxel_mesh import CORNERS, SHADES
 
 BLOCK = 5
@@ -27,16 +27,16 @@ def merged_faces(
     ids: NDArray[np.uint8],
     shown: NDArray[np.bool_],
     grid: VoxelGrid,
-    colour_table: NDArray[np.uint8],
+    color_table: NDArray[np.uint8],
     *,
     name: str = "voxels",
-) -> ColouredMesh:
+) -> ColoredMesh:
     """The surface of the shown voxels, as ``viz.render.voxel_mesh.surface_meshes`` has it face by
     face.
 
     Args:
         ids: (X, Y, Z) uint8, the id of each voxel; ``shown``: (X, Y, Z) bool.
-        colour_table: (256, 3) uint8, colour of each id.
+        color_table: (256, 3) uint8, color of each id.
 
     Raises:
         ValueError: a shape is not the grid's.
@@ -49,8 +49,8 @@ def merged_faces(
     corners = cells * np.asarray(grid.size_m) + np.asarray(grid.min_m)
     odd = (low // BLOCK).sum(axis=1) % 2 == 1
     shade = SHADES[direction] * np.where(odd, _DARKER, 1.0)
-    colours = (colour_table[found[:, 7]] * shade[:, None]).round().astype(np.uint8)
-    return ColouredMesh(name=name, corners_m=corners.astype(np.float32), colours=colours)
+    colors = (color_table[found[:, 7]] * shade[:, None]).round().astype(np.uint8)
+    return ColoredMesh(name=name, corners_m=corners.astype(np.float32), colors=colors)
 
 
 @compiled

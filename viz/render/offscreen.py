@@ -25,7 +25,7 @@ from viz.render.open3d_geometry import open3d_background, open3d_lines, open3d_m
 from viz.render.scene3d import BACKGROUND, VERTICAL_FOV_DEG, Scene3D
 
 TIMEOUT_S = 90.0
-_DRAWN = "picture drawn"
+_DRAWN = "image drawn"
 
 
 class Open3DProcess:
@@ -55,15 +55,15 @@ class Open3DProcess:
         """Draw a scene.
 
         Returns:
-            The picture, or one line that says why Open3D cannot draw on this machine; it is not
+            The image, or one line that says why Open3D cannot draw on this machine; it is not
             asked again.
         """
         if self._failure:
             return self._failure
         folder = Path(self._folder.name)
         scene.save(folder / "scene.npz")
-        picture = folder / "picture.png"
-        picture.unlink(missing_ok=True)
+        drawn = folder / "image.png"
+        drawn.unlink(missing_ok=True)
         try:
             if self._process is None:
                 self._process = self._start()
@@ -72,7 +72,7 @@ class Open3DProcess:
             self._failure = f"cannot start Python: {error}"
         if self._failure:
             return self._failure
-        with Image.open(picture) as image:
+        with Image.open(drawn) as image:
             return image.convert("RGB")
 
     def _start(self) -> subprocess.Popen[str]:
@@ -153,7 +153,7 @@ def _serve(folder: Path) -> None:
             renderer = None  # of two at once the engine dies
             renderer, size = rendering.OffscreenRenderer(width, height), line
             view = renderer.scene.view
-            view.set_post_processing(False)  # colours come out as given
+            view.set_post_processing(False)  # colors come out as given
             # software rendering spends nine tenths of its time on these
             view.set_antialiasing(False)
             view.set_ambient_occlusion(False)
@@ -162,7 +162,7 @@ def _serve(folder: Path) -> None:
         scene = Scene3D.load(folder / "scene.npz")
         _draw(renderer, scene, rendering)
         pixels = np.asarray(renderer.render_to_image())[..., :3]
-        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / "picture.png")
+        Image.fromarray(np.ascontiguousarray(pixels)).save(folder / "image.png")
         print(_DRAWN, flush=True)
 
 

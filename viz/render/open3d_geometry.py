@@ -1,4 +1,4 @@
-"""Our meshes, points, lines and colours as Open3D's.
+"""Our meshes, points, lines and colors as Open3D's.
 
 Every vertex attribute is set: Open3D's unlit shader reads a texture at each vertex's coordinates,
 and its older geometry classes leave those to chance. A software renderer may then take a minute for
@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from viz.render.scene3d import ColouredLines, ColouredMesh, ColouredPoints
+from viz.render.scene3d import ColoredLines, ColoredMesh, ColoredPoints
 
 
-def open3d_mesh(mesh: ColouredMesh) -> Any:
-    """An ``open3d.t.geometry.TriangleMesh`` with a colour per vertex."""
+def open3d_mesh(mesh: ColoredMesh) -> Any:
+    """An ``open3d.t.geometry.TriangleMesh`` with a color per vertex."""
     import open3d as o3d
 
     n = len(mesh.corners_m)
@@ -24,23 +24,23 @@ def open3d_mesh(mesh: ColouredMesh) -> Any:
     out = o3d.t.geometry.TriangleMesh(
         _tensor(mesh.corners_m.reshape(-1, 3)), _tensor(triangles, np.int32)
     )
-    out.vertex.colors = _tensor(np.repeat(mesh.colours, 4, axis=0) / np.float32(255))
+    out.vertex.colors = _tensor(np.repeat(mesh.colors, 4, axis=0) / np.float32(255))
     out.vertex.normals = _tensor(np.broadcast_to(np.array([0, 0, 1]), (4 * n, 3)))
     out.vertex.texture_uvs = _tensor(np.zeros((4 * n, 2)))
     return out
 
 
-def open3d_points(points: ColouredPoints) -> Any:
-    """An ``open3d.t.geometry.PointCloud`` with a colour per point."""
+def open3d_points(points: ColoredPoints) -> Any:
+    """An ``open3d.t.geometry.PointCloud`` with a color per point."""
     import open3d as o3d
 
     out = o3d.t.geometry.PointCloud(_tensor(points.points_m))
-    out.point.colors = _tensor(points.colours / np.float32(255))
+    out.point.colors = _tensor(points.colors / np.float32(255))
     out.point.normals = _tensor(np.broadcast_to(np.array([0, 0, 1]), points.points_m.shape))
     return out
 
 
-def open3d_lines(lines: ColouredLines) -> Any:
+def open3d_lines(lines: ColoredLines) -> Any:
     """An ``open3d.geometry.LineSet``."""
     import open3d as o3d
 
@@ -49,14 +49,14 @@ def open3d_lines(lines: ColouredLines) -> Any:
         o3d.utility.Vector3dVector(lines.ends_m.reshape(-1, 3).astype(np.float64)),
         o3d.utility.Vector2iVector(pairs),
     )
-    out.colors = o3d.utility.Vector3dVector(lines.colours.astype(np.float64) / 255)
+    out.colors = o3d.utility.Vector3dVector(lines.colors.astype(np.float64) / 255)
     return out
 
 
-def open3d_background(colour: tuple[int, int, int]) -> list[float]:
-    """RGBA that Open3D shows as this colour: without post-processing it applies a gamma of 2.2 to
+def open3d_background(color: tuple[int, int, int]) -> list[float]:
+    """RGBA that Open3D shows as this color: without post-processing it applies a gamma of 2.2 to
     the background and none to the vertices."""
-    return [(c / 255) ** (1 / 2.2) for c in colour] + [1.0]
+    return [(c / 255) ** (1 / 2.2) for c in color] + [1.0]
 
 
 def _tensor(values: Any, dtype: Any = np.float32) -> Any:

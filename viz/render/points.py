@@ -1,4 +1,4 @@
-"""LiDAR points with the colours of what they are looked at for.
+"""LiDAR points with the colors of what they are looked at for.
 
 Legend: N points.
 """
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from datasets.labels.store import FrameLabels
 from datasets.taxonomy import IGNORE_ID
-from viz.render.scene3d import ColouredPoints
+from viz.render.scene3d import ColoredPoints
 from viz.session.session import ReviewFrame
 
 IN_OCCUPIED = (90, 235, 120)
@@ -21,16 +21,16 @@ IN_FREE = (255, 70, 70)
 IN_UNKNOWN = (170, 170, 180)
 _FREE_CLASS = (235, 235, 245)
 _HEIGHTS_M = (-1.0, 4.0)
-"""Above the lowest voxel that LiDAR points come from: the ends of the colour range."""
+"""Above the lowest voxel that LiDAR points come from: the ends of the color range."""
 
 
-def coloured_points(
+def colored_points(
     frame: ReviewFrame,
     labels: FrameLabels | None,
-    colour: Literal["height", "class", "hit"],
+    color: Literal["height", "class", "hit"],
     height_m: tuple[float, float] | None,
-) -> tuple[tuple[ColouredPoints, ...], str]:
-    """The points inside the grid, and what their colours mean; none if the log has none.
+) -> tuple[tuple[ColoredPoints, ...], str]:
+    """The points inside the grid, and what their colors mean; none if the log has none.
 
     Args:
         labels: whose voxels the points lie in; None: height it is.
@@ -42,25 +42,25 @@ def coloured_points(
     points = frame.points_m[grid.contains(frame.points_m)]
     if height_m is not None:
         points = points[(points[:, 2] >= height_m[0]) & (points[:, 2] <= height_m[1])]
-    if colour == "height" or labels is None:
-        colours, caption = height_colours(points[:, 2]), "LiDAR by height, blue low"
+    if color == "height" or labels is None:
+        colors, caption = height_colors(points[:, 2]), "LiDAR by height, blue low"
     else:
         x, y, z = grid.indices(points).T
         classes = labels.semantics[x, y, z]
         free = frame.taxonomy.free_id
-        if colour == "class":
-            table = frame.taxonomy.colour_table()
+        if color == "class":
+            table = frame.taxonomy.color_table()
             table[free], table[IGNORE_ID] = _FREE_CLASS, IN_UNKNOWN
             caption = "LiDAR by class of its voxel, white free"
         else:
             table = np.tile(np.array(IN_OCCUPIED, np.uint8), (256, 1))
             table[free], table[IGNORE_ID] = IN_FREE, IN_UNKNOWN
             caption = "LiDAR green in occupied, red in free voxels"
-        colours = table[classes]
-    return (ColouredPoints(name="LiDAR points", points_m=points, colours=colours),), caption
+        colors = table[classes]
+    return (ColoredPoints(name="LiDAR points", points_m=points, colors=colors),), caption
 
 
-def height_colours(z_m: NDArray[np.float32]) -> NDArray[np.uint8]:
+def height_colors(z_m: NDArray[np.float32]) -> NDArray[np.uint8]:
     """(N, 3) uint8: blue near the ground (the lowest twentieth), over green to yellow 5 m above."""
     if not len(z_m):
         return np.zeros((0, 3), np.uint8)

@@ -1,6 +1,6 @@
 """A plain rasteriser: rectangles, lines and points through a pinhole camera with a depth buffer.
 
-It draws the labels over the camera pictures, and the 3D view where Open3D cannot.
+It draws the labels over the camera images, and the 3D view where Open3D cannot.
 
 Legend: F faces, N points; H, W pixels.
 """
@@ -247,7 +247,7 @@ def visible_line_pixels(
         np.where(b[:, 2:] < near, cut, b),
     )
     uv_a, uv_b = ((e / e[:, 2:]) @ camera.intrinsics[:2].T for e in (a, b))
-    longest = 2 * (camera.width + camera.height)  # of a line that leaves the picture
+    longest = 2 * (camera.width + camera.height)  # of a line that leaves the image
     steps = np.abs(uv_b - uv_a).max(axis=1).clip(1, longest).astype(np.int64) + 1
     line = np.repeat(np.arange(len(which)), steps)
     first = np.cumsum(steps) - steps

@@ -27,39 +27,39 @@ from viz.render.rasterizer import (
 from viz.render.voxel_mesh import SurfaceMesh
 
 BACKGROUND = (24, 26, 32)
-EGO_COLOUR = (255, 60, 200)
+EGO_COLOR = (255, 60, 200)
 VERTICAL_FOV_DEG = 52.0
 _LIFT_M = 0.75
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColouredMesh:
-    """Rectangles with a colour each: corners (F, 4, 3) float32 metres, colours (F, 3) uint8."""
+class ColoredMesh:
+    """Rectangles with a color each: corners (F, 4, 3) float32 metres, colors (F, 3) uint8."""
 
     name: str
     corners_m: NDArray[np.float32]
-    colours: NDArray[np.uint8]
+    colors: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColouredPoints:
-    """Points with a colour each: (N, 3) float32 metres, (N, 3) uint8."""
+class ColoredPoints:
+    """Points with a color each: (N, 3) float32 metres, (N, 3) uint8."""
 
     name: str
     points_m: NDArray[np.float32]
-    colours: NDArray[np.uint8]
+    colors: NDArray[np.uint8]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ColouredLines:
-    """Straight lines with a colour each: ends (L, 2, 3) float32 metres, colours (L, 3) uint8."""
+class ColoredLines:
+    """Straight lines with a color each: ends (L, 2, 3) float32 metres, colors (L, 3) uint8."""
 
     name: str
     ends_m: NDArray[np.float32]
-    colours: NDArray[np.uint8]
+    colors: NDArray[np.uint8]
 
 
-Drawable = TypeVar("Drawable", ColouredPoints, ColouredLines)
+Drawable = TypeVar("Drawable", ColoredPoints, ColoredLines)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,9 +70,9 @@ class Scene3D:
         eye_m, target_m: (3,) the camera's place and what it looks at; +Z is up.
     """
 
-    meshes: tuple[ColouredMesh, ...]
-    points: tuple[ColouredPoints, ...]
-    lines: tuple[ColouredLines, ...]
+    meshes: tuple[ColoredMesh, ...]
+    points: tuple[ColoredPoints, ...]
+    lines: tuple[ColoredLines, ...]
     eye_m: NDArray[np.float64]
     target_m: NDArray[np.float64]
 
@@ -87,13 +87,13 @@ class Scene3D:
 
     def in_front(self, thing: Drawable) -> Drawable:
         """Points or lines moved towards the eye along its rays so that the voxels they lie in do
-        not hide them; they keep their place in the picture."""
-        places = thing.points_m if isinstance(thing, ColouredPoints) else thing.ends_m
+        not hide them; they keep their place in the image."""
+        places = thing.points_m if isinstance(thing, ColoredPoints) else thing.ends_m
         to_eye = self.eye_m - places
         distance = np.linalg.norm(to_eye, axis=-1, keepdims=True)
         lift = np.minimum(_LIFT_M / np.maximum(distance, 1e-6), 0.5)
         moved = np.asarray(places + to_eye * lift, np.float32)
-        if isinstance(thing, ColouredPoints):
+        if isinstance(thing, ColoredPoints):
             return replace(thing, points_m=moved)
         return replace(thing, ends_m=moved)
 
@@ -105,7 +105,7 @@ class Scene3D:
             arrays[kind] = np.array([thing.name for thing in things], str)
             for i, thing in enumerate(things):
                 arrays[f"{kind}_places_{i}"] = getattr(thing, _KINDS[kind][1])
-                arrays[f"{kind}_colours_{i}"] = thing.colours
+                arrays[f"{kind}_colors_{i}"] = thing.colors
         packed = io.BytesIO()  # zipfile prints a traceback where a disk is full
         np.savez(packed, **arrays)
         with naming_file(path):
@@ -119,7 +119,7 @@ class Scene3D:
                 kind: tuple(
                     made(
                         name=str(name),
-                        colours=data[f"{kind}_colours_{i}"],
+                        colors=data[f"{kind}_colors_{i}"],
                         **{places: data[f"{kind}_places_{i}"]},
                     )
                     for i, name in enumerate(data[kind])
@@ -130,9 +130,9 @@ class Scene3D:
 
 
 _KINDS: dict[str, tuple[Any, str]] = {
-    "meshes": (ColouredMesh, "corners_m"),
-    "points": (ColouredPoints, "points_m"),
-    "lines": (ColouredLines, "ends_m"),
+    "meshes": (ColoredMesh, "corners_m"),
+    "points": (ColoredPoints, "points_m"),
+    "lines": (ColoredLines, "ends_m"),
 }
 
 
@@ -146,26 +146,26 @@ def default_camera(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.flo
     return eye, target
 
 
-def ego_marker(grid: VoxelGrid) -> ColouredMesh:
+def ego_marker(grid: VoxelGrid) -> ColoredMesh:
     """A flat bar at the origin that points forward, drawn over the ground."""
     size = grid.size_m[0]
     z = max(grid.min_m[2] + 3 * grid.size_m[2], 0.6)
     bars = []
     for x0, x1, half in ((-1.0, 3.0, 0.35), (3.0, 3.0 + 2 * size, 0.9)):
         bars.append([[x0, -half, z], [x1, -half, z], [x1, half, z], [x0, half, z]])
-    colours = np.tile(np.array(EGO_COLOUR, np.uint8), (len(bars), 1))
-    return ColouredMesh(name="ego", corners_m=np.array(bars, np.float32), colours=colours)
+    colors = np.tile(np.array(EGO_COLOR, np.uint8), (len(bars), 1))
+    return ColoredMesh(name="ego", corners_m=np.array(bars, np.float32), colors=colors)
 
 
-def coloured(
+def colored(
     meshes: Sequence[SurfaceMesh], names: Sequence[str], table: NDArray[np.uint8]
-) -> tuple[ColouredMesh, ...]:
-    """Surface meshes with the colours of a (256, 3) table."""
+) -> tuple[ColoredMesh, ...]:
+    """Surface meshes with the colors of a (256, 3) table."""
     return tuple(
-        ColouredMesh(
+        ColoredMesh(
             name=names[m.id] if m.id < len(names) else f"id {m.id}",
             corners_m=m.corners_m,
-            colours=m.face_colours((int(table[m.id, 0]), int(table[m.id, 1]), int(table[m.id, 2]))),
+            colors=m.face_colors((int(table[m.id, 0]), int(table[m.id, 1]), int(table[m.id, 2]))),
         )
         for m in meshes
     )
@@ -180,14 +180,14 @@ def draw_plain(scene: Scene3D, *, width: int, height: int) -> Image.Image:
     depth = np.full(pixels.shape[:2], np.inf, np.float32)
     if meshes:
         face, depth = nearest_faces(np.concatenate([m.corners_m for m in meshes]), camera)
-        colours = np.concatenate([m.colours for m in meshes])
-        pixels = np.where((face >= 0)[..., None], colours[face], pixels)
+        colors = np.concatenate([m.colors for m in meshes])
+        pixels = np.where((face >= 0)[..., None], colors[face], pixels)
     for lines in scene.lines:
         rows, columns, which = visible_line_pixels(scene.in_front(lines).ends_m, camera, depth)
-        _dot(pixels, rows, columns, lines.colours[which])
+        _dot(pixels, rows, columns, lines.colors[which])
     for points in scene.points:
         rows, columns, which = visible_points(scene.in_front(points).points_m, camera, depth)
-        _dot(pixels, rows, columns, points.colours[which])
+        _dot(pixels, rows, columns, points.colors[which])
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX)
 
 
@@ -195,10 +195,10 @@ def _dot(
     pixels: NDArray[np.uint8],
     rows: NDArray[np.int64],
     columns: NDArray[np.int64],
-    colours: NDArray[np.uint8],
+    colors: NDArray[np.uint8],
 ) -> None:
     """Dots of 2 x 2 pixels."""
     height, width = pixels.shape[:2]
     for dr, dc in ((0, 0), (0, 1), (1, 0), (1, 1)):
         inside = (rows + dr < height) & (columns + dc < width)
-        pixels[rows[inside] + dr, columns[inside] + dc] = colours[inside]
+        pixels[rows[inside] + dr, columns[inside] + dc] = colors[inside]

@@ -1,4 +1,4 @@
-"""One picture of one frame: the 3D view, two views from above, the cameras, the legend."""
+"""One image of one frame: the 3D view, two views from above, the cameras, the legend."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from PIL import Image
 
-from viz.render.bev_images import class_map, confidence_map, level_colours
+from viz.render.bev_images import class_map, confidence_map, level_colors
 from viz.render.layers import LayerSettings, RenderedLayers, draw, voxels_of
 from viz.render.renderer import Renderer, ViewPainter, scene_of
 from viz.render.screenshot_layout import Page
@@ -15,9 +15,9 @@ from viz.session.session import ReviewFrame, shown_voxels
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screenshot:
-    """A picture, the name of what drew its 3D view, and why that is not Open3D (or nothing)."""
+    """A image, the name of what drew its 3D view, and why that is not Open3D (or nothing)."""
 
-    picture: Image.Image
+    image: Image.Image
     drawn_by: str
     note: str
 
@@ -34,7 +34,7 @@ def screenshot(
     Args:
         size_px: width and height.
         renderer: who draws the 3D view: ``open3d``, ``plain``, or ``auto`` for the first that
-            works; a ``ViewPainter`` for one that draws more pictures.
+            works; a ``ViewPainter`` for one that draws more images.
 
     Raises:
         SetupError: Open3D was asked for and cannot draw on this machine.
@@ -50,15 +50,15 @@ def screenshot(
     page.view(view, _view_captions(drawn, show))
     grid = frame.grid
     labels = voxels_of(frame, show.voxels)
-    if labels is not None and show.colour == "confidence":  # the other map has the confidence
-        classes = frame.taxonomy.colour_table()
+    if labels is not None and show.color == "confidence":  # the other map has the confidence
+        classes = frame.taxonomy.color_table()
         above = class_map(labels.semantics, drawn.shown, classes)
         page.map(0, above, "classes from above, 10 m rings", grid)
     else:
-        above = class_map(drawn.ids, drawn.shown, drawn.colour_table)
+        above = class_map(drawn.ids, drawn.shown, drawn.color_table)
         page.map(0, above, "from above, 10 m rings", grid)
     if labels is frame.labels and frame.levels:
-        levels = level_colours(frame.levels)
+        levels = level_colors(frame.levels)
         page.map(1, confidence_map(labels.confidence, drawn.shown, levels), "confidence", grid)
         page.heat_bar()
     else:
@@ -66,11 +66,11 @@ def screenshot(
         if labels is not None:
             visible = visible & shown_voxels(labels, frame.taxonomy, "camera")
         caption = "camera-visible" if visible.any() else "camera-visible: none"
-        page.map(1, class_map(drawn.ids, visible, drawn.colour_table), caption, grid)
-    page.pictures(frame.pictures, drawn.surface, drawn.colour_table)
+        page.map(1, class_map(drawn.ids, visible, drawn.color_table), caption, grid)
+    page.images(frame.images, drawn.surface, drawn.color_table)
     page.legend(drawn.legend, show.mask)
     page.notes(frame.notes)
-    return Screenshot(picture=page.canvas, drawn_by=renderer.drawn_by, note=renderer.note)
+    return Screenshot(image=page.canvas, drawn_by=renderer.drawn_by, note=renderer.note)
 
 
 def _title(frame: ReviewFrame) -> str:

@@ -1,6 +1,6 @@
 """The page of a screenshot: where everything goes, at any size.
 
-Left: the 3D view over two maps. Right: the pictures over the legend.
+Left: the 3D view over two maps. Right: the images over the legend.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from datasets.geometry.grid import VoxelGrid
 from viz.render.bev_images import heat
 from viz.render.camera_overlay import draw_overlay
 from viz.render.lines import RING_STEP_M
-from viz.render.scene3d import BACKGROUND, EGO_COLOUR
+from viz.render.scene3d import BACKGROUND, EGO_COLOR
 from viz.render.text import FAINT, TEXT, LegendRow, draw_rows, fitted, font
 from viz.render.voxel_mesh import SurfaceMesh
-from viz.session.session import Picture
+from viz.session.session import CameraImage
 
 PAPER = (40, 43, 51)
 
@@ -68,7 +68,7 @@ class Page:
         left, right = split + gap, width - gap
         self._legend_box = Box(left=left, top=legend_top, right=right, bottom=notes_top)
         self._notes_box = Box(left=left, top=notes_top, right=right, bottom=height - gap)
-        self._picture_box = Box(left=left, top=top, right=right, bottom=legend_top - gap)
+        self._image_box = Box(left=left, top=top, right=right, bottom=legend_top - gap)
 
     def title(self, text: str, right_text: str) -> None:
         """The line at the top; ``right_text`` is never cut."""
@@ -110,13 +110,13 @@ class Page:
             r = radius_m * scale
             draw.ellipse((x - r, y - r, x + r, y + r), outline=(255, 255, 255, 90))
         a = 2.0 * scale
-        draw.polygon([(x, y - 1.6 * a), (x - a / 2, y + a / 2), (x + a / 2, y + a / 2)], EGO_COLOUR)
+        draw.polygon([(x, y - 1.6 * a), (x - a / 2, y + a / 2), (x + a / 2, y + a / 2)], EGO_COLOR)
         frame = Image.new("RGB", (box.width, box.height), BACKGROUND)
         frame.paste(image, ((box.width - size[0]) // 2, (box.height - size[1]) // 2))
         self.canvas.paste(frame, (box.left, box.top))
 
     def heat_bar(self) -> None:
-        """What the colours of the second map mean, above it on the right."""
+        """What the colors of the second map mean, above it on the right."""
         box, face = self._maps[1], font(self._size)
         width = box.width // 3
         right = box.right - round(face.getlength("1")) - self._gap
@@ -127,45 +127,45 @@ class Page:
         for x, digit, anchor in ((right + self._gap, "1", "lm"), (left - self._gap, "0", "rm")):
             self._draw.text((x, middle), digit, font=face, fill=TEXT, anchor=anchor)
 
-    def pictures(
+    def images(
         self,
-        pictures: Sequence[Picture],
+        images: Sequence[CameraImage],
         meshes: Sequence[SurfaceMesh],
-        colour_table: NDArray[np.uint8],
+        color_table: NDArray[np.uint8],
     ) -> None:
-        """Any number of pictures with the labels over them, column by column, as large as fits."""
-        box = self._picture_box
-        if not pictures:
-            text, face = "no camera pictures", font(self._size + 2)
+        """Any number of images with the labels over them, column by column, as large as fits."""
+        box = self._image_box
+        if not images:
+            text, face = "no camera images", font(self._size + 2)
             middle = (box.left + box.width // 2, box.top + box.height // 2)
             self._draw.rectangle((box.left, box.top, box.right - 1, box.bottom - 1), BACKGROUND)
             self._draw.text(middle, text, font=face, fill=FAINT, anchor="mm")
             return
-        aspect = max(p.view.height / p.view.width for p in pictures)
+        aspect = max(p.view.height / p.view.width for p in images)
         n_columns = max(
-            range(1, len(pictures) + 1), key=lambda n: self._cell_width(n, len(pictures), aspect)
+            range(1, len(images) + 1), key=lambda n: self._cell_width(n, len(images), aspect)
         )
-        n_rows = -(-len(pictures) // n_columns)
-        cell_w = round(self._cell_width(n_columns, len(pictures), aspect))
+        n_rows = -(-len(images) // n_columns)
+        cell_w = round(self._cell_width(n_columns, len(images), aspect))
         cell_h = min((box.height - (n_rows - 1) * self._gap) // n_rows, round(cell_w * aspect))
-        for i, picture in enumerate(pictures):
+        for i, image in enumerate(images):
             left = box.left + (i // n_rows) * (cell_w + self._gap)
             top = box.top + (i % n_rows) * (cell_h + self._gap)
-            view = picture.view
+            view = image.view
             scale = min(cell_w / view.width, cell_h / view.height)
             width = max(1, int(view.width * scale))
             height = max(1, int(view.height * scale))
-            overlay = draw_overlay(picture, meshes, colour_table, width=width, height=height)
+            overlay = draw_overlay(image, meshes, color_table, width=width, height=height)
             self.canvas.paste(overlay, (left, top))
             self._caption(
                 Box(left=left, top=top, right=left + width, bottom=top + height), view.name
             )
-        # flat pictures leave room, which the legend takes
+        # flat images leave room, which the legend takes
         used = box.top + n_rows * (cell_h + self._gap)
         self._legend_box = replace(self._legend_box, top=min(used, self._legend_box.top))
 
     def legend(self, rows: Sequence[LegendRow], mask: str) -> None:
-        """Colours, what they mean, and counts; comes after the pictures."""
+        """Colors, what they mean, and counts; comes after the images."""
         box = self._legend_box
         face = font(self._size, bold=True)
         total = f"{sum(row.count for row in rows):,} voxels shown, mask: {mask}"
@@ -186,8 +186,8 @@ class Page:
         self._draw.text((box.left, middle), text, font=face, fill=(255, 190, 90), anchor="lm")
 
     def _cell_width(self, n_columns: int, n: int, aspect: float) -> float:
-        """Width of a picture when ``n`` are laid in so many columns."""
-        box, n_rows = self._picture_box, -(-n // n_columns)
+        """Width of a image when ``n`` are laid in so many columns."""
+        box, n_rows = self._image_box, -(-n // n_columns)
         by_width = (box.width - (n_columns - 1) * self._gap) / n_columns
         by_height = (box.height - (n_rows - 1) * self._gap) / n_rows / aspect
         return min(by_width, by_height)

@@ -33,9 +33,9 @@ def fitted(text: str, face: ImageFont.FreeTypeFont, width_px: float) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LegendRow:
-    """A colour, what it means, and how many voxels have it."""
+    """A color, what it means, and how many voxels have it."""
 
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
     name: str
     count: int
 
@@ -47,7 +47,7 @@ def draw_rows(
     rows: Sequence[LegendRow],
     size_px: int,
 ) -> None:
-    """Colour, name and number of every row, in as many columns as needed.
+    """Color, name and number of every row, in as many columns as needed.
 
     Args:
         box: left, top, right, bottom in the canvas; nothing is drawn outside it.
@@ -76,7 +76,7 @@ def draw_rows(
         end = x + width - size
         ink = TEXT if row.count else FAINT
         number = f"{row.count:,}"
-        draw.rectangle((x, y + size * 0.2, x + size, y + size * 1.2), row.colour, FAINT)
+        draw.rectangle((x, y + size * 0.2, x + size, y + size * 1.2), row.color, FAINT)
         room = end - x - 2.2 * size - face.getlength(number)
         draw.text((x + 1.5 * size, y), fitted(name, face, room), font=face, fill=ink)
         draw.text((end - face.getlength(number), y), number, font=face, fill=ink)

@@ -42,7 +42,7 @@ def video(
 ) -> Film:
     """Write a film of the frames, with a progress bar. ``out`` is there only when it is whole.
 
-    The pictures of an mp4 have even sides: an odd one is a pixel shorter. Its codec is MPEG-4
+    The images of an mp4 have even sides: an odd one is a pixel shorter. Its codec is MPEG-4
     part 2, which players know and browsers do not.
 
     Args:
@@ -72,20 +72,20 @@ def video(
     try:
         with ViewPainter(renderer) as painter, replacing(out) as partial:
 
-            def pictures() -> Iterator[Image.Image]:
+            def images() -> Iterator[Image.Image]:
                 for k in tqdm(frames, desc="video", unit="frame"):
                     frame = session.frame(scene_id, k)
                     shot = screenshot(frame, show=show, size_px=(width, height), renderer=painter)
-                    yield shot.picture
+                    yield shot.image
 
-            write(partial, pictures(), (width, height), fps)
+            write(partial, images(), (width, height), fps)
         return Film(n_frames=len(frames), drawn_by=painter.drawn_by, note=painter.note)
     except OSError as error:
         raise SetupError(f"{out}: cannot be written: {error.strerror or error}") from error
 
 
 def _write_mp4(
-    path: Path, pictures: Iterator[Image.Image], size_px: tuple[int, int], fps: float
+    path: Path, images: Iterator[Image.Image], size_px: tuple[int, int], fps: float
 ) -> None:
     try:
         import cv2
@@ -95,8 +95,8 @@ def _write_mp4(
     try:
         if not writer.isOpened():
             raise SetupError(f"{path}: OpenCV cannot write a film there; try a .gif")
-        for picture in pictures:
-            writer.write(np.ascontiguousarray(np.asarray(picture)[..., ::-1]))
+        for image in images:
+            writer.write(np.ascontiguousarray(np.asarray(image)[..., ::-1]))
     finally:
         writer.release()
     if not _is_whole_mp4(path):  # OpenCV does not say so
@@ -104,7 +104,7 @@ def _write_mp4(
 
 
 def _is_whole_mp4(path: Path) -> bool:
-    """Whether the file consists of MP4 boxes up to its end, pictures and their table among them."""
+    """Whether the file consists of MP4 boxes up to its end, images and their table among them."""
     if not path.is_file():
         return False
     kinds, at, size = set(), 0, path.stat().st_size
@@ -123,9 +123,9 @@ def _is_whole_mp4(path: Path) -> bool:
 
 
 def _write_gif(
-    path: Path, pictures: Iterator[Image.Image], size_px: tuple[int, int], fps: float
+    path: Path, images: Iterator[Image.Image], size_px: tuple[int, int], fps: float
 ) -> None:
-    reduced = (picture.quantize(256) for picture in pictures)
+    reduced = (image.quantize(256) for image in images)
     first = next(reduced)
     duration_ms = max(20, round(1000 / fps))
     first.save(path, save_all=True, append_images=reduced, duration=duration_ms, loop=0)

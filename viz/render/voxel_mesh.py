@@ -47,9 +47,9 @@ class SurfaceMesh:
     corners_m: NDArray[np.float32]
     shades: NDArray[np.float32]
 
-    def face_colours(self, colour: tuple[int, int, int]) -> NDArray[np.uint8]:
-        """(F, 3) the colour, shaded."""
-        return (np.asarray(colour, np.float32) * self.shades[:, None]).round().astype(np.uint8)
+    def face_colors(self, color: tuple[int, int, int]) -> NDArray[np.uint8]:
+        """(F, 3) the color, shaded."""
+        return (np.asarray(color, np.float32) * self.shades[:, None]).round().astype(np.uint8)
 
 
 def surface_meshes(

@@ -11,7 +11,7 @@ from viz.review.state import TOOLS, ReviewState
 from viz.session.session import MASKS
 
 T = TypeVar("T")
-COLOURS: tuple[Literal["class", "confidence", "evidence"], ...] = (
+COLORS: tuple[Literal["class", "confidence", "evidence"], ...] = (
     "class",
     "confidence",
     "evidence",
@@ -28,14 +28,14 @@ def perform(state: ReviewState, action: Action) -> bool:
     return change is not None
 
 
-def colours_there(state: ReviewState) -> tuple[Literal["class", "confidence", "evidence"], ...]:
-    """Ways to colour a voxel for which the labels have the data."""
+def colors_there(state: ReviewState) -> tuple[Literal["class", "confidence", "evidence"], ...]:
+    """Ways to color a voxel for which the labels have the data."""
     there = {
         "class": True,
         "confidence": state.available.confidence,
         "evidence": state.available.evidence,
     }
-    return tuple(one for one in COLOURS if there[one])
+    return tuple(one for one in COLORS if there[one])
 
 
 def _after(order: Sequence[T], now: T) -> T:
@@ -64,9 +64,9 @@ def _voxels(
     return lambda state: state.set_voxels(otherwise if state.show.voxels == wanted else wanted)
 
 
-def _colour(state: ReviewState) -> None:
-    there = colours_there(state)
-    state.show = replace(state.show, colour=_after(there, state.show.colour))
+def _color(state: ReviewState) -> None:
+    there = colors_there(state)
+    state.show = replace(state.show, color=_after(there, state.show.color))
     if len(there) == 1:
         state.message = "neither confidence nor evidence is stored"
 
@@ -144,7 +144,7 @@ def _mark(state: ReviewState) -> None:
 
 
 def _enlarge(state: ReviewState) -> None:
-    state.large = _after((None, *range(state.n_pictures)), state.large)
+    state.large = _after((None, *range(state.n_images)), state.large)
 
 
 def _cancel(state: ReviewState) -> None:
@@ -188,14 +188,14 @@ _CHANGES: dict[Action, Callable[[ReviewState], None]] = {
     Action.TRUTH: _voxels("truth"),
     Action.SECOND: _voxels("second"),
     Action.DIFFERENCE: _voxels("difference"),
-    Action.COLOUR: _colour,
+    Action.COLOR: _color,
     Action.MASK: _mask,
     Action.POINTS: _points,
     Action.FLOW: _flow,
     Action.BOXES: _boxes,
     Action.RINGS: _rings,
     Action.OVERLAY: _flip_overlay,
-    Action.LARGE_PICTURE: _enlarge,
+    Action.LARGE_IMAGE: _enlarge,
     Action.NEXT_CLASS: _class(1),
     Action.PREVIOUS_CLASS: _class(-1),
     Action.HIDE_CLASS: _hide_class,

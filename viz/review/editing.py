@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from datasets.geometry.grid import VoxelGrid
 from datasets.reviews.overlay import EditEntry
-from viz.render.scene3d import ColouredMesh
+from viz.render.scene3d import ColoredMesh
 from viz.render.voxel_mesh import surface_meshes
 from viz.review.state import Cell, ReviewState, Tool
 from viz.session.grid_rotation import stored_voxels
@@ -51,21 +51,21 @@ def edit_entry(state: ReviewState, frame: ReviewFrame, voxels: NDArray[np.int64]
     )
 
 
-def selection_mesh(voxels: NDArray[np.int64], grid: VoxelGrid) -> ColouredMesh:
-    """The surface of voxels in one colour, a little before their own."""
+def selection_mesh(voxels: NDArray[np.int64], grid: VoxelGrid) -> ColoredMesh:
+    """The surface of voxels in one color, a little before their own."""
     inside = np.zeros(grid.shape, bool)
     inside.ravel()[voxels] = True
     meshes = surface_meshes(np.zeros(grid.shape, np.uint8), inside, grid)
     if not meshes:
-        corners, colours = np.zeros((0, 4, 3), np.float32), np.zeros((0, 3), np.uint8)
-        return ColouredMesh(name="selection", corners_m=corners, colours=colours)
+        corners, colors = np.zeros((0, 4, 3), np.float32), np.zeros((0, 3), np.uint8)
+        return ColoredMesh(name="selection", corners_m=corners, colors=colors)
     (mesh,) = meshes
     normal = np.cross(
         mesh.corners_m[:, 1] - mesh.corners_m[:, 0], mesh.corners_m[:, 3] - mesh.corners_m[:, 0]
     )
     normal /= np.linalg.norm(normal, axis=1, keepdims=True)
-    return ColouredMesh(
+    return ColoredMesh(
         name="selection",
         corners_m=mesh.corners_m + _LIFT_M * normal[:, None, :],
-        colours=mesh.face_colours(SELECTED),
+        colors=mesh.face_colors(SELECTED),
     )

@@ -47,7 +47,7 @@ are."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Rest:
+class SampledFrames:
     """The frames of which a sample was drawn.
 
     Attributes:
@@ -72,13 +72,13 @@ class Rest:
         sure, able = self.known_wrong, self.frames - self.known_right
         return (sure, able) if high < sure or low > able else (max(low, sure), min(high, able))
 
-    def with_more(self, n: int) -> Rest:
+    def with_more(self, n: int) -> SampledFrames:
         """As if n more were drawn and as many of them wrong as of those before."""
         m = self.drawn + n
         share = (self.wrong + 0.5) / (self.drawn + 1)
         wrong = min(max(self.wrong, round(share * m)), self.wrong + n)
         right = m - wrong - self.unsure
-        return Rest(
+        return SampledFrames(
             frames=self.frames,
             drawn=m,
             wrong=wrong,
@@ -113,7 +113,7 @@ class Estimate:
     known: int
     known_wrong: int
     gaps: int
-    rest: Rest
+    rest: SampledFrames
 
     def more_for(self, half_width: float = 0.02) -> int:
         """How many more frames of the drawn order until half of the interval is this wide, if
@@ -203,7 +203,7 @@ class Estimator:
             return sum(said.get(one) is verdict for one in frames)
 
         n, m = len(self.frames), len(sample)
-        rest = Rest(
+        rest = SampledFrames(
             frames=n - len(top),
             drawn=m,
             wrong=count(sample, Verdict.REJECT),

@@ -23,14 +23,14 @@ class Action(enum.StrEnum):
     TRUTH = "ground truth"
     SECOND = "second store"
     DIFFERENCE = "difference"
-    COLOUR = "colour: class, confidence, evidence"
+    COLOR = "color: class, confidence, evidence"
     MASK = "next mask"
     POINTS = "LiDAR points: height, class, hit, off"
     FLOW = "flow arrows"
     BOXES = "boxes"
     RINGS = "range rings"
-    OVERLAY = "labels over the pictures"
-    LARGE_PICTURE = "enlarge the next picture"
+    OVERLAY = "labels over the images"
+    LARGE_IMAGE = "enlarge the next image"
 
     NEXT_CLASS = "next class"
     PREVIOUS_CLASS = "previous class"
@@ -117,14 +117,14 @@ SECTIONS: dict[str, tuple[Binding, ...]] = {
         ("g", Action.TRUTH),
         ("s", Action.SECOND),
         ("d", Action.DIFFERENCE),
-        ("c", Action.COLOUR),
+        ("c", Action.COLOR),
         ("m", Action.MASK),
         ("p", Action.POINTS),
         ("f", Action.FLOW),
         ("b", Action.BOXES),
         ("o", Action.RINGS),
         ("v", Action.OVERLAY),
-        ("w", Action.LARGE_PICTURE),
+        ("w", Action.LARGE_IMAGE),
     ),
     "Classes and height": _keys(
         ("right_bracket", Action.NEXT_CLASS),

@@ -94,7 +94,7 @@ class ReviewState:
     playing: bool = False
     overlay: bool = True
     large: int | None = None
-    n_pictures: int = 0
+    n_images: int = 0
     help: bool = False
     message: str = ""
 
@@ -124,7 +124,7 @@ class ReviewState:
 
     def take_frame(self, frame: ReviewFrame) -> None:
         """A frame is on the screen: what there is to show of it."""
-        self.n_pictures, self.available = len(frame.pictures), available(frame)
+        self.n_images, self.available = len(frame.images), available(frame)
 
     @property
     def n_frames(self) -> int:

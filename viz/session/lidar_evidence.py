@@ -40,7 +40,7 @@ FINDING_NAMES = {
     Finding.ONLY_PASSED: "violation: passed, never hit",
     Finding.MISSED: "violation: returns, but labelled free",
 }
-FINDING_COLOURS = {
+FINDING_COLORS = {
     Finding.UNSEEN: (110, 114, 124),
     Finding.HIT: (70, 190, 100),
     Finding.MOSTLY_PASSED: (255, 176, 46),

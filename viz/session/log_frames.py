@@ -1,6 +1,6 @@
-"""What a log has of a labelled frame: pictures, LiDAR points, boxes, in the grid's frame.
+"""What a log has of a labelled frame: images, LiDAR points, boxes, in the grid's frame.
 
-Legend: N points; H, W pixels of a picture.
+Legend: N points; H, W pixels of a image.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from viz.session.grid_rotation import turned_frame, turns_to_forward
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Picture:
+class CameraImage:
     """A camera view with its pixels, (H, W, 3) uint8 RGB."""
 
     view: CameraView
@@ -43,7 +43,7 @@ class Logged:
         turns: right angles by which the grid and all of this is turned.
     """
 
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[CameraImage, ...] = ()
     points_m: NDArray[np.float32] | None = None
     lidar_m: NDArray[np.float64] | None = None
     boxes: tuple[Box, ...] = ()
@@ -84,9 +84,9 @@ class LogOfLabels:
             T = turned_frame(turns)
             T_turned_ego = T @ inverse(T_ego_frame)
         except AutolabelError as error:
-            return Logged(notes=(f"no pictures or points: {error}",))
+            return Logged(notes=(f"no images or points: {error}",))
         cameras = [replace(view, T_ego_camera=T @ view.T_ego_camera) for view in frame.cameras]
-        pictures, missing = read_pictures(source, cameras)
+        images, missing = read_images(source, cameras)
         notes += missing
         points = lidar = None
         try:
@@ -96,7 +96,7 @@ class LogOfLabels:
         except SceneError as error:
             notes.append(f"no LiDAR points: {error}")
         return Logged(
-            pictures=pictures,
+            images=images,
             points_m=points,
             lidar_m=lidar,
             boxes=tuple(replace(box, T_ego_box=T_turned_ego @ box.T_ego_box) for box in marked),
@@ -138,17 +138,17 @@ def _boxes(source: SceneSource, frame: Frame) -> tuple[tuple[Box, ...], Taxonomy
         return (), None, [f"no boxes: {error}"]
 
 
-def read_pictures(
+def read_images(
     source: SceneSource, views: Sequence[CameraView]
-) -> tuple[tuple[Picture, ...], list[str]]:
-    """Every picture that can be read, and a line for each that cannot."""
-    pictures, notes = [], []
+) -> tuple[tuple[CameraImage, ...], list[str]]:
+    """Every image that can be read, and a line for each that cannot."""
+    images, notes = [], []
     for view in views:
         try:
-            pictures.append(Picture(view=view, rgb=source.read_image(view)))
+            images.append(CameraImage(view=view, rgb=source.read_image(view)))
         except SceneError as error:
-            notes.append(f"no picture of {view.name}: {error}")
-    return tuple(pictures), notes
+            notes.append(f"no image of {view.name}: {error}")
+    return tuple(images), notes
 
 
 def open_log(kind: str, root: Path) -> SceneSource:

@@ -1,4 +1,4 @@
-"""From a click to a voxel, from a voxel to the pictures, and what is known of it.
+"""From a click to a voxel, from a voxel to the images, and what is known of it.
 
 Legend: X, Y, Z voxels.
 """
@@ -49,8 +49,8 @@ def voxel_at(
 
 
 def camera_pixel(view: CameraView, point_m: NDArray[np.float64]) -> tuple[float, float] | None:
-    """Where a camera has a point of the grid's frame: (u, v), pixels of the stored picture; None
-    if that is behind the camera or outside the picture."""
+    """Where a camera has a point of the grid's frame: (u, v), pixels of the stored image; None
+    if that is behind the camera or outside the image."""
     p = apply(inverse(view.T_ego_camera), point_m)
     if p[2] <= NEAR_M:
         return None
@@ -64,7 +64,7 @@ class InCamera:
     """Where a camera has a voxel.
 
     Attributes:
-        u, v: its centre, pixels of the stored picture.
+        u, v: its centre, pixels of the stored image.
         hidden: the shown voxels lie before it; the camera cannot see it.
     """
 
@@ -75,7 +75,7 @@ class InCamera:
 
 
 def in_cameras(frame: ReviewFrame, shown: NDArray[np.bool_], cell: Cell) -> tuple[InCamera, ...]:
-    """Every picture that has a voxel's centre. It is hidden from a camera if the rays to its
+    """Every image that has a voxel's centre. It is hidden from a camera if the rays to its
     centre and to the middles of its six sides all meet another shown voxel first."""
     grid = frame.grid
     centre = grid.centers(np.asarray(cell))
@@ -84,8 +84,8 @@ def in_cameras(frame: ReviewFrame, shown: NDArray[np.bool_], cell: Cell) -> tupl
     blocking = shown.copy()
     blocking[cell] = True
     found = []
-    for picture in frame.pictures:
-        view = picture.view
+    for image in frame.images:
+        view = image.view
         if (pixel := camera_pixel(view, centre)) is None:
             continue
         eye = view.T_ego_camera[:3, 3]
@@ -102,8 +102,8 @@ def voxel_of_pixel(
     """The shown voxel that a pixel sees; None where it sees none.
 
     Args:
-        view: of the frame's pictures (its pose is in the grid's frame).
-        u, v: pixels of the stored picture; pixel centres at whole numbers.
+        view: of the frame's images (its pose is in the grid's frame).
+        u, v: pixels of the stored image; pixel centres at whole numbers.
     """
     ray = np.linalg.inv(view.intrinsics) @ np.array([u, v, 1.0])
     eye = view.T_ego_camera[:3, 3]

@@ -1,6 +1,6 @@
-"""What one looks at: a labelled frame, and its pictures and points where the log is at hand.
+"""What one looks at: a labelled frame, and its images and points where the log is at hand.
 
-Legend: X forward, Y left, Z up; N points; H, W pixels of a picture.
+Legend: X forward, Y left, Z up; N points; H, W pixels of a image.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ from datasets.labels.store import FrameLabels, LabelStore, MaskBit
 from datasets.reviews.overlay import FrameVerdict, Reviews
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from viz.session.grid_rotation import turned_grid, turned_labels
-from viz.session.log_frames import Logged, LogOfLabels, Picture, open_log, read_pictures
-from viz.session.lru_cache import Recent
+from viz.session.log_frames import CameraImage, Logged, LogOfLabels, open_log, read_images
+from viz.session.lru_cache import LruCache
 
 __all__ = [
     "MASKS",
-    "Picture",
+    "CameraImage",
     "ReviewFrame",
     "ReviewSession",
     "class_counts",
     "open_log",
-    "read_pictures",
+    "read_images",
     "shown_voxels",
 ]
 
@@ -43,7 +43,7 @@ MASKS: dict[str, MaskBit | None] = {
     "camera": MaskBit.CAMERA_VISIBLE,
 }
 CACHE_BYTES = 512 << 20
-_PICTURES_BYTES = 30 << 20
+_IMAGES_BYTES = 30 << 20
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,7 +55,7 @@ class ReviewFrame:
             axes is turned so that X points most nearly forward, and all else with it.
         k, n_frames: its place in the scene.
         labels: as stored, with the strokes of the reviews applied.
-        pictures: any number, in the source's order; their poses are in the grid's frame.
+        images: any number, in the source's order; their poses are in the grid's frame.
         points_m: (N, 3) float32, returns of the frame's moment in the grid's frame, metres, without
             those from the vehicle itself; None if not at hand.
         lidar_m: (N, 3), or (3,) for all, where the LiDAR was that measured each; None without.
@@ -76,7 +76,7 @@ class ReviewFrame:
     k: int
     n_frames: int
     labels: FrameLabels
-    pictures: tuple[Picture, ...] = ()
+    images: tuple[CameraImage, ...] = ()
     points_m: NDArray[np.float32] | None = None
     lidar_m: NDArray[np.float64] | None = None
     notes: tuple[str, ...] = ()
@@ -133,13 +133,13 @@ class ReviewSession:
                 _check_comparable(labels.header, other.header)
         self._grid_frame = labels.header.frame
         self._log = LogOfLabels(log, self._grid_frame)
-        n_bytes = 9 * labels.header.grid.n_voxels
-        self._scenes: Recent[tuple[int, str], LabeledScene] = Recent(16)
-        self._stored: Recent[tuple[int, str, int], FrameLabels] = Recent(
+        n_bytes = 9 * labels.grid.n_voxels
+        self._scenes: LruCache[tuple[int, str], SceneOfLabels] = LruCache(16)
+        self._stored: LruCache[tuple[int, str, int], FrameLabels] = LruCache(
             max(4, min(64, CACHE_BYTES // n_bytes))
         )
-        self._logged: Recent[tuple[str, str], Logged] = Recent(
-            max(4, min(16, CACHE_BYTES // (n_bytes + _PICTURES_BYTES)))
+        self._logged: LruCache[tuple[str, str], Logged] = LruCache(
+            max(4, min(16, CACHE_BYTES // (n_bytes + _IMAGES_BYTES)))
         )
 
     def scene_ids(self) -> tuple[str, ...]:
@@ -182,7 +182,7 @@ class ReviewSession:
             k=k,
             n_frames=self.n_frames(scene_id),
             labels=turned_labels(labels, turns),
-            pictures=logged.pictures,
+            images=logged.images,
             points_m=logged.points_m,
             lidar_m=logged.lidar_m,
             notes=tuple(notes),

@@ -1,4 +1,4 @@
-"""The parts of the review window that are drawn as pictures: classes, colours, timeline, help."""
+"""The parts of the review window that are drawn as images: classes, colors, timeline, help."""
 
 from __future__ import annotations
 
@@ -8,19 +8,19 @@ from PIL import Image, ImageDraw, ImageFont
 
 from viz.render.layers import RenderedLayers
 from viz.render.text import fitted, font
-from viz.render.theme import BAD, DOUBT, FAINT, GOOD, HELD, PANEL, RAISED, TEXT, WINDOW, Colour
+from viz.render.theme import BAD, DOUBT, FAINT, GOOD, HELD, PANEL, RAISED, TEXT, WINDOW, Color
 from viz.review.keys import SECTIONS
 from viz.review.state import ReviewState
 
 ROW_PX = 19
 TIMELINE_PX = 14
-VERDICT_COLOURS: dict[str, Colour] = {"accept": GOOD, "reject": BAD, "unsure": DOUBT}
+VERDICT_COLORS: dict[str, Color] = {"accept": GOOD, "reject": BAD, "unsure": DOUBT}
 _RAMP_FROM = 7
-"""So many colours or more are shown as a ramp."""
+"""So many colors or more are shown as a ramp."""
 
 
 def draw_classes(state: ReviewState, counts: Mapping[int, int], width: int) -> Image.Image:
-    """A row for each class: colour, name, number of shown voxels. Hidden ones are hollow, and the
+    """A row for each class: color, name, number of shown voxels. Hidden ones are hollow, and the
     class at hand has a ground of its own."""
     ids = state.taxonomy.semantic_ids
     canvas = Image.new("RGB", (width, ROW_PX * len(ids)), PANEL)
@@ -31,9 +31,9 @@ def draw_classes(state: ReviewState, counts: Mapping[int, int], width: int) -> I
         if class_id == state.class_id:
             draw.rounded_rectangle((0, top, width - 1, top + ROW_PX - 2), 3, fill=HELD)
         on, n = class_id in shown, counts.get(class_id, 0)
-        colour = state.taxonomy.colours[class_id]
+        color = state.taxonomy.colors[class_id]
         swatch = (5, middle - 6, 16, middle + 5)
-        draw.rectangle(swatch, fill=colour if on else None, outline=colour, width=2)
+        draw.rectangle(swatch, fill=color if on else None, outline=color, width=2)
         number = f"{n:,}" if on else "hidden"
         ink = TEXT if on and (n or class_id == state.class_id) else FAINT
         end = width - 5
@@ -45,13 +45,13 @@ def draw_classes(state: ReviewState, counts: Mapping[int, int], width: int) -> I
 
 
 def class_row(state: ReviewState, y: float) -> int | None:
-    """Class id at a height of the picture of ``draw_classes``."""
+    """Class id at a height of the image of ``draw_classes``."""
     row, ids = int(y // ROW_PX), state.taxonomy.semantic_ids
     return ids[row] if 0 <= row < len(ids) else None
 
 
-def draw_colour_key(drawn: RenderedLayers, *, by_class: bool, max_width: int) -> Image.Image:
-    """What the colours of the voxels mean: the caption, and where they are not classes their rows
+def draw_color_key(drawn: RenderedLayers, *, by_class: bool, max_width: int) -> Image.Image:
+    """What the colors of the voxels mean: the caption, and where they are not classes their rows
     (or a ramp where there are many)."""
     face, bold = font(12), font(12, bold=True)
     rows = [] if by_class else [row for row in drawn.legend if row.name]
@@ -74,19 +74,19 @@ def draw_colour_key(drawn: RenderedLayers, *, by_class: bool, max_width: int) ->
     if ramp:
         step = (width - 20) / len(rows)
         for i, row in enumerate(rows):
-            draw.rectangle((10 + i * step, y, 10 + (i + 1) * step, y + 10), fill=row.colour)
+            draw.rectangle((10 + i * step, y, 10 + (i + 1) * step, y + 10), fill=row.color)
         ends = (rows[0].name, rows[-1].name)
         draw.text((10, y + 13), ends[0].split()[-1], font=font(11), fill=FAINT)
         draw.text((width - 10, y + 13), ends[1].split()[-1], font=font(11), fill=FAINT, anchor="ra")
     for row, text in zip(rows, texts, strict=False):
-        draw.rectangle((10, y + 2, 20, y + 12), fill=row.colour)
+        draw.rectangle((10, y + 2, 20, y + 12), fill=row.color)
         draw.text((28, y), fitted(text, face, width - 38), font=face, fill=TEXT)
         y += 18
     return canvas
 
 
 def draw_timeline(state: ReviewState, verdicts: Sequence[str], width: int) -> Image.Image:
-    """One block per frame: the colour of its verdict, the frames a verdict is on, this frame.
+    """One block per frame: the color of its verdict, the frames a verdict is on, this frame.
 
     Args:
         verdicts: of every frame; empty where there is none.
@@ -97,7 +97,7 @@ def draw_timeline(state: ReviewState, verdicts: Sequence[str], width: int) -> Im
         left, right = round(k * width / n), round((k + 1) * width / n) - 1
         if n <= width // 3:
             right -= 1
-        fill = VERDICT_COLOURS.get(verdict, RAISED)
+        fill = VERDICT_COLORS.get(verdict, RAISED)
         draw.rectangle((left, 3, right, TIMELINE_PX - 4), fill=fill)
         if k in state.frames and len(state.frames) > 1:
             draw.rectangle((left, TIMELINE_PX - 2, right, TIMELINE_PX - 1), fill=HELD)
@@ -157,7 +157,7 @@ def draw_help(max_width: int, max_height: int) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((0, 0, canvas.width - 1, canvas.height - 1), outline=HELD, width=2)
     draw.text((20, 14), "Keys", font=font(size + 3, bold=True), fill=TEXT)
-    hint = "click: pick a voxel, also in a picture     drag: turn     wheel: nearer     H: close"
+    hint = "click: pick a voxel, also in a image     drag: turn     wheel: nearer     H: close"
     hint = fitted(hint, face, canvas.width - 110)
     draw.text((canvas.width - 20, 18), hint, font=face, fill=FAINT, anchor="ra")
     for c, names in enumerate(columns):

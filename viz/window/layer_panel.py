@@ -9,13 +9,13 @@ from typing import Any, Literal, SupportsFloat
 from open3d.visualization import gui
 
 from viz.render.theme import GAP_PX
-from viz.review.actions import COLOURS, POINTS
+from viz.review.actions import COLORS, POINTS
 from viz.review.keys import KEEP_VIEWS, VIEWS, Action, key_of
 from viz.review.state import ReviewState
 from viz.session.session import MASKS
 from viz.window.drawn_panels import class_row, draw_classes
 from viz.window.widgets import (
-    Picture,
+    ImageView,
     button,
     checkbox,
     choices,
@@ -50,14 +50,14 @@ class LayerPanel:
         self._state, self._changed, self._act = state, changed, act
         self.widget = panel()
         self._voxels = choices([name for _, name in _VOXELS], self._set_voxels)
-        self._colour = choices(COLOURS, lambda i: self._set(colour=COLOURS[i]))
+        self._color = choices(COLORS, lambda i: self._set(color=COLORS[i]))
         self._mask = choices(tuple(MASKS), lambda i: self._set(mask=tuple(MASKS)[i]))
         self._points = choices(POINTS, lambda i: self._set(points=POINTS[i]))
         self.widget.add_child(
             labelled(
                 [
                     ("Voxels", self._voxels),
-                    (f"Colour  {key_of(Action.COLOUR)}", self._colour),
+                    (f"Color  {key_of(Action.COLOR)}", self._color),
                     (f"Mask  {key_of(Action.MASK)}", self._mask),
                     (f"Points  {key_of(Action.POINTS)}", self._points),
                 ],
@@ -67,7 +67,7 @@ class LayerPanel:
         self._flow = checkbox(f"flow  {key_of(Action.FLOW)}", lambda on: self._set(flow=on))
         self._boxes = checkbox(f"boxes  {key_of(Action.BOXES)}", lambda on: self._set(boxes=on))
         self._rings = checkbox(f"rings  {key_of(Action.RINGS)}", lambda on: self._set(rings=on))
-        self._overlay = checkbox(f"on pictures  {key_of(Action.OVERLAY)}", self._set_overlay)
+        self._overlay = checkbox(f"on images  {key_of(Action.OVERLAY)}", self._set_overlay)
         switches = gui.VGrid(2, GAP_PX)
         for switch in (self._flow, self._boxes, self._rings, self._overlay):
             switches.add_child(switch)
@@ -76,7 +76,7 @@ class LayerPanel:
         everything = button("all  0", lambda: act(Action.ALL_CLASSES))
         self._total = heading("")
         self.widget.add_child(row(everything, level(self._total)))
-        self._classes = Picture(self._click_class)
+        self._classes = ImageView(self._click_class)
         self.widget.add_child(self._classes.widget)
 
         self._low, self._high = (gui.Slider(gui.Slider.DOUBLE) for _ in range(2))
@@ -99,7 +99,7 @@ class LayerPanel:
         """Show the state; whether the panel must be laid out anew."""
         state, show = self._state, self._state.show
         self._voxels.selected_index = [kind for kind, _ in _VOXELS].index(show.voxels)
-        self._colour.selected_index = COLOURS.index(show.colour)
+        self._color.selected_index = COLORS.index(show.color)
         self._mask.selected_index = tuple(MASKS).index(show.mask)
         self._points.selected_index = POINTS.index(show.points)
         self._flow.checked, self._boxes.checked = show.flow, show.boxes

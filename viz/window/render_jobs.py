@@ -1,4 +1,4 @@
-"""What the window's worker makes: the view of a frame, its pictures, facts of a voxel, a
+"""What the window's worker makes: the view of a frame, its images, facts of a voxel, a
 selection. Each job says all that its result depends on."""
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from PIL import Image
 
 from viz.render.camera_mosaic import SheetLayout, draw_sheet, sheet_layout
 from viz.render.layers import LayerSettings, RenderedLayers, draw
-from viz.render.scene3d import ColouredMesh
+from viz.render.scene3d import ColoredMesh
 from viz.review.editing import selected_voxels, selection_mesh
 from viz.review.shared_review import SharedReview
 from viz.review.state import Cell, ReviewState, Tool
@@ -32,8 +32,8 @@ class ViewJob:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class PicturesJob:
-    """The pictures of a view, laid out for a width in pixels."""
+class ImagesJob:
+    """The images of a view, laid out for a width in pixels."""
 
     view: ViewJob
     width: int
@@ -68,7 +68,7 @@ class MadeView:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class MadePictures:
+class MadeImages:
     layout: SheetLayout
     sheet: Image.Image
 
@@ -78,7 +78,7 @@ class MadeSelection:
     """Flat voxels of the grid as shown, and their surface."""
 
     voxels: NDArray[np.int64]
-    mesh: ColouredMesh
+    mesh: ColoredMesh
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -89,8 +89,8 @@ class MadeFacts:
     places: tuple[InCamera, ...]
 
 
-Job = ViewJob | PicturesJob | FactsJob | SelectionJob
-Made = MadeView | MadePictures | MadeFacts | MadeSelection
+Job = ViewJob | ImagesJob | FactsJob | SelectionJob
+Made = MadeView | MadeImages | MadeFacts | MadeSelection
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,26 +98,26 @@ class WantedJobs:
     """What a state asks for; ``ahead`` will be asked for next."""
 
     view: ViewJob
-    pictures: PicturesJob
+    images: ImagesJob
     facts: FactsJob | None
     selection: SelectionJob | None
     ahead: tuple[Job, ...]
 
     def now(self) -> tuple[Job, ...]:
         """What is asked for, most urgent first."""
-        jobs = (self.view, self.selection, self.pictures, self.facts)
+        jobs = (self.view, self.selection, self.images, self.facts)
         return tuple(job for job in jobs if job is not None)
 
 
 def wanted_jobs(state: ReviewState, shared: SharedReview, width: int) -> WantedJobs:
-    """What the window needs now, with pictures laid out for a width in pixels."""
+    """What the window needs now, with images laid out for a width in pixels."""
 
     def view_of(scene_id: str, k: int) -> ViewJob:
         edits = shared.edits(scene_id, state.tokens[scene_id][k])
         return ViewJob(scene_id=scene_id, k=k, show=replace(state.show, cell=None), edits=edits)
 
-    def pictures_of(view: ViewJob) -> PicturesJob:
-        return PicturesJob(view=view, width=width, large=state.large, overlay=state.overlay)
+    def images_of(view: ViewJob) -> ImagesJob:
+        return ImagesJob(view=view, width=width, large=state.large, overlay=state.overlay)
 
     view, cell = view_of(state.scene_id, state.k), state.show.cell
     selection = None
@@ -132,10 +132,10 @@ def wanted_jobs(state: ReviewState, shared: SharedReview, width: int) -> WantedJ
     ahead = [view_of(scene_id, k) for scene_id, k in state.ahead()]
     return WantedJobs(
         view=view,
-        pictures=pictures_of(view),
+        images=images_of(view),
         facts=None if cell is None else FactsJob(view=view, cell=cell),
         selection=selection,
-        ahead=tuple(job for later in ahead for job in (later, pictures_of(later))),
+        ahead=tuple(job for later in ahead for job in (later, images_of(later))),
     )
 
 
@@ -150,12 +150,12 @@ def make(session: ReviewSession, job: Job, made: Callable[[Job], Made | None]) -
         view = make(session, job.view, made)
         assert isinstance(view, MadeView)
     frame, drawn = view.frame, view.drawn
-    if isinstance(job, PicturesJob):
-        views = [picture.view for picture in frame.pictures]
+    if isinstance(job, ImagesJob):
+        views = [image.view for image in frame.images]
         layout = sheet_layout(views, job.width, large=job.large)
         boxes = job.view.show.boxes
         sheet = draw_sheet(frame, drawn, layout, overlay=job.overlay, boxes=boxes)
-        return MadePictures(layout=layout, sheet=sheet)
+        return MadeImages(layout=layout, sheet=sheet)
     if isinstance(job, FactsJob):
         return MadeFacts(
             facts=describe(session, frame, job.cell),

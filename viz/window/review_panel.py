@@ -1,4 +1,4 @@
-"""The right panel: pictures, the picked voxel, verdict, painting, queue."""
+"""The right panel: images, the picked voxel, verdict, painting, queue."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from PIL import Image
 from viz.render.theme import BAD, FAINT, TEXT
 from viz.review.keys import Action, key_of
 from viz.review.state import TOOLS, ReviewState
-from viz.window.drawn_panels import VERDICT_COLOURS, draw_facts
+from viz.window.drawn_panels import VERDICT_COLORS, draw_facts
 from viz.window.widgets import (
-    Picture,
+    ImageView,
     button,
     checkbox,
     choices,
-    colour,
+    color,
     labelled,
     panel,
     row,
@@ -57,7 +57,7 @@ class ReviewPanel:
     Args:
         changed: called after the state was changed by a widget.
         act: does an action as its key would.
-        click_picture: told where the sheet of pictures was clicked.
+        click_image: told where the sheet of images was clicked.
     """
 
     def __init__(
@@ -65,12 +65,12 @@ class ReviewPanel:
         state: ReviewState,
         changed: Callable[[], None],
         act: Callable[[Action], None],
-        click_picture: Callable[[float, float], None],
+        click_image: Callable[[float, float], None],
     ) -> None:
         self._state, self._changed = state, changed
         self.widget = panel()
-        self._pictures = Picture(click_picture)
-        self._facts, self._queue = Picture(), Picture()
+        self._images = ImageView(click_image)
+        self._facts, self._queue = ImageView(), ImageView()
         self._verdict, self._note, self._written = text(), text("", FAINT), text()
         self._mark = button(f"range {key_of(Action.MARK)}", lambda: act(Action.MARK))
         self._tool = choices(_TOOL_NAMES, self._set_tool)
@@ -87,7 +87,7 @@ class ReviewPanel:
             return button(f"{words} {key_of(action)}", lambda: act(action), tip=action.value)
 
         for widget in (
-            self._pictures.widget,
+            self._images.widget,
             section("Voxel"),
             self._facts.widget,
             section("Verdict"),
@@ -117,18 +117,18 @@ class ReviewPanel:
         ):
             self.widget.add_child(widget)
 
-    def show_pictures(self, sheet: Image.Image) -> bool:
-        """Put the pictures up; whether the panel must be laid out anew."""
-        return self._pictures.show(sheet)
+    def show_images(self, sheet: Image.Image) -> bool:
+        """Put the images up; whether the panel must be laid out anew."""
+        return self._images.show(sheet)
 
     def update(self, words: ReviewWords, width: int) -> bool:
         """Show the state; whether the panel must be laid out anew."""
         state = self._state
-        empty = "click a voxel, or a pixel of a picture"
+        empty = "click a voxel, or a pixel of a image"
         again = self._facts.show(draw_facts(words.voxel, width, empty=empty))
         again |= self._queue.show(draw_facts(words.queue, width, empty="no queue"))
         self._verdict.text = words.verdict_line
-        self._verdict.text_color = colour(VERDICT_COLOURS.get(words.verdict, FAINT))
+        self._verdict.text_color = color(VERDICT_COLORS.get(words.verdict, FAINT))
         n, before = len(state.frames), (self._mark.text, self._apply.text, self._written.text)
         self._mark.text = f"{n} frames K" if state.marked is not None else "range K"
         self._note.text = f"note: {state.note}" if state.note else ""
@@ -149,7 +149,7 @@ class ReviewPanel:
         if box is not None:
             self._layers[0].int_value, self._layers[1].int_value = box[0][2], box[1][2]
         self._written.text = words.written
-        self._written.text_color = colour(BAD if words.failed else TEXT)
+        self._written.text_color = color(BAD if words.failed else TEXT)
         texts = (self._mark.text, self._apply.text, self._written.text)
         return again or texts != before
 

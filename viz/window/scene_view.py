@@ -20,7 +20,7 @@ from viz.render.open3d_geometry import open3d_background, open3d_lines, open3d_m
 from viz.render.scene3d import (
     BACKGROUND,
     VERTICAL_FOV_DEG,
-    ColouredMesh,
+    ColoredMesh,
     default_camera,
     ego_marker,
 )
@@ -40,12 +40,12 @@ def open3d_geometry(drawn: RenderedLayers, grid: VoxelGrid) -> Geometry:
     """What to put on the screen: the voxels' faces in two meshes, the ego, the points, the lines.
     Any thread may make it."""
     out = dict[str, tuple[Any, Any]]()
-    voxels = merged_faces(drawn.ids, drawn.shown, grid, drawn.colour_table)
+    voxels = merged_faces(drawn.ids, drawn.shown, grid, drawn.color_table)
     down = faces_down(voxels.corners_m)
     for name, part in (("sides", ~down), (UNDERSIDES, down)):
         if part.any():
-            mesh = ColouredMesh(
-                name=name, corners_m=voxels.corners_m[part], colours=voxels.colours[part]
+            mesh = ColoredMesh(
+                name=name, corners_m=voxels.corners_m[part], colors=voxels.colors[part]
             )
             out[name] = open3d_mesh(mesh), material("defaultUnlit")
     ego = ego_marker(grid)
@@ -67,7 +67,7 @@ def faces_down(corners_m: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 
 def material(shader: str, *, point: float = 1, line: float = 1) -> Any:
-    """Colours come out as they are; sizes in pixels."""
+    """Colors come out as they are; sizes in pixels."""
     made = rendering.MaterialRecord()
     made.shader, made.point_size, made.line_width = shader, point, line
     return made
@@ -91,7 +91,7 @@ class SceneView:
         self.widget.scene = rendering.Open3DScene(window.renderer)
         self.widget.scene.set_background(open3d_background(BACKGROUND))
         view = self.widget.scene.view
-        view.set_post_processing(False)  # colours come out as given
+        view.set_post_processing(False)  # colors come out as given
         view.set_ambient_occlusion(False, False)
         view.set_shadowing(False, rendering.View.ShadowType.PCF)
         self.widget.scene.scene.enable_sun_light(False)  # nothing here is lit

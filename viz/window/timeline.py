@@ -10,9 +10,9 @@ from open3d.visualization import gui
 from viz.render.theme import EDGE_PX, FAINT, GAP_PX, PANEL
 from viz.review.keys import Action
 from viz.review.state import ReviewState
-from viz.window.drawn_panels import VERDICT_COLOURS, draw_timeline, timeline_frame
+from viz.window.drawn_panels import VERDICT_COLORS, draw_timeline, timeline_frame
 from viz.window.layout import Rect
-from viz.window.widgets import Picture, button, choices, colour, level, row, text
+from viz.window.widgets import ImageView, button, choices, color, level, row, text
 
 
 class TimeBar:
@@ -33,7 +33,7 @@ class TimeBar:
         self._header = gui.Horiz(2 * GAP_PX, gui.Margins(EDGE_PX, GAP_PX - 1, EDGE_PX, 0))
         for widget in (self._scene, level(self._frame), level(self._verdict)):
             self._header.add_child(widget)
-        self._timeline = Picture(self._click)
+        self._timeline = ImageView(self._click)
         self._slider = gui.Slider(gui.Slider.INT)
         self._slider.set_on_value_changed(self._slide)
         self._play = button("play", lambda: act(Action.PLAY), tip="Space")
@@ -50,7 +50,7 @@ class TimeBar:
         )
         self._footer.add_child(self._message)
         for widget in (self._header, self._footer):
-            widget.background_color = colour(PANEL)
+            widget.background_color = color(PANEL)
         self.widgets: tuple[Any, ...] = (self._header, self._footer)
         self._width = 0
 
@@ -69,7 +69,7 @@ class TimeBar:
         before = self._frame.text, self._verdict.text, self._play.text
         self._frame.text = f"frame {state.k} of 0..{state.n_frames - 1}   {state.token}"
         self._verdict.text = verdict
-        self._verdict.text_color = colour(VERDICT_COLOURS.get(verdict, FAINT))
+        self._verdict.text_color = color(VERDICT_COLORS.get(verdict, FAINT))
         self._play.text = "pause" if state.playing else "play"
         self._message.text = state.message or ("reading ..." if waiting else "")
         if self._width > 0:

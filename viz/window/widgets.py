@@ -10,12 +10,12 @@ import open3d as o3d
 from open3d.visualization import gui
 from PIL import Image
 
-from viz.render.theme import EDGE_PX, FAINT, GAP_PX, PANEL, RAISED, TEXT, Colour
+from viz.render.theme import EDGE_PX, FAINT, GAP_PX, PANEL, RAISED, TEXT, Color
 
 _LETTERS_DOWN_PX = 3
 
 
-def colour(rgb: Colour) -> Any:
+def color(rgb: Color) -> Any:
     return gui.Color(*(c / 255 for c in rgb))
 
 
@@ -27,13 +27,13 @@ def open3d_image(image: Image.Image) -> Any:
 def panel() -> Any:
     """A column of widgets that scrolls where it is too long."""
     made = gui.ScrollableVert(GAP_PX, gui.Margins(EDGE_PX, EDGE_PX, EDGE_PX, EDGE_PX))
-    made.background_color = colour(PANEL)
+    made.background_color = color(PANEL)
     return made
 
 
 def heading(text: str) -> Any:
     label = gui.Label(text)
-    label.text_color = colour(FAINT)
+    label.text_color = color(FAINT)
     return label
 
 
@@ -44,16 +44,16 @@ def section(words: str) -> Any:
     return made
 
 
-def text(words: str = "", ink: Colour = TEXT) -> Any:
+def text(words: str = "", ink: Color = TEXT) -> Any:
     label = gui.Label(words)
-    label.text_color = colour(ink)
+    label.text_color = color(ink)
     return label
 
 
 def button(words: str, clicked: Callable[[], None], *, tip: str = "") -> Any:
     made = gui.Button(words)
     made.horizontal_padding_em, made.vertical_padding_em = 0.5, 0.15
-    made.background_color = colour(RAISED)
+    made.background_color = color(RAISED)
     made.set_on_clicked(clicked)
     if tip:
         made.tooltip = tip
@@ -100,7 +100,7 @@ def labelled(rows: Sequence[tuple[str, Any]], width: int) -> Any:
     return column
 
 
-class Picture:
+class ImageView:
     """An image in the window that can be clicked.
 
     Args:
@@ -116,7 +116,7 @@ class Picture:
         self.widget.set_on_mouse(self._mouse)
 
     def show(self, image: Image.Image) -> bool:
-        """Put a picture up; whether its size is another than before."""
+        """Put a image up; whether its size is another than before."""
         if (pixels := image.tobytes()) == self._pixels and image.size == self.size:
             return False
         changed = image.size != self.size

@@ -26,7 +26,7 @@ from viz.review.voxel_description import fact_rows
 from viz.review.writer import BackgroundWriter
 from viz.session.picking import voxel_at, voxel_of_pixel
 from viz.session.session import ReviewSession
-from viz.window.drawn_panels import draw_colour_key, draw_help
+from viz.window.drawn_panels import draw_color_key, draw_help
 from viz.window.layer_panel import LayerPanel
 from viz.window.layout import Rect, WindowLayout, window_layout
 from viz.window.note_dialog import note_dialog
@@ -34,7 +34,7 @@ from viz.window.render_jobs import (
     Job,
     Made,
     MadeFacts,
-    MadePictures,
+    MadeImages,
     MadeSelection,
     MadeView,
     WantedJobs,
@@ -45,10 +45,10 @@ from viz.window.render_worker import LatestWorker
 from viz.window.review_panel import ReviewPanel, ReviewWords
 from viz.window.scene_view import SceneView, keep_view, material, recall_view
 from viz.window.timeline import TimeBar
-from viz.window.widgets import Picture
+from viz.window.widgets import ImageView
 
 KEPT = 24
-"""Results that are remembered: views, sheets of pictures, facts, selections."""
+"""Results that are remembered: views, sheets of images, facts, selections."""
 PLAY_S = 0.2
 REFRESH_S = 3.0
 SCROLL_PX = 14
@@ -95,7 +95,7 @@ class ReviewWindow:
         self._shown_view: Job | None = None
         self._marked: tuple[Cell | None, ...] = (None,)
         self._view: MadeView | None = None
-        self._pictures: MadePictures | None = None
+        self._images: MadeImages | None = None
         self._facts: MadeFacts | None = None
         self._selection: MadeSelection | None = None
         self._last_refresh = self._last_step = time.monotonic()
@@ -105,9 +105,9 @@ class ReviewWindow:
         self.window = gui.Application.instance.create_window("Label review", *size_px)
         self.scene = SceneView(self.window, self._state.grid, self._click)
         self._layers = LayerPanel(self._state, self.refresh, self.act)
-        self._review = ReviewPanel(self._state, self.refresh, self.act, self._click_picture)
+        self._review = ReviewPanel(self._state, self.refresh, self.act, self._click_image)
         self._time = TimeBar(self._state, self.refresh, self.act)
-        self._key, self._help = Picture(), Picture(lambda x, y: self.act(Action.HELP))
+        self._key, self._help = ImageView(), ImageView(lambda x, y: self.act(Action.HELP))
         for widget in (
             self.scene.widget,
             self._layers.widget,
@@ -181,8 +181,8 @@ class ReviewWindow:
                 self._state.take_frame(made.frame)
                 self.scene.put("frame", made.geometry)
                 self._on_shown(made)
-        elif isinstance(made, MadePictures):
-            self._pictures = made
+        elif isinstance(made, MadeImages):
+            self._images = made
         elif isinstance(made, MadeSelection):
             if made is not self._selection:
                 self._selection = made
@@ -227,18 +227,16 @@ class ReviewWindow:
             failed=writer.failed,
         )
         again |= self._review.update(words, _inside(self._parts().review))
-        if self._pictures is not None and view is not None:
-            again |= self._review.show_pictures(self._marked_sheet(self._pictures, view))
+        if self._images is not None and view is not None:
+            again |= self._review.show_images(self._marked_sheet(self._images, view))
         waiting = self._wanted is not None and self._shown_view != self._wanted.view
         title = f"{state.scene_id} frame {state.k} {verdict or 'not judged'}"
         if not waiting and title != self.window.title:
             self.window.title = title
         again |= self._time.update(controller.verdicts(), verdict, waiting=waiting)
         if view is not None:
-            by_class = state.show.colour == "class" and state.show.voxels != "difference"
-            key = draw_colour_key(
-                view.drawn, by_class=by_class, max_width=self._parts().scene.width
-            )
+            by_class = state.show.color == "class" and state.show.voxels != "difference"
+            key = draw_color_key(view.drawn, by_class=by_class, max_width=self._parts().scene.width)
             again |= self._key.show(key) or not self._key.widget.visible
             self._key.widget.visible = True
         if state.help != self._help.widget.visible:
@@ -249,11 +247,11 @@ class ReviewWindow:
         now = time.monotonic()
         self._redraw_at = [now + after for after in REDRAWN_S]
 
-    def _marked_sheet(self, pictures: MadePictures, view: MadeView) -> Image.Image:
-        views = [picture.view for picture in view.frame.pictures]
+    def _marked_sheet(self, images: MadeImages, view: MadeView) -> Image.Image:
+        views = [image.view for image in view.frame.images]
         if self._facts is None or not views:
-            return pictures.sheet
-        return mark_places(pictures.sheet, pictures.layout, views, self._facts.places)
+            return images.sheet
+        return mark_places(images.sheet, images.layout, views, self._facts.places)
 
     def _act_here(self, action: Action) -> None:
         if action is Action.HOME_VIEW:
@@ -293,11 +291,11 @@ class ReviewWindow:
             self._state.pick(voxel_at(view.frame, view.drawn.shown, eye_m, direction))
             self.refresh()
 
-    def _click_picture(self, x: float, y: float) -> None:
-        if (view := self._view) is None or self._pictures is None:
+    def _click_image(self, x: float, y: float) -> None:
+        if (view := self._view) is None or self._images is None:
             return
-        views = [picture.view for picture in view.frame.pictures]
-        if (found := self._pictures.layout.pixel_at(views, x, y)) is not None:
+        views = [image.view for image in view.frame.images]
+        if (found := self._images.layout.pixel_at(views, x, y)) is not None:
             i, u, v = found
             self._state.pick(voxel_of_pixel(view.frame, view.drawn.shown, views[i], u, v))
             self.refresh()
@@ -370,7 +368,7 @@ class ReviewWindow:
         if self._help.widget.visible:
             self._help.show(draw_help(sheet.width - 40, sheet.height - 40))
             _place(self._help.widget, sheet.inside(*self._help.size, at="middle"))
-        if self._wanted is None or self._wanted.pictures.width != _inside(self._parts().review):
+        if self._wanted is None or self._wanted.images.width != _inside(self._parts().review):
             self._post(self.refresh)  # the window has another size
 
 

@@ -165,7 +165,7 @@ def test_a_logs_hostile_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]
     assert len(capsys.readouterr().err.splitlines()) == 1
     with pytest.raises(ValueError, match="control character"):
         Taxonomy(
-            name="t", names=("a\x1b", "free"), colours=((0, 0, 0), (1, 1, 1)), free_id=1,
+            name="t", names=("a\x1b", "free"), colors=((0, 0, 0), (1, 1, 1)), free_id=1,
             foreground=(), dynamic=(),
         )  # fmt: skip
 

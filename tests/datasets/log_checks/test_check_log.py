@@ -379,8 +379,8 @@ def test_boxes_and_picture_labels_are_counted_and_boxes_drawn_without_lidar(
     assert "37 vehicle, 25 sign, 12 pedestrian, 1 cyclist" in out
     assert "2,100,961 car, 1,987,416 road" in out
     with Image.open(picture) as image:
-        colours = {tuple(c) for c in np.unique(np.asarray(image).reshape(-1, 3), axis=0).tolist()}
-    assert {OCC3D_WAYMO.colours[i] for i in (1, 2, 3)} <= colours
+        colors = {tuple(c) for c in np.unique(np.asarray(image).reshape(-1, 3), axis=0).tolist()}
+    assert {OCC3D_WAYMO.colors[i] for i in (1, 2, 3)} <= colors
 
 
 def _cut(path: Path) -> None:

@@ -257,10 +257,10 @@ def test_rounded_times_and_poses_are_the_same(log: Path) -> None:
 def test_the_viewer_shows_nothing_of_another_log(log: Path) -> None:
     labels = StoredLabels(log / "labels.zarr")
     frame = labels.scene("a").frame(0)
-    assert LogOfLabels(FolderSource(log, past_sweeps=0), "ego").of("a", frame).pictures
+    assert LogOfLabels(FolderSource(log, past_sweeps=0), "ego").of("a", frame).images
     edit_scene(log, elsewhere)
     shown = LogOfLabels(FolderSource(log, past_sweeps=0), "ego").of("a", frame)
-    assert not shown.pictures and shown.points_m is None
+    assert not shown.images and shown.points_m is None
     assert "labels of another log: the log differs: its pose is another" in shown.notes[0]
     session = ReviewSession(labels, FolderSource(log, past_sweeps=0))
     with pytest.raises(SetupError, match="the log differs"):

@@ -28,7 +28,7 @@ from datasets.taxonomy import (
     ids=lambda value: getattr(value, "name", ""),
 )
 def test_class_list_is_whole_and_survives_json(taxonomy: Taxonomy, classes: int) -> None:
-    assert taxonomy.n_classes == classes == len(set(taxonomy.colours))
+    assert taxonomy.n_classes == classes == len(set(taxonomy.colors))
     assert taxonomy.names[taxonomy.free_id] == "free"
     assert set(taxonomy.dynamic) <= set(taxonomy.foreground)
     assert Taxonomy.from_json(taxonomy.to_json()) == taxonomy

@@ -809,8 +809,8 @@ def test_boxes_are_drawn_over_a_real_picture() -> None:
     drawn = np.asarray(draw_boxes(pixels, view, boxes, source.taxonomy))
     different = (drawn != pixels).any(axis=2)
     assert 0.002 < different.mean() < 0.05
-    colours = {tuple(c) for c in np.unique(drawn[different], axis=0).tolist()}
-    assert colours == {OCC3D_WAYMO.colours[i] for i in (1, 2, 3)}  # the cyclist is elsewhere
+    colors = {tuple(c) for c in np.unique(drawn[different], axis=0).tolist()}
+    assert colors == {OCC3D_WAYMO.colors[i] for i in (1, 2, 3)}  # the cyclist is elsewhere
 
 
 @needs_real_data
