@@ -165,7 +165,7 @@ def _started(host: str, port: int) -> Any:
 
 def _from_here(server: Any, client: Any) -> bool:
     """Whether the page that connects was opened at this machine's own address. Any other page in
-    the reviewer's browser can connect as well, and must not see a image."""
+    the reviewer's browser can connect as well, and must not see an image."""
     connection = server._websock_server._live_connections.get(client.client_id)
     if connection is None:
         return False

@@ -27,7 +27,7 @@ QUALITY = 78
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Embedded:
-    """A image as a data URI, its size in pixels, and what it shows in words."""
+    """An image as a data URI, its size in pixels, and what it shows in words."""
 
     uri: str
     width: int
@@ -140,7 +140,7 @@ def _map(pixels: NDArray[np.uint8], where: str, what: str) -> Embedded:
 
 
 def embedded(image: Image.Image, alt: str, caption: str, *, lossless: bool = False) -> Embedded:
-    """A image as WebP inside the page."""
+    """An image as WebP inside the page."""
     file = io.BytesIO()
     image.save(file, "WEBP", lossless=lossless, quality=QUALITY, method=4)
     text = base64.b64encode(file.getvalue()).decode("ascii")

@@ -23,7 +23,7 @@ _CAPTION_PX = 16
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """Where a image lies on the sheet, pixels, its name above it; which one it is."""
+    """Where an image lies on the sheet, pixels, its name above it; which one it is."""
 
     image: int
     left: int

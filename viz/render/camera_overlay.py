@@ -34,7 +34,7 @@ class IdImage:
 
 
 def pinhole_of(view: CameraView) -> Pinhole:
-    """The camera of a image."""
+    """The camera of an image."""
     return Pinhole(
         width=view.width,
         height=view.height,
@@ -57,7 +57,7 @@ def project_labels(meshes: Sequence[SurfaceMesh], camera: Pinhole) -> IdImage:
 def blend(
     rgb: NDArray[np.uint8], labels: IdImage, color_table: NDArray[np.uint8]
 ) -> NDArray[np.uint8]:
-    """Lay class colors over a image so that both can be read; outlines are stronger.
+    """Lay class colors over an image so that both can be read; outlines are stronger.
 
     Args:
         rgb: (H, W, 3) uint8, of the id image's size.
@@ -82,7 +82,7 @@ def draw_overlay(
     width: int,
     height: int,
 ) -> Image.Image:
-    """A image with the labels over it, resized to width x height."""
+    """An image with the labels over it, resized to width x height."""
     small = Image.fromarray(image.rgb).resize((width, height), Image.Resampling.LANCZOS)
     labels = project_labels(meshes, pinhole_of(image.view).resized(width, height))
     return Image.fromarray(blend(np.asarray(small), labels, color_table))

@@ -1,4 +1,4 @@
-"""The 3D view as a image: Open3D draws it where it can, our plain rasteriser elsewhere."""
+"""The 3D view as an image: Open3D draws it where it can, our plain rasteriser elsewhere."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from viz.session.session import ReviewFrame, shown_voxels
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Screenshot:
-    """A image, the name of what drew its 3D view, and why that is not Open3D (or nothing)."""
+    """An image, the name of what drew its 3D view, and why that is not Open3D (or nothing)."""
 
     image: Image.Image
     drawn_by: str

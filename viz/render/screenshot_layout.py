@@ -186,7 +186,7 @@ class Page:
         self._draw.text((box.left, middle), text, font=face, fill=(255, 190, 90), anchor="lm")
 
     def _cell_width(self, n_columns: int, n: int, aspect: float) -> float:
-        """Width of a image when ``n`` are laid in so many columns."""
+        """Width of an image when ``n`` are laid in so many columns."""
         box, n_rows = self._image_box, -(-n // n_columns)
         by_width = (box.width - (n_columns - 1) * self._gap) / n_columns
         by_height = (box.height - (n_rows - 1) * self._gap) / n_rows / aspect

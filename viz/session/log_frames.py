@@ -1,6 +1,6 @@
 """What a log has of a labelled frame: images, LiDAR points, boxes, in the grid's frame.
 
-Legend: N points; H, W pixels of a image.
+Legend: N points; H, W pixels of an image.
 """
 
 from __future__ import annotations

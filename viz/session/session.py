@@ -1,6 +1,6 @@
 """What one looks at: a labelled frame, and its images and points where the log is at hand.
 
-Legend: X forward, Y left, Z up; N points; H, W pixels of a image.
+Legend: X forward, Y left, Z up; N points; H, W pixels of an image.
 """
 
 from __future__ import annotations

@@ -157,7 +157,7 @@ def draw_help(max_width: int, max_height: int) -> Image.Image:
     draw = ImageDraw.Draw(canvas)
     draw.rectangle((0, 0, canvas.width - 1, canvas.height - 1), outline=HELD, width=2)
     draw.text((20, 14), "Keys", font=font(size + 3, bold=True), fill=TEXT)
-    hint = "click: pick a voxel, also in a image     drag: turn     wheel: nearer     H: close"
+    hint = "click: pick a voxel, also in an image     drag: turn     wheel: nearer     H: close"
     hint = fitted(hint, face, canvas.width - 110)
     draw.text((canvas.width - 20, 18), hint, font=face, fill=FAINT, anchor="ra")
     for c, names in enumerate(columns):

@@ -124,7 +124,7 @@ class ReviewPanel:
     def update(self, words: ReviewWords, width: int) -> bool:
         """Show the state; whether the panel must be laid out anew."""
         state = self._state
-        empty = "click a voxel, or a pixel of a image"
+        empty = "click a voxel, or a pixel of an image"
         again = self._facts.show(draw_facts(words.voxel, width, empty=empty))
         again |= self._queue.show(draw_facts(words.queue, width, empty="no queue"))
         self._verdict.text = words.verdict_line

@@ -116,7 +116,7 @@ class ImageView:
         self.widget.set_on_mouse(self._mouse)
 
     def show(self, image: Image.Image) -> bool:
-        """Put a image up; whether its size is another than before."""
+        """Put an image up; whether its size is another than before."""
         if (pixels := image.tobytes()) == self._pixels and image.size == self.size:
             return False
         changed = image.size != self.size
