@@ -133,8 +133,8 @@ class ReviewSession:
                 _check_comparable(labels.header, other.header)
         self._grid_frame = labels.header.frame
         self._log = LogOfLabels(log, self._grid_frame)
-        n_bytes = 9 * labels.grid.n_voxels
-        self._scenes: LruCache[tuple[int, str], SceneOfLabels] = LruCache(16)
+        n_bytes = 9 * labels.header.grid.n_voxels
+        self._scenes: LruCache[tuple[int, str], LabeledScene] = LruCache(16)
         self._stored: LruCache[tuple[int, str, int], FrameLabels] = LruCache(
             max(4, min(64, CACHE_BYTES // n_bytes))
         )
