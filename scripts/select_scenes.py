@@ -51,7 +51,6 @@ from autolabel.selection.active_learning import (
     Choice,
     candidates,
     choose,
-    read_audit,
     score,
 )
 from autolabel.selection.scores import Counts, count_scene
@@ -62,6 +61,7 @@ from datasets.errors import SceneError, SetupError
 from datasets.files.json_files import write_json
 from datasets.files.printable import printable
 from datasets.files.replacing import write_text
+from datasets.labels.audit_record import read_audit
 from datasets.labels.store import LabelStore
 from datasets.splits import read_names
 from datasets.storage.backend import parse_store_path
@@ -113,9 +113,10 @@ def select(args: argparse.Namespace) -> int:
         raise SetupError("--strategy audit needs --audit FILE")
     share, excluded = parse_share(args.voxels), parse_scenes(args.exclude)
     store = LabelStore.open(args.store)
-    audit = None if args.audit is None else read_audit(args.audit)
-    if audit is not None:  # what it says of scenes that are not chosen anyway does not matter
-        audit = dict.fromkeys(excluded, 0.0) | audit
+    audit = None
+    if args.audit is not None:  # what it says of scenes that are not chosen anyway does not matter
+        scored = read_audit(args.audit, any_tool=True).scenes
+        audit = dict.fromkeys(excluded, 0.0) | {scene.scene_id: scene.score for scene in scored}
     counted, bad = read(store, open_second(args.second, store), audit, excluded, args.workers)
     if not set(counted) - set(excluded):
         raise SetupError(f"label store {store.place}: has no scene to choose")

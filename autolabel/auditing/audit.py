@@ -7,12 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolabel.auditing.faults import EVERYWHERE, Fault, find_faults, not_judged, record_faults
+from autolabel.auditing.faults import EVERYWHERE, find_faults, not_judged, record_faults
 from autolabel.auditing.lidar_votes import held_out
-from autolabel.auditing.report import AuditReport, report
+from autolabel.auditing.report import report
 from autolabel.auditing.scene_audit import PARTS, Auditor, Part, Predict, SceneAudit
 from datasets.errors import SceneError
 from datasets.frames import Scene, SceneSource
+from datasets.labels.audit_record import AuditFault, AuditRecord
 from datasets.labels.label_set import LabelSet
 
 LEVEL_DRIVE_M = 20.0
@@ -24,20 +25,20 @@ class Gathered:
 
     Attributes:
         records: labels that are not of the log as it is now.
-        set_aside: scenes that could not be read, and why.
+        quarantined: scenes that could not be read, and why.
         notes: what could not be tested, and why.
     """
 
     audits: list[SceneAudit]
-    records: list[Fault]
-    set_aside: dict[str, str]
+    records: list[AuditFault]
+    quarantined: dict[str, str]
     notes: list[str]
 
 
-def audit_labels(labels: LabelSet, found: Gathered) -> AuditReport:
+def audit_labels(labels: LabelSet, found: Gathered) -> AuditRecord:
     """Ranking, figures and faults of what was gathered."""
     faults = [*_together(found.records, len(found.audits)), *find_faults(found.audits)]
-    return report(labels.header, found.audits, faults, found.set_aside, found.notes)
+    return report(labels.header, found.audits, faults, found.quarantined, found.notes)
 
 
 def gather(
@@ -49,14 +50,14 @@ def gather(
     predict: Predict | None = None,
     parts: Sequence[Part] = PARTS,
 ) -> Gathered:
-    """Go through scenes; one that cannot be read is set aside.
+    """Go through scenes; one that cannot be read is quarantined.
 
     Args:
         source: the log, opened with ``votes.HELD_OUT_SWEEPS`` future sweeps.
         fingerprint: of a scene as the labels' maker saw it; None: not compared.
         predict, parts: see ``Auditor``.
     """
-    audits, set_aside, records = list[SceneAudit](), dict[str, str](), list[Fault]()
+    audits, quarantined, records = list[SceneAudit](), dict[str, str](), list[AuditFault]()
     auditor = Auditor(labels.header, source, predict, parts)
     unknown = voting = level = 0
     for scene_id in scene_ids:
@@ -69,10 +70,10 @@ def gather(
             level += one_height(scene)
             audits.append(auditor.audit(labeled, scene))
         except SceneError as error:
-            set_aside[scene_id] = str(error)
+            quarantined[scene_id] = str(error)
         except KeyError:
             text = "the log has no such scene"
-            records.append(Fault(name="stale labels", scene_id=scene_id, evidence=text))
+            records.append(AuditFault(name="stale labels", scene_id=scene_id, evidence=text))
     auditor.match(audits)
     notes = []
     if unknown:
@@ -89,7 +90,7 @@ def gather(
         )
     if audits and set(parts) == set(PARTS):
         notes += not_judged(audits)
-    return Gathered(audits=audits, records=records, set_aside=set_aside, notes=notes)
+    return Gathered(audits=audits, records=records, quarantined=quarantined, notes=notes)
 
 
 def one_height(scene: Scene) -> bool:
@@ -99,7 +100,7 @@ def one_height(scene: Scene) -> bool:
     return bool(far and np.ptp(places[:, 2]) == 0)
 
 
-def _together(records: Sequence[Fault], scenes: int) -> list[Fault]:
+def _together(records: Sequence[AuditFault], scenes: int) -> list[AuditFault]:
     """A fault that every scene has, once."""
     out = []
     for name in dict.fromkeys(fault.name for fault in records):
@@ -107,7 +108,7 @@ def _together(records: Sequence[Fault], scenes: int) -> list[Fault]:
         where = list(dict.fromkeys(fault.scene_id for fault in same))
         if scenes > 1 and len(where) >= scenes:
             text = f"{where[0]}: {same[0].evidence}"
-            out.append(Fault(name=name, scene_id=EVERYWHERE, evidence=text))
+            out.append(AuditFault(name=name, scene_id=EVERYWHERE, evidence=text))
         else:
             out += same
     return out

@@ -11,7 +11,7 @@ for in all scenes together, which tells most, and in each scene alone.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Literal
 
 import numpy as np
@@ -29,6 +29,7 @@ from autolabel.auditing.lidar_votes import SHIFTS, TURNS
 from autolabel.auditing.motion_fit import CAUSES, MIN_PAIRS, Cause, MotionFit, explain, sigmas
 from autolabel.auditing.scene_audit import MIN_OVER_FOREIGN, LabelFit, SceneAudit
 from datasets.frames import Scene
+from datasets.labels.audit_record import AuditFault
 from datasets.labels.label_set import LabeledScene
 from datasets.labels.log_identity import T_global_grid, distance
 from datasets.labels.voxel_labels import GridFrame
@@ -94,25 +95,7 @@ MIN_STRENGTH = 1.15
 SAME_POSE_M, SAME_POSE_RAD = 1e-3, 1e-4
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Fault:
-    """Something that is wrong with the log or with what was labeled.
-
-    Attributes:
-        name: the cause, or ``cause unknown``.
-        scene_id: where, or ``all scenes``.
-        evidence: what was measured, in a sentence.
-    """
-
-    name: FaultName
-    scene_id: str
-    evidence: str
-
-    def __str__(self) -> str:
-        return f"{self.name} ({self.scene_id}): {self.evidence}"
-
-
-def find_faults(audits: Sequence[SceneAudit]) -> list[Fault]:
+def find_faults(audits: Sequence[SceneAudit]) -> list[AuditFault]:
     """What all scenes show together, and what single ones show that not all do."""
     everywhere = _of(audits, EVERYWHERE)
     out = [fault for faults in everywhere.values() for fault in faults]
@@ -129,11 +112,11 @@ def find_faults(audits: Sequence[SceneAudit]) -> list[Fault]:
 Area = Literal["LiDAR", "cameras", "labels"]
 
 
-def _of(audits: Sequence[SceneAudit], where: str) -> dict[Area, list[Fault]]:
+def _of(audits: Sequence[SceneAudit], where: str) -> dict[Area, list[AuditFault]]:
     """What the tests tell, without what only follows from a fault of the LiDAR."""
     motion, ground = list(motion_faults(audits, where)), list(ground_faults(audits, where))
     cameras, labels = list(camera_faults(audits, where)), list(label_faults(audits, where))
-    found: dict[Area, list[Fault]]
+    found: dict[Area, list[AuditFault]]
     found = {"LiDAR": motion + ground, "cameras": cameras, "labels": labels}
     names = {fault.name for fault in found["LiDAR"]}
     if names & OF_LIDAR:
@@ -160,23 +143,23 @@ def _of(audits: Sequence[SceneAudit], where: str) -> dict[Area, list[Fault]]:
     return found
 
 
-def _lidar_at_fault(found: dict[Area, list[Fault]]) -> bool:
+def _lidar_at_fault(found: dict[Area, list[AuditFault]]) -> bool:
     return any(fault.name in OF_LIDAR or fault.name == UNKNOWN for fault in found["LiDAR"])
 
 
-def _unsure(fault: Fault) -> Fault:
+def _unsure(fault: AuditFault) -> AuditFault:
     if fault.name == UNKNOWN:
         return fault
     return replace(fault, name=UNKNOWN, evidence=f"{fault.evidence} [as if: {fault.name}]")
 
 
-def motion_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
+def motion_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFault]:
     found = explain([pair for audit in audits for pair in audit.motion])
     of = f"({found.pairs} pairs of frames)"
     noise = f"frames a second apart fit with a median error of {found.noise_m:.2f} m {of}"
     if found.pairs < MIN_PAIRS:
         if found.pairs >= FEW_PAIRS and found.noise_m > FEW_NOISE_M:
-            yield Fault(name=UNKNOWN, scene_id=where, evidence=noise)
+            yield AuditFault(name=UNKNOWN, scene_id=where, evidence=noise)
         return
     shown = [
         cause
@@ -190,14 +173,14 @@ def motion_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
     noisy = found.noise_m > MIN_NOISE_M
     if noisy and correlation < -MIN_LEAD * error:
         text = f"{noise}, which throws pairs before and after a frame opposite ways"
-        yield Fault(name="poses noisy", scene_id=where, evidence=text)
+        yield AuditFault(name="poses noisy", scene_id=where, evidence=text)
     elif clear and found.lead >= MIN_LEAD and found.rest < MIN_LEAD and not noisy:
         text = f"frames fit {_amount(found, found.best)} than stated {of}"
-        yield Fault(name=OF_CAUSE[found.best], scene_id=where, evidence=text)
+        yield AuditFault(name=OF_CAUSE[found.best], scene_id=where, evidence=text)
     elif clear or noisy:
         likely = "; or ".join(_amount(found, cause) for cause in shown)
         text = f"frames fit {likely} than stated {of}" if likely else noise
-        yield Fault(name=UNKNOWN, scene_id=where, evidence=text)
+        yield AuditFault(name=UNKNOWN, scene_id=where, evidence=text)
 
 
 def _amount(found: MotionFit, cause: Cause) -> str:
@@ -215,7 +198,7 @@ def _amount(found: MotionFit, cause: Cause) -> str:
     return f"a LiDAR {amount:+.2f} +- {error:.2f} m {side}"
 
 
-def ground_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
+def ground_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFault]:
     slopes = [slope for audit in audits for slope in audit.slopes]
     scenes = [np.median(audit.slopes, axis=0) for audit in audits if audit.slopes]
     if len(slopes) >= MIN_TILT_FRAMES:
@@ -229,7 +212,7 @@ def ground_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
                     f"the ground rises by {np.degrees(np.arctan(slope)):+.1f} degrees along "
                     f"{axis} of the vehicle (median of {len(slopes)} frames; should be level)"
                 )
-                yield Fault(name="LiDAR tilted", scene_id=where, evidence=text)
+                yield AuditFault(name="LiDAR tilted", scene_id=where, evidence=text)
     heights = np.array([np.median(audit.heights_m) for audit in audits if audit.heights_m])
     if not len(heights):
         return
@@ -241,14 +224,14 @@ def ground_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
             f"the ground lies at z = {ground:+.2f} m of the vehicle (median of {len(heights)} "
             "scenes; should be near 0): by so much the LiDAR, or the vehicle's origin, is too high"
         )
-        yield Fault(name="LiDAR height", scene_id=where, evidence=text)
+        yield AuditFault(name="LiDAR height", scene_id=where, evidence=text)
 
 
-def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
+def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFault]:
     exchanged = swapped(one for audit in audits for one in audit.crossings)
     for a, b in exchanged:
         text = f"the depth edges of each of {a} and {b} lie on the other's picture"
-        yield Fault(name="cameras swapped", scene_id=where, evidence=text)
+        yield AuditFault(name="cameras swapped", scene_id=where, evidence=text)
     odd = {name for pair in exchanged for name in pair}
     frames = [
         {name: one for name, one in frame.items() if name not in odd}
@@ -257,7 +240,7 @@ def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
     ]
     found = camera_findings(frames, [a.scene_id for a in audits for _ in a.views])
     for one in found:
-        yield Fault(name=_camera_fault(one), scene_id=where, evidence=_leaning(one))
+        yield AuditFault(name=_camera_fault(one), scene_id=where, evidence=_leaning(one))
     told = {name for one in found for name in one.cameras}
     for name in sorted({name for frame in frames for name in frame} - told):
         fits = [frame[name] for frame in frames if name in frame]
@@ -267,7 +250,7 @@ def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
                 f"{name}: {edges} depth edges lie on {stated / edges:.2f} times the mean gradient "
                 "of its picture"
             )
-            yield Fault(name=UNKNOWN, scene_id=where, evidence=text)
+            yield AuditFault(name=UNKNOWN, scene_id=where, evidence=text)
 
 
 def _camera_fault(found: CameraFinding) -> FaultName:
@@ -309,7 +292,7 @@ def _hypothesis(kind: Kind, amount: float) -> str:
     return f"turned by some {-amount:+.0f} degrees about its axis {axis}"
 
 
-def label_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
+def label_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFault]:
     fits = [one for audit in audits for one in audit.fits]
     exchanged = [a.elsewhere for a in audits if a.elsewhere is not None]
     # the best of many foreign labels fits a little better by chance
@@ -320,7 +303,7 @@ def label_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
             f"of {there[0].scene_id} ({there[0].fit:.2f}, own {there[0].own:.2f}; "
             f"{len(there)} of {len(audits)} scenes)"
         )
-        yield Fault(name="labels of other frames", scene_id=where, evidence=text)
+        yield AuditFault(name="labels of other frames", scene_id=where, evidence=text)
         return
     if len(fits) < MIN_FIT_FRAMES:
         return
@@ -339,7 +322,7 @@ def label_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
         text = f"the labels fit the LiDAR better {words} ({fit:.2f}, as they are {own.mean():.2f}; "
         text += f"{len(fits)} frames)"
         sure = lead >= MIN_LEAD and clear
-        yield Fault(name=name if sure else UNKNOWN, scene_id=where, evidence=text)
+        yield AuditFault(name=name if sure else UNKNOWN, scene_id=where, evidence=text)
         return
     level = max((f for f in foreign.values() if np.isfinite(f)), default=np.nan)
     if float(own.mean()) - level < MIN_OVER_FOREIGN:
@@ -347,7 +330,7 @@ def label_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[Fault]:
             f"labels fit the LiDAR ({own.mean():.2f}) hardly better than those of another scene, "
             f"or turned away, do ({level:.2f}; {len(fits)} frames): they may be of another log"
         )
-        yield Fault(name=UNKNOWN, scene_id=where, evidence=text)
+        yield AuditFault(name=UNKNOWN, scene_id=where, evidence=text)
 
 
 def not_judged(audits: Sequence[SceneAudit]) -> list[str]:
@@ -457,7 +440,7 @@ def _better(gain: NDArray[np.float64]) -> bool:
 
 def record_faults(
     labeled: LabeledScene, scene: Scene, fingerprint: str, frame: GridFrame
-) -> list[Fault]:
+) -> list[AuditFault]:
     """Whether the labels are of this log as it is now: its frames, times, poses and files.
 
     Args:
@@ -489,4 +472,4 @@ def record_faults(
     if labeled.inputs and fingerprint and labeled.inputs != fingerprint:
         text = "the log changed since it was labelled (its fingerprint is another): label it again"
         texts.append(("stale labels", text))
-    return [Fault(name=name, scene_id=scene.scene_id, evidence=text) for name, text in texts]
+    return [AuditFault(name=name, scene_id=scene.scene_id, evidence=text) for name, text in texts]

@@ -7,14 +7,15 @@ from pathlib import Path
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from autolabel.auditing.report import WEIGHTS, AuditReport
+from autolabel.auditing.report import WEIGHTS
 from datasets.files.replacing import replacing
+from datasets.labels.audit_record import AuditRecord
 
 SHOWN = 40
 COLORS = ("#00635d", "#57a6a1", "#e0a458", "#c8553d", "#7a3b69")
 
 
-def draw_ranking(report: AuditReport, path: Path) -> None:
+def draw_ranking(report: AuditRecord, path: Path) -> None:
     """Write a PNG: a bar per scene, most suspect first, at most ``SHOWN``."""
     scenes = report.scenes[:SHOWN]
     figure = Figure(figsize=(9, 1.6 + 0.24 * len(scenes)), layout="constrained")

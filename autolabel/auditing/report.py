@@ -7,126 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
 
-from autolabel.auditing.faults import Fault
 from autolabel.auditing.lidar_votes import RINGS, VOTES, VoteCounts, shares
 from autolabel.auditing.motion_fit import MIN_PAIRS, explain
 from autolabel.auditing.scene_audit import SceneAudit
+from datasets.labels.audit_record import AuditedScene, AuditFault, AuditRecord
 from datasets.labels.label_set import LabelSetHeader
 
-FORMAT_VERSION = 1
 SHOWN = 20
 WEIGHTS = {"expected": 1.0, "untrusted": 1.0, "flicker": 0.5, "misses": 0.1, "violations": 0.1}
 """Of the shares that rank scenes. What spreads little between scenes weighs more: on 40 city scenes
 (seed 101) expected errors, untrusted voxels and half the flicker spread by 0.8 points each."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SceneReport:
-    """One scene.
-
-    Attributes:
-        score: what scenes are ranked by (``score``); higher is more suspect.
-        expected_error: share of the voxels that a camera sees which is wrong by the store's own
-            confidence (``scene_audit.expected_wrong``), and ``untrusted``: the share not trusted;
-            None where the labels have one level of confidence only.
-        votes: share of the judged voxels that the held-out sweeps vote against, by the name of the
-            vote (``votes.VOTES``); None where nothing was judged.
-        flips: share of observed voxels whose class changes with mirrored inputs; None: not asked.
-        fit: how well labels fit the LiDAR, 0..1; None without LiDAR.
-        pose_noise_m: what remains between frames a second apart; None where there are too few
-            to tell.
-        problems: what could not be read.
-    """
-
-    scene_id: str
-    score: float
-    frames: int
-    expected_error: float | None
-    untrusted: float | None
-    votes: dict[str, float | None]
-    flips: float | None
-    fit: float | None
-    pose_noise_m: float | None
-    problems: tuple[str, ...]
-
-    @property
-    def shares(self) -> dict[str, float | None]:
-        """What ``WEIGHTS`` weigh, by name, and the other votes."""
-        return {"expected": self.expected_error, "untrusted": self.untrusted, **self.votes}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AuditReport:
-    """A whole store.
-
-    Attributes:
-        what: that was audited.
-        scenes: most suspect first.
-        by_class, by_range: of each vote, name of the class or ring -> (voted against, judged).
-        faults: what is wrong with the log or with what was labelled.
-        set_aside: scenes that could not be audited, and why.
-        notes: what was not tested, and why.
-    """
-
-    what: str
-    scenes: tuple[SceneReport, ...]
-    by_class: dict[str, dict[str, tuple[int, int]]]
-    by_range: dict[str, dict[str, tuple[int, int]]]
-    faults: tuple[Fault, ...]
-    set_aside: dict[str, str]
-    notes: tuple[str, ...]
-
-    @property
-    def alarming(self) -> bool:
-        """Whether a fault was named or a scene could not be audited whole."""
-        return bool(self.faults or self.set_aside or any(s.problems for s in self.scenes))
-
-    def to_json(self) -> dict[str, Any]:
-        """The fields, with ``format`` and ``format_version``."""
-        return {"format": "label-audit", "format_version": FORMAT_VERSION} | asdict(self)
-
-    def __str__(self) -> str:
-        lines = [f"{self.what}: {len(self.scenes)} scenes audited, most suspect first", ""]
-        heads = ("score", "expected", "untrusted", *VOTES, "flips", "fit", "poses m")
-        lines.append(f"{'scene':<24}" + "".join(f"{head:>11}" for head in heads))
-        for scene in self.scenes:
-            votes = (scene.votes[name] for name in VOTES)
-            shown = (scene.expected_error, scene.untrusted, *votes, scene.flips)
-            cells = [f"{scene.score:>11.4f}", *(f"{_percent(v):>11}" for v in shown)]
-            cells.append(f"{_plain(scene.fit):>11}")
-            cells.append(f"{_plain(scene.pose_noise_m):>11}")
-            lines.append(f"{scene.scene_id:<24}" + "".join(cells))
-        for title, tables in (("class", self.by_class), ("distance", self.by_range)):
-            names = list(dict.fromkeys(name for table in tables.values() for name in table))
-            if not names:
-                continue
-            lines += ["", f"{title:<24}" + "".join(f"{vote:>22}" for vote in tables)]
-            for name in names:
-                cells = [_counted(*tables[vote].get(name, (0, 0))) for vote in tables]
-                lines.append(f"{name:<24}" + "".join(f"{cell:>22}" for cell in cells))
-        lines.append("")
-        lines += [f"note: {note}" for note in self.notes]
-        lines += [f"set aside: {scene}: {why}" for scene, why in sorted(self.set_aside.items())]
-        problems = [f"{s.scene_id}: {p}" for s in self.scenes for p in s.problems]
-        lines += [f"left out: {problem}" for problem in problems[:SHOWN]]
-        if len(problems) > SHOWN:
-            lines.append(f"... {len(problems) - SHOWN} more")
-        judged = not any(note.startswith("not judged") for note in self.notes)
-        nothing = "no fault found" + ("" if judged else " in what could be judged")
-        lines += [f"FAULT {fault}" for fault in self.faults] or [nothing]
-        return "\n".join(lines)
-
-
 def report(
     header: LabelSetHeader,
     audits: Sequence[SceneAudit],
-    faults: Sequence[Fault],
-    set_aside: dict[str, str],
+    faults: Sequence[AuditFault],
+    quarantined: dict[str, str],
     notes: Sequence[str],
-) -> AuditReport:
+) -> AuditRecord:
     """Rank scenes and add up their votes."""
     usual = usual_shares(audits)
     scenes = sorted((_scene(a, usual) for a in audits), key=lambda s: (-s.score, s.scene_id))
@@ -134,7 +34,7 @@ def report(
     totals = {
         name: sum((audit.votes[name] for audit in audits), VoteCounts.none(n)) for name in VOTES
     }
-    return AuditReport(
+    return AuditRecord(
         what=header.what,
         scenes=tuple(scenes),
         by_class={
@@ -146,7 +46,7 @@ def report(
             for name, t in totals.items()
         },
         faults=tuple(faults),
-        set_aside=set_aside,
+        quarantined=quarantined,
         notes=tuple(notes),
     )
 
@@ -177,11 +77,11 @@ def _parts(audit: SceneAudit) -> dict[str, float]:
     }
 
 
-def _scene(audit: SceneAudit, usual: Mapping[str, float]) -> SceneReport:
+def _scene(audit: SceneAudit, usual: Mapping[str, float]) -> AuditedScene:
     fits = [one.own for one in audit.fits]
     enough = len(audit.motion) >= MIN_PAIRS
     noise_m = explain(audit.motion).noise_m if enough else float("nan")
-    return SceneReport(
+    return AuditedScene(
         scene_id=audit.scene_id,
         score=score(audit, usual),
         frames=audit.frames,
@@ -209,3 +109,36 @@ def _plain(value: float | None) -> str:
 
 def _counted(bad: int, judged: int) -> str:
     return f"{100 * bad / judged:.1f} % of {judged:,}" if judged else "-"
+
+
+def report_text(record: AuditRecord) -> str:
+    """A table of scenes, the votes by class and distance, and the faults."""
+    lines = [f"{record.what}: {len(record.scenes)} scenes audited, most suspect first", ""]
+    heads = ("score", "expected", "untrusted", *VOTES, "flips", "fit", "poses m")
+    lines.append(f"{'scene':<24}" + "".join(f"{head:>11}" for head in heads))
+    for scene in record.scenes:
+        votes = (scene.votes[name] for name in VOTES)
+        shown = (scene.expected_error, scene.untrusted, *votes, scene.flips)
+        cells = [f"{scene.score:>11.4f}", *(f"{_percent(v):>11}" for v in shown)]
+        cells.append(f"{_plain(scene.fit):>11}")
+        cells.append(f"{_plain(scene.pose_noise_m):>11}")
+        lines.append(f"{scene.scene_id:<24}" + "".join(cells))
+    for title, tables in (("class", record.by_class), ("distance", record.by_range)):
+        names = list(dict.fromkeys(name for table in tables.values() for name in table))
+        if not names:
+            continue
+        lines += ["", f"{title:<24}" + "".join(f"{vote:>22}" for vote in tables)]
+        for name in names:
+            cells = [_counted(*tables[vote].get(name, (0, 0))) for vote in tables]
+            lines.append(f"{name:<24}" + "".join(f"{cell:>22}" for cell in cells))
+    lines.append("")
+    lines += [f"note: {note}" for note in record.notes]
+    lines += [f"set aside: {scene}: {why}" for scene, why in sorted(record.quarantined.items())]
+    problems = [f"{s.scene_id}: {p}" for s in record.scenes for p in s.problems]
+    lines += [f"left out: {problem}" for problem in problems[:SHOWN]]
+    if len(problems) > SHOWN:
+        lines.append(f"... {len(problems) - SHOWN} more")
+    judged = not any(note.startswith("not judged") for note in record.notes)
+    nothing = "no fault found" + ("" if judged else " in what could be judged")
+    lines += [f"FAULT {fault}" for fault in record.faults] or [nothing]
+    return "\n".join(lines)

@@ -31,6 +31,7 @@ from tqdm import tqdm
 from autolabel.auditing.audit import audit_labels, gather
 from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS
 from autolabel.auditing.ranking_plot import draw_ranking
+from autolabel.auditing.report import report_text
 from autolabel.auditing.scene_audit import Predict
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.cli.exit_codes import exit_code
@@ -111,7 +112,7 @@ def run(args: argparse.Namespace) -> int:
         predict=predict,
     )
     found = audit_labels(labels, gathered)
-    print(found)
+    print(report_text(found))
     if args.picture:
         draw_ranking(found, args.picture)
         print(f"picture: {args.picture}")

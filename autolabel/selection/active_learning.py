@@ -17,7 +17,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
@@ -25,7 +24,6 @@ from numpy.typing import NDArray
 
 from autolabel.selection.scores import Counts, Floats
 from datasets.errors import SetupError
-from datasets.files.json_files import read_json_file
 
 Strategy = Literal["mix", "entropy", "disagreement", "audit", "diversity", "random"]
 STRATEGIES: tuple[Strategy, ...] = get_args(Strategy)
@@ -221,27 +219,3 @@ def _ranks(
         return np.asarray(least, np.float64)
     equal = len(ordered) - above - np.searchsorted(ordered, values, side="left")
     return np.asarray(least + (equal - 1) / 2, np.float64)
-
-
-def read_audit(path: Path) -> dict[str, float]:
-    """Scores of scenes from an audit's report: JSON whose ``scenes`` are objects with ``scene_id``
-    and ``score``; the higher the score, the more is wrong.
-
-    Raises:
-        SetupError: it cannot be read or is something else.
-    """
-    try:
-        scenes = read_json_file(path)["scenes"]
-        if not isinstance(scenes, list):
-            raise ValueError("its scenes are not a list")
-        found = {str(one["scene_id"]): float(one["score"]) for one in scenes}
-    except OSError as error:
-        raise SetupError(f"audit {path}: cannot be read: {error.strerror}") from error
-    except (ValueError, KeyError, TypeError, OverflowError) as error:
-        raise SetupError(
-            f"audit {path}: not a JSON report with a list of scenes, each with scene_id and score: "
-            f"{type(error).__name__}: {error}"
-        ) from error
-    if bad := [scene for scene, value in found.items() if not math.isfinite(value)]:
-        raise SetupError(f"audit {path}: the score of {bad[0]} is no number")
-    return found

@@ -50,7 +50,7 @@ from scipy.stats import spearmanr
 from tqdm import tqdm
 
 from autolabel.auditing.audit import Gathered, gather
-from autolabel.auditing.faults import UNKNOWN, Fault, find_faults
+from autolabel.auditing.faults import UNKNOWN, find_faults
 from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS, VOTES, VoteCounts
 from autolabel.auditing.motion_fit import explain
 from autolabel.auditing.report import score
@@ -64,6 +64,7 @@ from datasets.errors import SetupError
 from datasets.files.json_files import write_json
 from datasets.files.replacing import replacing, write_text
 from datasets.frames import SceneSource
+from datasets.labels.audit_record import AuditFault
 from datasets.labels.label_set import GroundTruthLabels, LabelSet, StoredLabels
 from datasets.labels.store import LabelStore
 from datasets.metrics.confusion import ConfusionMatrix
@@ -325,11 +326,11 @@ def judged(case: Case, found: Sequence[Gathered]) -> dict[str, Any]:
             for fault in faults
             if fault.name not in (case.name, UNKNOWN)
         ][:6],
-        "set aside": {scene: why for one in found for scene, why in one.set_aside.items()},
+        "set aside": {scene: why for one in found for scene, why in one.quarantined.items()},
     }
 
 
-def verdicts(case: Case, found: Sequence[Sequence[Fault]]) -> dict[str, int]:
+def verdicts(case: Case, found: Sequence[Sequence[AuditFault]]) -> dict[str, int]:
     """Of so many logs or scenes: alarms, right and wrong names, and alarms of unknown cause."""
     named = [set(names(faults)) for faults in found]
     return {
@@ -341,7 +342,7 @@ def verdicts(case: Case, found: Sequence[Sequence[Fault]]) -> dict[str, int]:
     }
 
 
-def names(faults: Iterable[Fault]) -> list[str]:
+def names(faults: Iterable[AuditFault]) -> list[str]:
     return list(dict.fromkeys(fault.name for fault in faults))
 
 

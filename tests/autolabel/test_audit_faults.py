@@ -20,7 +20,7 @@ from autolabel.auditing.camera_fit import (
 )
 from autolabel.auditing.faults import EVERYWHERE, UNKNOWN, find_faults, not_judged, record_faults
 from autolabel.auditing.lidar_votes import RINGS, SHIFTS, TURNS, VOTES, VoteCounts
-from autolabel.auditing.report import report, score
+from autolabel.auditing.report import report, report_text, score
 from autolabel.auditing.scene_audit import Elsewhere, LabelFit, SceneAudit
 from datasets.frames import Frame, Scene
 from datasets.geometry.grid import VoxelGrid
@@ -305,5 +305,5 @@ def test_scenes_are_ranked_and_the_report_is_json() -> None:
     assert data["format"] == "label-audit"
     assert data["by_class"]["violations"] == {"manmade": (1, 4)}
     assert data["by_range"]["violations"] == {"10-20 m": (1, 4)}
-    assert "no fault found" in str(found)
+    assert "no fault found" in report_text(found)
     assert report(HEADER, [good], [], {"x": "broken"}, []).alarming

@@ -6,7 +6,7 @@ import math
 import shlex
 from dataclasses import dataclass
 
-from datasets.labels.audit_record import Audit, AuditedScene
+from datasets.labels.audit_record import AuditedScene, AuditRecord
 from datasets.labels.calibration_record import Calibration, RiskBound
 from datasets.labels.store import LabelStore
 from viz.html_report.frame_images import FrameImages
@@ -44,7 +44,7 @@ class Content:
     inputs_sha256: str
     calibration: Calibration | None
     promise: RiskBound | None
-    audit: Audit | None
+    audit: AuditRecord | None
     truth: str
     set_aside: dict[str, SetAside]
     reviews: ReviewNumbers
@@ -75,7 +75,9 @@ class Content:
         return {} if self.audit is None else {one.scene_id: one for one in self.audit.scenes}
 
 
-def ranked(numbers: StoreNumbers, audit: Audit | None) -> tuple[tuple[SceneNumbers, ...], str]:
+def ranked(
+    numbers: StoreNumbers, audit: AuditRecord | None
+) -> tuple[tuple[SceneNumbers, ...], str]:
     """Scenes, worst first, and by what."""
     if audit is not None:
         place = {one.scene_id: i for i, one in enumerate(audit.scenes)}

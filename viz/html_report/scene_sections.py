@@ -7,7 +7,7 @@ import shlex
 import numpy as np
 
 from datasets.geometry.grid import VoxelGrid
-from datasets.labels.audit_record import Audit, Votes
+from datasets.labels.audit_record import AuditRecord, Votes
 from viz.html_report.content import Content, doubt, known_wrong, ranked
 from viz.html_report.frame_images import Embedded, FrameImages
 from viz.html_report.markup import Html, join, tag
@@ -198,7 +198,7 @@ def audit(content: Content) -> Section:
     if strangers := [one.scene_id for one in found.scenes if one.scene_id not in ours]:
         text = f"It names {len(strangers)} scenes that the store does not have whole, such as "
         parts.append(tag("p", f"{text}{strangers[0]}.", class_="lead"))
-    lines = [*found.notes, *(f"{s}: set aside: {why}" for s, why in found.set_aside.items())]
+    lines = [*found.notes, *(f"{s}: set aside: {why}" for s, why in found.quarantined.items())]
     lines += [f"{s.scene_id}: left out: {p}" for s in found.scenes for p in s.problems]
     if lines:
         heading = tag("summary", tag("strong", "What was not tested or could not be read"))
@@ -208,11 +208,11 @@ def audit(content: Content) -> Section:
         title="Audit",
         lead=f"Of {found.what}: LiDAR sweeps that the teacher did not read vote on the labels.",
         body=join(parts),
-        alarms=len(found.faults) + len(found.set_aside),
+        alarms=len(found.faults) + len(found.quarantined),
     )
 
 
-def _faults(found: Audit) -> Html:
+def _faults(found: AuditRecord) -> Html:
     if not found.faults:
         unknown = sum(note.startswith("not judged") for note in found.notes)
         text = "The audit names no fault"

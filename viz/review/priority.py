@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,7 +11,7 @@ import numpy as np
 
 from datasets.errors import SceneError, SetupError
 from datasets.files.json_files import read_json_file
-from datasets.labels.audit_record import FORMAT, FORMAT_VERSION
+from datasets.labels.audit_record import FORMAT, parse_audit
 from datasets.labels.store import LabelStore, MaskBit
 
 FRAMES_READ = 1000
@@ -124,19 +123,12 @@ _Row = tuple[str, str | None, float, str]
 """Scene, token of a frame or None, score, and why."""
 
 
-def _audited(path: Path, found: dict[str, Any]) -> list[_Row]:
-    if (version := found.get("format_version")) != FORMAT_VERSION:
-        raise SetupError(
-            f"audit {path}: format version {version}, this code reads {FORMAT_VERSION}"
-        )
-    rows: list[_Row] = []
-    scenes = found.get("scenes")
-    if not isinstance(scenes, list):
-        raise SetupError(f"audit {path}: it has no list of scenes")
-    for rank, one in enumerate(scenes, 1):
-        scene_id, score = _field(path, one, "scene_id", str), _score(path, one, "score")
-        rows.append((scene_id, None, score, f"audit {score:.3f}, rank {rank} of {len(scenes)}"))
-    return rows
+def _audited(path: Path, data: dict[str, Any]) -> list[_Row]:
+    scenes = parse_audit(path, data).scenes
+    return [
+        (scene.scene_id, None, scene.score, f"audit {scene.score:.3f}, rank {k} of {len(scenes)}")
+        for k, scene in enumerate(scenes, 1)
+    ]
 
 
 def _chosen(path: Path, found: dict[str, Any]) -> list[_Row]:
@@ -168,11 +160,3 @@ def _field(path: Path, row: object, name: str, kind: type) -> Any:
     if not isinstance(row, dict) or not isinstance(row.get(name), kind):
         raise SetupError(f"{path}: a row without {name}: {row!r:.100}")
     return row[name]
-
-
-def _score(path: Path, row: object, name: str) -> float:
-    value = _field(path, row, name, int | float)  # type: ignore[arg-type]
-    if isinstance(value, bool) or not 0 <= value <= sys.float_info.max:
-        shown = str(value)[:40]
-        raise SetupError(f"{path}: the {name} {shown} is none; it must be a number from 0 up")
-    return float(value)

@@ -23,7 +23,6 @@ import models
 from autolabel.confidence.calibration import Calibration
 from autolabel.confidence.drift import reference_from_json
 from autolabel.confidence.risk_control import Evidence
-from autolabel.selection.active_learning import read_audit
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.ground_truth import GroundTruth
@@ -33,7 +32,7 @@ from datasets.files.json_files import json_text, write_json
 from datasets.frames import Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw, to_quaternion
-from datasets.labels.audit_record import read_audit as read_audit_report
+from datasets.labels.audit_record import read_audit
 from datasets.labels.store import LabelStore, SceneLabels, StoreHeader
 from datasets.reviews.entries import EditEntry, NoteEntry, Verdict, VerdictEntry
 from datasets.reviews.overlay import Reviews
@@ -600,7 +599,7 @@ def _read_lists(root: Path) -> None:
     problems = []
     for read in (
         lambda: read_audit(root / "audit.json"),
-        lambda: read_audit_report(root / "audit.json"),
+        lambda: read_audit(root / "audit.json", any_tool=True),
         lambda: read_reports([root / "choice.json"], {"scene-1": ("t",)}),
         lambda: read_reports([root / "audit.json"], {"scene-1": ("t",)}),
     ):
