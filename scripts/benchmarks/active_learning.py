@@ -31,14 +31,13 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import reporting
 import torch
 from label_study.parts import Log, Part, plan, require_benchmark
 from label_study.profiles import PROFILES, Schooling
 from label_study.running import run
 from label_study.seeds import Difference, Scores, mean, paired, rounded, spread
 from label_study.tasks import Workshop
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from autolabel.selection.active_learning import Candidate, Strategy, candidates, choose, score
 from autolabel.selection.scores import count_scene
@@ -46,12 +45,14 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError
 from datasets.files.json_files import in_words, write_json
-from datasets.files.replacing import replacing, write_text
+from datasets.files.replacing import write_text
 from datasets.labels.store import LabelStore
 from datasets.sources.synthetic.city import MARKER, ensure_city
 from datasets.storage.remote_path import absolute
 
 ROOT = Path(__file__).resolve().parents[2]
+ENDINGS = ("json", "md", "png")
+"""Of the report's files."""
 ARMS: dict[str, tuple[Strategy, bool]] = {
     "mix": ("mix", True),
     "entropy": ("entropy", False),
@@ -116,8 +117,8 @@ def count(
         other = None if second is None else second.scene(scene_id)
         counts = count_scene(scene, store.header, other)
         counted[scene_id] = list(zip(scene.frame_tokens, counts, strict=True))
-    those = candidates(counted, by_frame=False, labelled=labelled)
-    return those, time.perf_counter() - began
+    scenes = candidates(counted, by_frame=False, labelled=labelled)
+    return scenes, time.perf_counter() - began
 
 
 def arms_of(shop: Workshop, teacher: Part, args: argparse.Namespace) -> list[Arm]:
@@ -130,16 +131,16 @@ def arms_of(shop: Workshop, teacher: Part, args: argparse.Namespace) -> list[Arm
     }
 
     def arm(name: str, strategy: Strategy, with_second: bool, draw: int = 0) -> Arm:
-        those, reading = counted[with_second]
+        scenes, reading = counted[with_second]
         began = time.perf_counter()
         choices = choose(
-            those,
-            score(those),
+            scenes,
+            score(scenes),
             budget=args.budget,
             strategy=strategy,
             seed=1000 * teacher.seed + draw,
         )
-        chosen = tuple(those[choice.index].scene_id for choice in choices)
+        chosen = tuple(scenes[choice.index].scene_id for choice in choices)
         seconds = time.perf_counter() - began + (0.0 if strategy == "random" else reading)
         part = tuned(teacher, chosen, args.steps, args.learning_rate)
         return Arm(
@@ -147,26 +148,26 @@ def arms_of(shop: Workshop, teacher: Part, args: argparse.Namespace) -> list[Arm
             seed=teacher.seed,
             draw=draw,
             chosen=chosen,
-            seconds=seconds / len(those),
+            seconds=seconds / len(scenes),
             part=part,
         )
 
     drawn = [arm("random", "random", False, draw) for draw in range(args.draws)]
-    by_strategy = [arm(name, *how) for name, how in ARMS.items()]
-    without = tuned(teacher, (), args.steps, args.learning_rate)
-    none = replace(drawn[0], name="none", chosen=(), seconds=0.0, part=without)
-    return [drawn[0], *by_strategy, *drawn[1:], none]
+    by_strategy = [arm(name, *strategy) for name, strategy in ARMS.items()]
+    part = tuned(teacher, (), args.steps, args.learning_rate)
+    baseline = replace(drawn[0], name="none", chosen=(), seconds=0.0, part=part)
+    return [drawn[0], *by_strategy, *drawn[1:], baseline]
 
 
 def tuned(teacher: Part, chosen: Sequence[str], steps: int, learning_rate: float) -> Tuned:
     """The teacher, trained on with these scenes; what calibrated it is not trained on."""
-    *old, kept = teacher.labelled
+    *old, held_out = teacher.labelled
     return Tuned(
         kind="teacher",
         what=teacher.what,
         percent=teacher.percent,
         seed=teacher.seed,
-        labelled=(*old, *sorted(chosen), kept),
+        labelled=(*old, *sorted(chosen), held_out),
         settings={"selection": 1, "steps": steps, "learning_rate": learning_rate},
         needs=(teacher,),
         cost=1.5 * steps,
@@ -188,7 +189,7 @@ def measure(args: argparse.Namespace) -> int:
         ensure_city(root, profile.city)
     log, out = Log(kind="city", root=absolute(root)), args.out.resolve()
     shop = Workshop(profile=profile, log=log, out=out, device=args.device)
-    everything = plan(
+    parts = plan(
         profile,
         log,
         percent=[args.percent],
@@ -196,16 +197,16 @@ def measure(args: argparse.Namespace) -> int:
         teachers=["fusion"],
         device=args.device,
     )
-    teachers = [part for part in everything if part.kind == "teacher"]
+    teachers = [part for part in parts if part.kind == "teacher"]
     failed = run(shop, teachers, workers=1, on_done=lambda _: None)
-    again = Schooling(
+    fine_tuning = Schooling(
         steps=args.steps,
         batch=profile.teaching.batch,
         learning_rate=args.learning_rate,
         rarity=profile.teaching.rarity,
     )
     # one scene calibrates, whatever was chosen
-    tuning = replace(shop, profile=replace(profile, fusing=again, held_out=0.0, flips=False))
+    tuning = replace(shop, profile=replace(profile, fusing=fine_tuning, held_out=0.0, flips=False))
     arms: list[Arm] = []
 
     def on_done(_: Part) -> None:
@@ -214,15 +215,16 @@ def measure(args: argparse.Namespace) -> int:
     for teacher in teachers:  # a seed after the other, so that an early end shows most
         if teacher.what != "fusion" or teacher.name in failed:
             continue
-        mine = arms_of(shop, teacher, args)
-        for arm in mine:
-            told = f"seed {arm.seed}, {arm.name} {arm.draw + 1}: {', '.join(arm.chosen)}"
-            print(f"{told}: {arm.part.name}", file=sys.stderr, flush=True)
-        arms.extend(mine)
-        parts = list({arm.part.key: arm.part for arm in mine}.values())
+        seed_arms = arms_of(shop, teacher, args)
+        for arm in seed_arms:
+            choice = f"seed {arm.seed}, {arm.name} {arm.draw + 1}: {', '.join(arm.chosen)}"
+            print(f"{choice}: {arm.part.name}", file=sys.stderr, flush=True)
+        arms.extend(seed_arms)
+        parts = list({arm.part.key: arm.part for arm in seed_arms}.values())
         failed |= run(tuning, parts, workers=1, on_done=on_done)
     report(tuning, args, teachers, arms)
     print(args.report.with_suffix(".md").read_text())
+    reporting.print_files(*(args.report.with_suffix(f".{ending}") for ending in ENDINGS))
     for name, reason in failed.items():
         print(f"{name} is missing: {reason}", file=sys.stderr)
     return 1 if failed else 0
@@ -233,7 +235,7 @@ class Results:
 
     def __init__(self, shop: Workshop, teachers: Sequence[Part], arms: Sequence[Arm]) -> None:
         self.mask = benchmark(shop.profile.benchmark).mask or "all"
-        self.arms = [(arm, found) for arm in arms if (found := shop.result(arm.part))]
+        self.arms = [(arm, result) for arm in arms if (result := shop.result(arm.part))]
         fusion = [shop.result(part) for part in teachers if part.what == "fusion"]
         key = f"mIoU[{self.mask}]"
         scored = [r for r in fusion if r and r["scores"][key] is not None]
@@ -243,19 +245,19 @@ class Results:
         """By seed; of several draws the mean."""
         key = key or f"mIoU[{self.mask}]"
         of_seed: dict[int, list[float]] = {}
-        for arm, found in self.arms:
-            if arm.name == name and found["scores"][key] is not None:
-                of_seed.setdefault(arm.seed, []).append(float(found["scores"][key]))
+        for arm, result in self.arms:
+            if arm.name == name and result["scores"][key] is not None:
+                of_seed.setdefault(arm.seed, []).append(float(result["scores"][key]))
         return {seed: sum(values) / len(values) for seed, values in of_seed.items()}
 
     def draws(self) -> dict[int, list[float]]:
         """Of ``random``, by seed."""
-        found: dict[int, list[float]] = {}
+        of_seed: dict[int, list[float]] = {}
         for arm, result in self.arms:
             value = result["scores"][f"mIoU[{self.mask}]"]
             if arm.name == "random" and value is not None:
-                found.setdefault(arm.seed, []).append(value)
-        return found
+                of_seed.setdefault(arm.seed, []).append(value)
+        return of_seed
 
     def between_draws(self) -> float:
         """Standard deviation of equally many scenes drawn at random, seeds pooled."""
@@ -267,16 +269,16 @@ class Results:
     def gain(self, name: str) -> Difference | None:
         """Over random, by pairs of a seed. The error is at least what two trainings on equally
         many other scenes would give: few pairs can agree by chance."""
-        found = paired(self.scores(name), self.scores("random"))
-        if found is None or name == "random":
+        difference = paired(self.scores(name), self.scores("random"))
+        if difference is None or name == "random":
             return None
         seeds, draws = len(self.scores(name)), max(len(v) for v in self.draws().values())
-        least = self.between_draws() * math.sqrt((1 + 1 / draws) / seeds)
-        return replace(found, error=max(found.error, least))
+        draw_error = self.between_draws() * math.sqrt((1 + 1 / draws) / seeds)
+        return replace(difference, error=max(difference.error, draw_error))
 
     def rows(self) -> list[str]:
-        there = {arm.name for arm, _ in self.arms}
-        return [name for name in TITLES if name in there]
+        scored = {arm.name for arm, _ in self.arms}
+        return [name for name in TITLES if name in scored]
 
     def to_json(self) -> dict[str, Any]:
         rows = {}
@@ -298,8 +300,8 @@ class Results:
             "random draws": self.draws(),
             "choices": [
                 {key: value for key, value in asdict(arm).items() if key != "part"}
-                | {"scores": found["scores"], "seconds of training": found["seconds"]}
-                for arm, found in self.arms
+                | {"scores": result["scores"], "seconds of training": result["seconds"]}
+                for arm, result in self.arms
             ],
         }
 
@@ -313,8 +315,8 @@ def report(
         name: getattr(args, name)
         for name in ("profile", "percent", "budget", "steps", "learning_rate", "draws", "device")
     }
-    told = {"settings": settings} | results.to_json()
-    write_json(args.report.with_suffix(".json"), told)
+    figures = {"settings": settings} | results.to_json()
+    write_json(args.report.with_suffix(".json"), reporting.stamp() | figures)
     write_text(args.report.with_suffix(".md"), markdown(results, args))
     draw(results, args, args.report.with_suffix(".png"))
 
@@ -334,19 +336,19 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
         "standard deviation of "
         f"{in_words(results.between_draws(), '.2f', 'unknown size: one draw a seed')}.",
         "",
-        f"| chosen by | seeds | mIoU[{results.mask}] | gain over random | mIoU[all] | s a scene |",
-        "|---|---|---|---|---|---|",
     ]
+    rows = []
     for name in results.rows():
         scores, row = results.scores(name), table[name]
         gain = results.gain(name)
         clear = gain is None or gain.clear or replace(gain, value=-gain.value).clear
         gained = "" if gain is None else f"{gain}{'' if clear else ' (not clear)'}"
-        lines.append(
-            f"| {TITLES[name]} | {len(scores)} | {_text(scores)} | {gained} | "
-            f"{in_words(row['mIoU[all]'], '.2f', '-')} | {row['seconds a scene']:.3f} |"
-        )
+        cells = [TITLES[name], len(scores), _text(scores), gained]
+        cells += [in_words(row["mIoU[all]"], ".2f", "-"), f"{row['seconds a scene']:.3f}"]
+        rows.append(cells)
+    columns = ["chosen by", "seeds", f"mIoU[{results.mask}]", "gain over random"]
     lines += [
+        reporting.markdown_table([*columns, "mIoU[all]", "s a scene"], rows),
         "",
         f"{sum(name in ARMS for name in results.rows())} strategies are compared without a "
         "correction for that: one of them may look clear by chance.",
@@ -354,12 +356,12 @@ def markdown(results: Results, args: argparse.Namespace) -> str:
         "Chosen scenes:",
         "",
     ]
-    for arm, found in results.arms:
+    for arm, result in results.arms:
         if arm.chosen:
-            value = found["scores"][f"mIoU[{results.mask}]"]
-            told = f"{arm.name} {arm.draw + 1}" if arm.name == "random" else arm.name
+            value = result["scores"][f"mIoU[{results.mask}]"]
+            title = f"{arm.name} {arm.draw + 1}" if arm.name == "random" else arm.name
             score = in_words(value, ".2f", "nothing to score")
-            lines.append(f"- seed {arm.seed}, {told}: {', '.join(arm.chosen)}: {score}")
+            lines.append(f"- seed {arm.seed}, {title}: {', '.join(arm.chosen)}: {score}")
     return "\n".join(lines) + "\n"
 
 
@@ -371,20 +373,19 @@ def _text(scores: Scores) -> str:
 
 def draw(results: Results, args: argparse.Namespace, path: Path) -> None:
     """mIoU by strategy: one colour a seed, every random draw, and the means."""
-    figure = Figure(figsize=(7.5, 4.0), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = reporting.new_figure(7.5, 4.0)
     axes = figure.subplots()
     rows = results.rows()
-    for at, name in enumerate(rows):
+    for x, name in enumerate(rows):
         points = (
             [(s, v) for s, values in results.draws().items() for v in values]
             if name == "random"
             else list(results.scores(name).items())
         )
         colours = [f"C{seed}" for seed, _ in points]
-        axes.scatter([at] * len(points), [v for _, v in points], c=colours, alpha=0.7, zorder=3)
+        axes.scatter([x] * len(points), [v for _, v in points], c=colours, alpha=0.7, zorder=3)
         middle = mean(results.scores(name))
-        axes.hlines(middle, at - 0.3, at + 0.3, color="black", zorder=4)
+        axes.hlines(middle, x - 0.3, x + 0.3, color="black", zorder=4)
         if name == "random":
             axes.axhline(middle, color="0.6", linestyle="--", zorder=1)
     short = {"disagreement": "two teachers\ndisagree", "flicker": "frames\ndisagree"}
@@ -395,16 +396,11 @@ def draw(results: Results, args: argparse.Namespace, path: Path) -> None:
         f"Teacher after {args.budget} more scenes, {args.steps} steps; a colour a seed, line: mean"
     )
     axes.grid(axis="y", alpha=0.3)
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=120)
+    reporting.save_figure(figure, path)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = reporting.parser(__doc__)
     add = parser.add_argument
     add("--profile", choices=PROFILES, default="cpu", help="of the study whose teachers go on")
     add("--out", type=Path, required=True, help="folder of the study")

@@ -22,16 +22,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+import reporting
 import torch
 from confidence_study.faulty import (
     Change,
@@ -62,7 +60,7 @@ from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.files.json_files import write_json
-from datasets.files.replacing import replacing, write_text
+from datasets.files.replacing import write_text
 from datasets.frames import SceneSource
 from datasets.labels.audit_record import AuditFault
 from datasets.labels.label_set import GroundTruthLabels, LabelSet, StoredLabels
@@ -184,7 +182,7 @@ class City:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = reporting.parser(__doc__)
     parser.add_argument("weights", type=Path, help="calibrated teacher of a benchmark's voxels")
     parser.add_argument("--root", type=Path, required=True, action="append", help="a city")
     parser.add_argument("--split", default="val")
@@ -219,8 +217,7 @@ def main() -> int:
     audits = [audit for city in cities for audit in city.clean.audits]
     errors = [error for city in cities for error in true_errors(args.benchmark, city)]
     figures: dict[str, Any] = {
-        "date": f"{datetime.now(UTC):%Y-%m-%d}",
-        "machine": f"{len(os.sched_getaffinity(0))} CPU cores",
+        **reporting.stamp(),
         "weights": args.weights.stem,
         "cities": [json.loads((c.root / "city.json").read_text())["config"] for c in cities],
         "scenes": len(audits),
@@ -235,6 +232,7 @@ def main() -> int:
     write_text(args.out / "audit.md", markdown(figures))
     draw(args.out / "audit.png", audits, errors, figures["ranking"])
     print(markdown(figures))
+    reporting.print_files(*(args.out / f"audit.{ending}" for ending in ("json", "md", "png")))
     return 0
 
 
@@ -460,15 +458,16 @@ def markdown(figures: dict[str, Any]) -> str:
         "## Rank correlation with the true error of a scene (Spearman)",
         "",
     ]
-    names_ = [n for n in figures["ranking"]["1 - accuracy"] if "interval" not in n]
-    lines += ["| true error | " + " | ".join(names_) + " |", "|---" * (len(names_) + 1) + "|"]
+    scores = [n for n in figures["ranking"]["1 - accuracy"] if "interval" not in n]
+    rows = []
     for measure in ("1 - accuracy", "1 - mIoU"):
-        row = figures["ranking"][measure]
-        low, high = row["score, 90 % interval"]
-        cells = [shown(row[n]) for n in names_]
+        ranking_row = figures["ranking"][measure]
+        low, high = ranking_row["score, 90 % interval"]
+        cells = [shown(ranking_row[n]) for n in scores]
         cells[0] += f" ({shown(low)} to {shown(high)})"
-        lines.append(f"| {measure} | " + " | ".join(cells) + " |")
+        rows.append([measure, *cells])
     lines += [
+        reporting.markdown_table(["true error", *scores], rows),
         "",
         "## Faults",
         "",
@@ -476,29 +475,26 @@ def markdown(figures: dict[str, Any]) -> str:
         "the right name, with a wrong one, and with the cause said to be unknown. The store's "
         "records, which tell that a log changed since it was labelled, have no part in this.",
         "",
-        "| fault | must be named | logs | alarms | right | wrong | unknown | scenes alone | alarms "
-        "| right | wrong | unknown |",
-        "|---" * 12 + "|",
     ]
-    for what, case in figures["cases"].items():
-        columns = ("of", "alarms", "right", "wrong", "unknown")
-        cells = [str(case[part][name]) for part in ("logs", "scenes") for name in columns]
-        lines.append(f"| {what} | {case['must be named'] or '-'} | {' | '.join(cells)} |")
+    counts = ("alarms", "right", "wrong", "unknown")
+    rows = [
+        [name, case["must be named"] or "-"]
+        + [case[part][count] for part in ("logs", "scenes") for count in ("of", *counts)]
+        for name, case in figures["cases"].items()
+    ]
+    columns = ["fault", "must be named", "logs", *counts, "scenes alone", *counts]
+    lines.append(reporting.markdown_table(columns, rows))
     if figures["real"]:
-        lines += [
-            "",
-            "## Real logs",
-            "",
-            f"| log, labels | fault | must be named | named | frames | {' | '.join(VOTES)} | fit | "
-            "poses m |",
-            "|---" * (len(VOTES) + 7) + "|",
-        ]
-        for one in figures["real"]:
-            percents = [None if one[vote] is None else 100 * one[vote] for vote in VOTES]
-            cells = [one["fault"], one["must be named"] or "-", ", ".join(one["named"]) or "-"]
-            cells += [str(one["frames"]), *(shown(p, 1) + " %" for p in percents)]
-            cells += [shown(one["fit"], 3), shown(one["poses m"], 3)]
-            lines.append(f"| {one['log']}, {one['labels']} | {' | '.join(cells)} |")
+        columns = ["log, labels", "fault", "must be named", "named", "frames", *VOTES]
+        rows = []
+        for log in figures["real"]:
+            percents = [None if log[vote] is None else 100 * log[vote] for vote in VOTES]
+            cells = [log["fault"], log["must be named"] or "-", ", ".join(log["named"]) or "-"]
+            cells += [str(log["frames"]), *(shown(p, 1) + " %" for p in percents)]
+            cells += [shown(log["fit"], 3), shown(log["poses m"], 3)]
+            rows.append([f"{log['log']}, {log['labels']}", *cells])
+        table = reporting.markdown_table([*columns, "fit", "poses m"], rows)
+        lines += ["", "## Real logs", "", table]
     return "\n".join(lines) + "\n"
 
 
@@ -509,10 +505,8 @@ def draw(
     figures: dict[str, Any],
 ) -> None:
     """Score against true error, a point per scene."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
-    figure, panels = plt.subplots(1, 2, figsize=(10, 4.2), layout="constrained")
+    figure = reporting.new_figure(10, 4.2)
+    panels = figure.subplots(1, 2)
     for panel, measure in zip(panels, ("1 - accuracy", "1 - mIoU"), strict=True):
         truth = [100 * error[measure] for error in errors]
         panel.scatter([score(audit) for audit in audits], truth, s=28, color="#00635d")
@@ -520,8 +514,7 @@ def draw(
         panel.set_ylabel(f"true error: {measure}, %")
         panel.set_title(f"Spearman {shown(figures[measure]['score'])}, {len(audits)} scenes")
         panel.spines[["top", "right"]].set_visible(False)
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=110)
+    reporting.save_figure(figure, path, dpi=110)
 
 
 if __name__ == "__main__":

@@ -14,26 +14,21 @@ promise broke.
 
 from __future__ import annotations
 
-import argparse
 import importlib
-import os
 import sys
 import tempfile
-import time
 from pathlib import Path
 
+import reporting
 from chaos_modes.outcome import Options, Outcome
 
 from datasets.cli.exit_codes import exit_code
-from datasets.files.json_files import write_json
 
 MODES = ("kills", "drivers", "signals", "flips", "fuzz", "full-disk", "proxy")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__, json=True)
     modes = parser.add_mutually_exclusive_group(required=True)
     for mode in MODES:
         if mode == "full-disk":
@@ -45,7 +40,6 @@ def main() -> int:
     add("--frames", type=int, default=2, help="of a scene")
     add("--every", type=float, nargs=2, default=(2.0, 14.0), help="seconds between kills")
     add("--seed", type=int, default=0)
-    add("--json", type=Path, help="write the counts there")
     args = parser.parse_args()
     given = ((mode, getattr(args, mode.replace("-", "_"))) for mode in MODES)
     mode, number = next((mode, number) for mode, number in given if number is not None)
@@ -61,9 +55,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="chaos-") as folder:
         outcome: Outcome = run(options, Path(folder))
     print(outcome.text)
-    if args.json:
-        facts = {"seed": args.seed, "date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count()}
-        write_json(args.json, facts | outcome.facts)
+    reporting.write_figures({"seed": args.seed} | outcome.facts, args.json)
     return 1 if outcome.bad else 0
 
 

@@ -30,6 +30,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numpy as np
+import reporting
 import torch
 from confidence_study.calibration_scores import CalibrationScore, Curve, draw_reliability, sum_of
 from confidence_study.refined_scores import BOUNDS, Scores, score_scene
@@ -72,13 +73,17 @@ ERRORS = (0.01, 0.02, 0.05)
 CONFIDENCE = 0.9
 RAW = ("softmax", "meta classifier")
 """Whose confidence is mapped."""
+REFINEMENT_COLUMNS = (
+    *("labels", "mIoU[camera-visible]", "static", "moving", "gap closed, static"),
+    *("mIoU[observed]", "static", "moving", "trails", "s a frame"),
+)
+CALIBRATION_COLUMNS = ("voxels predicted", "ECE raw", "calibrated", "Brier raw", "calibrated")
+RISK_COLUMNS = ("at most", "voxels", "error, mean", "worst", "broke", "kept", "refused")
 T = TypeVar("T")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__)
     parser.add_argument("weights", type=Path, metavar="TEACHER")
     parser.add_argument("--calibration", type=Path, required=True, metavar="C", help="a city")
     parser.add_argument("--test", type=Path, required=True, metavar="T", help="another one")
@@ -100,7 +105,7 @@ def main() -> int:
     model = load_checkpoint(args.weights)
     bench = Bench(args, OccupancyPredictor(model.module, model.preset))
     figures: dict[str, Any] = {
-        "date": time.strftime("%Y-%m-%d"),
+        **reporting.stamp(),
         "teacher": model.preset.name,
     }
     if "refinement" in args.only:
@@ -133,6 +138,7 @@ def main() -> int:
     text = markdown(figures)
     write_text(args.out / "trust.md", text)
     print(text)
+    reporting.print_files(args.out / "trust.json", args.out / "trust.md")
     return 0
 
 
@@ -339,55 +345,46 @@ def markdown(figures: dict[str, Any]) -> str:
         lines += [
             f"## {key.replace('_', ' ').capitalize()}",
             "",
-            "| labels | mIoU[camera-visible] | static | moving | gap closed, static | "
-            "mIoU[observed] | static | moving | trails | s a frame |",
-            "|---|---|---|---|---|---|---|---|---|---|",
         ]
+        rows = []
         for name, row in figures[key].items():
             if "visible" in row:
                 v, o = _shown(row["visible"]), _shown(row["observed"])
-                lines.append(
-                    f"| {name} | {v['mIoU']} | {v['static']} | {v['moving']} | "
-                    f"{v['static gap closed %']} % | {o['mIoU']} | {o['static']} | {o['moving']} | "
-                    f"{row['trails %']} % | {row['seconds a frame']} |"
-                )
-        lines.append("")
-    for key, found in figures.items():
+                cells = [v["mIoU"], v["static"], v["moving"], f"{v['static gap closed %']} %"]
+                cells += [o["mIoU"], o["static"], o["moving"], f"{row['trails %']} %"]
+                rows.append([name, *cells, row["seconds a frame"]])
+        lines += [reporting.markdown_table(REFINEMENT_COLUMNS, rows), ""]
+    for key, result in figures.items():
         if key.startswith("calibration"):
             lines += [
-                f"## {key.capitalize()} (map: {found['map']})",
+                f"## {key.capitalize()} (map: {result['map']})",
                 "",
-                "| voxels predicted | ECE raw | calibrated | Brier raw | calibrated |",
-                "|---|---|---|---|---|",
             ]
-            for name, row in found["of"].items():
+            rows = []
+            for name, row in result["of"].items():
                 a, b = _shown(row["raw"]), _shown(row["calibrated"])
-                lines.append(
-                    f"| {name} | {a['ECE %']} % | {b['ECE %']} % | {a['Brier']} | {b['Brier']} |"
-                )
-            lines.append("")
+                cells = [f"{a['ECE %']} %", f"{b['ECE %']} %", a["Brier"], b["Brier"]]
+                rows.append([name, *cells])
+            lines += [reporting.markdown_table(CALIBRATION_COLUMNS, rows), ""]
         if key.startswith("risk"):
             lines += [
-                f"## {key.capitalize()}: {found['draws']} draws, "
-                f"confidence {100 * found['confidence']:g} %",
+                f"## {key.capitalize()}: {result['draws']} draws, "
+                f"confidence {100 * result['confidence']:g} %",
                 "",
-                "| at most | voxels | error, mean | worst | broke | kept | refused |",
-                "|---|---|---|---|---|---|---|",
             ]
-            for name, row in found.items():
+            rows = []
+            for name, row in result.items():
                 if not isinstance(row, dict):
                     continue
                 for group in ("occupied", "free"):
                     if group in row:
                         g = row[group]
-                        lines.append(
-                            f"| {name} | {group} | {g['error % mean']} % | {g['error % worst']} % "
-                            f"| {g['broke']} of {g['of']} | {g['coverage %']} % | "
-                            f"{row['refused']} |"
-                        )
+                        cells = [f"{g['error % mean']} %", f"{g['error % worst']} %"]
+                        cells += [f"{g['broke']} of {g['of']}", f"{g['coverage %']} %"]
+                        rows.append([name, group, *cells, row["refused"]])
                 if row["refused"]:
-                    lines.append(f"| {name} | | | | | | {row['refused']}: {row['why']} |")
-            lines.append("")
+                    rows.append([name, *[""] * 5, f"{row['refused']}: {row['why']}"])
+            lines += [reporting.markdown_table(RISK_COLUMNS, rows), ""]
     return "\n".join(lines)
 
 

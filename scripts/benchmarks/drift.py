@@ -10,16 +10,15 @@ at random many times: how often does one part raise the warning against the othe
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import reporting
 import torch
 from tqdm import tqdm
 
@@ -27,7 +26,6 @@ from autolabel.confidence.drift import Statistics, drift, mean_of
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.prediction import predict_frames
 from datasets.cli.exit_codes import exit_code
-from datasets.files.json_files import write_json
 from datasets.geometry.transforms import Transform
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic.city import CityConfig, generate_city
@@ -43,9 +41,7 @@ LOWER_M = 0.7
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__)
     parser.add_argument("weights", type=Path, metavar="TEACHER")
     parser.add_argument("--calibration", type=Path, required=True, metavar="C")
     parser.add_argument("--test", type=Path, required=True, metavar="T")
@@ -74,7 +70,7 @@ def main() -> int:
         "night": of_weather(test, ("night",)),
         f"LiDAR {LOWER_M} m lower": of_weather(low, DAY),
     }
-    figures: dict[str, object] = {"date": time.strftime("%Y-%m-%d"), "scenes": len(reference)}
+    figures: dict[str, object] = {"scenes": len(reference)}
     for name, log in logs.items():
         found = drift(log, reference)
         figures[name] = {
@@ -92,7 +88,7 @@ def main() -> int:
         alarms += bool(drift([everything[k] for k in here], [everything[k] for k in there]))
     figures["false alarms"] = {"splits": SPLITS, "raised": alarms}
     print(f"random splits of both cities' scenes, 20 against the rest: {alarms} of {SPLITS} raised")
-    write_json(args.out / "drift.json", figures)
+    reporting.write_figures(figures, args.out / "drift.json")
     return 0
 
 

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import ray
+import reporting
 import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
@@ -45,7 +46,6 @@ from autolabel.confidence.calibration import LEVELS, Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import store_header, write_labels
 from datasets.cli.exit_codes import exit_code, scenes_of
-from datasets.files.json_files import write_json
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, StoreHeader
@@ -61,22 +61,17 @@ SMALL = VoxelGrid(min_m=(-4.0, -4.0, -1.0), size_m=(0.4, 0.4, 0.4), shape=(20, 2
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__, json=True)
     parser.add_argument("what", choices=("overhead", "memory", "scenes"))
     parser.add_argument("--root", type=Path, default=Path("runs/city"), help="folder of a city")
     parser.add_argument("--split", default="unlabeled")
     parser.add_argument("--weights", type=Path, default=DEFAULT_WEIGHTS)
     parser.add_argument("--frames", type=int, nargs=2, default=(40, 400), help="memory: of a scene")
     parser.add_argument("--scenes", type=int, default=10_000, help="scenes: how many")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     os.environ.setdefault("RAY_worker_niceness", "0")
     figures = {"overhead": overhead, "memory": memory, "scenes": many_scenes}[args.what](args)
-    if args.json:
-        facts = {"date": time.strftime("%Y-%m-%d"), "cores": os.cpu_count(), **figures}
-        write_json(args.json, facts)
+    reporting.write_figures(figures, args.json)
     return 0
 
 

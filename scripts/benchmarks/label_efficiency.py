@@ -35,6 +35,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import reporting
 import torch
 from label_study.parts import ARMS, ORACLES, WORTH, Log, Part, in_order, plan, require_benchmark
 from label_study.profiles import MODALITIES, PROFILES
@@ -50,9 +51,7 @@ from datasets.storage.remote_path import absolute
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__)
     add = parser.add_argument
     add("--profile", choices=PROFILES, default="cpu")
     add("--percent", type=int, nargs="+", help="shares of labelled scenes (the profile's)")
@@ -120,6 +119,7 @@ def study(args: argparse.Namespace) -> int:
     workers = args.workers or (_cores() if args.device == "cpu" else 1)
     failed = run(shop, in_order(wanted), workers=workers, on_done=report)
     print(write_report(shop, everything))
+    reporting.print_files(*(shop.out / f"study.{ending}" for ending in ("json", "md", "png")))
     for name, reason in failed.items():
         print(f"{name} is missing: {reason}", file=sys.stderr)
     return 1 if failed else 0

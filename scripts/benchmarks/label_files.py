@@ -9,17 +9,17 @@ readers check every value, and resolve voxels that are listed twice.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import statistics
 import sys
 import tempfile
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import reporting
 from numpy.typing import NDArray
 from tqdm import tqdm
 
@@ -83,9 +83,8 @@ def known_formats() -> dict[str, Format]:
 
 
 def main() -> int:
-    argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False).parse_args()
-    print("| format | kB a file | files/s | MB/s | plain numpy, files/s | share of its rate |")
-    print("|---|---:|---:|---:|---:|---:|")
+    args = reporting.parser(__doc__, json=True).parse_args()
+    figures = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, form in tqdm(known_formats().items(), desc="labels", leave=False):
             paths = [Path(folder) / f"{name}-{i}{form.suffix}" for i in range(FILES)]
@@ -93,11 +92,16 @@ def main() -> int:
                 form.write(path, made_up(form, np.random.default_rng(i)))
             check_the_same(form, paths[0])
             size = statistics.mean(path.stat().st_size for path in paths)
-            ours, plain = (files_per_s(read, paths) for read in (form.read, form.plain))
-            print(
-                f"| {name} | {size / 1e3:.0f} | {ours:.0f} | {ours * size / 1e6:.0f} | {plain:.0f} "
-                f"| {100 * ours / plain:.0f} % |"
-            )
+            rate, numpy_rate = (files_per_s(read, paths) for read in (form.read, form.plain))
+            figures[name] = {
+                "kB a file": round(size / 1e3),
+                "files/s": round(rate),
+                "MB/s": round(rate * size / 1e6),
+                "plain numpy, files/s": round(numpy_rate),
+                "share of its rate %": round(100 * rate / numpy_rate),
+            }
+    print(reporting.table_of(figures, "format"))
+    reporting.write_figures(figures, args.json)
     return 0
 
 
@@ -171,14 +175,8 @@ def plain_kitti(path: Path) -> tuple[NDArray[Any], ...]:
 
 
 def files_per_s(read: Callable[[Path], object], paths: list[Path]) -> float:
-    taken = []
-    for counted in (False, True, True):
-        for path in paths:
-            began = time.perf_counter()
-            read(path)
-            if counted:
-                taken.append(time.perf_counter() - began)
-    return 1 / statistics.median(taken)
+    calls = {path: functools.partial(read, path) for path in paths}
+    return 1 / statistics.median(reporting.median_seconds(calls, rounds=2).values())
 
 
 if __name__ == "__main__":

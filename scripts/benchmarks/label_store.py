@@ -11,7 +11,6 @@ the page cache for all of them.
 
 from __future__ import annotations
 
-import argparse
 import random
 import shutil
 import statistics
@@ -23,10 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import reporting
 from tqdm import tqdm
 
 from datasets.cli.exit_codes import exit_code
-from datasets.files.json_files import write_json
 from datasets.labels.store import LabelStore
 from datasets.labels.voxel_labels import SceneLabels
 
@@ -35,13 +34,10 @@ FORMATS = ("store", "npz compressed", "npz plain")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__, json=True)
     parser.add_argument("store", type=Path)
     parser.add_argument("--scenes", type=int, default=4, help="at most")
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     source = LabelStore.open(args.store)
     scenes = []
@@ -63,9 +59,7 @@ def main() -> int:
                     figures[name].setdefault(what, []).append(value)
     table = {f: {w: statistics.median(v) for w, v in rows.items()} for f, rows in figures.items()}
     print(describe(table, n_frames))
-    if args.json:
-        facts = {"date": time.strftime("%Y-%m-%d"), "frames": n_frames, "formats": table}
-        write_json(args.json, facts)
+    reporting.write_figures({"frames": n_frames, "formats": table}, args.json)
     return 0
 
 

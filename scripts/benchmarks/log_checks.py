@@ -16,17 +16,15 @@ what was done to the log; "cause not told" is neither right nor wrong.
 
 from __future__ import annotations
 
-import argparse
-import os
 import re
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import reporting
 from confidence_study.faulty import (
     Change,
     ChangedLog,
@@ -45,7 +43,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource, Annotations
-from datasets.errors import AutolabelError
+from datasets.cli.exit_codes import exit_code
 from datasets.files.json_files import write_json
 from datasets.files.replacing import write_text
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
@@ -230,9 +228,7 @@ def named_causes(text: str) -> list[str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__)
     parser.add_argument("--cities", type=Path, default=Path("runs/checks"))
     parser.add_argument("--seeds", type=int, nargs="*", default=[])
     parser.add_argument("--medium", type=int, nargs="*", default=[])
@@ -279,8 +275,7 @@ def main() -> int:
             if scenes := judged.get(case.what):
                 logs_faulty[case.what].add(camera_findings(scenes), case.names)
     result = {
-        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
-        "machine": f"{os.cpu_count()} CPU cores",
+        **reporting.stamp(),
         "minutes": round((time.monotonic() - begin) / 60, 1),
         "chosen_on_seeds": list(CHOSEN_ON),
         "seeds": args.seeds,
@@ -297,6 +292,7 @@ def main() -> int:
     text += logs_table(logs_clean, logs_faulty)
     write_text(args.out.with_suffix(".md"), text)
     print(text)
+    reporting.print_files(args.out.with_suffix(".json"), args.out.with_suffix(".md"))
     return 0
 
 
@@ -321,6 +317,8 @@ def table(date: object, machine: object, clean: dict[str, Count], faults: dict[s
     """The counts as Markdown."""
     scenes = sum(c.scenes for c in clean.values())
     false = sum(c.alarms for c in clean.values())
+    rows: list[tuple[str, int, object]] = [(name, c.scenes, c.alarms) for name, c in clean.items()]
+    rows.append(("all", scenes, f"{false} ({100 * false / max(scenes, 1):.1f} %)"))
     lines = [
         "# What the check of a log finds",
         "",
@@ -331,24 +329,22 @@ def table(date: object, machine: object, clean: dict[str, Count], faults: dict[s
         "",
         "## Clean scenes",
         "",
-        "| log | scenes | false alarms |",
-        "|---|---|---|",
-        *(f"| {name} | {c.scenes} | {c.alarms} |" for name, c in clean.items()),
-        f"| all | {scenes} | {false} ({100 * false / max(scenes, 1):.1f} %) |",
+        reporting.markdown_table(["log", "scenes", "false alarms"], rows),
         "",
         "## Faults, on city scenes",
         "",
-        "| fault | scenes | alarms | right name | wrong name |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {name} | {c.scenes} | {c.alarms} | {c.right} | {c.wrong} |"
-            for name, c in faults.items()
-        ),
+        fault_table("scenes", faults),
         "",
         "Delayed and noisy poses have no name of their own here (the audit names them): an alarm "
         "says that static structure does not stay in place.",
     ]
     return "\n".join(lines) + "\n"
+
+
+def fault_table(unit: str, faults: Mapping[str, Count]) -> str:
+    """A row a fault."""
+    rows = [(name, c.scenes, c.alarms, c.right, c.wrong) for name, c in faults.items()]
+    return reporting.markdown_table(["fault", unit, "alarms", "right name", "wrong name"], rows)
 
 
 def logs_table(clean: Count, faults: dict[str, Count]) -> str:
@@ -360,20 +356,10 @@ def logs_table(clean: Count, faults: dict[str, Count]) -> str:
         f"Of {clean.scenes} clean logs {clean.alarms} raise an alarm. Of cities with a fault "
         "(those of their scenes in which poses and LiDAR are not called bad):",
         "",
-        "| fault | cities | alarms | right name | wrong name |",
-        "|---|---|---|---|---|",
-        *(
-            f"| {name} | {c.scenes} | {c.alarms} | {c.right} | {c.wrong} |"
-            for name, c in faults.items()
-            if c.scenes
-        ),
+        fault_table("cities", {name: c for name, c in faults.items() if c.scenes}),
     ]
     return "\n".join(lines) + "\n"
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except AutolabelError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(exit_code(main))

@@ -10,14 +10,14 @@ counted); medians over frames.
 
 from __future__ import annotations
 
-import argparse
+import functools
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import reporting
 from PIL import Image
 from tqdm import tqdm
 
@@ -29,7 +29,7 @@ from models.presets import PRESETS, preset
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = reporting.parser(__doc__, json=True)
     parser.add_argument("--source", choices=SOURCES, default="city")
     parser.add_argument("--root", type=Path, default=Path("runs/city"))
     parser.add_argument("--preset", choices=sorted(PRESETS), default="fusion_r18_occ3d")
@@ -50,31 +50,26 @@ def main() -> int:
         )
     jobs[f"inputs of {args.preset}"] = (lambda f: prepare_frame(source, f, spec), None)
 
-    print(f"{len(frames)} frames of {args.root}; medians per frame\n")
-    print("| what | frames/s | MB/s | bare library calls, frames/s | share of their rate |")
-    print("|---|---:|---:|---:|---:|")
-    for name, (ours, bare) in tqdm(jobs.items(), desc="readers", leave=False):
-        rate = 1 / median_seconds(ours, frames)
+    figures: dict[str, dict[str, float]] = {}
+    for name, (read, bare) in tqdm(jobs.items(), desc="readers", leave=False):
+        rate = 1 / median_seconds(read, frames)
         size = statistics.mean(megabytes(name, frame) for frame in frames)
-        line = f"| {name} | {rate:.1f} | {rate * size:.1f} |"
-        if bare is None:
-            line += " | |"
-        else:
-            other = 1 / median_seconds(bare, frames)
-            line += f" {other:.1f} | {100 * rate / other:.0f} % |"
-        print(line)
+        figures[name] = {"frames/s": round(rate, 1), "MB/s": round(rate * size, 1)}
+        if bare is not None:
+            bare_rate = 1 / median_seconds(bare, frames)
+            figures[name] |= {
+                "bare library calls, frames/s": round(bare_rate, 1),
+                "share of their rate %": round(100 * rate / bare_rate),
+            }
+    print(f"{len(frames)} frames of {args.root}; medians per frame\n")
+    print(reporting.table_of(figures, "read"))
+    reporting.write_figures({"frames": len(frames), "medians": figures}, args.json)
     return 0
 
 
 def median_seconds(read: Callable[[Frame], object], frames: list[Frame]) -> float:
-    taken = []
-    for counted in (False, True):
-        for frame in frames:
-            began = time.perf_counter()
-            read(frame)
-            if counted:
-                taken.append(time.perf_counter() - began)
-    return statistics.median(taken)
+    calls = {k: functools.partial(read, frame) for k, frame in enumerate(frames)}
+    return statistics.median(reporting.median_seconds(calls, rounds=1).values())
 
 
 def megabytes(name: str, frame: Frame) -> float:

@@ -12,7 +12,6 @@ library (`datasets`, `models`, `autolabel`, `viz`); scripts and tests stand belo
 
 from __future__ import annotations
 
-import argparse
 import ast
 import statistics
 import sys
@@ -21,8 +20,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import reporting
+
 from datasets.cli.exit_codes import exit_code
-from datasets.files.json_files import write_json
 
 LIBRARY = ("datasets", "models", "autolabel", "viz")
 OUTSIDE = ("scripts", "tests")
@@ -233,14 +233,11 @@ def _as_json(share: Share) -> dict[str, object]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__, json=True)
     add = parser.add_argument
     add("--root", type=Path, default=Path(__file__).resolve().parents[2], help="checkout to read")
     add("--top", type=int, default=20, help="names to list, with three places each")
     add("--show", metavar="FOLDER", help="list every function word below this folder instead")
-    add("--json", type=Path, help="write the counts there")
     args = parser.parse_args()
 
     read = {
@@ -270,14 +267,13 @@ def main() -> int:
     for name, value in size.items():
         text = " ".join(map(str, value.values())) if isinstance(value, dict) else value
         print(f"| {name.replace('_', ' ')} | {text} |")
-    if args.json:
-        facts = {
-            "library": _as_json(total) | {"sizes": size},
-            "rooms": {room: _as_json(share) for room, share in rooms.items()},
-            "packages": {share.folder: _as_json(share) for share in packages},
-            "names": {name: len(places) for name, places in words.items()},
-        }
-        write_json(args.json, facts)
+    figures = {
+        "library": _as_json(total) | {"sizes": size},
+        "rooms": {room: _as_json(share) for room, share in rooms.items()},
+        "packages": {share.folder: _as_json(share) for share in packages},
+        "names": {name: len(places) for name, places in words.items()},
+    }
+    reporting.write_figures(figures, args.json)
     return 0
 
 

@@ -18,11 +18,10 @@ the LiDAR hit, beside plain numpy; files are read before the clock starts.
 from __future__ import annotations
 
 import argparse
+import functools
 import platform
 import resource
-import statistics
 import sys
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
@@ -30,6 +29,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import reporting
 import torch
 from torch import nn
 from tqdm import tqdm
@@ -40,7 +40,6 @@ from network_stages import load_arrays, reference_inputs
 from datasets.benchmarks.occ3d_nuscenes import GRID
 from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError
-from datasets.files.json_files import write_json
 from datasets.frames import points_in_ego
 from datasets.geometry import raycast, raycast_numpy
 from datasets.model_inputs import ModelInputs, collate, prepare_frame
@@ -69,7 +68,7 @@ DEFAULT = ("fusion_r18_occ3d", "flashocc_r50")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0], allow_abbrev=False)
+    parser = reporting.parser(__doc__)
     sub = parser.add_subparsers(dest="what", required=True)
     models = sub.add_parser("models", help="cost of networks by stage", allow_abbrev=False)
     add = models.add_argument
@@ -92,9 +91,10 @@ def main() -> int:
     masks.add_argument("--frames", type=int, default=4, help="at most so many")
     masks.add_argument("--threads", type=int, default=2)
     masks.add_argument("--repeat", type=int, default=5)
+    masks.add_argument("--json", type=Path, help="write the figures there too")
     args = parser.parse_args()
     if args.what == "visibility":
-        measure_masks(args)
+        reporting.write_figures({"frames/s": measure_masks(args)}, args.json)
         return 0
     if args.device == "cuda" and not torch.cuda.is_available():
         parser.error("--device cuda: torch finds no CUDA device")
@@ -111,9 +111,7 @@ def main() -> int:
         network = network.to(device).eval()
         figures = measure(chosen, network, inputs.to(device), origin, args, limits)
         report["presets"][chosen.name] = {"frame": origin} | figures
-    if args.json:
-        write_json(args.json, report)
-        print(f"figures: {args.json}")
+    reporting.write_figures(report, args.json)
     return 0
 
 
@@ -169,7 +167,7 @@ def measure(
         exact.clear_geometry_cache()
         return exact.predict(inputs)
 
-    seconds = alternate(
+    seconds = synced_medians(
         {
             "plain": lambda: plain(network, inputs),
             "exact": lambda: exact.predict(inputs),
@@ -226,7 +224,7 @@ def measure(
     }
 
 
-def measure_masks(args: argparse.Namespace) -> None:
+def measure_masks(args: argparse.Namespace) -> dict[str, float]:
     """Frames a second of hits, passes and camera masks: fast in threads, alone, plain numpy."""
     source = open_source(args.source, args.root, past_sweeps=args.past_sweeps)
     frames = [f for s in source.scene_ids("all") for f in source.scene(s).frames][: args.frames]
@@ -252,16 +250,18 @@ def measure_masks(args: argparse.Namespace) -> None:
             "plain numpy, 1 thread": (lambda: masks(cases[0], raycast_numpy), 1),
         }
         calls: dict[str, Callable[[], object]] = {name: call for name, (call, _) in jobs.items()}
-        seconds = alternate(calls, args.repeat, torch.device("cpu"))
+        seconds = reporting.median_seconds(calls, args.repeat)
     rates = {name: count / seconds[name] for name, (_, count) in jobs.items()}
     rays = sum(len(ends) for _, ends, _, _ in cases) // len(cases)
     print(
         f"{len(cases)} frames of {args.root}, {rays:,} LiDAR rays and {len(frames[0].cameras)} "
         f"cameras each, {'x'.join(map(str, GRID.shape))} voxels; equal to plain numpy\n"
     )
-    print("| hits, passes and camera mask | frames/s | times plain numpy |\n|---|---:|---:|")
-    for name, rate in rates.items():
-        print(f"| {name} | {rate:.2f} | {rate / rates['plain numpy, 1 thread']:.1f} |")
+    slowest = rates["plain numpy, 1 thread"]
+    rows = [(name, f"{rate:.2f}", f"{rate / slowest:.1f}") for name, rate in rates.items()]
+    columns = ("hits, passes and camera mask", "frames/s", "times plain numpy")
+    print(reporting.markdown_table(columns, rows))
+    return rates
 
 
 @torch.inference_mode()
@@ -269,25 +269,18 @@ def plain(network: nn.Module, inputs: ModelInputs) -> object:
     return network(inputs)
 
 
-def alternate(
+def synced_medians(
     calls: dict[str, Callable[[], object]], repeat: int, device: torch.device
 ) -> dict[str, float]:
-    """Median seconds of each; they take turns, so that a busy minute hits all of them."""
-    taken: dict[str, list[float]] = {name: [] for name in calls}
-    for k in range(repeat + 1):
-        for name, call in calls.items():
-            seconds = timed(call, device)
-            if k:
-                taken[name].append(seconds)
-    return {name: statistics.median(values) for name, values in taken.items()}
+    """``median_seconds`` until the device has done the work."""
 
+    def synced(call: Callable[[], object]) -> None:
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
 
-def timed(call: Callable[[], object], device: torch.device) -> float:
-    began = time.perf_counter()
-    call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    return time.perf_counter() - began
+    waiting = {name: functools.partial(synced, call) for name, call in calls.items()}
+    return reporting.median_seconds(waiting, repeat)
 
 
 def training_step(
@@ -309,7 +302,7 @@ def training_step(
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
 
-    return alternate({"step": step}, repeat, device)["step"]
+    return synced_medians({"step": step}, repeat, device)["step"]
 
 
 def machine_limits(device: torch.device, repeat: int) -> dict[str, float]:
@@ -322,11 +315,12 @@ def machine_limits(device: torch.device, repeat: int) -> dict[str, float]:
         x = torch.randn(B, 256, 200, 200, device=device, dtype=dtype)
         x = x.contiguous(memory_format=torch.channels_last)
         with torch.inference_mode(), torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-            seconds = alternate({"conv": lambda conv=conv, x=x: conv(x)}, repeat, device)["conv"]  # type: ignore[misc]
+            convolve = functools.partial(conv, x)
+            seconds = synced_medians({"conv": convolve}, repeat, device)["conv"]
         limits[f"{mode}_gmac_per_s"] = B * 256 * 256 * 9 * 200 * 200 / seconds / 1e9
     size = 2**28
     source, target = (torch.empty(size, dtype=torch.uint8, device=device) for _ in range(2))
-    seconds = alternate({"copy": lambda: target.copy_(source)}, repeat, device)["copy"]
+    seconds = synced_medians({"copy": lambda: target.copy_(source)}, repeat, device)["copy"]
     limits["copy_gb_per_s"] = 2 * size / seconds / 1e9
     return limits
 
@@ -345,27 +339,25 @@ def describe_machine(device: torch.device, threads: int, limits: dict[str, float
 
 
 def table_text(table: dict[str, StageCost], limits: dict[str, float], mode: str) -> str:
-    lines = [
-        "| stage | parameters | GMAC | ms | % of conv. | GB moved | % of copy | peak MB |",
-        "|---|---:|---:|---:|---:|---:|---:|---:|",
-    ]
+    columns = ["stage", "parameters", "GMAC", "ms", "% of conv."]
+    columns += ["GB moved", "% of copy", "peak MB"]
+    rows = []
     for name, c in table.items():
         rate = c.macs / 1e9 / max(c.seconds, 1e-9) / limits[f"{mode}_gmac_per_s"]
         moved = c.traffic_bytes / 1e9
         bandwidth = moved / max(c.seconds, 1e-9) / limits["copy_gb_per_s"]
-        lines.append(
-            f"| {name} | {c.parameters:,} | {c.macs / 1e9:.2f} | {c.seconds * 1e3:.1f} | "
-            f"{100 * rate:.0f} | {moved:.2f} | {100 * bandwidth:.0f} | {c.peak_bytes / 1e6:.0f} |"
-        )
+        cost = (f"{c.parameters:,}", f"{c.macs / 1e9:.2f}", f"{c.seconds * 1e3:.1f}")
+        limit = (f"{100 * rate:.0f}", f"{moved:.2f}", f"{100 * bandwidth:.0f}")
+        rows.append((name, *cost, *limit, f"{c.peak_bytes / 1e6:.0f}"))
     macs, seconds = (sum(getattr(c, f) for c in table.values()) for f in ("macs", "seconds"))
     peak = max(c.peak_bytes for c in table.values())
     resident = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
-    lines.append(
-        f"| all | {sum(c.parameters for c in table.values()):,} | {macs / 1e9:.2f} | "
-        f"{seconds * 1e3:.1f} | {100 * macs / 1e9 / seconds / limits[f'{mode}_gmac_per_s']:.0f} | "
-        f"| | {peak / 1e6:.0f} |"
-    )
-    return "\n".join([*lines, f"resident so far: {resident:.0f} MB"])
+    parameters = sum(c.parameters for c in table.values())
+    rate = macs / 1e9 / seconds / limits[f"{mode}_gmac_per_s"]
+    cost = (f"{parameters:,}", f"{macs / 1e9:.2f}", f"{seconds * 1e3:.1f}")
+    rows.append(("all", *cost, f"{100 * rate:.0f}", "", "", f"{peak / 1e6:.0f}"))
+    text = reporting.markdown_table(columns, rows)
+    return f"{text}\nresident so far: {resident:.0f} MB"
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import reporting
 import torch
 from confidence_study.faulty import ChangedLog, poses_noisy
 from confidence_study.refined_scores import Scores, score_scene
@@ -28,7 +29,7 @@ from autolabel.labeling.stored_calibration import calibration_of
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError
-from datasets.files.json_files import plain, write_json
+from datasets.files.json_files import plain
 from datasets.frames import SceneSource
 from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.sources.opening import SOURCES, open_source
@@ -40,11 +41,7 @@ NOISES = ((0.0, 0.0), (0.05, 0.1), (0.2, 0.5))
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = reporting.parser(__doc__, json=True)
     parser.add_argument("weights", type=Path, metavar="C", help="calibrated with --refine")
     parser.add_argument("--source", choices=SOURCES, required=True)
     parser.add_argument("--root", type=Path, required=True, metavar="LOG")
@@ -53,14 +50,12 @@ def main() -> int:
     parser.add_argument("--benchmark", choices=NAMES, default="occ3d_coarse")
     parser.add_argument("--past-sweeps", type=int, help="default: as many as the network reads")
     parser.add_argument("--visibility-split", type=int, default=2)
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
     torch.set_num_threads(1)
     keep_freed_memory()
-    figures = plain({"date": time.strftime("%Y-%m-%d"), "poses": measure(args)})
-    if args.json:
-        write_json(args.json, figures)
-    print(table(figures["poses"]))
+    poses = plain(measure(args))
+    print(table(poses))
+    reporting.write_figures({"poses": poses}, args.json)
     return 0
 
 

@@ -20,7 +20,6 @@ once; milliseconds to open an overlay. Disk and machine decide these: compare on
 
 from __future__ import annotations
 
-import argparse
 import statistics
 import subprocess
 import sys
@@ -31,10 +30,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import reporting
 from tqdm import tqdm
 
 from datasets.cli.exit_codes import exit_code
-from datasets.files.json_files import write_json
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, SceneLabels, StoreHeader
 from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
@@ -256,40 +255,34 @@ def overlay(folder: Path, *, entries: int, n: int) -> dict[str, Any]:
             else EditEntry(scene_id=scene_id, token=token, voxels=voxels, class_id=4),
             reviewer="one",
         )
-    opened, refreshed, applied = list[float](), list[float](), list[float]()
     labels = store.scene("s0").frame(0)
-    for _ in range(5):
-        start = time.perf_counter()
-        again = Reviews(store)
-        opened.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        again.refresh()
-        refreshed.append(time.perf_counter() - start)
-        start = time.perf_counter()
-        again.reviewed(labels, "s0")
-        applied.append(time.perf_counter() - start)
+    seconds = reporting.median_seconds(
+        {
+            "open": lambda: Reviews(store),
+            "refresh": reviews.refresh,
+            "apply": lambda: reviews.reviewed(labels, "s0"),
+        },
+        rounds=5,
+    )
     size = sum(n for _, n in store.place.files("reviews"))
-    strokes = len(again.strokes("s0").get("s0-0", ()))
+    strokes = len(reviews.strokes("s0").get("s0-0", ()))
     return {
         "verdicts/s, one writer": round(n / alone_s, 1),
         f"seconds, two writers of {n} at once": round(together_s, 2),
         "entries of the two that are there": there,
-        "entries": len(again.entries()),
+        "entries": len(reviews.entries()),
         "bytes an entry": round(size / entries),
-        "ms to open": round(1e3 * statistics.median(opened), 1),
-        "ms to refresh": round(1e3 * statistics.median(refreshed), 1),
-        f"ms to apply {strokes} strokes": round(1e3 * statistics.median(applied), 1),
+        "ms to open": round(1e3 * seconds["open"], 1),
+        "ms to refresh": round(1e3 * seconds["refresh"], 1),
+        f"ms to apply {strokes} strokes": round(1e3 * seconds["apply"], 1),
     }
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__, json=True)
     parser.add_argument("--runs", type=int, default=1000, help="simulated reviews of each kind")
     parser.add_argument("--entries", type=int, default=10_000, help="of the overlay to open")
     parser.add_argument("--verdicts", type=int, default=1000, help="of each writer")
-    parser.add_argument("--json", type=Path)
     args = parser.parse_args()
 
     figures: dict[str, Any] = {"coverage": {}, "half width": {}}
@@ -317,8 +310,7 @@ def main() -> int:
         figures["overlay"] = overlay(Path(folder), entries=args.entries, n=args.verdicts)
     for name, value in figures["overlay"].items():
         print(f"{name}: {value}")
-    if args.json:
-        write_json(args.json, figures)
+    reporting.write_figures(figures, args.json)
     return 0
 
 

@@ -26,10 +26,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import reporting
+
 from datasets.benchmarks.catalogue import NAMES
 from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError
-from datasets.files.json_files import write_json
 from datasets.files.replacing import write_text
 from models.checkpoints.checkpoint import load_checkpoint
 from models.presets import COARSE_GRID
@@ -116,14 +117,14 @@ class Transfer:
 
     def scores(self, name: str, weights: Path, *what: object) -> dict[str, dict[str, Any]]:
         """By benchmark: that of the weights, and the coarse one, to which the other converts."""
-        found = {}
+        scores = {}
         for benchmark in dict.fromkeys((benchmark_of(weights), "occ3d_coarse")):
             path = self.out / "scores" / f"{name}-{benchmark}.json"
             if not path.exists():
                 chosen = ("--benchmark", benchmark, "--out", path)
                 command("scripts/evaluate.py", *what, *self.drive, *chosen)
-            found[benchmark] = json.loads(path.read_text())
-        return found
+            scores[benchmark] = json.loads(path.read_text())
+        return scores
 
     def student(self, name: str, teacher: Path, labels: Path | None) -> dict[str, dict[str, Any]]:
         """A student that starts with the teacher's picture network."""
@@ -156,10 +157,10 @@ def command(*words: object) -> None:
     Raises:
         SetupError: it failed.
     """
-    told = [str(word) for word in words]
-    print(f"\n$ python {shlex.join(told)}", file=sys.stderr, flush=True)
-    if subprocess.run([sys.executable, *told], cwd=ROOT, check=False).returncode:
-        raise SetupError(f"failed: python {shlex.join(told)}")
+    arguments = [str(word) for word in words]
+    print(f"\n$ python {shlex.join(arguments)}", file=sys.stderr, flush=True)
+    if subprocess.run([sys.executable, *arguments], cwd=ROOT, check=False).returncode:
+        raise SetupError(f"failed: python {shlex.join(arguments)}")
 
 
 def benchmark_of(weights: Path) -> str:
@@ -175,22 +176,22 @@ def measure(transfer: Transfer, teachers: dict[str, Path]) -> dict[str, Any]:
         versions |= {f"{name}, city": weights}
         versions |= {f"{name}, fine-tuned": transfer.fine_tuned(name, weights)}
     for version, weights in versions.items():
-        told = version.replace(", ", "-")
-        store = transfer.labels(told, weights, transfer.unknown)
-        of_teachers[version] = transfer.scores(told, weights, "--store", store)
-        transfer.picture(told, store)
+        label = version.replace(", ", "-")
+        store = transfer.labels(label, weights, transfer.unknown)
+        of_teachers[version] = transfer.scores(label, weights, "--store", store)
+        transfer.picture(label, store)
     transfer.picture("truth", "--truth", transfer.log)
     first = next(iter(teachers.values()))
     students = {"truth of 30-49": transfer.student("truth", first, None)}
     for version, weights in list(versions.items())[:2]:
-        told = version.replace(", ", "-")
-        store = transfer.labels(f"lesson-{told}", weights, transfer.scene(PARTS[2]))
+        label = version.replace(", ", "-")
+        store = transfer.labels(f"lesson-{label}", weights, transfer.scene(PARTS[2]))
         name = f"truth of 30-49 + labels of {version}"
-        students[name] = transfer.student(told, first, store)
+        students[name] = transfer.student(label, first, store)
     return {"teachers": of_teachers, "students": students}
 
 
-def markdown(found: dict[str, Any], transfer: Transfer) -> str:
+def markdown(figures: dict[str, Any], transfer: Transfer) -> str:
     lines = [
         "# From the city to a real drive",
         "",
@@ -201,21 +202,24 @@ def markdown(found: dict[str, Any], transfer: Transfer) -> str:
         "",
     ]
     for kind in ("teachers", "students"):
-        lines += ["| " + " | ".join([kind, "benchmark", *FIGURES]) + " |", "|---" * 6 + "|"]
-        for name, scores in found[kind].items():
+        rows = []
+        for name, scores in figures[kind].items():
             for benchmark, table in scores.items():
-                figures = (table.get(figure) for figure in FIGURES)
-                told = ("" if value is None else f"{value:.2f}" for value in figures)
-                lines.append("| " + " | ".join([name, BENCHMARKS[benchmark], *told]) + " |")
-        lines.append("")
+                values = (table.get(figure) for figure in FIGURES)
+                cells = ("" if value is None else f"{value:.2f}" for value in values)
+                rows.append([name, BENCHMARKS[benchmark], *cells])
+        lines += [reporting.markdown_table([kind, "benchmark", *FIGURES], rows), ""]
     lines += ["IoU[camera-visible] of the seven classes:", ""]
-    rows = found["teachers"] | found["students"]
-    tables = {name: scores["occ3d_coarse"]["IoU[camera-visible]"] for name, scores in rows.items()}
+    models = figures["teachers"] | figures["students"]
+    tables = {
+        name: scores["occ3d_coarse"]["IoU[camera-visible]"] for name, scores in models.items()
+    }
     classes = [c for c in next(iter(tables.values())) if any(t[c] for t in tables.values())]
-    lines += ["| " + " | ".join(["", *classes]) + " |", "|---" * (len(classes) + 1) + "|"]
-    for name, table in tables.items():
-        told = ("-" if table[c] is None else f"{table[c]:.1f}" for c in classes)
-        lines.append("| " + " | ".join([name, *told]) + " |")
+    rows = [
+        [name, *("-" if table[c] is None else f"{table[c]:.1f}" for c in classes)]
+        for name, table in tables.items()
+    ]
+    lines.append(reporting.markdown_table(["", *classes], rows))
     return "\n".join(lines) + "\n"
 
 
@@ -227,11 +231,7 @@ def teacher_of(text: str) -> tuple[str, Path]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+    parser = reporting.parser(__doc__)
     parser.add_argument("pandaset", type=Path, help="folder with the sequence, as exported")
     parser.add_argument("--sequence", default="002")
     parser.add_argument("--out", type=Path, required=True)
@@ -257,12 +257,12 @@ def main() -> int:
         learning_rate=args.learning_rate,
     )
     transfer.make_log(args.pandaset.resolve())
-    found = measure(transfer, {name: path.resolve() for name, path in args.teachers})
-    found["minutes"] = round((time.monotonic() - began) / 60, 1)
-    write_json(out / "transfer.json", found)
-    text = markdown(found, transfer)
+    figures = measure(transfer, {name: path.resolve() for name, path in args.teachers})
+    figures["minutes"] = round((time.monotonic() - began) / 60, 1)
+    text = markdown(figures, transfer)
     write_text(out / "transfer.md", text)
     print(text)
+    reporting.write_figures(figures, out / "transfer.json")
     return 0
 
 

@@ -12,7 +12,6 @@ the X server shows: the middle of the 3D view is read back until it differs.
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import math
 import platform
@@ -27,10 +26,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import reporting
 from open3d.visualization import gui
 
 from datasets.cli.exit_codes import exit_code
-from datasets.files.json_files import json_text, write_json
+from datasets.files.json_files import json_text
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.label_set import StoredLabels
 from datasets.labels.store import FrameLabels
@@ -247,14 +247,11 @@ def _ms(seconds: list[float]) -> float | None:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = reporting.parser(__doc__, json=True)
     parser.add_argument("store", type=Path, help="label store")
     parser.add_argument("--root", type=Path, help="its log, for pictures and points")
     parser.add_argument("--source", default="city")
     parser.add_argument("--size", default="1920x1080", metavar="WxH", help="of the window")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures")
     options = parser.parse_args()
     width, height = (int(n) for n in options.size.split("x"))
     labels = StoredLabels(options.store)
@@ -280,8 +277,7 @@ def main() -> int:
         results[name] = bench.figures
         print(name, json_text(bench.figures), flush=True)
     results["machine"] = f"{platform.processor() or platform.machine()}, window {options.size}"
-    if options.json is not None:
-        write_json(options.json, results)
+    reporting.write_figures(results, options.json)
     return 0
 
 

@@ -10,19 +10,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import matplotlib
 import numpy as np
+import reporting
 from numpy.typing import NDArray
 
 from autolabel.calibration.evaluation import SceneCounts
 from autolabel.calibration.fit import fit
 from autolabel.confidence.calibration import BIN_CENTRES
-from datasets.files.replacing import replacing
 from datasets.metrics.calibration import calibration_error
 from datasets.taxonomy import Taxonomy
-
-matplotlib.use("Agg")
-from matplotlib import pyplot as plt
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -111,9 +107,8 @@ def draw_reliability(
     rows: Mapping[str, Sequence[Curve]], taxonomy: Taxonomy, path: Path, *, least: int = 100
 ) -> None:
     """A row of panels per way that labels were made; points of at least so many voxels."""
-    figure, axes = plt.subplots(
-        len(rows), 2, figsize=(10, 4.6 * len(rows)), layout="constrained", squeeze=False
-    )
+    figure = reporting.new_figure(10, 4.6 * len(rows))
+    axes = figure.subplots(len(rows), 2, squeeze=False)
     parts = parts_of(taxonomy)
     inner = np.linspace(0, 1, 11)[1:-1]
     for row, (way, curves) in zip(axes, rows.items(), strict=True):
@@ -131,6 +126,4 @@ def draw_reliability(
             ax.set(title=f"{group} voxels, {way}", xlabel="confidence", ylabel="share right")
             ax.set(xlim=(0, 1), ylim=(0, 1))
             ax.legend(loc="upper left", frameon=False)
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=110)
-    plt.close(figure)
+    reporting.save_figure(figure, path, dpi=110)

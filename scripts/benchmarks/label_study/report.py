@@ -8,6 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import reporting
 from label_study.parts import ARMS, ORACLES, WORTH, Part
 from label_study.seeds import (
     CLEAR,
@@ -20,12 +21,10 @@ from label_study.seeds import (
     spread,
 )
 from label_study.tasks import Workshop
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from datasets.benchmarks.catalogue import benchmark
 from datasets.files.json_files import in_words, write_json
-from datasets.files.replacing import replacing, write_text
+from datasets.files.replacing import write_text
 
 AIM = {10: 95.0, 20: 99.0}
 """Percent of the fully labelled student, by percent of labels."""
@@ -136,7 +135,7 @@ def write_report(shop: Workshop, parts: Sequence[Part]) -> str:
     """Write ``study.json``, ``study.md`` and ``study.png``; gives the text."""
     study = Study(shop, parts)
     text = markdown(study)
-    write_json(shop.out / "study.json", study.to_json())
+    write_json(shop.out / "study.json", reporting.stamp() | study.to_json())
     write_text(shop.out / "study.md", text)
     draw(study, shop.out / "study.png")
     return text
@@ -330,14 +329,12 @@ def _mean_of(values: Any) -> str:
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     if not rows:
         return ["(nothing yet)", ""]
-    lines = [head, ["---"] * len(head), *rows]
-    return [*("| " + " | ".join(line) + " |" for line in lines), ""]
+    return [reporting.markdown_table(head, rows), ""]
 
 
 def draw(study: Study, path: Path) -> None:
     """mIoU against the share of labels, one line per arm; bars are standard deviations."""
-    figure = Figure(figsize=(7.5, 4.2), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = reporting.new_figure(7.5, 4.2)
     axes = figure.subplots()
     if full := study.full():
         low, high = mean(full), spread(full) if len(full) > 1 else 0.0
@@ -363,5 +360,4 @@ def draw(study: Study, path: Path) -> None:
     axes.grid(alpha=0.3)
     if axes.get_legend_handles_labels()[0]:
         figure.legend(loc="outside right upper", fontsize="small")
-    with replacing(path) as partial:
-        figure.savefig(partial, dpi=120)
+    reporting.save_figure(figure, path)
