@@ -62,7 +62,7 @@ def main() -> int:
     calibration = found.calibration
     print(found.table)
     print(calibration.summary())
-    for choice in calibration.choices:
+    for choice in calibration.method_scores:
         print(f"  {choice.name:<34} log loss {choice.log_loss:.4f}  Brier {choice.brier:.4f}")
     metadata = model.metadata | found.metadata()
     save_checkpoint(args.out, model.module, model.preset.name, metadata)

@@ -34,12 +34,12 @@ import numpy as np
 from tqdm import tqdm
 
 from autolabel.confidence.calibration import Calibration
-from autolabel.confidence.risk_control import RiskBound
 from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
 from datasets.cli.exit_codes import exit_code, scenes_in
 from datasets.files.json_files import json_text
 from datasets.files.printable import printable
 from datasets.files.replacing import write_text
+from datasets.labels.calibration_record import RiskBound
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import ReviewCounts, count_reviews
@@ -124,7 +124,7 @@ def show_info(args: argparse.Namespace) -> int:
     for name, value in header.provenance.items():
         if name == "config" and "promise" in value:
             made = RiskBound.from_json(value["promise"])
-            print("  " + made.describe(header.taxonomy.names).replace("\n", "\n  "))
+            print("  " + made.to_text(header.taxonomy.names).replace("\n", "\n  "))
             value = {k: v for k, v in value.items() if k != "promise"}
         if name != "calibration":
             print(printable(f"  {name}: {value}"))
@@ -150,14 +150,14 @@ def print_reviews(found: ReviewCounts) -> None:
 def print_reliability(calibration: Calibration, header: StoreHeader) -> None:
     """What its confidence was worth on calibration scenes left out of the fit."""
     print(f"  {calibration.summary()}")
-    if calibration.reliability is None:
+    if (counts := calibration.reliability) is None:
         return
     free = np.arange(header.taxonomy.n_classes) == header.taxonomy.free_id
     print(f"  {'P claimed':>9}  {'right of occupied':>30}  {'right of free':>30}")
     for level, p in enumerate(calibration.levels):
         cells = []
         for group in (~free, free):
-            seen, right = (int(of[group, level].sum()) for of in calibration.reliability)
+            seen, right = (int(of[group, level].sum()) for of in (counts.seen, counts.right))
             cells.append(f"{100 * right / seen:.2f} % of {seen:,}" if seen else "-")
         print(f"  {p:9g}  {cells[0]:>30}  {cells[1]:>30}")
 

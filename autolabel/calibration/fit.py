@@ -19,10 +19,10 @@ from autolabel.calibration.evaluation import (
     require_fit,
     scenes_with_bar,
 )
-from autolabel.confidence.calibration import FOLDS, Calibration, choose
+from autolabel.confidence.calibration import FOLDS, Calibration, select_method
 from autolabel.confidence.drift import Statistics, reference_to_json
 from autolabel.confidence.meta_classifier import MetaClassifier, MetaFit, TooFewVoxelsError
-from autolabel.confidence.risk_control import Evidence
+from autolabel.confidence.risk_control import CalibrationCounts
 from autolabel.labeling.config import LabelingConfig, made_with
 from autolabel.labeling.prediction import frame_evidence
 from autolabel.refinement.fit import RefinerFit
@@ -56,7 +56,7 @@ class Calibrated:
     what the scenes are like (``drift``)."""
 
     calibration: Calibration
-    evidence: Evidence
+    evidence: CalibrationCounts
     table: ScoreTable
     reference: tuple[Statistics, ...]
 
@@ -96,24 +96,24 @@ def calibrate(
     free_passes = measured.passes.best()
     calibration, evidence = fit(measured.by_softmax, free_passes)
     if classifiers:
-        softmax = calibration.choices
+        softmax = calibration.method_scores
         by_meta, evidence_by_meta = fit(measured.by_meta, free_passes)
-        meta = tuple(replace(choice, meta=True) for choice in by_meta.choices)
+        meta = tuple(replace(one, meta=True) for one in by_meta.method_scores)
         if min(c.log_loss for c in meta) < min(c.log_loss for c in softmax):
             calibration, evidence = replace(by_meta, meta=classifiers.whole), evidence_by_meta
-        calibration = replace(calibration, choices=softmax + meta)
+        calibration = replace(calibration, method_scores=softmax + meta)
     return Calibrated(
         calibration=replace(calibration, refiner=refiners.whole if refiners else None),
-        evidence=replace(evidence, made_with=made_with(config)),
+        evidence=replace(evidence, config_signature=made_with(config)),
         table=measured.table,
         reference=tuple(s.statistics for s in measured.by_softmax),
     )
 
 
-def fit(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Calibration, Evidence]:
+def fit(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Calibration, CalibrationCounts]:
     """Calibration from counts, and what its confidence was worth on scenes left out of its fit."""
-    calibration, seen, right = choose([s.trustable(free_passes) for s in scenes])
-    evidence = Evidence(
+    calibration, seen, right = select_method([s.trustable(free_passes) for s in scenes])
+    evidence = CalibrationCounts(
         scene_ids=tuple(s.scene_id for s in scenes),
         seen=seen,
         right=right,

@@ -30,7 +30,6 @@ from autolabel.cluster.events import Events
 from autolabel.cluster.progress import Reporter, describe
 from autolabel.cluster.ray_cluster import connect
 from autolabel.cluster.worker import Job
-from autolabel.confidence.risk_control import Test
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.cost_estimate import estimate
 from autolabel.labeling.pipeline import store_header
@@ -38,6 +37,7 @@ from autolabel.labeling.stored_calibration import calibration_of, drift_of, prom
 from datasets.cli.exit_codes import exit_code, scenes_of
 from datasets.errors import SetupError
 from datasets.frames import SceneSource, elongation_source
+from datasets.labels.calibration_record import Test
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.sources.deadlines import TimedSource, open_within
 from datasets.sources.opening import SOURCES, open_source
@@ -215,7 +215,7 @@ def run(args: argparse.Namespace, python_path: str | None = None) -> int:
             confidence=args.promise_confidence or 0.9,
             test=args.promise_test or "t",
         )
-        print(made.describe(teacher.preset.taxonomy.names))
+        print(made.to_text(teacher.preset.taxonomy.names))
         config = replace(config, promise=made)
     local = isinstance(args.store, Path)
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and local and not args.store.is_absolute():

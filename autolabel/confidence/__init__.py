@@ -1,11 +1,10 @@
 """P(a label is right), what it is worth, and how far it may be trusted."""
 
 from autolabel.confidence.calibration import Calibration
-from autolabel.confidence.risk_control import Evidence, RiskBound, promise
+from autolabel.confidence.risk_control import CalibrationCounts, control_risk
 
 __all__ = [
     "Calibration",
-    "Evidence",
-    "RiskBound",
-    "promise",
+    "CalibrationCounts",
+    "control_risk",
 ]

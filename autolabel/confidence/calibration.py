@@ -4,7 +4,7 @@ Several maps are fitted: the softmax at its word; one temperature (Guo et al., I
 logit of the predicted class's probability; a temperature per class; isotonic regression of right
 against raw confidence (Zadrozny and Elkan, KDD 2002) per predicted class, or per class and distance
 from the vehicle. The one with the best proper score on scenes left out of the fit is taken
-(``choose``). Instead of the softmax the verdict of a meta classifier may be mapped so
+(``select_method``). Instead of the softmax the verdict of a meta classifier may be mapped so
 (``meta_classifier``). Classes with few samples lean on the map of their group, occupied or free,
 and rings on that of their class. A threshold on the result means the same for a car and for free
 space.
@@ -25,6 +25,7 @@ from scipy.optimize import isotonic_regression
 from autolabel.confidence.meta_classifier import MetaClassifier
 from autolabel.refinement.temporal_fusion import Refiner
 from datasets.geometry.compiled import compiled
+from datasets.labels.calibration_record import ReliabilityCounts, method_label
 from datasets.metrics.calibration import ConfidenceCounts, calibration_error
 from datasets.metrics.confusion import RangeBins
 
@@ -191,16 +192,9 @@ def _tempered(seen: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
     return np.asarray(p[loss.argmin()])
 
 
-def way_of(method: Method, meta: bool) -> str:
-    """For people; the verdict of a meta classifier may be mapped too, or taken at its word."""
-    if not meta:
-        return method
-    return "meta classifier" if method == "softmax" else f"meta classifier, {method}"
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
-    """Proper scores of a way to calibrate on scenes left out of its fit; less is better.
+class MethodScore:
+    """Proper scores of a calibration method on scenes left out of its fit; less is better.
 
     Attributes:
         meta: whether it is the verdict of a meta classifier that is mapped, not the softmax.
@@ -214,10 +208,10 @@ class Choice:
 
     @property
     def name(self) -> str:
-        return way_of(self.method, self.meta)
+        return method_label(self.method, meta=self.meta)
 
 
-def choose(scenes: Sequence[CalibrationHistogram]) -> tuple[Calibration, Counts, Counts]:
+def select_method(scenes: Sequence[CalibrationHistogram]) -> tuple[Calibration, Counts, Counts]:
     """The best calibration of the scenes, and what it is worth on scenes left out of its fit.
 
     Returns:
@@ -234,16 +228,16 @@ def choose(scenes: Sequence[CalibrationHistogram]) -> tuple[Calibration, Counts,
     total = _sum(scenes)
     if folds < 2:
         chosen: Method = "class"
-        choices: tuple[Choice, ...] = ()
+        method_scores: tuple[MethodScore, ...] = ()
         rest = {0: total}
     else:
         parts = [_sum(scenes[f::folds]) for f in range(folds)]
         rest = {f: _sum([p for g, p in enumerate(parts) if g != f]) for f in range(folds)}
-        choices = tuple(
+        method_scores = tuple(
             _scored(m, [(rest[f].fitted(m), parts[f]) for f in range(folds)])
             for m in get_args(Method)
         )
-        chosen = min(choices, key=lambda c: c.log_loss).method
+        chosen = min(method_scores, key=lambda c: c.log_loss).method
     calibration = total.fit(chosen)
     tables = {f: _level_of(h.fitted(chosen)) for f, h in rest.items()}
     R, K, _ = tables[0].shape
@@ -254,8 +248,8 @@ def choose(scenes: Sequence[CalibrationHistogram]) -> tuple[Calibration, Counts,
             table = tables[s % folds]
             for r, k in np.ndindex(R, K):
                 out[s, r, k] = np.bincount(table[r, k], counts[r, k], minlength=len(LEVELS))
-    reliability = (seen.sum((0, 1)), right.sum((0, 1)))
-    return replace(calibration, choices=choices, reliability=reliability), seen, right
+    reliability = ReliabilityCounts(seen=seen.sum((0, 1)), right=right.sum((0, 1)))
+    return replace(calibration, method_scores=method_scores, reliability=reliability), seen, right
 
 
 def _sum(parts: Sequence[CalibrationHistogram]) -> CalibrationHistogram:
@@ -267,7 +261,7 @@ def _sum(parts: Sequence[CalibrationHistogram]) -> CalibrationHistogram:
 
 def _scored(
     method: Method, folds: Sequence[tuple[NDArray[np.float64], CalibrationHistogram]]
-) -> Choice:
+) -> MethodScore:
     losses = np.zeros((2, 2))
     for p, part in folds:
         seen, right = part.by_ring()
@@ -280,7 +274,7 @@ def _scored(
             n = max(1, int(seen[:, group].sum()))
             losses[:, g] += log[:, group].sum() / n, brier[:, group].sum() / n
     log_loss, brier_loss = (losses.mean(1) / len(folds)).tolist()
-    return Choice(method=method, log_loss=log_loss, brier=brier_loss)
+    return MethodScore(method=method, log_loss=log_loss, brier=brier_loss)
 
 
 def _isotonic(values: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -320,9 +314,9 @@ class Calibration:
         counts: voxels per predicted class that the maps were learnt from.
         free_passes: LiDAR rays that must pass a voxel predicted free, see ``FreeRayThreshold``; 0
             if that was not measured.
-        method: how the maps were fitted; choices: how well each of the ways did.
-        reliability: voxels and right ones, (K, L) each, at the levels that such maps give on scenes
-            left out of their fit; None if that was not measured.
+        method: how the maps were fitted; method_scores: how well each method did.
+        reliability: at the levels that such maps give on scenes left out of their fit; None if that
+            was not measured.
         refiner: what other frames' predictions count for; None: every frame on its own.
         meta: whose verdict the raw confidence is; None: it is the softmax.
 
@@ -336,8 +330,8 @@ class Calibration:
     counts: tuple[int, ...]
     free_passes: int = 0
     method: Method = "class"
-    choices: tuple[Choice, ...] = ()
-    reliability: tuple[Counts, Counts] | None = None
+    method_scores: tuple[MethodScore, ...] = ()
+    reliability: ReliabilityCounts | None = None
     refiner: Refiner | None = None
     meta: MetaClassifier | None = None
 
@@ -369,9 +363,9 @@ class Calibration:
         return any(self.counts)
 
     @property
-    def way(self) -> str:
+    def method_name(self) -> str:
         """How confidence comes about, for people."""
-        return way_of(self.method, self.meta is not None)
+        return method_label(self.method, meta=self.meta is not None)
 
     def levels_of(
         self,
@@ -399,13 +393,12 @@ class Calibration:
         ranks = np.arange(1, len(self.levels))
         more: dict[str, Any] = {}
         if self.reliability is not None:
-            seen, right = self.reliability
-            more["reliability"] = {"voxels": seen.tolist(), "right": right.tolist()}
-        if self.choices:
+            more["reliability"] = self.reliability.to_json()
+        if self.method_scores:
             more["choices"] = [
                 {"method": c.method, "log_loss": round(c.log_loss, 6), "brier": round(c.brier, 6)}
                 | ({"meta": True} if c.meta else {})
-                for c in self.choices
+                for c in self.method_scores
             ]
         if self.refiner is not None:
             more["refiner"] = self.refiner.to_json()
@@ -437,20 +430,14 @@ class Calibration:
             raise ValueError(f"unknown way to calibrate: {method!r}")
         bins = np.arange(N_BINS)[:, None]
         table = (bins >= rises[..., None, :]).sum(-1).astype(np.uint8)
-        reliability = None
-        if "reliability" in data:
-            seen, right = (
-                np.asarray(data["reliability"][k], np.int64) for k in ("voxels", "right")
-            )
-            reliability = (seen, right)
         return cls(
             levels=levels,
             table=table,
             counts=tuple(int(n) for n in data["counts"]),
             free_passes=int(data.get("free_passes", 0)),
             method=method,
-            choices=tuple(
-                Choice(
+            method_scores=tuple(
+                MethodScore(
                     method=c["method"],
                     log_loss=float(c["log_loss"]),
                     brier=float(c["brier"]),
@@ -458,7 +445,9 @@ class Calibration:
                 )
                 for c in data.get("choices", ())
             ),
-            reliability=reliability,
+            reliability=(
+                ReliabilityCounts.from_json(data["reliability"]) if "reliability" in data else None
+            ),
             refiner=Refiner.from_json(data["refiner"]) if "refiner" in data else None,
             meta=MetaClassifier.from_json(data["meta"]) if "meta" in data else None,
         )
@@ -470,7 +459,7 @@ class Calibration:
         few = sum(n < PRIOR_SAMPLES for n in self.counts)
         top = [self.levels[row.max()] for row in self.table[..., -1].T]
         return (
-            f"calibrated ({self.way}) on {sum(self.counts):,} voxels; {few} of "
+            f"calibrated ({self.method_name}) on {sum(self.counts):,} voxels; {few} of "
             f"{len(self.counts)} classes have fewer than {PRIOR_SAMPLES:.0f} and lean on their "
             "group; "
             f"the surest labels are right with P >= {min(top)} to {max(top)} by class; free from "

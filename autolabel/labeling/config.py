@@ -6,10 +6,10 @@ import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-from autolabel.confidence.risk_control import RiskBound
 from autolabel.labeling.visibility import VisibilityConfig
 from autolabel.refinement.temporal_fusion import Refinement
 from datasets.files.json_files import json_text
+from datasets.labels.calibration_record import RiskBound
 from datasets.model_inputs import InputSpec
 from datasets.visibility import RAY_COLUMNS
 

@@ -9,9 +9,10 @@ from pathlib import Path
 from autolabel.confidence.calibration import Calibration
 from autolabel.confidence.drift import MIN_SCENES, drift, reference_from_json
 from autolabel.confidence.drift import describe as describe_drift
-from autolabel.confidence.risk_control import Evidence, RiskBound, Test, promise
+from autolabel.confidence.risk_control import CalibrationCounts, control_risk
 from autolabel.labeling.config import LabelingConfig, made_with
 from datasets.errors import SetupError
+from datasets.labels.calibration_record import RiskBound, Test
 from datasets.labels.store import LabelStore
 from datasets.storage.backend import StorePath
 from models.checkpoints.checkpoint import (
@@ -77,13 +78,13 @@ def promise_of(
         raise SetupError(
             f"{weights}: holds no evidence for --max-error; scripts/calibrate.py gathers it"
         )
-    evidence = metadata_json(teacher.metadata, EVIDENCE_KEY, Evidence.from_json, weights)
-    if evidence.made_with != made_with(config):
+    evidence = metadata_json(teacher.metadata, EVIDENCE_KEY, CalibrationCounts.from_json, weights)
+    if evidence.config_signature != made_with(config):
         raise SetupError(
-            f"{weights}: calibrated on labels made with {evidence.made_with}, these are made "
-            f"with {made_with(config)}; calibrate with the same options"
+            f"{weights}: calibrated on labels made with {evidence.config_signature}, these are "
+            f"made with {made_with(config)}; calibrate with the same options"
         )
-    return promise(
+    return control_risk(
         evidence,
         calibration.levels,
         max_error=max_error,

@@ -40,7 +40,7 @@ from autolabel.calibration.evaluation import SceneCounts, measure
 from autolabel.calibration.fit import CrossFitted, fit, fit_classifiers, fit_refiners
 from autolabel.confidence.calibration import Calibration, CalibrationHistogram
 from autolabel.confidence.meta_classifier import MetaClassifier
-from autolabel.confidence.risk_control import promise
+from autolabel.confidence.risk_control import control_risk
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.prediction import frame_evidence
 from autolabel.labeling.visibility import FREE_PASSES
@@ -299,7 +299,7 @@ def promises_kept(
         refused: list[str] = []
         for (calibration, evidence), (seen, right) in fits:
             try:
-                made = promise(
+                made = control_risk(
                     evidence, calibration.levels, max_error=max_error, confidence=CONFIDENCE
                 )
             except SetupError as error:

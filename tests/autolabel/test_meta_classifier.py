@@ -240,11 +240,13 @@ def calibrated(folder: Path, module: Stub | None = None) -> Calibrated:
 def test_the_judge_is_kept_for_its_score_and_changes_confidence_alone(tmp_path: Path) -> None:
     found = calibrated(tmp_path).calibration
     assert found.meta is not None  # what it sees tells more than one softmax value
-    losses = {meta: [c.log_loss for c in found.choices if c.meta == meta] for meta in (True, False)}
+    losses = {
+        meta: [c.log_loss for c in found.method_scores if c.meta == meta] for meta in (True, False)
+    }
     assert len(losses[True]) == len(losses[False]) and min(losses[True]) < min(losses[False])
     assert "meta classifier" in found.summary()
     again = Calibration.from_json(json.loads(json.dumps(found.to_json())))
-    assert again.to_json() == found.to_json() and again.choices[-1].meta
+    assert again.to_json() == found.to_json() and again.method_scores[-1].meta
 
     with_it, without = label(calibration=again), label(calibration=replace(again, meta=None))
     np.testing.assert_array_equal(with_it.semantics, without.semantics)
@@ -258,5 +260,5 @@ def test_a_judge_that_knows_no_better_is_not_kept(
         MetaClassifier, "p_right", lambda self, features: np.full(len(features), 0.5, np.float32)
     )
     found = calibrated(tmp_path, Doubting()).calibration
-    assert found.meta is None and any(c.meta for c in found.choices)
+    assert found.meta is None and any(c.meta for c in found.method_scores)
     assert "meta classifier" not in found.summary()

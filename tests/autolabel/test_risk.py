@@ -8,22 +8,23 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from autolabel.confidence.risk_control import NEVER, Evidence, RiskBound, Test, _p_value, promise
+from autolabel.confidence.risk_control import NEVER, CalibrationCounts, _p_value, control_risk
 from datasets.errors import SetupError
+from datasets.labels.calibration_record import RiskBound, Test
 
 LEVELS = (0.0, 0.5, 0.8, 0.9, 0.96, 0.99)
 P = np.array([0.3, 0.6, 0.85, 0.93, 0.975, 0.995])
 FREE = 2
 
 
-def drawn(n_scenes: int, seed: int, *, scatter: float = 1.0) -> Evidence:
+def drawn(n_scenes: int, seed: int, *, scatter: float = 1.0) -> CalibrationCounts:
     """Scenes whose odds of being wrong differ: what a level claims holds for their mean only."""
     rng = np.random.default_rng(seed)
     harder = rng.gamma(1 / scatter, scatter, (n_scenes, 1, 1, 1))  # mean 1
     seen = rng.poisson(2000, (n_scenes, 2, 3, len(LEVELS)))
     wrong = rng.binomial(seen, np.minimum((1 - P) * harder, 1))
     ids = tuple(f"s{k}" for k in range(n_scenes))
-    return Evidence(scene_ids=ids, seen=seen, right=seen - wrong, free_id=FREE)
+    return CalibrationCounts(scene_ids=ids, seen=seen, right=seen - wrong, free_id=FREE)
 
 
 def true_error(level: int) -> float:
@@ -36,7 +37,7 @@ def test_a_promise_breaks_no_more_often_than_stated(max_error: float) -> None:
     n = 200
     for seed in range(n):
         try:
-            made = promise(drawn(30, seed), LEVELS, max_error=max_error, confidence=0.9)
+            made = control_risk(drawn(30, seed), LEVELS, max_error=max_error, confidence=0.9)
         except SetupError:
             continue
         for group, k in (("occupied", 0), ("free", FREE)):
@@ -46,14 +47,14 @@ def test_a_promise_breaks_no_more_often_than_stated(max_error: float) -> None:
 
 
 def test_a_promise_keeps_what_it_can() -> None:
-    made = promise(drawn(200, 0, scatter=0.1), LEVELS, max_error=0.06, confidence=0.9)
+    made = control_risk(drawn(200, 0, scatter=0.1), LEVELS, max_error=0.06, confidence=0.9)
     best = min(k for k in range(len(LEVELS)) if true_error(k) <= 0.06)
     assert made.thresholds == (best, best, best)
     group = made.groups["occupied"]
     assert group.threshold == LEVELS[best]
     assert group.coverage == pytest.approx((len(LEVELS) - best) / len(LEVELS), abs=0.02)
     assert len(group.coverage_by_ring) == 2
-    text = made.describe(("car", "road", "free"))
+    text = made.to_text(("car", "road", "free"))
     assert "at most 6 %" in text and "road" in text and "kept" in text
     again = RiskBound.from_json(json.loads(json.dumps(made.to_json())))
     assert again.thresholds == made.thresholds and again.to_json() == made.to_json()
@@ -64,8 +65,8 @@ def test_occupied_voxels_are_not_drowned_by_easy_free_ones() -> None:
     seen, right = evidence.seen.copy(), evidence.right.copy()
     seen[:, :, FREE] *= 100
     right[:, :, FREE] = seen[:, :, FREE]  # free is never wrong, and nine in ten
-    mixed = Evidence(scene_ids=evidence.scene_ids, seen=seen, right=right, free_id=FREE)
-    made = promise(mixed, LEVELS, max_error=0.06, confidence=0.9)
+    mixed = CalibrationCounts(scene_ids=evidence.scene_ids, seen=seen, right=right, free_id=FREE)
+    made = control_risk(mixed, LEVELS, max_error=0.06, confidence=0.9)
     assert made.thresholds[FREE] == 0
     assert made.groups["occupied"].error <= 0.06
     assert made.thresholds[0] > 0
@@ -83,31 +84,33 @@ def test_too_few_scenes_are_refused_with_the_number_needed(
     max_error: float, test: Test, n_scenes: int, needed: str
 ) -> None:
     with pytest.raises(SetupError, match=f"{n_scenes} calibration scenes are too few, {needed}"):
-        promise(drawn(n_scenes, 0), LEVELS, max_error=max_error, confidence=0.9, test=test)
+        control_risk(drawn(n_scenes, 0), LEVELS, max_error=max_error, confidence=0.9, test=test)
 
 
 def test_noisy_evidence_is_refused_with_about_the_number_needed() -> None:
     with pytest.raises(SetupError, match=r"about \d+ calibration scenes are needed"):
-        promise(drawn(28, 4, scatter=9.0), LEVELS, max_error=0.02, confidence=0.9)
+        control_risk(drawn(28, 4, scatter=9.0), LEVELS, max_error=0.02, confidence=0.9)
 
 
 def test_a_teacher_that_is_never_sure_enough_is_told_so() -> None:
     evidence = drawn(30, 0)
-    hopeless = Evidence(
+    hopeless = CalibrationCounts(
         scene_ids=evidence.scene_ids, seen=evidence.seen, right=evidence.seen // 2, free_id=FREE
     )
     with pytest.raises(SetupError, match="a better teacher is needed"):
-        promise(hopeless, LEVELS, max_error=0.05)
+        control_risk(hopeless, LEVELS, max_error=0.05)
 
 
 def test_the_exact_test_holds_with_many_scenes() -> None:
-    made = promise(drawn(300, 1, scatter=0.1), LEVELS, max_error=0.05, confidence=0.9, test="exact")
+    made = control_risk(
+        drawn(300, 1, scatter=0.1), LEVELS, max_error=0.05, confidence=0.9, test="exact"
+    )
     assert true_error(made.thresholds[0]) <= 0.05
 
 
 def test_evidence_survives_json_and_is_taken_apart_by_scene() -> None:
     evidence = drawn(5, 0)
-    again = Evidence.from_json(json.loads(json.dumps(evidence.to_json())))
+    again = CalibrationCounts.from_json(json.loads(json.dumps(evidence.to_json())))
     np.testing.assert_array_equal(again.seen, evidence.seen)
     np.testing.assert_array_equal(again.right, evidence.right)
     part = evidence.part([3, 3])
@@ -118,7 +121,7 @@ def test_evidence_survives_json_and_is_taken_apart_by_scene() -> None:
 def test_evidence_with_more_right_than_there_are_is_refused() -> None:
     evidence = drawn(2, 0)
     with pytest.raises(ValueError, match="more voxels are right"):
-        Evidence(
+        CalibrationCounts(
             scene_ids=evidence.scene_ids, seen=evidence.right, right=evidence.seen, free_id=FREE
         )
     assert len(LEVELS) < NEVER
@@ -135,11 +138,11 @@ def test_scenes_bad_enough_to_break_it_are_not_overlooked(max_error: float, n_sc
         bad = rng.random(n_scenes) < 1.05 * max_error / 0.25
         right = evidence.seen.copy()
         right[bad] = right[bad] * 3 // 4
-        flawed = Evidence(
+        flawed = CalibrationCounts(
             scene_ids=evidence.scene_ids, seen=evidence.seen, right=right, free_id=FREE
         )
         try:
-            promise(flawed, LEVELS, max_error=max_error, confidence=0.9)
+            control_risk(flawed, LEVELS, max_error=max_error, confidence=0.9)
             made += 1
         except SetupError:
             pass
@@ -150,10 +153,12 @@ def test_a_scene_as_bad_as_the_worst_is_reckoned_with() -> None:
     evidence = drawn(30, 0)
     right = evidence.seen.copy()
     right[0] = right[0] * 3 // 4  # 0.83 % of all: with one more such scene 1.6 %
-    flawed = Evidence(scene_ids=evidence.scene_ids, seen=evidence.seen, right=right, free_id=FREE)
+    flawed = CalibrationCounts(
+        scene_ids=evidence.scene_ids, seen=evidence.seen, right=right, free_id=FREE
+    )
     with pytest.raises(SetupError, match="calibration scenes are needed"):
-        promise(flawed, LEVELS, max_error=0.02, confidence=0.9)
-    promise(flawed, LEVELS, max_error=0.05, confidence=0.9)
+        control_risk(flawed, LEVELS, max_error=0.02, confidence=0.9)
+    control_risk(flawed, LEVELS, max_error=0.05, confidence=0.9)
 
 
 def test_the_t_test_is_halls_corrected_for_skewness() -> None:

@@ -19,7 +19,7 @@ from datasets.files.printable import printable
 from datasets.files.replacing import write_text
 from datasets.frames import SceneSource
 from datasets.labels.audit_record import read_audit
-from datasets.labels.calibration_record import stored_calibration, stored_promise
+from datasets.labels.calibration_record import stored_calibration, stored_risk_bound
 from datasets.labels.label_set import GroundTruthLabels, StoredLabels
 from datasets.labels.log_identity import require_log_of
 from datasets.labels.store import LabelStore, StoreHeader
@@ -151,7 +151,7 @@ def gather(options: argparse.Namespace) -> Content:
         n_bytes=n_bytes,
         inputs_sha256=inputs,
         calibration=_told(lambda: stored_calibration(store.header), notes),
-        promise=_told(lambda: stored_promise(store.header), notes),
+        promise=_told(lambda: stored_risk_bound(store.header), notes),
         audit=found_audit,
         truth=truth.benchmark.name if truth is not None and numbers.scored.any() else "",
         set_aside=set_aside(store),

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.labels.calibration_record import Calibration
+from datasets.labels.calibration_record import CalibrationRecord
 from datasets.metrics.calibration import calibration_error, risk_coverage
 from viz.html_report.content import Content
 from viz.html_report.markup import Child, Html, join, tag
@@ -34,7 +34,7 @@ def confidence(content: Content) -> Section:
     """Reliability, risk against coverage, and where the store's confidence lies."""
     n, calibration = content.numbers, content.calibration
     groups: Masks = (("occupied", n.occupied), ("free", ~n.occupied))
-    held_out = calibration is not None and calibration.seen is not None
+    held_out = calibration is not None and calibration.reliability is not None
     parts: list[Html] = []
     if not held_out:
         parts.append(_no_calibration(content))
@@ -63,7 +63,7 @@ def confidence(content: Content) -> Section:
     )
 
 
-def _method(calibration: Calibration | None) -> str:
+def _method(calibration: CalibrationRecord | None) -> str:
     if calibration is None:
         return "The store does not tell how its confidence was learnt."
     if not calibration.voxels:
@@ -88,8 +88,8 @@ def _measured(content: Content) -> list[tuple[str, str, Counts, Counts]]:
     """What was measured: its name, its style, (K, L) voxels and right ones."""
     found = []
     calibration, n = content.calibration, content.numbers
-    if calibration and calibration.seen is not None and calibration.right is not None:
-        found.append(("calibration", "calibrated", calibration.seen, calibration.right))
+    if calibration and (counts := calibration.reliability) is not None:
+        found.append(("calibration", "calibrated", counts.seen, counts.right))
     if content.truth and n.scored.any():
         found.append(("measured", "actual", n.scored.sum((1, 3)), n.right.sum((1, 3))))
     return found

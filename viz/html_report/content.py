@@ -7,7 +7,7 @@ import shlex
 from dataclasses import dataclass
 
 from datasets.labels.audit_record import AuditedScene, AuditRecord
-from datasets.labels.calibration_record import Calibration, RiskBound
+from datasets.labels.calibration_record import CalibrationRecord, RiskBound
 from datasets.labels.store import LabelStore
 from viz.html_report.frame_images import FrameImages
 from viz.html_report.review_section import ReviewNumbers
@@ -42,7 +42,7 @@ class Content:
     numbers: StoreNumbers
     n_bytes: int
     inputs_sha256: str
-    calibration: Calibration | None
+    calibration: CalibrationRecord | None
     promise: RiskBound | None
     audit: AuditRecord | None
     truth: str

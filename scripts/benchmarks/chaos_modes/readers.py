@@ -22,7 +22,7 @@ from torch import nn
 import models
 from autolabel.confidence.calibration import Calibration
 from autolabel.confidence.drift import reference_from_json
-from autolabel.confidence.risk_control import Evidence
+from autolabel.confidence.risk_control import CalibrationCounts
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.ground_truth import GroundTruth
@@ -407,7 +407,7 @@ def _read_pth(root: Path) -> None:
 def _make_weights(root: Path) -> None:
     shipped = load_checkpoint(SHIPPED)
     seen = np.full((2, 1, 3, 4), 9, np.int64)
-    evidence = Evidence(scene_ids=("a", "b"), seen=seen, right=seen - 1, free_id=2)
+    evidence = CalibrationCounts(scene_ids=("a", "b"), seen=seen, right=seen - 1, free_id=2)
     notes = shipped.metadata | {
         EVIDENCE_KEY: json_text(evidence.to_json()),
         REFERENCE_KEY: json_text({"names": ["x", "y"], "scenes": [[1.0, 2.0], [3.0, None]]}),
@@ -420,7 +420,7 @@ def _read_weights(root: Path) -> None:
     model = load_checkpoint(path)
     for key, parse in (
         (CALIBRATION_KEY, Calibration.from_json),
-        (EVIDENCE_KEY, Evidence.from_json),
+        (EVIDENCE_KEY, CalibrationCounts.from_json),
         (REFERENCE_KEY, reference_from_json),
     ):
         metadata_json(model.metadata, key, parse, path)

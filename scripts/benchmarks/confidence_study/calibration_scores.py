@@ -59,7 +59,7 @@ class CalibrationScore:
             "free passes": self.free_passes,
             "choices": [
                 {"method": c.method, "log loss": round(c.log_loss, 5), "Brier": round(c.brier, 5)}
-                for c in self.calibration.choices
+                for c in self.calibration.method_scores
             ],
             "of": {name: self._row(ids) for name, ids in parts_of(self.taxonomy).items()},
         }
