@@ -53,7 +53,9 @@ def main() -> int:
     model = load_checkpoint(args.weights, device=args.device)
     source = open_source(args.source, args.root, past_sweeps=model.preset.inputs.past_sweeps)
     scenes = usable_scenes_of(source, args.split, root=args.root)
-    teacher = OccupancyPredictor(model.module, model.preset, fast=args.fast, flips=args.flips)
+    teacher = OccupancyPredictor(
+        model.module, model.preset, bfloat16=args.fast, tta_flips=args.flips
+    )
     of = benchmark(args.benchmark)
     truth = GroundTruthTargets(of, args.truth or args.root / of.folder, source, scenes)
     refinement = Refinement() if args.refine else None

@@ -262,7 +262,7 @@ def main() -> int:
             preset.taxonomy,
             preset.inputs.frame,
         )
-        teacher = OccupancyPredictor(model.module, preset, fast=args.fast, flips=args.flips)
+        teacher = OccupancyPredictor(model.module, preset, bfloat16=args.fast, tta_flips=args.flips)
         source = open_source(args.source, args.root, past_sweeps=preset.inputs.past_sweeps)
         scene_ids = usable_scenes_of(source, args.split, root=args.root)
         left_out = len(source.scene_ids(args.split)) - len(scene_ids)

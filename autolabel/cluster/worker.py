@@ -131,7 +131,7 @@ class Worker:
             model = load_checkpoint(self.job.weights, device=device)
             config = self.job.config
             self.teacher = OccupancyPredictor(
-                model.module, model.preset, fast=config.fast, flips=config.flips
+                model.module, model.preset, bfloat16=config.fast, tta_flips=config.flips
             )
             self.store = LabelStore.open(self.job.store)
             if self.store.header.run_id != self.job.run_id:

@@ -87,7 +87,7 @@ def run(args: argparse.Namespace) -> int:
     teacher = None
     if args.weights:
         model = load_checkpoint(args.weights)
-        teacher = OccupancyPredictor(model.module, model.preset, flips=True)
+        teacher = OccupancyPredictor(model.module, model.preset, tta_flips=True)
         past_sweeps = model.preset.inputs.past_sweeps
     source = opener(past_sweeps=past_sweeps, future_sweeps=HELD_OUT_SWEEPS)
     if args.store is not None:

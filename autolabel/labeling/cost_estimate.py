@@ -99,7 +99,9 @@ def estimate(
             scenes=0, frames=0, bad=bad, seconds=0.0, bytes_=0.0, timed=0, workers=workers
         )
     torch.set_num_threads(config.threads)
-    teacher = OccupancyPredictor(model.module, model.preset, fast=config.fast, flips=config.flips)
+    teacher = OccupancyPredictor(
+        model.module, model.preset, bfloat16=config.fast, tta_flips=config.flips
+    )
     first = replace(longest, frames=longest.frames[: TIMED + 1])
     stamps: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

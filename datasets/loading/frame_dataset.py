@@ -18,7 +18,7 @@ from datasets.frames import Frame, SceneSource, earlier_frames
 from datasets.labels.log_identity import NO_SCENE, another_log, frames_digest
 from datasets.loading.augmentation import Augmentation, DrawnView
 from datasets.loading.batch import BadFrame, Batch, Target, make_batch
-from datasets.loading.source_cache import Memory, cached_source
+from datasets.loading.source_cache import ByteBudgetCache, cached_source
 from datasets.loading.targets import GroundTruthTargets, PseudoLabels, TargetSource, Unlabelled
 from datasets.model_inputs import FrameInputs, InputSpec, prepare_frame
 
@@ -80,8 +80,8 @@ class FrameDataset(Dataset[Batch]):
         memory_gib: float = 0.0,
         human_share: float | None = None,
     ) -> None:
-        self.memory = Memory(memory_gib)
-        self.source = cached_source(source, self.memory)
+        self.cache = ByteBudgetCache(memory_gib)
+        self.source = cached_source(source, self.cache)
         self.spec, self.batch = spec, batch
         self.augment, self.seed = augment, seed
         self.rank, self.world_size = 0, 1
@@ -204,5 +204,5 @@ class FrameDataset(Dataset[Batch]):
             view = self.augment.draw(frame, self.spec, rng)
         inputs = prepare_frame(self.source, view.frame, self.spec, self.earlier[item], view.fit)
         inputs = view.in_the_air(inputs, self.spec)
-        target = self.memory.get(item, lambda: labels.target(frame))
+        target = self.cache.get(item, lambda: labels.target(frame))
         return inputs, target, view.flip

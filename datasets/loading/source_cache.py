@@ -1,4 +1,4 @@
-"""What is read from a log, kept in memory so that no file is opened twice."""
+"""Caches what is read from a log, so that no file is opened twice."""
 
 from __future__ import annotations
 
@@ -26,45 +26,45 @@ class Sized(Protocol):
 T = TypeVar("T", bound=Sized)
 
 
-class Memory:
-    """Values that were made once, as long as there is room. Travels empty to other processes.
+class ByteBudgetCache:
+    """Keeps computed values up to a number of bytes. Pickles without its values.
 
     Args:
-        gib: room in GiB; what does not fit any more is made again each time.
+        gib: budget in GiB; a value beyond it is computed again each time.
     """
 
     def __init__(self, gib: float) -> None:
         self.room = int(gib * 2**30)
-        self._kept: dict[Hashable, Any] = {}
+        self._values: dict[Hashable, Any] = {}
 
     def __getstate__(self) -> dict[str, Any]:
-        used = sum(value.nbytes for value in self._kept.values())
-        return {"room": self.room + used, "_kept": {}}
+        used = sum(value.nbytes for value in self._values.values())
+        return {"room": self.room + used, "_values": {}}
 
     def get(self, key: Hashable, make: Callable[[], T]) -> T:
-        """The value of that key; made now if it is not kept."""
-        if key in self._kept:
-            kept: T = self._kept[key]
-            return kept
+        """The value of ``key``, from ``make`` unless it is cached."""
+        if key in self._values:
+            cached: T = self._values[key]
+            return cached
         value = make()
         if value.nbytes <= self.room:
             self.room -= value.nbytes
-            self._kept[key] = value
+            self._values[key] = value
         return value
 
 
-def cached_source(source: SceneSource, memory: Memory) -> SceneSource:
-    """A log whose pictures and sweeps are decoded once; they must not be written to."""
+def cached_source(source: SceneSource, cache: ByteBudgetCache) -> SceneSource:
+    """A source whose images and sweeps are decoded once; the arrays are read-only."""
     if isinstance(source, ElongationSource):
-        return _RememberedWithElongation(source, memory)
+        return _CachedElongationSource(source, cache)
     if isinstance(source, KeepsDropOuts):
-        return _RememberedWithDropOuts(source, memory)
-    return _Remembered(source, memory)
+        return _CachedDropOutSource(source, cache)
+    return CachedSource(source, cache)
 
 
-class _Remembered:
-    def __init__(self, source: SceneSource, memory: Memory) -> None:
-        self.source, self.memory = source, memory
+class CachedSource:
+    def __init__(self, source: SceneSource, cache: ByteBudgetCache) -> None:
+        self.source, self.cache = source, cache
         self.name, self.licence = source.name, source.licence
 
     def scene_ids(self, split: str) -> tuple[str, ...]:
@@ -78,27 +78,27 @@ class _Remembered:
 
     def read_image(self, view: CameraView) -> NDArray[np.uint8]:
         key = view.path, view.name, view.timestamp_us  # a file may hold a whole scene
-        return self.memory.get(key, lambda: _kept(self.source.read_image(view)))
+        return self.cache.get(key, lambda: _read_only(self.source.read_image(view)))
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        return self.memory.get(_key(sweep), lambda: _kept(self.source.read_points(sweep)))
+        return self.cache.get(_key(sweep), lambda: _read_only(self.source.read_points(sweep)))
 
     def fingerprint(self, scene_id: str) -> str:
         return self.source.fingerprint(scene_id)
 
 
-class _RememberedWithElongation(_Remembered):
+class _CachedElongationSource(CachedSource):
     def read_points_and_elongation(self, sweep: LidarSweep) -> NDArray[np.float32]:
         source, key = self.source, (*_key(sweep), "elongation")
         assert isinstance(source, ElongationSource)
-        return self.memory.get(key, lambda: _kept(source.read_points_and_elongation(sweep)))
+        return self.cache.get(key, lambda: _read_only(source.read_points_and_elongation(sweep)))
 
 
-class _RememberedWithDropOuts(_Remembered):
+class _CachedDropOutSource(CachedSource):
     def read_all_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
         source, key = self.source, (*_key(sweep), "all")
         assert isinstance(source, KeepsDropOuts)
-        return self.memory.get(key, lambda: _kept(source.read_all_points(sweep)))
+        return self.cache.get(key, lambda: _read_only(source.read_all_points(sweep)))
 
 
 def _key(sweep: LidarSweep) -> tuple[Hashable, ...]:
@@ -109,6 +109,6 @@ def _key(sweep: LidarSweep) -> tuple[Hashable, ...]:
 A = TypeVar("A", bound=NDArray[Any])
 
 
-def _kept(array: A) -> A:
+def _read_only(array: A) -> A:
     array.flags.writeable = False
     return array

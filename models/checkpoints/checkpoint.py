@@ -74,8 +74,8 @@ def save_checkpoint(
         UnwritableError: the file cannot be written.
     """
     preset(preset_name)
-    if taken := sorted(set(metadata) & set(_RESERVED)):
-        raise ValueError(f"metadata keys belong to the format: {', '.join(taken)}")
+    if reserved := sorted(set(metadata) & set(_RESERVED)):
+        raise ValueError(f"metadata keys belong to the format: {', '.join(reserved)}")
     header = {"format": FORMAT, "format_version": FORMAT_VERSION, "preset": preset_name}
     tensors = {k: v.detach().cpu().contiguous() for k, v in module.state_dict().items()}
     try:
@@ -83,8 +83,8 @@ def save_checkpoint(
             save_file(tensors, partial, metadata=header | dict(metadata))
             partial.chmod(0o644)  # safetensors writes for the owner only
     except (SafetensorError, OSError) as error:
-        why = getattr(error, "strerror", None) or error
-        raise UnwritableError(f"{path}: cannot be written: {why}") from error
+        reason = getattr(error, "strerror", None) or error
+        raise UnwritableError(f"{path}: cannot be written: {reason}") from error
 
 
 def load_checkpoint(
@@ -147,12 +147,12 @@ def initialise(network: nn.Module, path: Path, parts: Sequence[str] = ()) -> str
         )
     network.load_state_dict({k: tensors[k] for k in shared}, strict=False)
     said = [f"{len(shared)} of the network's {len(own)} tensors taken"]
-    for what, names in (
+    for label, names in (
         ("left as they were", own.keys() - shared),
         ("not taken from the file", tensors.keys() - shared),
     ):
         if names:
-            said.append(f"{what}: {', '.join(sorted({k.rpartition('.')[0] for k in names}))}")
+            said.append(f"{label}: {', '.join(sorted({k.rpartition('.')[0] for k in names}))}")
     return "; ".join(said)
 
 
@@ -227,15 +227,15 @@ def read_safetensors(path: Path) -> tuple[dict[str, str], dict[str, torch.Tensor
 def _mismatch(module: nn.Module, tensors: Mapping[str, torch.Tensor]) -> str:
     """Why the tensors do not fit, in one line; empty if they do."""
     want = module.state_dict()
-    both = want.keys() & tensors.keys()
+    shared = want.keys() & tensors.keys()
     problems = []
-    for what, keys in (
+    for problem, keys in (
         ("missing", want.keys() - tensors.keys()),
         ("unexpected", tensors.keys() - want.keys()),
-        ("other shape", {k for k in both if want[k].shape != tensors[k].shape}),
+        ("other shape", {k for k in shared if want[k].shape != tensors[k].shape}),
     ):
         if keys:
             first = sorted(keys)
-            more = f" and {len(first) - 3} more" if len(first) > 3 else ""
-            problems.append(f"{what}: {', '.join(first[:3])}{more}")
+            rest_text = f" and {len(first) - 3} more" if len(first) > 3 else ""
+            problems.append(f"{problem}: {', '.join(first[:3])}{rest_text}")
     return "; ".join(problems)

@@ -194,18 +194,18 @@ def _own_part(state: dict[str, Tensor], notes: list[str], *, teacher: bool) -> d
     if not inside:
         return state
     outside = {k: t for k, t in state.items() if not k.startswith(TEACHER)}
-    taken, left = (inside, outside) if teacher else (outside, inside)
-    who, other = ("teacher", "student") if teacher else ("student", "teacher")
+    selected, dropped = (inside, outside) if teacher else (outside, inside)
+    role, other = ("teacher", "student") if teacher else ("student", "teacher")
     notes.append(
-        f"distillation file: took the {who} ({len(taken)} tensors), left out the {other} "
-        f"({len(left)})"
+        f"distillation file: took the {role} ({len(selected)} tensors), left out the {other} "
+        f"({len(dropped)})"
     )
-    return taken
+    return selected
 
 
 def _without_geometry(state: dict[str, Tensor], notes: list[str]) -> dict[str, Tensor]:
-    if found := sorted(GEOMETRY_KEYS & state.keys()):
-        notes.append(f"ignored constants: {', '.join(found)}")
+    if constants := sorted(GEOMETRY_KEYS & state.keys()):
+        notes.append(f"ignored constants: {', '.join(constants)}")
     return {key: t for key, t in state.items() if key not in GEOMETRY_KEYS}
 
 
@@ -238,18 +238,18 @@ def _check(
     want: Mapping[str, Tensor],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
-    both = want.keys() & state.keys()
+    shared = want.keys() & state.keys()
     problems = {
         "missing": want.keys() - state.keys(),
         "left over": state.keys() - want.keys(),
         "other shape": {
             f"{key} (file {tuple(state[key].shape)}, network {shapes[key]})"
-            for key in both
+            for key in shared
             if tuple(state[key].shape) != shapes[key]
         },
         "other kind of number": {
             f"{key} ({state[key].dtype})"
-            for key in both
+            for key in shared
             if state[key].is_floating_point() != want[key].is_floating_point()
         },
     }
@@ -273,6 +273,6 @@ def _float32(
 
 
 def _some(items: Iterable[str]) -> str:
-    every = sorted(items)
-    more = f" and {len(every) - _LISTED} more" if len(every) > _LISTED else ""
-    return f"{len(every)} ({', '.join(every[:_LISTED])}{more})"
+    ordered = sorted(items)
+    rest_text = f" and {len(ordered) - _LISTED} more" if len(ordered) > _LISTED else ""
+    return f"{len(ordered)} ({', '.join(ordered[:_LISTED])}{rest_text})"

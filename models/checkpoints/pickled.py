@@ -66,17 +66,17 @@ def load_pickled(path: Path, harmless: Sequence[Harmless] = ()) -> object:
 
 def _tensor_bytes(content: object) -> int:
     """Bytes of all tensors if each were copied."""
-    total, left, seen = 0, [content], set[int]()
-    while left:
-        if id(found := left.pop()) in seen:
+    total, pending, visited = 0, [content], set[int]()
+    while pending:
+        if id(item := pending.pop()) in visited:
             continue
-        seen.add(id(found))
-        if isinstance(found, torch.Tensor):
-            total += found.numel() * found.element_size()
-        elif isinstance(found, dict):
-            left += found.values()
-        elif isinstance(found, list | tuple | set):
-            left += found
+        visited.add(id(item))
+        if isinstance(item, torch.Tensor):
+            total += item.numel() * item.element_size()
+        elif isinstance(item, dict):
+            pending += item.values()
+        elif isinstance(item, list | tuple | set):
+            pending += item
     return total
 
 

@@ -143,9 +143,9 @@ def camera_config(preset: Preset) -> CameraConfig:
     """
     if isinstance(preset.network, CameraConfig):
         return preset.network
-    why = "LiDAR" if preset.inputs.lidar else "earlier frames as well"
+    inputs = "LiDAR" if preset.inputs.lidar else "earlier frames as well"
     raise SetupError(
-        f"preset {preset.name!r} reads {why}: only camera students of one frame go to ONNX"
+        f"preset {preset.name!r} reads {inputs}: only camera students of one frame go to ONNX"
     )
 
 
@@ -167,14 +167,14 @@ def rig_tables(preset: Preset, rig: Rig) -> RigTables:
     if isinstance(lift, LssConfig):
         plan = Lift(lift).plan(inputs, h, w)
         assert plan.samples is not None
-        chunks, rest = _chunks(plan, LIFT_WIDTH)
+        chunks, tables = _chunks(plan, LIFT_WIDTH)
         n_samples = len(rig.names) * h * w * lift.n_depths
         samples = _padded(plan.samples, n_samples)[chunks].int()
-        return RigTables(samples=samples, weights=None, rows=_rows(plan, chunks), **rest)
+        return RigTables(samples=samples, weights=None, rows=_rows(plan, chunks), **tables)
     taps, plan = PullViewTransform(lift, stride).taps(inputs, h, w)
-    chunks, rest = _chunks(plan, PULL_WIDTH)
+    chunks, tables = _chunks(plan, PULL_WIDTH)
     weights = _padded(taps, 0)[chunks]
-    return RigTables(samples=None, weights=weights, rows=_rows(plan, chunks), **rest)
+    return RigTables(samples=None, weights=weights, rows=_rows(plan, chunks), **tables)
 
 
 def _chunks(plan: PoolingPlan, width: int) -> tuple[Tensor, dict[str, Tensor]]:
@@ -188,18 +188,18 @@ def _chunks(plan: PoolingPlan, width: int) -> tuple[Tensor, dict[str, Tensor]]:
     cell = torch.arange(len(counts)).repeat_interleave(chunks)
     empty, end = len(cell), len(plan.rows)
     begin = plan.offsets[cell] + (torch.arange(empty) - first[cell]) * width
-    at = begin[:, None] + torch.arange(width)
-    at = torch.where(at < plan.offsets[cell + 1][:, None], at, end)
-    at = torch.cat((at, at.new_full((1, width), end)))
+    positions = begin[:, None] + torch.arange(width)
+    positions = torch.where(positions < plan.offsets[cell + 1][:, None], positions, end)
+    positions = torch.cat((positions, positions.new_full((1, width), end)))
 
-    several = (chunks > 1).nonzero()[:, 0]
+    split = (chunks > 1).nonzero()[:, 0]
     column = torch.arange(max(2, int(chunks.max())))
-    sums = first[several][:, None] + column
-    sums = torch.where(column < chunks[several][:, None], sums, empty)
+    sums = first[split][:, None] + column
+    sums = torch.where(column < chunks[split][:, None], sums, empty)
     sums = torch.cat((sums, sums.new_full((1, len(column)), empty)))  # never without a row
     places = torch.where(chunks == 1, first, empty)
-    places[several] = empty + 1 + torch.arange(len(several))
-    return at, {"sums": sums.int(), "places": places.int()}
+    places[split] = empty + 1 + torch.arange(len(split))
+    return positions, {"sums": sums.int(), "places": places.int()}
 
 
 def _padded(values: Tensor, filler: int) -> Tensor:
@@ -267,8 +267,8 @@ class OnboardStudent(nn.Module):
         """(N h w D + 1, 1) depth probabilities, the last one zero, and (N, C, h, w) context."""
         view = self.student.img_view_transformer
         assert isinstance(view, LssViewTransform)
-        both: Tensor = view.depth_net(features)
-        logits, context = both[:, : lift.n_depths], both[:, lift.n_depths :]
+        output: Tensor = view.depth_net(features)
+        logits, context = output[:, : lift.n_depths], output[:, lift.n_depths :]
         weights = logits.softmax(dim=1).permute(0, 2, 3, 1).reshape(-1, 1)
         return torch.cat((weights, weights.new_zeros(1, 1))), context
 
@@ -363,7 +363,7 @@ def _described(value: Any) -> str:
 def _metadata(preset: Preset, rig: Rig | None, N: int) -> dict[str, str]:
     """What someone who has nothing but the file must know; lists and tables as JSON."""
     spec = preset.inputs
-    known = {
+    metadata = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "opset": str(OPSET),
@@ -383,12 +383,12 @@ def _metadata(preset: Preset, rig: Rig | None, N: int) -> dict[str, str]:
         "free_id": str(preset.taxonomy.free_id),
     }
     if rig is not None:
-        known |= {"camera_order": json_text(rig.names), "rig": json_text(rig.to_json())}
-    return known
+        metadata |= {"camera_order": json_text(rig.names), "rig": json_text(rig.to_json())}
+    return metadata
 
 
 def _frame(spec: InputSpec) -> str:
     if spec.frame == "lidar":
         return "axes of the LiDAR at its key-frame"
-    when = "the first camera's picture" if spec.reference_parity else "the LiDAR key-frame"
-    return f"vehicle at the time of {when}: X forward, Y left, Z up"
+    moment = "the first camera's picture" if spec.reference_parity else "the LiDAR key-frame"
+    return f"vehicle at the time of {moment}: X forward, Y left, Z up"

@@ -28,28 +28,33 @@ MIRRORS = ((False, False), (True, False), (False, True), (True, True))
 
 
 class OccupancyPredictor:
-    """Predicts labels. A student can take the part too.
+    """Predicts occupancy with a network, teacher or student.
 
-    The network is copied; its batch norms are folded into the convolutions and its pictures and
-    BEV maps lie in memory with the channels innermost.
+    The network is copied. Its batch norms are folded into the convolutions; images and BEV maps are
+    stored channels-last.
 
     Args:
         network: of any preset, on the device it shall run on.
         preset: what it is.
-        fast: convolutions and linear layers in bfloat16 (geometry, pooling and the sparse encoder
-            stay in float32), compiled on CUDA. Otherwise float32 throughout, equal to the network
-            itself within float32 noise, without TF32.
-        flips: predict each frame also mirrored in x, in y and in both, and average probabilities
-            and velocities: four times the work.
+        bfloat16: convolutions and linear layers in bfloat16, compiled on CUDA; geometry, pooling
+            and the sparse encoder stay in float32. False: float32 throughout, without TF32, equal
+            to the network itself within float32 noise.
+        tta_flips: test-time augmentation: predict each frame also mirrored in x, in y and in
+            both, and average probabilities and velocities. Four times the work.
     """
 
     def __init__(
-        self, network: OccupancyNet, preset: Preset, *, fast: bool = False, flips: bool = False
+        self,
+        network: OccupancyNet,
+        preset: Preset,
+        *,
+        bfloat16: bool = False,
+        tta_flips: bool = False,
     ) -> None:
-        self.preset, self.fast, self.flips = preset, fast, flips
+        self.preset, self.bfloat16, self.tta_flips = preset, bfloat16, tta_flips
         self.network = channels_last(fold_batch_norms(network))
         self.device = next(network.parameters()).device
-        if fast:
+        if bfloat16:
             for module in self.network.modules():
                 if isinstance(module, DENSE):
                     module.to(torch.bfloat16)
@@ -57,7 +62,7 @@ class OccupancyPredictor:
                 _compile_dense_parts(self.network)
 
     def clear_geometry_cache(self) -> None:
-        """Drop what was kept of the cameras' geometry, as if the next frame had another one."""
+        """Forget the cameras' geometry, as if the next frame had another one."""
         for module in self.network.modules():
             if isinstance(module, Lift | PullViewTransform):
                 module.geometry.clear()
@@ -71,7 +76,7 @@ class OccupancyPredictor:
     def predict(self, inputs: ModelInputs) -> Tensor:
         """(B, X, Y, Z, K) float32 logits in the frame of the inputs.
 
-        With flips: log of the mean probability, which is a logit as good as any.
+        With ``tta_flips``: log of the mean probability.
         """
         return self._predict(inputs, with_flow=False)[0]
 
@@ -89,13 +94,13 @@ class OccupancyPredictor:
 
     def _predict(self, inputs: ModelInputs, *, with_flow: bool) -> tuple[Tensor, Tensor | None]:
         inputs = inputs.to(self.device)
-        if not self.flips:
+        if not self.tta_flips:
             return self._run(inputs, with_flow)
         mean: Tensor | None = None
         mean_flow: Tensor | None = None
         for x, y in MIRRORS:
             logits, flow = self._run(inputs.mirrored(x=x, y=y), with_flow)
-            axes = [axis for axis, on in ((1, x), (2, y)) if on]
+            axes = [axis for axis, mirrored in ((1, x), (2, y)) if mirrored]
             probability = logits.softmax(dim=-1).flip(axes)
             mean = probability if mean is None else mean.add_(probability)
             if flow is not None:
@@ -108,7 +113,7 @@ class OccupancyPredictor:
 
     def _run(self, inputs: ModelInputs, with_flow: bool) -> tuple[Tensor, Tensor | None]:
         with ExitStack() as stack:
-            if self.fast:
+            if self.bfloat16:
                 stack.enter_context(torch.autocast(self.device.type, torch.bfloat16))
             elif self.device.type == "cuda":
                 stack.enter_context(
@@ -140,13 +145,13 @@ def agreement(a: Tensor, b: Tensor) -> Agreement:
     K = a.shape[-1]
     first, second = a.argmax(-1).flatten(), b.argmax(-1).flatten()
     counts = (first * K + second).bincount(minlength=K * K).view(K, K).double()
-    both = counts.diagonal()
-    either = counts.sum(0) + counts.sum(1) - both
-    seen = either > 0
+    intersection = counts.diagonal()
+    union = counts.sum(0) + counts.sum(1) - intersection
+    present = union > 0
     change = (a.softmax(-1).amax(-1) - b.softmax(-1).amax(-1)).abs().max()
     return Agreement(
-        same=float(both.sum() / counts.sum()),
-        miou=float((both[seen] / either[seen]).mean()),
+        same=float(intersection.sum() / counts.sum()),
+        miou=float((intersection[present] / union[present]).mean()),
         confidence=float(change),
     )
 

@@ -127,9 +127,9 @@ class _Watch:
         return time.perf_counter()
 
     def _share(self) -> None:
-        now = self._now()
-        self.seconds[self.stack[-1]] += now - self.mark
-        self.mark = now
+        now_s = self._now()
+        self.seconds[self.stack[-1]] += now_s - self.mark
+        self.mark = now_s
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
@@ -225,9 +225,9 @@ def _memory(forward: Callable[[], object], watch: _Watch, device: torch.device) 
     )
     peaks: dict[str, int] = defaultdict(int)
     held = 0
-    for at, size in allocations:
+    for time_ns, size in allocations:
         held += size
-        inside = [(end - begin, name) for begin, end, name in spans if begin <= at <= end]
+        inside = [(end - begin, name) for begin, end, name in spans if begin <= time_ns <= end]
         stage = min(inside)[1] if inside else OTHER
         peaks[stage] = max(peaks[stage], held)
     return peaks

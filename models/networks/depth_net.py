@@ -73,9 +73,9 @@ class DepthNet(nn.Module):
             nn.Conv2d(depths, depths, 3, stride=2, padding=1),
             nn.BatchNorm2d(depths),
         )
-        both = channels + depths
+        joint_channels = channels + depths
         self.depth_conv = nn.Sequential(
-            BasicBlock(both, channels, downsample=nn.Conv2d(both, channels, 1)),
+            BasicBlock(joint_channels, channels, downsample=nn.Conv2d(joint_channels, channels, 1)),
             BasicBlock(channels, channels, downsample=None),
             BasicBlock(channels, channels, downsample=None),
             Aspp(channels, aspp_channels),
@@ -143,8 +143,8 @@ class Aspp(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         branches = [self.get_submodule(f"aspp{i + 1}")(x) for i in range(len(DILATIONS))]
-        whole = self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:])
-        x = self.bn1(self.conv1(torch.cat((*branches, whole), dim=1)))
+        pooled = self.global_avg_pool(x).expand(-1, -1, *x.shape[-2:])
+        x = self.bn1(self.conv1(torch.cat((*branches, pooled), dim=1)))
         out: Tensor = self.dropout(x.relu())
         return out
 

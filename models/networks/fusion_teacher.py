@@ -79,13 +79,15 @@ class FusionTeacher(nn.Module):
             self.img_view_transformer = build_view_transform(
                 camera.lift, camera.neck_channels, camera.backbone.finest_stride
             )
-            seen, fused = camera.lift.out_channels, config.fused_channels
-            if fused is None:
+            camera_channels, fused_channels = camera.lift.out_channels, config.fused_channels
+            if fused_channels is None:
                 momentum = config.lidar.norm_momentum
-                self.occ_fuser: nn.Module = ResidualFuser(seen, bev_channels, momentum=momentum)
+                self.occ_fuser: nn.Module = ResidualFuser(
+                    camera_channels, bev_channels, momentum=momentum
+                )
             else:
-                self.occ_fuser = ConvFuser(seen + bev_channels, fused)
-                bev_channels = fused
+                self.occ_fuser = ConvFuser(camera_channels + bev_channels, fused_channels)
+                bev_channels = fused_channels
         self.pts_backbone = Second(bev_channels, config.trunk)
         self.pts_neck = SecondFpn(config.trunk)
         self.occ_head = OccupancyHead(config.trunk.out_channels, config.head)

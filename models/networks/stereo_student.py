@@ -118,15 +118,15 @@ class StereoStudent(nn.Module):
                 f"this network reads {self.config.past_frames} earlier frames, the inputs have "
                 f"{len(inputs.previous)}"
             )
-        *past, earlier = inputs.previous
+        *past, previous = inputs.previous
         bevs = []
         with torch.no_grad():
-            matched = self.img_backbone.first_map(earlier.pictures())
+            matched = self.img_backbone.first_map(previous.pictures())
             for frame in reversed(past):
-                bev, _, matched = self._frame(frame, inputs, earlier, matched)
+                bev, _, matched = self._frame(frame, inputs, previous, matched)
                 bevs.append(bev)
-                earlier = frame
-        bev, probability, _ = self._frame(inputs, inputs, earlier, matched)
+                previous = frame
+        bev, probability, _ = self._frame(inputs, inputs, previous, matched)
         bevs.append(bev)
         bev = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(torch.cat(bevs, dim=1)))
         return bev, probability
@@ -184,13 +184,13 @@ class StereoViewTransform(Lift):
         features, earlier_features = frame.by_view(features), earlier.by_view(earlier_features)
         parity = self.config.reference_parity
         with full_precision(features):
-            at = sweep_positions(
+            positions = sweep_positions(
                 self.scaled_pixels(frame, h, w), frame, earlier, corner_aligned=parity
             )
             cost = matching_cost(
                 features.float(),
                 earlier_features.float(),
-                at.view(len(features), -1, h, w, 2),
+                positions.view(len(features), -1, h, w, 2),
                 unseen_cost=self.unseen_cost,
                 reference_parity=parity,
             )

@@ -143,8 +143,8 @@ def from_official(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         name = key.removeprefix(OFFICIAL_PREFIX)
         if output := re.match(r"norm(\d)\.", name):  # norm2 is of stage 3
             name = f"hidden_states_norms.stage{int(output[1]) + 1}.{name[output.end() :]}"
-        for theirs, ours in _RENAMED:
-            name = name.replace(theirs, ours)
+        for official, renamed in _RENAMED:
+            name = name.replace(official, renamed)
         name = f"{OFFICIAL_PREFIX}backbone.{name}"
         if ".attn.w_msa.qkv." in name and value.dim() and len(value) % 3 == 0:
             for letter, part in zip("qkv", value.chunk(3), strict=True):

@@ -167,16 +167,16 @@ class Lift(nn.Module):
     def scaled_pixels(self, inputs: ModelInputs, h: int, w: int) -> Tensor:
         """(u d, v d, d) of every frustum point, (u, v) stored pixels: (B, N, 3, D h w)."""
         H, W = (int(n) for n in inputs.images.shape[-2:])
-        like = inputs.post_image
+        post_image = inputs.post_image
         if self.config.reference_parity:
-            u = torch.linspace(0, W - 1, w).to(like)
-            v = torch.linspace(0, H - 1, h).to(like)
+            u = torch.linspace(0, W - 1, w).to(post_image)
+            v = torch.linspace(0, H - 1, h).to(post_image)
         else:
-            u = (torch.arange(w).to(like) + 0.5) * (W / w) - 0.5
-            v = (torch.arange(h).to(like) + 0.5) * (H / h) - 0.5
-        d, v, u = torch.meshgrid(self.config.depths_m().to(like), v, u, indexing="ij")
+            u = (torch.arange(w).to(post_image) + 0.5) * (W / w) - 0.5
+            v = (torch.arange(h).to(post_image) + 0.5) * (H / h) - 0.5
+        d, v, u = torch.meshgrid(self.config.depths_m().to(post_image), v, u, indexing="ij")
         pixel = torch.stack((u.flatten(), v.flatten()))  # (2, D h w)
-        pixel = torch.inverse(like[..., :2, :2]) @ (pixel - like[..., :2, 2:])
+        pixel = torch.inverse(post_image[..., :2, :2]) @ (pixel - post_image[..., :2, 2:])
         return torch.cat((pixel, torch.ones_like(pixel[..., :1, :])), dim=-2) * d.flatten()
 
     @torch.no_grad()
@@ -318,22 +318,22 @@ class PullViewTransform(nn.Module):
         pixel, depth = self.project(inputs)  # (B, N, 2, P), (B, N, P)
         N, _, H, W = inputs.images.shape[1:]
         u, v = pixel.unbind(2)
-        seen = (depth > self.config.min_depth_m) & (u > -0.5) & (u < W - 0.5)
-        seen &= (v > -0.5) & (v < H - 0.5)
+        in_view = (depth > self.config.min_depth_m) & (u > -0.5) & (u < W - 0.5)
+        in_view &= (v > -0.5) & (v < H - 0.5)
         if inputs.present is not None:
-            seen &= inputs.present[:, :, None]
-        frame, point, camera = seen.transpose(1, 2).nonzero(as_tuple=True)
-        at = torch.stack((v, u), dim=-1)[frame, camera, point]  # (S, 2)
-        at = (at + 0.5) * at.new_tensor((h / H, w / W)) - 0.5
-        low = at.floor()
-        high_share = at - low
+            in_view &= inputs.present[:, :, None]
+        frame, point, camera = in_view.transpose(1, 2).nonzero(as_tuple=True)
+        taps_vu = torch.stack((v, u), dim=-1)[frame, camera, point]  # (S, 2)
+        taps_vu = (taps_vu + 0.5) * taps_vu.new_tensor((h / H, w / W)) - 0.5
+        low = taps_vu.floor()
+        high_share = taps_vu - low
         iy, ix = (
             torch.stack((low, low + 1), dim=-1)[:, axis].clamp_(0, n - 1).long()
             for axis, n in ((0, h), (1, w))
         )
         sy, sx = torch.stack((1 - high_share, high_share), dim=-1).unbind(1)
         cell = frame * depth.shape[-1] + point
-        cameras = seen.sum(dim=1)[frame, point]
+        cameras = in_view.sum(dim=1)[frame, point]
         rows = ((frame * N + camera)[:, None, None] * h + iy[:, :, None]) * w + ix[:, None, :]
         weights = sy[:, :, None] * sx[:, None, :] / cameras[:, None, None]
         n_cells = len(depth) * depth.shape[-1]
@@ -344,12 +344,14 @@ class PullViewTransform(nn.Module):
         """Every cell's centre at every height, P = Y X L points in this order: network pixels
         (B, N, 2, P), depth (B, N, P) metres."""
         grid = self.config.grid
-        like = inputs.T_ego_camera
+        T_ego_camera = inputs.T_ego_camera
         x, y = (
-            grid.min_m[i] + (torch.arange(grid.shape[i]).to(like) + 0.5) * grid.size_m[i]
+            grid.min_m[i] + (torch.arange(grid.shape[i]).to(T_ego_camera) + 0.5) * grid.size_m[i]
             for i in (0, 1)
         )
-        y, x, z = torch.meshgrid(y, x, like.new_tensor(self.config.heights_m), indexing="ij")
+        y, x, z = torch.meshgrid(
+            y, x, T_ego_camera.new_tensor(self.config.heights_m), indexing="ij"
+        )
         points = torch.stack((x, y, z, torch.ones_like(x))).view(4, -1)
         ego = torch.inverse(inputs.T_bda) @ points  # (B, 4, P)
         camera = torch.inverse(inputs.T_ego_camera)[..., :3, :] @ ego[:, None]

@@ -46,10 +46,10 @@ def pooling_plan(
     n_cells: int,
 ) -> PoolingPlan:
     """Sorts samples by cell; within a cell they keep their order."""
-    kept = (cells >= 0).nonzero()[:, 0]
-    ordered, order = cells[kept].int().sort(stable=True)  # int32 sorts in half the time
-    kept = kept[order]
-    return PoolingPlan(rows=rows[kept], samples=kept, offsets=_offsets(ordered, n_cells))
+    samples = (cells >= 0).nonzero()[:, 0]
+    ordered, order = cells[samples].int().sort(stable=True)  # int32 sorts in half the time
+    samples = samples[order]
+    return PoolingPlan(rows=rows[samples], samples=samples, offsets=_offsets(ordered, n_cells))
 
 
 def sorted_plan(rows: Tensor, cells: Tensor, n_cells: int) -> PoolingPlan:

@@ -40,8 +40,8 @@ def sweep_positions(
     pixel = earlier.post_image[..., :2, :2] @ pixel + earlier.post_image[..., :2, 2:]
     H, W = earlier.images.shape[-2:]
     size = pixel.new_tensor((W, H))[:, None]
-    at = pixel / (size - 1) * 2 - 1 if corner_aligned else (2 * pixel + 1) / size - 1
-    return torch.where(points[..., 2:, :] < MIN_DEPTH_M, -2.0, at).transpose(-1, -2)
+    normalised = pixel / (size - 1) * 2 - 1 if corner_aligned else (2 * pixel + 1) / size - 1
+    return torch.where(points[..., 2:, :] < MIN_DEPTH_M, -2.0, normalised).transpose(-1, -2)
 
 
 @torch.no_grad()
@@ -60,9 +60,9 @@ def matching_cost(
     end is exactly zero, and positions are corner-aligned.
     """
     costs = []
-    for at in positions.unbind(1):  # one depth at a time: all of them would take gigabytes
-        warped = nn.functional.grid_sample(earlier, at, align_corners=reference_parity)
-        unseen = warped[:, -4] == 0 if reference_parity else (at.abs() > 1).any(dim=-1)
+    for grid in positions.unbind(1):  # one depth at a time: all of them would take gigabytes
+        warped = nn.functional.grid_sample(earlier, grid, align_corners=reference_parity)
+        unseen = warped[:, -4] == 0 if reference_parity else (grid.abs() > 1).any(dim=-1)
         cost = warped.sub_(features).abs_().sum(dim=1)
         costs.append(cost + unseen_cost * unseen)
     return torch.stack(costs, dim=1)

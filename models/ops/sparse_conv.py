@@ -133,8 +133,8 @@ class _SiteIndex:
             return self.table[keys].long()
         if len(self.keys) == 0:
             return torch.full_like(keys, -1)
-        at = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
-        return torch.where(self.keys[at] == keys, self.rows[at], -1)
+        index = torch.searchsorted(self.keys, keys).clamp_(max=len(self.keys) - 1)
+        return torch.where(self.keys[index] == keys, self.rows[index], -1)
 
 
 def _distinct(keys: Tensor, n_cells: int) -> Tensor:
@@ -142,9 +142,9 @@ def _distinct(keys: Tensor, n_cells: int) -> Tensor:
     if n_cells > DENSE_INDEX_CELLS:
         distinct: Tensor = torch.unique(keys)
         return distinct
-    seen = torch.zeros(n_cells, dtype=torch.bool, device=keys.device)
-    seen[keys] = True
-    return seen.nonzero()[:, 0]
+    occurs = torch.zeros(n_cells, dtype=torch.bool, device=keys.device)
+    occurs[keys] = True
+    return occurs.nonzero()[:, 0]
 
 
 def _split(rows: Tensor, sizes: list[int]) -> tuple[Tensor, ...]:
@@ -222,9 +222,9 @@ def strided_rulebook(x: SparseTensor, kernel: Triple, stride: Triple, padding: T
     cells: list[Tensor] = []
     for axis in range(3):  # (k, V): does tap k of this axis meet the voxel, and in which cell
         taps = torch.arange(kernel[axis], device=x.coords.device)[:, None]
-        at = x.coords[:, axis + 1] + padding[axis] - taps
-        cell = at.div(stride[axis], rounding_mode="floor")
-        hits.append((at == cell * stride[axis]) & (cell >= 0) & (cell < out_shape[axis]))
+        position = x.coords[:, axis + 1] + padding[axis] - taps
+        cell = position.div(stride[axis], rounding_mode="floor")
+        hits.append((position == cell * stride[axis]) & (cell >= 0) & (cell < out_shape[axis]))
         cells.append(cell)
     Z, Y, X = out_shape
     hit = hits[0][:, None, None] & hits[1][None, :, None] & hits[2][None, None, :]
@@ -261,8 +261,8 @@ def _taken_times(features: Tensor, rows: Tensor | None, weight: Tensor) -> Tenso
         rows = torch.arange(len(features))
     n, C = len(rows), features.shape[1]
     padded = nn.functional.pad(rows, (0, -n % 1024))
-    taken = features.index_select(0, padded).view(1, len(padded), 1, C).permute(0, 3, 1, 2)
-    out = nn.functional.conv2d(taken, weight[:, :, None, None])
+    gathered = features.index_select(0, padded).view(1, len(padded), 1, C).permute(0, 3, 1, 2)
+    out = nn.functional.conv2d(gathered, weight[:, :, None, None])
     return out.permute(0, 2, 3, 1).reshape(len(padded), -1)[:n]
 
 

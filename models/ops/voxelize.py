@@ -43,7 +43,7 @@ def voxelize(
     size, low = points.new_tensor(grid.size_m), points.new_tensor(grid.min_m)
     cell = ((points[:, :3] - low) / size).floor()
     inside = ((cell >= 0) & (cell < cell.new_tensor(grid.shape))).all(dim=1)
-    kept, (x, y, z) = points[inside], cell[inside].long().unbind(1)
+    inside_points, (x, y, z) = points[inside], cell[inside].long().unbind(1)
     X, Y, _ = grid.shape
     keys, order = ((z * Y + y) * X + x).sort(stable=True)
     distinct, group, sizes = torch.unique_consecutive(keys, return_inverse=True, return_counts=True)
@@ -56,8 +56,8 @@ def voxelize(
     take = (rank < max_points) & (number[group] >= 0)
 
     counts = sizes[by_first].clamp(max=max_points)
-    sums = kept.new_zeros(len(by_first), points.shape[1])
-    sums.index_add_(0, number[group[take]], kept[order[take]])
+    sums = inside_points.new_zeros(len(by_first), points.shape[1])
+    sums.index_add_(0, number[group[take]], inside_points[order[take]])
     key = distinct[by_first]
     return Voxels(
         zyx=torch.stack((key // (X * Y), key // X % Y, key % X), dim=1),

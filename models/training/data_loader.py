@@ -18,17 +18,17 @@ from datasets.loading.frame_dataset import FrameDataset
 class _Steps(Dataset[Batch | AutolabelError]):
     """A set whose errors come back as values, so that they leave a loader's process whole."""
 
-    def __init__(self, samples: FrameDataset) -> None:
-        self.samples = samples
+    def __init__(self, dataset: FrameDataset) -> None:
+        self.dataset = dataset
 
     def __getitem__(self, step: int) -> Batch | AutolabelError:
         try:
-            return self.samples[step]
+            return self.dataset[step]
         except AutolabelError as error:
             return error
 
 
-def steps_loader(samples: FrameDataset, start: int, stop: int, loaders: int) -> Iterator[Batch]:
+def steps_loader(dataset: FrameDataset, start: int, stop: int, loaders: int) -> Iterator[Batch]:
     """Batches of steps ``start`` to ``stop - 1``, prepared ahead in ``loaders`` other processes.
 
     The processes are forked from a clean server: zarr in a plain fork can deadlock.
@@ -38,7 +38,7 @@ def steps_loader(samples: FrameDataset, start: int, stop: int, loaders: int) -> 
     """
     if start >= stop:
         return
-    steps = _Steps(samples)
+    steps = _Steps(dataset)
     parallel: dict[str, Any] = {
         "multiprocessing_context": "forkserver",
         "prefetch_factor": 4,

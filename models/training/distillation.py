@@ -88,7 +88,7 @@ class Distillation(nn.Module):
         self,
         bev: Tensor,  # (B, C, Y, X) of the student
         logits: Tensor,  # (B, X, Y, Z, K), or (M, Z, K) at the columns
-        sample: Batch,
+        batch: Batch,
         columns: Tensor | None = None,  # (M,) int64, row-major over (B, X, Y)
         within: Tensor | None = None,  # (B, X, Y, Z) bool: the voxels that count; None: all
     ) -> dict[str, Tensor]:
@@ -102,12 +102,12 @@ class Distillation(nn.Module):
         """
         if self.config.bev == "none" and not self.config.logits:
             return {}
-        teacher = self.teacher(sample).seen_under(sample.inputs.T_bda)
+        teacher = self.teacher(batch).seen_under(batch.inputs.T_bda)
         terms = {}
         if self.config.bev == "plain":
             terms = self._plain_term(bev, teacher.bev, within)
         if self.config.bev == "regions" or self.config.logits:
-            regions = voxel_regions(self._classes(sample, teacher), self.taxonomy)
+            regions = voxel_regions(self._classes(batch, teacher), self.taxonomy)
             if within is not None:
                 regions &= within
             if self.config.bev == "regions":
@@ -116,19 +116,19 @@ class Distillation(nn.Module):
                 terms |= self._logit_terms(logits, teacher.logits, regions, columns)
         return terms
 
-    def _classes(self, sample: Batch, teacher: TeacherOutputs) -> Tensor:
+    def _classes(self, batch: Batch, teacher: TeacherOutputs) -> Tensor:
         """(B, X, Y, Z) class ids, none of them 255."""
-        if sample.semantics.shape != teacher.logits.shape[:-1]:
+        if batch.semantics.shape != teacher.logits.shape[:-1]:
             raise ValueError(
                 f"the teacher's logits {tuple(teacher.logits.shape)} are not on the grid of the "
-                f"labels {tuple(sample.semantics.shape)}"
+                f"labels {tuple(batch.semantics.shape)}"
             )
         if self.config.regions_from == "teacher":
             return teacher.logits.argmax(-1)
-        known = (sample.semantics != IGNORE_ID) & sample.labelled[:, None, None, None]
-        if known.all():
-            return sample.semantics
-        return sample.semantics.long().where(known, teacher.logits.argmax(-1))
+        has_label = (batch.semantics != IGNORE_ID) & batch.labelled[:, None, None, None]
+        if has_label.all():
+            return batch.semantics
+        return batch.semantics.long().where(has_label, teacher.logits.argmax(-1))
 
     def _plain_term(
         self, student: Tensor, teacher: Tensor, within: Tensor | None
@@ -206,19 +206,19 @@ class DistillationObjective(nn.Module):
             raise ValueError("there is no distillation with a flow term")
         self.label_loss, self.distillation, self.within = label_loss, distillation, within
 
-    def forward(self, network: nn.Module, sample: Batch, step: int) -> dict[str, Tensor]:
+    def forward(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
         """The terms of the label loss and of the distillation, by name."""
         student = cast(OccupancyNetwork, network)
-        bev = student.bev(sample.inputs)
-        within = None if self.within is None else self.within(sample)
-        labels, weight = sample.semantics, sample.weight
+        bev = student.bev(batch.inputs)
+        within = None if self.within is None else self.within(batch)
+        labels, weight = batch.semantics, batch.weight
         if self.label_loss.columns is None:
             columns, logits = None, student.occ_head(bev)
             terms = self.label_loss.of_voxels(logits, labels, weight)
         else:
-            columns = scored = self.label_loss.drawn(sample)
+            columns = scored = self.label_loss.drawn(batch)
             if self.distillation.config.logits:
-                unlabelled = self._of_unlabelled(sample, self.label_loss.columns)
+                unlabelled = self._of_unlabelled(batch, self.label_loss.columns)
                 columns = torch.cat((scored, unlabelled))
             logits = student.occ_head.columns(bev, columns)
             terms = self.label_loss.of_voxels(
@@ -226,27 +226,27 @@ class DistillationObjective(nn.Module):
                 labels.flatten(0, 2)[scored],
                 weight.flatten(0, 2)[scored],
             )
-        distilled: dict[str, Tensor] = self.distillation(bev, logits, sample, columns, within)
+        distilled: dict[str, Tensor] = self.distillation(bev, logits, batch, columns, within)
         return terms | distilled
 
-    def weight_sums(self, sample: Batch) -> dict[str, Tensor]:
+    def weight_sums(self, batch: Batch) -> dict[str, Tensor]:
         """Those of the label loss."""
-        return self.label_loss.weight_sums(sample)
+        return self.label_loss.weight_sums(batch)
 
-    def _of_unlabelled(self, sample: Batch, count: int) -> Tensor:
+    def _of_unlabelled(self, batch: Batch, count: int) -> Tensor:
         """(M,) int64: columns of the frames without labels, row-major over (B, X, Y)."""
-        X, Y = sample.semantics.shape[1:3]
+        X, Y = batch.semantics.shape[1:3]
         drawn = [torch.empty(0, dtype=torch.int64)]
-        for b in (~sample.labelled).nonzero().flatten().tolist():
-            seed = self.label_loss.seed * 1_000_003 + sample.first_draw + b
+        for b in (~batch.labelled).nonzero().flatten().tolist():
+            seed = self.label_loss.seed * 1_000_003 + batch.first_draw + b
             order = torch.randperm(X * Y, generator=torch.Generator().manual_seed(seed))
             drawn.append(order[:count] + b * X * Y)
-        return torch.cat(drawn).to(sample.semantics.device)
+        return torch.cat(drawn).to(batch.semantics.device)
 
 
-def used_voxels(sample: Batch) -> Tensor:
+def used_voxels(batch: Batch) -> Tensor:
     """(B, X, Y, Z) bool: what the label loss reads, and all of a frame without labels."""
-    return (sample.weight > 0) | ~sample.labelled[:, None, None, None]
+    return (batch.weight > 0) | ~batch.labelled[:, None, None, None]
 
 
 def voxel_regions(

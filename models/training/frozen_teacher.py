@@ -61,7 +61,7 @@ class TeacherOutputs:
             raise ValueError("BEV frames that differ by more than mirrored x and y axes")
         bev, logits = self.bev.clone(), self.logits.clone()
         for b, (x, y) in enumerate((mirrors[:, :2] < 0).tolist()):
-            axes = [axis for axis, on in enumerate((x, y)) if on]
+            axes = [axis for axis, mirrored in enumerate((x, y)) if mirrored]
             bev[b] = bev[b].flip([2 - axis for axis in axes])
             logits[b] = logits[b].flip(axes)
         return TeacherOutputs(bev=bev, logits=logits, T_bda=T_bda)
@@ -74,7 +74,7 @@ TeacherSource = Callable[[Batch], TeacherOutputs]
 class FrozenTeacher:
     """A ``TeacherSource`` that runs the network.
 
-    The network, which lies where the samples do, is frozen and stays in eval mode. This is no
+    The network, which lies on the batches' device, is frozen and stays in eval mode. This is no
     module, so that no student's ``train()``, ``state_dict()`` or ``parameters()`` reaches it.
     """
 
@@ -82,15 +82,15 @@ class FrozenTeacher:
         self.network = network.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, sample: Batch) -> TeacherOutputs:
-        """The outputs in the sample's augmented frame: the trunk and the head, each run once.
+    def __call__(self, batch: Batch) -> TeacherOutputs:
+        """The outputs in the batch's augmented frame: the trunk and the head, each run once.
 
         Raises:
-            ValueError: the teacher reads points, and the sample has none.
+            ValueError: the teacher reads points, and the batch has none.
         """
         network = cast(OccupancyNetwork, self.network.eval())
-        bev = network.bev(sample.inputs)
-        return TeacherOutputs(bev=bev, logits=network.occ_head(bev), T_bda=sample.inputs.T_bda)
+        bev = network.bev(batch.inputs)
+        return TeacherOutputs(bev=bev, logits=network.occ_head(bev), T_bda=batch.inputs.T_bda)
 
 
 def inherit_head(student: nn.Module, teacher: nn.Module) -> None:
@@ -99,16 +99,16 @@ def inherit_head(student: nn.Module, teacher: nn.Module) -> None:
     Raises:
         SetupError: the heads have other layers or shapes.
     """
-    mine = student.get_submodule("occ_head").state_dict()
-    its = teacher.get_submodule("occ_head").state_dict()
-    for name in sorted(mine.keys() | its.keys()):
-        shapes = [tuple(s[name].shape) if name in s else None for s in (mine, its)]
+    own = student.get_submodule("occ_head").state_dict()
+    head = teacher.get_submodule("occ_head").state_dict()
+    for name in sorted(own.keys() | head.keys()):
+        shapes = [tuple(s[name].shape) if name in s else None for s in (own, head)]
         if shapes[0] != shapes[1]:
             raise SetupError(
                 f"the student cannot inherit the teacher's head: occ_head.{name} is {shapes[0]} "
                 f"in the student and {shapes[1]} in the teacher"
             )
-    student.get_submodule("occ_head").load_state_dict(its)
+    student.get_submodule("occ_head").load_state_dict(head)
 
 
 def joint_inputs(student: InputSpec, teacher: InputSpec) -> InputSpec:
@@ -117,15 +117,15 @@ def joint_inputs(student: InputSpec, teacher: InputSpec) -> InputSpec:
     Raises:
         SetupError: they want other pictures, or another frame.
     """
-    same = ["height", "width", "reference_parity", "frame"]
+    compared = ["height", "width", "reference_parity", "frame"]
     if teacher.past_frames:
-        same.append("past_frames")
-    for name in same:
-        mine, its = getattr(student, name), getattr(teacher, name)
-        if mine != its:
+        compared.append("past_frames")
+    for name in compared:
+        own, wanted = getattr(student, name), getattr(teacher, name)
+        if own != wanted:
             raise SetupError(
-                f"student and teacher cannot read one batch: {name} is {mine} for the student and "
-                f"{its} for the teacher"
+                f"student and teacher cannot read one batch: {name} is {own} for the student and "
+                f"{wanted} for the teacher"
             )
     return replace(
         student,

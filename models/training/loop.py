@@ -114,7 +114,7 @@ Validate = Callable[[nn.Module], Mapping[str, float]]
 
 def fit(
     network: nn.Module,
-    samples: FrameDataset,
+    dataset: FrameDataset,
     *,
     objective: Objective,
     config: TrainingConfig,
@@ -141,8 +141,8 @@ def fit(
         json_text(
             {
                 "config": config.identity_fields(),
-                "samples": samples.fingerprint(),
-                "data": samples.data(),
+                "samples": dataset.fingerprint(),
+                "data": dataset.data(),
                 "workers": process_group.world_size,
                 "job": dict(job or {}),
             }
@@ -155,10 +155,10 @@ def fit(
         folder.mkdir(parents=True, exist_ok=True)
         described = {**identity, "sha256": _sha256(identity)}
         write_json(folder / "config.json", described)
-    mine = samples.share(process_group.rank, process_group.world_size)
+    part = dataset.share(process_group.rank, process_group.world_size)
     return train(
         network,
-        steps_loader(mine, start, config.steps, config.loaders),
+        steps_loader(part, start, config.steps, config.loaders),
         objective=objective,
         config=config,
         folder=folder,
@@ -173,7 +173,7 @@ def fit(
 
 def train(
     network: nn.Module,
-    samples: Iterable[Batch],
+    batches: Iterable[Batch],
     *,
     objective: Objective,
     config: TrainingConfig,
@@ -218,14 +218,14 @@ def train(
             world_size=process_group.world_size,
         )
     with reproducible(device), log:
-        for step, sample in log.timed(samples):
+        for step, batch in log.timed(batches):
             torch.manual_seed((config.seed * 1_000_003 + step) * 1009 + process_group.rank)
             rate = config.learning_rate * config.schedule.factor(step, config.steps)
             for group in optimiser.param_groups:
                 group["lr"] = rate
             optimiser.zero_grad(set_to_none=True)
             terms = _backward(
-                parallel, objective, sample.to(device), step, scaler, config, process_group
+                parallel, objective, batch.to(device), step, scaler, config, process_group
             )
             scaler.unscale_(optimiser)
             nn.utils.clip_grad_norm_(trained, config.clip_norm)
@@ -267,23 +267,23 @@ class _Stepping(nn.Module):
         super().__init__()
         self.network, self.objective = network, objective
 
-    def forward(self, sample: Batch, step: int) -> dict[str, Tensor]:
-        return self.objective(self.network, sample, step)
+    def forward(self, batch: Batch, step: int) -> dict[str, Tensor]:
+        return self.objective(self.network, batch, step)
 
 
 def _backward(
     parallel: nn.Module,
     objective: Objective,
-    sample: Batch,
+    batch: Batch,
     step: int,
     scaler: torch.amp.GradScaler,
     config: TrainingConfig,
     process_group: ProcessGroup,
 ) -> dict[str, float]:
     """Gradients of the whole step's loss; gives its terms."""
-    parts = sample.parts(config.parts)
+    parts = batch.parts(config.parts)
     totals: dict[str, Tensor] = {}
-    device = sample.weight.device.type
+    device = batch.weight.device.type
     for i, (part, shares) in enumerate(
         zip(parts, _shares(objective, parts, process_group), strict=True)
     ):

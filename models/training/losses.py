@@ -96,9 +96,9 @@ def geo_scal(
     occupied = y != empty
     hits, rejections = full[occupied].sum(), free[~occupied].sum()
     n, eps = occupied.sum(), 1e-5
-    found = _minus_log(hits / (full.sum() + eps)) + _minus_log(hits / (n + eps))
+    precision_recall = _minus_log(hits / (full.sum() + eps)) + _minus_log(hits / (n + eps))
     rejected = _minus_log(rejections / (len(y) - n + eps))
-    return (found.where(n > 0, 0) + rejected.where(n < len(y), 0)).to(p)
+    return (precision_recall.where(n > 0, 0) + rejected.where(n < len(y), 0)).to(p)
 
 
 def sem_scal(
@@ -113,13 +113,15 @@ def sem_scal(
         ValueError: shapes differ.
     """
     p, y = _known_probabilities(logits, labels, weight)
-    n = torch.bincount(y, minlength=p.shape[1])  # (K,) voxels of a class, and what they were given
+    n = torch.bincount(
+        y, minlength=p.shape[1]
+    )  # (K,) voxels of a class, and their probability mass
     own = p.gather(1, y[:, None]).squeeze(1).double()
     hits = torch.zeros_like(n, dtype=torch.double).index_add(0, y, own)
-    given = p.sum(0, dtype=torch.double)
+    predicted = p.sum(0, dtype=torch.double)
     others = len(y) - n
-    rejected = _minus_log((others - (given - hits)) / others.clamp(min=1)).where(others > 0, 0)
-    of_class = _minus_log(hits / given.clamp(min=1e-30)) + _minus_log(hits / n.clamp(min=1))
+    rejected = _minus_log((others - (predicted - hits)) / others.clamp(min=1)).where(others > 0, 0)
+    of_class = _minus_log(hits / predicted.clamp(min=1e-30)) + _minus_log(hits / n.clamp(min=1))
     present = n > 0
     total = (of_class + rejected).where(present, 0).sum()
     return (total / present.sum().clamp(min=1)).to(p)
@@ -235,8 +237,8 @@ def _known_probabilities(
 ) -> tuple[Tensor, Tensor]:
     """Probabilities (V, K) and labels (V,) int64 of the voxels that are not left out."""
     flat, w = _labels_and_weights(logits, labels, weight)
-    known = w > 0
-    return logits.reshape(-1, logits.shape[-1])[known].softmax(-1), flat[known]
+    used = w > 0
+    return logits.reshape(-1, logits.shape[-1])[used].softmax(-1), flat[used]
 
 
 def _labels_and_weights(

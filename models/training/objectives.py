@@ -33,14 +33,14 @@ class Objective(Protocol):
     the objective is also ``Weighted``, by the masses it gives.
     """
 
-    def __call__(self, network: nn.Module, sample: Batch, step: int) -> dict[str, Tensor]: ...
+    def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]: ...
 
 
 @runtime_checkable
 class Weighted(Protocol):
     """An objective whose terms are means over unequal masses, such as numbers of voxels."""
 
-    def weight_sums(self, sample: Batch) -> dict[str, Tensor]:
+    def weight_sums(self, batch: Batch) -> dict[str, Tensor]:
         """Scalar mass of each term by name; a term left out weighs by frames."""
         ...
 
@@ -91,30 +91,30 @@ class LabelLoss:
         if self.flow and self.columns is not None:
             raise ValueError("the flow's loss needs every voxel, not columns")
 
-    def __call__(self, network: nn.Module, sample: Batch, step: int) -> dict[str, Tensor]:
-        return self.of_bev(network, cast(OccupancyNetwork, network).bev(sample.inputs), sample)
+    def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]:
+        return self.of_bev(network, cast(OccupancyNetwork, network).bev(batch.inputs), batch)
 
-    def of_bev(self, network: nn.Module, bev: Tensor, sample: Batch) -> dict[str, Tensor]:
+    def of_bev(self, network: nn.Module, bev: Tensor, batch: Batch) -> dict[str, Tensor]:
         """The terms, where the BEV features (B, C, Y, X) are there already."""
         head = cast(OccupancyNetwork, network).occ_head
         if self.columns is not None:
-            columns = self.drawn(sample)
-            labels, weight = _at(columns, sample)
+            columns = self.drawn(batch)
+            labels, weight = _at(columns, batch)
             return self.of_voxels(head.columns(bev, columns), labels, weight)
         if not self.flow:
-            return self.of_voxels(head(bev), sample.semantics, sample.weight)
+            return self.of_voxels(head(bev), batch.semantics, batch.weight)
         features = head.features(bev)
-        terms = self.of_voxels(head.logits(features), sample.semantics, sample.weight)
-        return terms | {"flow": self.flow * self._flow_error(head.flow(features), sample)}
+        terms = self.of_voxels(head.logits(features), batch.semantics, batch.weight)
+        return terms | {"flow": self.flow * self._flow_error(head.flow(features), batch)}
 
-    def _flow_error(self, flow: Tensor, sample: Batch) -> Tensor:
-        if sample.flow is None:
+    def _flow_error(self, flow: Tensor, batch: Batch) -> Tensor:
+        if batch.flow is None:
             raise ValueError("the loss of the flow needs labels with flow")
         dynamic = torch.isin(
-            sample.semantics,
+            batch.semantics,
             torch.tensor(self.taxonomy.dynamic, dtype=torch.uint8, device=flow.device),
         )
-        return flow_loss(flow.float(), sample.flow, sample.weight * dynamic, norm=1)
+        return flow_loss(flow.float(), batch.flow, batch.weight * dynamic, norm=1)
 
     def of_voxels(self, logits: Tensor, labels: Tensor, weight: Tensor) -> dict[str, Tensor]:
         """The terms of voxels: logits (..., K), labels and weight (...)."""
@@ -125,31 +125,33 @@ class LabelLoss:
         loss = voxel_cross_entropy if self.kind == "ce" else ohem_cross_entropy
         return {self.kind: loss(logits, labels, weight, class_weights=classes)}
 
-    def weight_sums(self, sample: Batch) -> dict[str, Tensor]:
+    def weight_sums(self, batch: Batch) -> dict[str, Tensor]:
         """Cross-entropy is a mean over weighted voxels."""
         if self.kind != "ce":
             return {}
-        labels, weight = sample.semantics, sample.weight
+        labels, weight = batch.semantics, batch.weight
         if self.columns is not None:
-            labels, weight = _at(self.drawn(sample), sample)
+            labels, weight = _at(self.drawn(batch), batch)
         if (classes := self._class_weights(weight)) is not None:
-            known = labels < len(classes)
-            weight = weight * torch.where(known, classes[torch.where(known, labels, 0).long()], 0)
+            in_range = labels < len(classes)
+            weight = weight * torch.where(
+                in_range, classes[torch.where(in_range, labels, 0).long()], 0
+            )
         return {"ce": weight.sum(dtype=torch.float64)}
 
-    def drawn(self, sample: Batch) -> Tensor:
+    def drawn(self, batch: Batch) -> Tensor:
         """(M,) int64: the columns scored, row-major over (B, X, Y)."""
         assert self.columns is not None
-        device = sample.weight.device
+        device = batch.weight.device
         foreground = torch.zeros(256, dtype=torch.bool, device=device)
         foreground[list(self.taxonomy.foreground)] = True
-        n = sample.semantics[0, ..., 0].numel()
+        n = batch.semantics[0, ..., 0].numel()
         drawn = []
-        for b in range(len(sample)):
+        for b in range(len(batch)):
             generator = torch.Generator(device)
-            generator.manual_seed(self.seed * 1_000_003 + sample.first_draw + b)
+            generator.manual_seed(self.seed * 1_000_003 + batch.first_draw + b)
             columns = draw_columns(
-                sample.semantics[b], sample.weight[b], foreground, self.columns, generator
+                batch.semantics[b], batch.weight[b], foreground, self.columns, generator
             )
             drawn.append(columns + b * n)
         return torch.cat(drawn)
@@ -158,9 +160,9 @@ class LabelLoss:
         return None if self.class_weights is None else self.class_weights.to(like.device)
 
 
-def _at(columns: Tensor, sample: Batch) -> tuple[Tensor, Tensor]:
+def _at(columns: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
     """Labels and weight (M, Z) of columns."""
-    return sample.semantics.flatten(0, 2)[columns], sample.weight.flatten(0, 2)[columns]
+    return batch.semantics.flatten(0, 2)[columns], batch.weight.flatten(0, 2)[columns]
 
 
 def draw_columns(
@@ -189,11 +191,11 @@ def _pick(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:
     return index[order[:count]]
 
 
-def count_labels(samples: FrameDataset, n_classes: int, *, at_most: int = 64) -> Tensor:
+def count_labels(dataset: FrameDataset, n_classes: int, *, at_most: int = 64) -> Tensor:
     """(K,) usable voxels per class in evenly spaced frames of the set; bad ones left out."""
-    step = max(1, len(samples.items) // at_most)
+    step = max(1, len(dataset.items) // at_most)
     counts = torch.zeros(256)
-    for labels, frame in samples.items[::step]:
+    for labels, frame in dataset.items[::step]:
         try:
             target = labels.target(frame)
         except SceneError:

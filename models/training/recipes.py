@@ -132,7 +132,7 @@ class Recipe:
             **fields,
         )
 
-    def label_loss(self, taxonomy: Taxonomy, samples: FrameDataset, *, seed: int = 0) -> LabelLoss:
+    def label_loss(self, taxonomy: Taxonomy, dataset: FrameDataset, *, seed: int = 0) -> LabelLoss:
         """The loss; its class weights may be counted in the set's labels.
 
         Raises:
@@ -147,7 +147,7 @@ class Recipe:
                     f"{taxonomy.name} has {taxonomy.n_classes}"
                 )
         elif self.class_weights != "none":
-            counts = count_labels(samples, taxonomy.n_classes)
+            counts = count_labels(dataset, taxonomy.n_classes)
             if self.class_weights == "rarity":
                 weights = class_weights(counts, 0.25)
             else:

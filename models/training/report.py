@@ -130,8 +130,8 @@ class TrainingLog:
         if not self.silent:
             self.folder.mkdir(parents=True, exist_ok=True)
             path = self.folder / "log.jsonl"
-            kept = [line for line in _lines(path) if line["step"] <= self.start]
-            write_text(path, json_lines(kept))
+            lines = [line for line in _lines(path) if line["step"] <= self.start]
+            write_text(path, json_lines(lines))
             with ExitStack() as files:
                 self._file = AppendedFile(path)
                 files.callback(self._file.close)
@@ -156,20 +156,20 @@ class TrainingLog:
     def timed(self, batches: Iterable[Batch]) -> Iterator[tuple[int, Batch]]:
         """Steps and their batches; what it takes to get one is noted as waiting."""
         self._mark = time.monotonic()
-        for step, sample in enumerate(batches, start=self.start):
+        for step, batch in enumerate(batches, start=self.start):
             if step == self.start:
                 self.start_s += self._since_mark()
             else:
                 waited_s = self._since_mark()
                 self.waited_s += waited_s
                 self.seconds += waited_s
-            self.frames += len(sample) * self.world_size
-            self.bad.update(sample.bad)
-            usable = sample.weight.flatten(1).any(1)
-            empty = int((sample.labelled & ~usable).sum())
+            self.frames += len(batch) * self.world_size
+            self.bad.update(batch.bad)
+            usable = batch.weight.flatten(1).any(1)
+            empty = int((batch.labelled & ~usable).sum())
             self.empty_frames += empty
             self._new_empty_frames += empty
-            yield step, sample
+            yield step, batch
             self.seconds += self._since_mark()
 
     @contextmanager
@@ -180,8 +180,8 @@ class TrainingLog:
         self._since_mark()
 
     def _since_mark(self) -> float:
-        now = time.monotonic()
-        seconds, self._mark = now - self._mark, now
+        now_s = time.monotonic()
+        seconds, self._mark = now_s - self._mark, now_s
         return seconds
 
     def note(self, step: int, terms: Mapping[str, float], rate: float) -> None:
@@ -198,8 +198,8 @@ class TrainingLog:
         self.terms = {name: round(value / count, 5) for name, value in self._sums.items()}
         self._sums = {}
         seconds, waited_s, frames = (
-            now - then
-            for now, then in zip(
+            total - begin
+            for total, begin in zip(
                 (self.seconds, self.waited_s, self.frames), self._line_began, strict=True
             )
         )
@@ -291,7 +291,13 @@ def draw_curves(lines: list[dict[str, float | None]], path: Path) -> None:
     ):
         for name in shown:
             points = [(line["step"], line[name]) for line in lines if name in line]
-            axes.plot(*zip(*points, strict=True), label=name.removeprefix("val/"), linewidth=1)
+            marker = "o" if len(points) == 1 else None  # a line needs two points
+            axes.plot(
+                *zip(*points, strict=True),
+                label=name.removeprefix("val/"),
+                linewidth=1,
+                marker=marker,
+            )
         axes.set_ylabel(title)
         axes.grid(alpha=0.3)
         axes.legend(fontsize="small")

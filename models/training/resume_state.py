@@ -38,12 +38,12 @@ def load_state(folder: Path, identity: Mapping[str, Any]) -> tuple[int, dict[str
             raise ValueError(f"it is a {type(state).__name__}")
         if lacks := sorted(KEYS - state.keys()):
             raise ValueError(f"it lacks {', '.join(lacks)}")
-        step, there = state["step"], state["identity"]
-        if not isinstance(step, int) or step < 0 or not isinstance(there, dict):
+        step, stored = state["step"], state["identity"]
+        if not isinstance(step, int) or step < 0 or not isinstance(stored, dict):
             raise ValueError("its step or the run's identity is none")
-        if there != identity:
+        if stored != identity:
             raise SetupError(
-                f"{path}: of a run with another configuration ({_in_words(there, identity)}); "
+                f"{path}: of a run with another configuration ({_in_words(stored, identity)}); "
                 "choose another --out"
             )
         if state["threads"] != torch.get_num_threads():
@@ -64,18 +64,18 @@ def restoring(folder: Path) -> Iterator[None]:
     except SetupError:  # an UnwritableError is an OSError, too
         raise
     except (OSError, ValueError) as error:
-        why = str(error).split("\n")[0]
+        reason = str(error).split("\n")[0]
         raise SetupError(
-            f"{folder / 'state.pt'}: a damaged training state: {why}; delete it to begin again, or "
+            f"{folder / 'state.pt'}: a damaged training state: {reason}; delete it to begin again, "
             "choose another --out"
         ) from error
 
 
-def _in_words(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
+def _in_words(stored: Mapping[str, Any], current: Mapping[str, Any]) -> str:
     """What differs: dotted names of options, and kinds of data with their scenes."""
-    differing = _differing(there, here)
+    differing = _differing(stored, current)
     words = [".".join(name) for name in differing if name[0] != "data"]
-    if DATA not in there and DATA in here:
+    if DATA not in stored and DATA in current:
         words.append("its log and labels are not known: an earlier version made it")
         return ", ".join(words)
     scenes: dict[str, list[str]] = {}
@@ -83,22 +83,22 @@ def _in_words(there: Mapping[str, Any], here: Mapping[str, Any]) -> str:
         if name[0] == DATA:
             scenes.setdefault(".".join(name[1:2]), []).extend(name[2:])
     for kind, names in scenes.items():
-        more = f" and {len(names) - SCENES_NAMED} more" if len(names) > SCENES_NAMED else ""
-        where = f": scene {', '.join(names[:SCENES_NAMED])}{more}" if names else ""
-        words.append(f"the {kind} {'differ' if kind.endswith('s') else 'differs'}{where}")
+        rest_text = f" and {len(names) - SCENES_NAMED} more" if len(names) > SCENES_NAMED else ""
+        scenes_text = f": scene {', '.join(names[:SCENES_NAMED])}{rest_text}" if names else ""
+        words.append(f"the {kind} {'differ' if kind.endswith('s') else 'differs'}{scenes_text}")
     return ", ".join(words)
 
 
-def _differing(there: Any, here: Any, name: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+def _differing(stored: Any, current: Any, name: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
     """Names of what differs between two JSON values."""
-    if isinstance(there, dict) and isinstance(here, dict):
-        keys = sorted(there.keys() | here.keys())
+    if isinstance(stored, dict) and isinstance(current, dict):
+        keys = sorted(stored.keys() | current.keys())
         return [
-            found
+            path
             for key in keys
-            for found in _differing(there.get(key), here.get(key), (*name, key))
+            for path in _differing(stored.get(key), current.get(key), (*name, key))
         ]
-    return [] if there == here else [name]
+    return [] if stored == current else [name]
 
 
 def save_state(path: Path, state: dict[str, Any]) -> None:
@@ -111,7 +111,7 @@ def save_state(path: Path, state: dict[str, Any]) -> None:
         with replacing(path) as partial:
             torch.save(state, partial)
     except (OSError, RuntimeError) as error:  # torch's own errors are RuntimeErrors
-        why = (getattr(error, "strerror", None) or str(error)).split("\n")[0]
+        reason = (getattr(error, "strerror", None) or str(error)).split("\n")[0]
         raise UnwritableError(
-            f"{path}: cannot be written: {why}; once it can be, the same command goes on"
+            f"{path}: cannot be written: {reason}; once it can be, the same command goes on"
         ) from error

@@ -111,7 +111,7 @@ def main() -> int:
     if "refinement" in args.only:
         figures["refinement"] = bench.kept("refinement", bench.refinement)
     if "flips" in args.only:
-        mirrored = Bench(args, OccupancyPredictor(model.module, model.preset, flips=True))
+        mirrored = Bench(args, OccupancyPredictor(model.module, model.preset, tta_flips=True))
         figures["refinement_with_flips"] = bench.kept("flips", mirrored.refinement)
     ways = (("as predicted", None), ("refined", Refinement())) if "trust" in args.only else ()
     rows: dict[str, list[Curve]] = {}
@@ -149,7 +149,9 @@ class Bench:
         self.args, self.teacher = args, teacher
         self.taxonomy: Taxonomy = teacher.preset.taxonomy
         self.grid: VoxelGrid = teacher.preset.grid
-        self.config = LabelingConfig(visibility_split=args.visibility_split, flips=teacher.flips)
+        self.config = LabelingConfig(
+            visibility_split=args.visibility_split, flips=teacher.tta_flips
+        )
 
     def kept(self, name: str, make: Callable[[], Any]) -> Any:
         path = self.args.out / f"{name}.json"

@@ -157,7 +157,7 @@ def measure(
     device = inputs.images.device
     exact, fast = (
         OccupancyPredictor(network, chosen),
-        OccupancyPredictor(network, chosen, fast=True),
+        OccupancyPredictor(network, chosen, bfloat16=True),
     )
     steps.update()
 

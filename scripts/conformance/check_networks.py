@@ -218,7 +218,9 @@ def check(case: Case, arrays: Arrays, frame: Arrays, *, device: str, fast: bool)
         predictions.append(compared("labelling, own geometry", logits, exact_cells=False))
         close = None
         if fast:
-            close = agreement(logits, OccupancyPredictor(own, chosen, fast=True).predict(inputs))
+            close = agreement(
+                logits, OccupancyPredictor(own, chosen, bfloat16=True).predict(inputs)
+            )
             bar.update()
     return Report(
         title=f"{case.title} ({case.preset})",

@@ -55,7 +55,7 @@ def test_no_norm_is_left_after_folding(name: str) -> None:
 def test_fast_mode_is_close_and_float32_outside() -> None:
     network, inputs = trained("city_tiny"), random_inputs(preset("city_tiny").inputs)
     exact = OccupancyPredictor(network, preset("city_tiny")).predict(inputs)
-    fast = OccupancyPredictor(network, preset("city_tiny"), fast=True).predict(inputs)
+    fast = OccupancyPredictor(network, preset("city_tiny"), bfloat16=True).predict(inputs)
     assert fast.dtype == torch.float32 and not torch.equal(fast, exact)
     close = agreement(exact, fast)
     assert close.same > 0.95 and close.confidence < 0.1
@@ -83,7 +83,7 @@ def test_flips_are_undone_before_they_are_averaged() -> None:
     points = (torch.tensor([[1.5, 0.5, 0.0, 0.0, 0.0]]),)
     inputs = replace(random_inputs(preset("city_tiny").inputs), points=points)
     plain = OccupancyPredictor(Sided(), preset("city_tiny")).predict(inputs)  # type: ignore[arg-type]
-    flipped = OccupancyPredictor(Sided(), preset("city_tiny"), flips=True).predict(inputs)  # type: ignore[arg-type]
+    flipped = OccupancyPredictor(Sided(), preset("city_tiny"), tta_flips=True).predict(inputs)  # type: ignore[arg-type]
     torch.testing.assert_close(flipped.softmax(-1), plain.softmax(-1))
     assert plain[0, 3, 2, 0, 1] == 3
 
@@ -93,7 +93,7 @@ def test_flips_average_probabilities() -> None:
     network, inputs = trained(name), random_inputs(preset(name).inputs)
     single, flipped = (
         OccupancyPredictor(network, preset(name)),
-        OccupancyPredictor(network, preset(name), flips=True),
+        OccupancyPredictor(network, preset(name), tta_flips=True),
     )
     views = [
         single.predict(inputs.mirrored(x=1 in axes, y=2 in axes)).softmax(-1).flip(axes)
@@ -126,7 +126,7 @@ def test_flips_turn_velocities_back_before_they_are_averaged() -> None:
     inputs = replace(random_inputs(preset("city_tiny").inputs), points=points)
     flying = with_flow("city_tiny")
     for flips in (False, True):
-        teacher = OccupancyPredictor(Driving(), flying, flips=flips)  # type: ignore[arg-type]
+        teacher = OccupancyPredictor(Driving(), flying, tta_flips=flips)  # type: ignore[arg-type]
         logits, flow = teacher.predict_with_flow(inputs)
         torch.testing.assert_close(logits.softmax(-1), teacher.predict(inputs).softmax(-1))
         torch.testing.assert_close(flow[0, 3, 2, 0], torch.tensor([18.0, 9.0]))
@@ -141,7 +141,7 @@ def test_flow_is_the_networks_exact_and_fast() -> None:
     got_logits, got_flow = OccupancyPredictor(network, flying).predict_with_flow(inputs)
     assert (got_logits - logits).abs().max() <= 1e-4 + 1e-5 * logits.abs().max()
     assert (got_flow - flow).abs().max() <= 1e-4 + 1e-5 * flow.abs().max()
-    fast = OccupancyPredictor(network, flying, fast=True).predict_with_flow(inputs)[1]
+    fast = OccupancyPredictor(network, flying, bfloat16=True).predict_with_flow(inputs)[1]
     assert fast.dtype == torch.float32 and not torch.equal(fast, got_flow)
     assert (fast - flow).abs().max() < 0.05 * flow.abs().max()
 
@@ -188,6 +188,6 @@ def test_exact_mode_on_a_gpu_equals_the_cpu(name: str) -> None:
 def test_fast_mode_on_a_gpu_is_close() -> None:
     network, inputs = trained("city_tiny").cuda(), random_inputs(preset("city_tiny").inputs)
     exact = OccupancyPredictor(network, preset("city_tiny")).predict(inputs)
-    fast = OccupancyPredictor(network, preset("city_tiny"), fast=True).predict(inputs)
+    fast = OccupancyPredictor(network, preset("city_tiny"), bfloat16=True).predict(inputs)
     close = agreement(exact, fast)
     assert close.same > 0.95 and close.confidence < 0.1

@@ -569,7 +569,7 @@ def test_the_folded_network_predicts_the_same() -> None:
         expected = net.eval()(inputs)
     teacher = OccupancyPredictor(net, preset("flashocc_r50_4d_stereo"))
     torch.testing.assert_close(teacher.predict(inputs), expected, rtol=1e-3, atol=1e-4)
-    fast = OccupancyPredictor(net, preset("flashocc_r50_4d_stereo"), fast=True, flips=True)
+    fast = OccupancyPredictor(net, preset("flashocc_r50_4d_stereo"), bfloat16=True, tta_flips=True)
     assert torch.isfinite(fast.predict(inputs)).all()
 
 

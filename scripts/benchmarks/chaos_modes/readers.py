@@ -433,7 +433,7 @@ class _Toy(nn.Module):
 
 
 class _Objective:
-    def __call__(self, network: nn.Module, sample: object, step: int) -> dict[str, torch.Tensor]:
+    def __call__(self, network: nn.Module, batch: object, step: int) -> dict[str, torch.Tensor]:
         return {"loss": next(network.parameters()).sum()}
 
 

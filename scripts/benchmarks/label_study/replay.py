@@ -48,8 +48,8 @@ class ReplayedPredictor:
         self.head = head.eval().requires_grad_(False)
 
     @torch.no_grad()
-    def __call__(self, sample: Batch) -> TeacherOutputs:
-        kept = self.maps[[self.row[token] for token in sample.tokens]]
-        T_bda = torch.eye(4).expand(len(sample), 4, 4).to(sample.inputs.T_bda)
+    def __call__(self, batch: Batch) -> TeacherOutputs:
+        kept = self.maps[[self.row[token] for token in batch.tokens]]
+        T_bda = torch.eye(4).expand(len(batch), 4, 4).to(batch.inputs.T_bda)
         bev = torch.from_numpy(kept).to(T_bda)
         return TeacherOutputs(bev=bev, logits=self.head(bev), T_bda=T_bda)

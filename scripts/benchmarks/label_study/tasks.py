@@ -221,7 +221,7 @@ class Workshop:
         network, training = self._train(
             part, folder, chosen, schooling, source, [self._truth(source, used)], start=start
         )
-        labeller = OccupancyPredictor(network, chosen, flips=self.profile.flips)
+        labeller = OccupancyPredictor(network, chosen, tta_flips=self.profile.flips)
         found = calibrate(labeller, source, self._truth(source, kept), kept, LabelingConfig())
         metadata = {CALIBRATION_KEY: json_text(found.calibration.to_json())}
         save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
@@ -255,7 +255,7 @@ class Workshop:
             flips=flips,
             refinement=refinement,
         )
-        labeller = OccupancyPredictor(model.module, model.preset, flips=flips)
+        labeller = OccupancyPredictor(model.module, model.preset, tta_flips=flips)
         _, kept = held_out(teacher, self.profile)
         truth = self._truth(source, kept)
         calibration = calibrate(labeller, source, truth, kept, config).calibration

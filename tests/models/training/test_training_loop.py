@@ -7,9 +7,11 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from one_camera_log import SPEC, OneCameraLog, write_truth
+from PIL import Image
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from torch import Tensor, nn
 from toy_training import CONFIG, LOSS, ToyNetwork, lines, run, same_weights, samples
@@ -20,6 +22,7 @@ from datasets.loading.frame_dataset import FrameDataset
 from datasets.taxonomy import OCC3D_NUSCENES
 from models.training.loop import fit
 from models.training.objectives import LabelLoss
+from models.training.report import draw_curves
 from models.training.schedules import ConstantEMA, StepDecay, WarmCosine, WarmupEMA
 
 __all__ = ["samples"]
@@ -222,6 +225,14 @@ def test_the_end_report_has_curves_scores_and_shares_of_time(
     board = EventAccumulator(str(tmp_path / "t/tensorboard")).Reload()
     assert [event.step for event in board.Scalars("loss")] == [1, 2, 3, 4, 5, 6]
     assert [event.value for event in board.Scalars("val/mIoU")] == [12.5, 12.5]
+
+
+def test_the_curves_of_a_single_point_show_it(tmp_path: Path) -> None:
+    draw_curves([{"step": 5, "loss": 1.5, "ce": 1.5, "lr": 0.1}], tmp_path / "curves.png")
+    with Image.open(tmp_path / "curves.png") as image:
+        pixels = np.asarray(image.convert("RGB")).astype(int)
+    middle = pixels[:, pixels.shape[1] * 2 // 5 : pixels.shape[1] * 3 // 5]  # not the legend
+    assert ((middle.max(-1) - middle.min(-1)) > 50).sum() > 20  # the markers' color
 
 
 def test_the_published_schedule() -> None:

@@ -48,4 +48,4 @@ def test_memory_travels_empty_to_other_processes(tmp_path: Path) -> None:
     assert len(pickle.dumps(samples)) < 20_000
     samples[0]
     assert len(pickle.dumps(samples)) < 20_000
-    assert pickle.loads(pickle.dumps(samples)).memory.room == 2**30
+    assert pickle.loads(pickle.dumps(samples)).cache.room == 2**30
