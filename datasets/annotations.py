@@ -95,19 +95,19 @@ def annotated_frames(tracks: Sequence[Collection[str]]) -> list[bool]:
     Args:
         tracks: of each frame in time order.
     """
-    found = [bool(own) for own in tracks]
+    annotated = [bool(own) for own in tracks]
     with_objects = [k for k, own in enumerate(tracks) if own]
     if not with_objects:
-        return found
+        return annotated
     for k in range(len(tracks)):
         if not tracks[k]:
             i = bisect.bisect_left(with_objects, k)
             if 0 < i < len(with_objects):
                 before, after = tracks[with_objects[i - 1]], tracks[with_objects[i]]
-                found[k] = not set(before) & set(after)
+                annotated[k] = not set(before) & set(after)
             else:
-                found[k] = True
-    return found
+                annotated[k] = True
+    return annotated
 
 
 class AnnotatedSource(SceneSource, Protocol):

@@ -32,8 +32,8 @@ class SceneError(AutolabelError):
 
     def __init__(self, *, where: str, rule: str, frame: str = "") -> None:
         self.where, self.rule, self.frame = where, rule, frame
-        at = f" (frame {frame})" if frame else ""
-        super().__init__(f"{where}{at}: {rule}")
+        frame_text = f" (frame {frame})" if frame else ""
+        super().__init__(f"{where}{frame_text}: {rule}")
 
     def __reduce__(self) -> tuple[object, ...]:
         return _scene_error, (self.where, self.rule, self.frame)

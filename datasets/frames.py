@@ -378,8 +378,8 @@ def _inside(
 ) -> NDArray[np.int64]:
     """Which points lie in a box of the vehicle frame; only those near it are looked at closely."""
     corners = np.array(list(itertools.product(*zip(*box_m, strict=True))))
-    around = apply(inverse(T_vehicle_lidar), corners)
-    low, high = around.min(axis=0), around.max(axis=0)
+    corners_lidar = apply(inverse(T_vehicle_lidar), corners)
+    low, high = corners_lidar.min(axis=0), corners_lidar.max(axis=0)
     x, y = points[:, 0], points[:, 1]
     near = np.flatnonzero((x > low[0]) & (x < high[0]) & (y > low[1]) & (y < high[1]))
     return near[in_box(apply(T_vehicle_lidar, points[near, :3]), box_m)]

@@ -103,9 +103,9 @@ class ModelInputs:
         """(M, ...) values of the pictures that are there -> (B N, ...), 0 for the others."""
         if self.present is None:
             return of_pictures
-        at = self.present.flatten().nonzero().flatten()
+        index = self.present.flatten().nonzero().flatten()
         out = of_pictures.new_zeros(self.present.numel(), *of_pictures.shape[1:])
-        return out.index_copy(0, at, of_pictures)
+        return out.index_copy(0, index, of_pictures)
 
     def to(self, device: torch.device | str) -> ModelInputs:
         """The same batch on another device."""
@@ -201,8 +201,8 @@ def prepare_frame(
         inputs = _published_frame(source, frame, spec, fit)
     else:
         inputs = _clean_frame(source, frame, spec, fit)
-    earlier = tuple(_earlier(source, frame, inputs, f, spec, fit) for f in previous)
-    return replace(inputs, previous=earlier)
+    earlier_inputs = tuple(_earlier(source, frame, inputs, f, spec, fit) for f in previous)
+    return replace(inputs, previous=earlier_inputs)
 
 
 def _clean_frame(
@@ -269,15 +269,15 @@ def _earlier(
 ) -> FrameInputs:
     """The same cameras in an earlier frame, in the ego frame of ``own``, the frame's inputs."""
     by_name = {view.name: view for view in earlier.cameras}
-    there = [i for i, view in enumerate(frame.cameras) if view.name in by_name]
-    earlier = replace(earlier, cameras=tuple(by_name[frame.cameras[i].name] for i in there))
-    images, post_image = _fitted_images(source, earlier, spec, [fit[i] for i in there])
+    shared = [i for i, view in enumerate(frame.cameras) if view.name in by_name]
+    earlier = replace(earlier, cameras=tuple(by_name[frame.cameras[i].name] for i in shared))
+    images, post_image = _fitted_images(source, earlier, spec, [fit[i] for i in shared])
     T_ego_earlier = inverse(frame.T_global_ego) @ earlier.T_global_ego
     if spec.reference_parity:
         images = images[..., ::-1]
         if frame.cameras and spec.frame == "ego":
             T_ego_earlier = inverse(frame.cameras[0].T_ego_vehicle) @ T_ego_earlier
-    found = FrameInputs(
+    inputs = FrameInputs(
         images=own.images.copy(),
         T_ego_camera=own.T_ego_camera.copy(),
         intrinsics=own.intrinsics.copy(),
@@ -285,10 +285,12 @@ def _earlier(
         points=None,
         depth=None,
     )
-    found.images[there], found.post_image[there] = images, post_image
-    found.intrinsics[there] = _intrinsics(earlier)
-    found.T_ego_camera[there] = _stacked([T_ego_earlier @ v.T_ego_camera for v in earlier.cameras])
-    return found
+    inputs.images[shared], inputs.post_image[shared] = images, post_image
+    inputs.intrinsics[shared] = _intrinsics(earlier)
+    inputs.T_ego_camera[shared] = _stacked(
+        [T_ego_earlier @ v.T_ego_camera for v in earlier.cameras]
+    )
+    return inputs
 
 
 def _fitted_images(
@@ -394,7 +396,7 @@ def collate(frames: Sequence[FrameInputs], T_bda: NDArray[np.float64] | None = N
     images = torch.from_numpy(np.stack([f.images for f in frames])).permute(0, 1, 4, 2, 3)
     mean = torch.tensor(IMAGENET_MEAN).view(1, 1, 3, 1, 1)
     std = torch.tensor(IMAGENET_STD).view(1, 1, 3, 1, 1)
-    earlier = zip(*(f.previous for f in frames), strict=True)
+    earlier_frames = zip(*(f.previous for f in frames), strict=True)
     points = depth = None
     if all(f.points is not None for f in frames):
         points = tuple(_augmented(f.points, T) for f, T in zip(frames, bda, strict=True))
@@ -408,7 +410,7 @@ def collate(frames: Sequence[FrameInputs], T_bda: NDArray[np.float64] | None = N
         T_bda=_stack(list(bda)),
         points=points,
         depth=depth,
-        previous=tuple(replace(collate(one, bda), present=present) for one in earlier),
+        previous=tuple(replace(collate(inputs, bda), present=present) for inputs in earlier_frames),
         present=present,
     )
 
@@ -431,7 +433,7 @@ def _filled(frame: FrameInputs, n_cameras: int) -> FrameInputs:
         intrinsics=identity(frame.intrinsics),
         post_image=identity(frame.post_image),
         depth=None if frame.depth is None else black(frame.depth),
-        previous=tuple(_filled(earlier, n_cameras) for earlier in frame.previous),
+        previous=tuple(_filled(inputs, n_cameras) for inputs in frame.previous),
     )
 
 

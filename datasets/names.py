@@ -38,14 +38,14 @@ def fault_of_scene_id(scene_id: str) -> str:
 def fault_of_token(token: str) -> str:
     """Why a frame's token cannot be a file's name; empty if it can."""
     if token in ("", ".", ".."):
-        why = "is no name"
+        fault = "is no name"
     elif bad := next((c for c in token if c in "/\\" or not c.isprintable()), ""):
-        why = f"holds {shown(bad)}"
+        fault = f"holds {shown(bad)}"
     elif len(token.encode()) > MAX_BYTES:
-        why = f"is longer than {MAX_BYTES} bytes"
+        fault = f"is longer than {MAX_BYTES} bytes"
     else:
         return ""
-    return f"frame token {shown(token)} {why}; a token must be one file name, without '/'"
+    return f"frame token {shown(token)} {fault}; a token must be one file name, without '/'"
 
 
 def check_scene_id(scene_id: str) -> None:

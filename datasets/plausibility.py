@@ -77,7 +77,7 @@ def sweep_times_us(frames: Sequence[Frame]) -> dict[str, list[int]]:
     for frame in frames:
         for sweep in frame.sweeps:
             times.setdefault(sweep.lidar, set()).add(sweep.timestamp_us)
-    return {name: sorted(found) for name, found in times.items()}
+    return {name: sorted(stamps) for name, stamps in times.items()}
 
 
 def _times(frames: Sequence[Frame]) -> str:
@@ -91,15 +91,15 @@ def _times(frames: Sequence[Frame]) -> str:
     if (apart_s := usual_step_s(sorted(key_times))) is not None and apart_s < MIN_FRAMES_APART_S:
         return f"key-frames are {apart_s:.2g} s apart: {_too_short(apart_s)}"
     for name, times in sweep_times_us(frames).items():
-        apart = usual_step_s(times)
-        if apart is None:
+        step_s = usual_step_s(times)
+        if step_s is None:
             continue
-        if apart < MIN_SWEEPS_APART_S:
-            return f"sweeps of LiDAR {name!r} are {apart:.2g} s apart: {_too_short(apart)}"
+        if step_s < MIN_SWEEPS_APART_S:
+            return f"sweeps of LiDAR {name!r} are {step_s:.2g} s apart: {_too_short(step_s)}"
         between = len(set(times) - key_times)
-        if apart > MAX_SWEEPS_APART_S and 2 * between >= len(times):
+        if step_s > MAX_SWEEPS_APART_S and 2 * between >= len(times):
             return (
-                f"sweeps of LiDAR {name!r} are {apart:.0f} s apart: times look like nanoseconds; "
+                f"sweeps of LiDAR {name!r} are {step_s:.0f} s apart: times look like nanoseconds; "
                 "write microseconds"
             )
     offsets = [
@@ -130,11 +130,11 @@ def _mounts(frames: Sequence[Frame]) -> str:
             (f"camera {view.name!r}", inverse(view.T_ego_vehicle) @ view.T_ego_camera)
             for view in frame.cameras
         ]
-        for what, T in mounts:
+        for sensor, T in mounts:
             if (away_m := float(np.linalg.norm(T[:3, 3]))) > MAX_MOUNT_M:
                 unit = "millimetres" if away_m > 400 else "centimetres"
                 return (
-                    f"{what} is mounted {away_m:,.0f} m from the vehicle's origin (frame "
+                    f"{sensor} is mounted {away_m:,.0f} m from the vehicle's origin (frame "
                     f"{frame.token}): extrinsics look like {unit}, or stand in the global frame; "
                     "write metres in the vehicle frame"
                 )
@@ -152,13 +152,13 @@ def _motion(frames: Sequence[Frame]) -> str:
             f"the vehicle moves at {speed_m_s:,.0f} m/s: poses look like millimetres, or times are "
             "too short; write metres and microseconds"
         )
-    on = lengths > MOVED_M
-    if on.sum() >= CREEPING_STEPS and float(np.median(seconds[on])) > CREEPING_S:
-        fastest_m_s = float((lengths[on] / seconds[on]).max())
+    moving = lengths > MOVED_M
+    if moving.sum() >= CREEPING_STEPS and float(np.median(seconds[moving])) > CREEPING_S:
+        fastest_m_s = float((lengths[moving] / seconds[moving]).max())
         if fastest_m_s < CREEPING_M_S:
             return (
                 f"the vehicle moves on at {fastest_m_s:.2g} m/s at most, in key-frames "
-                f"{np.median(seconds[on]):.0f} s apart: times look like nanoseconds; write "
+                f"{np.median(seconds[moving]):.0f} s apart: times look like nanoseconds; write "
                 "microseconds"
             )
     return ""
@@ -170,18 +170,18 @@ def _headings(frames: Sequence[Frame]) -> str:
         return ""
     _, ways = _steps(frames)
     lengths = np.linalg.norm(ways[:, :2], axis=1)
-    both = (lengths[:-1] > MOVED_M) & (lengths[1:] > MOVED_M)
-    if both.sum() < HEADINGS:
+    moving = (lengths[:-1] > MOVED_M) & (lengths[1:] > MOVED_M)
+    if moving.sum() < HEADINGS:
         return ""
-    along = (ways[:-1] + ways[1:])[both]
+    along = (ways[:-1] + ways[1:])[moving]
     travel = np.arctan2(along[:, 1], along[:, 0])
-    rotations = np.array([frame.T_global_ego[:3, :3] for frame in frames[1:-1]])[both]
+    rotations = np.array([frame.T_global_ego[:3, :3] for frame in frames[1:-1]])[moving]
     heading = np.arctan2(rotations[:, 1, 0], rotations[:, 0, 0])
     # twice the angle: a vehicle may travel backwards
     if _agreement(2 * (heading - travel)) >= MIN_HEADING_AGREEMENT:
         return ""
-    taken = np.degrees(travel), np.degrees(travel % (2 * np.pi))
-    degrees = max(_agreement(heading - angle) for angle in taken)
+    degrees_as_radians = np.degrees(travel), np.degrees(travel % (2 * np.pi))
+    degrees = max(_agreement(heading - angle) for angle in degrees_as_radians)
     cause = (
         "headings look like degrees taken for radians"
         if degrees > MIN_DEGREES_AGREEMENT
@@ -189,7 +189,7 @@ def _headings(frames: Sequence[Frame]) -> str:
         "or another frame)"
     )
     return (
-        f"the vehicle points elsewhere than it travels in {both.sum()} frames, each time by "
+        f"the vehicle points elsewhere than it travels in {moving.sum()} frames, each time by "
         f"another angle: {cause}; write T_global_vehicle with X forward"
     )
 

@@ -56,7 +56,7 @@ class DroppedReturns:
             (self.at_origin, f"at the sensor's origin (within {MIN_RANGE_M:g} m)"),
             (self.not_finite, "not finite"),
         )
-        parts = [f"{n:,} {what}" for n, what in kinds if n]
+        parts = [f"{n:,} {kind}" for n, kind in kinds if n]
         return f"{' and '.join(parts) or 'none'} of {self.read:,} returns left out"
 
 
@@ -111,19 +111,19 @@ def measuring(
             rule=f"{broken:,} of {n:,} points are not finite, the first is point "
             f"{int(np.argmin(finite))}; at most {100 * MAX_NOT_FINITE:g} % may be",
         )
-    kept = finite.copy()
+    valid = finite.copy()
     near = np.flatnonzero(finite & (np.abs(points[:, 0]) < MIN_RANGE_M))
     xyz = points[near, :3].astype(np.float64)
-    kept[near] = (xyz * xyz).sum(axis=1) >= MIN_RANGE_M**2
-    if n and not kept.any():
+    valid[near] = (xyz * xyz).sum(axis=1) >= MIN_RANGE_M**2
+    if n and not valid.any():
         raise SceneError(
             where=where,
             rule=f"all of its {n:,} points lie at the sensor's origin or are not finite",
         )
     step = max(1, n // RANGES_ASKED)
-    check_ranges(points[::step][kept[::step]], where)
-    return kept, DroppedReturns(
-        read=n, not_finite=broken, at_origin=int(finite.sum()) - int(kept.sum())
+    check_ranges(points[::step][valid[::step]], where)
+    return valid, DroppedReturns(
+        read=n, not_finite=broken, at_origin=int(finite.sum()) - int(valid.sum())
     )
 
 

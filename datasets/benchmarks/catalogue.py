@@ -52,10 +52,10 @@ class Benchmark:
 
     def require(self, what: str, grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> None:
         """Raises ``SetupError``: what is named so has other voxels or classes."""
-        ours = (grid, taxonomy, frame)
-        if ours != (self.grid, self.taxonomy, self.frame):
+        voxels = (grid, taxonomy, frame)
+        if voxels != (self.grid, self.taxonomy, self.frame):
             raise SetupError(
-                f"{what} has {voxels_in_words(*ours)}; benchmark {self.name} has "
+                f"{what} has {voxels_in_words(*voxels)}; benchmark {self.name} has "
                 f"{voxels_in_words(self.grid, self.taxonomy, self.frame)}"
             )
 
@@ -77,9 +77,9 @@ def voxels_in_words(grid: VoxelGrid, taxonomy: Taxonomy, frame: str) -> str:
 
 def benchmark(name: str) -> Benchmark:
     """The benchmark of that name. Raises ``SetupError`` where there is none."""
-    for known in BENCHMARKS:
-        if known.name == name:
-            return known
+    for candidate in BENCHMARKS:
+        if candidate.name == name:
+            return candidate
     raise SetupError(f"unknown benchmark {name!r}; known: {', '.join(NAMES)}")
 
 

@@ -60,8 +60,8 @@ class ClassMapping:
     @property
     def one_to_one(self) -> bool:
         """No two classes become one, so that what does not become 255 can be told again."""
-        kept = [name for name in self.names.values() if name is not None]
-        return len(kept) == len(set(kept))
+        mapped = [name for name in self.names.values() if name is not None]
+        return len(mapped) == len(set(mapped))
 
     def apply(self, truth: GroundTruth) -> GroundTruth:
         """The same voxels in the target's classes; masks, flow and instances stay.

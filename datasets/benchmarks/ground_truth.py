@@ -54,13 +54,13 @@ class GroundTruth:
                 raise ValueError(f"{name} has shape {array.shape}, the grid needs {shape}")
             if array.dtype != (dtype := _DTYPES.get(name, np.bool_)):
                 raise ValueError(f"{name} is {array.dtype}, must be {np.dtype(dtype)}")
-        known = self.taxonomy.n_classes
-        if self.semantics.max() >= known:
+        n_classes = self.taxonomy.n_classes
+        if self.semantics.max() >= n_classes:
             flat = self.semantics.reshape(-1)
             for start in range(0, flat.size, _CHUNK):  # no large array beside it
                 ids = flat[start : start + _CHUNK]
-                if (ids + np.uint8(1)).max() > known:  # IGNORE_ID becomes 0
-                    bad = int(ids[(ids >= known) & (ids != IGNORE_ID)][0])
+                if (ids + np.uint8(1)).max() > n_classes:  # IGNORE_ID becomes 0
+                    bad = int(ids[(ids >= n_classes) & (ids != IGNORE_ID)][0])
                     raise ValueError(f"class id {bad} is not in taxonomy {self.taxonomy.name}")
         if self.flow is not None and not np.isfinite(self.flow).all():
             raise ValueError("a velocity is not finite")
@@ -106,8 +106,8 @@ class GroundTruth:
         if self.taxonomy != taxonomy:
             raise ValueError(f"the classes are {self.taxonomy.name}, the format's {taxonomy.name}")
         for name in LAYERS:
-            there = getattr(self, name) is not None
-            if name in needs and not there:
+            has_layer = getattr(self, name) is not None
+            if name in needs and not has_layer:
                 raise ValueError(f"the {taxonomy.name} format needs {name}")
-            if there and name not in (*needs, *may_have):
+            if has_layer and name not in (*needs, *may_have):
                 raise ValueError(f"the {taxonomy.name} format has no place for {name}")

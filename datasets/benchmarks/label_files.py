@@ -51,10 +51,10 @@ def read_npz(
         ValueError: it is no such file, or an array is absent or of another shape or size.
     """
     with parsing(), open_npz(path) as opened:
-        there = {name for name in shapes if name in opened.files}
-        if missing := shapes.keys() - there - set(optional):
+        present = {name for name in shapes if name in opened.files}
+        if missing := shapes.keys() - present - set(optional):
             raise ValueError(f"{sorted(missing)} absent; it has {sorted(opened.files)}")
-        return {name: _member(opened, name, shapes[name]) for name in shapes if name in there}
+        return {name: _member(opened, name, shapes[name]) for name in shapes if name in present}
 
 
 def _member(opened: NpzFile, name: str, shape: tuple[int, ...]) -> NDArray[Any]:
@@ -110,8 +110,10 @@ def whole(name: str, values: NDArray[Any], low: int, high: int) -> NDArray[Any]:
         raise ValueError(f"{name}: {values.dtype} are not whole numbers")
     if values.dtype.kind == "f" and not (np.isfinite(values).all() and (values % 1 == 0).all()):
         raise ValueError(f"{name}: a value is not a whole number")
-    if values.size and ((least := values.min()) < low or (most := values.max()) > high):
-        raise ValueError(f"{name}: {least if least < low else most} is not in {low}..{high}")
+    if values.size and ((smallest := values.min()) < low or (largest := values.max()) > high):
+        raise ValueError(
+            f"{name}: {smallest if smallest < low else largest} is not in {low}..{high}"
+        )
     return values
 
 

@@ -48,18 +48,20 @@ def merge(fine: GroundTruth) -> GroundTruth:
     fine.require(occ3d_nuscenes.GRID, OCC3D_NUSCENES, needs=("mask_lidar", "mask_camera"))
     assert fine.mask_lidar is not None and fine.mask_camera is not None
     classes = CLASSES.table()[fine.semantics]
-    known = classes != IGNORE_ID
-    evidence = known.view(np.uint8) * np.uint8(_LABELLED)
-    evidence |= (known & fine.mask_lidar).view(np.uint8) * np.uint8(_LIDAR)
-    evidence |= (known & fine.mask_camera).view(np.uint8) * np.uint8(_CAMERA)
-    semantics, seen = np.empty(GRID.shape, np.uint8), np.empty(GRID.shape, np.uint8)
-    _decide(classes, evidence, OCC3D_COARSE.n_classes, OCC3D_COARSE.free_id, semantics, seen)
+    labeled = classes != IGNORE_ID
+    evidence = labeled.view(np.uint8) * np.uint8(_LABELLED)
+    evidence |= (labeled & fine.mask_lidar).view(np.uint8) * np.uint8(_LIDAR)
+    evidence |= (labeled & fine.mask_camera).view(np.uint8) * np.uint8(_CAMERA)
+    semantics, merged_evidence = np.empty(GRID.shape, np.uint8), np.empty(GRID.shape, np.uint8)
+    _decide(
+        classes, evidence, OCC3D_COARSE.n_classes, OCC3D_COARSE.free_id, semantics, merged_evidence
+    )
     return GroundTruth(
         grid=GRID,
         taxonomy=OCC3D_COARSE,
         semantics=semantics,
-        mask_lidar=seen & _LIDAR > 0,
-        mask_camera=seen & _CAMERA > 0,
+        mask_lidar=merged_evidence & _LIDAR > 0,
+        mask_camera=merged_evidence & _CAMERA > 0,
     )
 
 
@@ -73,14 +75,14 @@ def _decide(
     n_classes: int,
     free_id: int,
     out: NDArray[np.uint8],  # (X, Y, Z)
-    seen: NDArray[np.uint8],  # (X, Y, Z) evidence of any of the eight
+    merged_evidence: NDArray[np.uint8],  # (X, Y, Z) evidence of any of the eight
 ) -> None:
     votes = np.zeros(n_classes, np.int64)
     for x, y, z in np.ndindex(out.shape):
         any_of = 0
         for i in range(8):
             any_of |= evidence[2 * x + (i >> 2), 2 * y + (i >> 1 & 1), 2 * z + (i & 1)]
-        seen[x, y, z] = any_of
+        merged_evidence[x, y, z] = any_of
         out[x, y, z] = IGNORE_ID
         if any_of == 0:
             continue

@@ -79,5 +79,5 @@ def write_labels(path: Path, truth: GroundTruth) -> None:
     """
     truth.require(GRID, TAXONOMY, needs=tuple(_MASKS))
     label = np.where(truth.semantics == TAXONOMY.free_id, np.uint8(FREE_ON_DISK), truth.semantics)
-    masks = {there: getattr(truth, here).astype(np.uint8) for here, there in _MASKS.items()}
+    masks = {key: getattr(truth, layer).astype(np.uint8) for layer, key in _MASKS.items()}
     write_npz(path, {"voxel_label": label, **masks})

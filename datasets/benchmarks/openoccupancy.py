@@ -49,11 +49,11 @@ def read_labels(path: Path) -> GroundTruth:
     """
     with naming(path, "an OpenOccupancy label file"):
         rows = read_rows(path, (4, 7))
-        semantics, voxels, kept = dense_labels(rows, (2, 1, 0), rows.shape[1] - 1, GRID)
+        semantics, voxels, row_index = dense_labels(rows, (2, 1, 0), rows.shape[1] - 1, GRID)
         flow = None
         if rows.shape[1] == 7:
             flow = np.zeros((*GRID.shape, 2), np.float32)
-            flow.reshape(-1, 2)[voxels] = velocities("velocity", rows[:, 3:6])[kept, :2]
+            flow.reshape(-1, 2)[voxels] = velocities("velocity", rows[:, 3:6])[row_index, :2]
         return GroundTruth(grid=GRID, taxonomy=TAXONOMY, semantics=semantics, flow=flow)
 
 

@@ -133,8 +133,8 @@ def write_bits(path: Path, bits: NDArray[np.bool_]) -> None:
 
 
 def _bytes_of(path: Path, size: int) -> bytes:
-    if (found := path.stat().st_size) != size:
-        raise ValueError(f"{found} bytes, must be {size}")
+    if (n_bytes := path.stat().st_size) != size:
+        raise ValueError(f"{n_bytes} bytes, must be {size}")
     return path.read_bytes()
 
 

@@ -38,21 +38,23 @@ def dense_labels(
     """
     semantics = np.zeros(grid.shape, np.uint8)
     voxels = np.empty(len(rows), np.int64)
-    again = np.zeros(len(rows), np.bool_)
+    repeated = np.zeros(len(rows), np.bool_)
     columns = np.array((*xyz, class_column))
     shape, flat = np.array(grid.shape), semantics.reshape(-1)
-    found = _BAD
+    n_repeated = _BAD
     if rows.dtype.kind in "iuf":
-        found = _place(_compiled(rows), columns, shape, flat, voxels, again)
-    if found == _BAD:
+        n_repeated = _place(_compiled(rows), columns, shape, flat, voxels, repeated)
+    if n_repeated == _BAD:
         for axis, column in enumerate(xyz):
             whole(f"{'xyz'[axis]} index", rows[:, column], 0, grid.shape[axis] - 1)
         whole("class", rows[:, class_column], 0, 255)
         raise AssertionError("one of these must have said what is wrong")
-    kept = np.arange(len(rows))
-    if found:
-        voxels, kept = _voted(voxels, voxels[again], rows[:, class_column].astype(np.uint8), flat)
-    return semantics, voxels, kept
+    row_index = np.arange(len(rows))
+    if n_repeated:
+        voxels, row_index = _voted(
+            voxels, voxels[repeated], rows[:, class_column].astype(np.uint8), flat
+        )
+    return semantics, voxels, row_index
 
 
 def _compiled(rows: NDArray[Any]) -> NDArray[Any]:
@@ -70,10 +72,10 @@ def _place(
     shape: NDArray[np.int64],  # (3,)
     semantics: NDArray[np.uint8],  # (X * Y * Z,) of zeros
     voxels: NDArray[np.int64],  # (N,) where each row lies
-    again: NDArray[np.bool_],  # (N,) an earlier row lies in the same voxel
+    repeated: NDArray[np.bool_],  # (N,) an earlier row lies in the same voxel
 ) -> int:
     """How many rows came again; -1 for a number that must not be there."""
-    found = 0
+    n_repeated = 0
     for i in range(rows.shape[0]):
         voxel = 0
         for axis in range(3):
@@ -89,11 +91,11 @@ def _place(
             return _BAD
         voxels[i] = voxel
         if semantics[voxel]:
-            again[i] = True
-            found += 1
+            repeated[i] = True
+            n_repeated += 1
         else:
             semantics[voxel] = int(value) if value else IGNORE_ID
-    return found
+    return n_repeated
 
 
 def _voted(
@@ -103,10 +105,10 @@ def _voted(
     semantics: NDArray[np.uint8],  # (X * Y * Z,), where the winners are written
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Voxels without repetition, and the row that each has its class from."""
-    several = np.zeros(len(semantics), np.bool_)
-    several[contested] = True
-    several = several[voxels]
-    rows = np.flatnonzero(several)
+    is_contested = np.zeros(len(semantics), np.bool_)
+    is_contested[contested] = True
+    is_contested = is_contested[voxels]
+    rows = np.flatnonzero(is_contested)
     classes = np.where(ids[rows] == 0, IGNORE_ID, ids[rows])
     pairs, first, votes = np.unique(
         voxels[rows] * 256 + classes, return_index=True, return_counts=True
@@ -116,5 +118,7 @@ def _voted(
     last = np.append(pairs[1:] // 256 != pairs[:-1] // 256, True)
     won = pairs[last] // 256
     semantics[won] = pairs[last] % 256
-    alone = np.flatnonzero(~several)
-    return np.concatenate([voxels[alone], won]), np.concatenate([alone, rows[first[last]]])
+    uncontested = np.flatnonzero(~is_contested)
+    return np.concatenate([voxels[uncontested], won]), np.concatenate(
+        [uncontested, rows[first[last]]]
+    )

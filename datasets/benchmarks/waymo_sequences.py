@@ -43,10 +43,10 @@ def sequence_of(root: Path, source: SceneSource, scene_id: str) -> tuple[str, in
     """
     path = sequences_path(root)
     if path.exists():
-        known = _read(path, path.stat().st_mtime_ns)
-        if scene_id not in known:
+        sequences = _read(path, path.stat().st_mtime_ns)
+        if scene_id not in sequences:
             raise SetupError(f"{path}: scene {scene_id} is not listed")
-        return known[scene_id]
+        return sequences[scene_id]
     for split, count in SCENES.items():
         try:
             scenes = source.scene_ids(split)
@@ -70,7 +70,7 @@ def sequence_of(root: Path, source: SceneSource, scene_id: str) -> tuple[str, in
 @functools.lru_cache(maxsize=4)
 def _read(path: Path, modified_ns: int) -> dict[str, tuple[str, int]]:
     """Read again when the file was modified."""
-    known: dict[str, tuple[str, int]] = {}
+    sequences: dict[str, tuple[str, int]] = {}
     try:
         text = read_bytes(path, MAX_SEQUENCES_BYTES, "MAX_SEQUENCES_BYTES").decode("utf-8")
         rows = list(csv.reader(io.StringIO(text, newline="")))
@@ -86,7 +86,7 @@ def _read(path: Path, modified_ns: int) -> dict[str, tuple[str, int]]:
         scene, split, number = row[0], row[1], int(row[2])
         if number >= SCENES[split]:
             raise SetupError(f"{path}, line {line}: {split} ends at {SCENES[split] - 1}")
-        if scene in known or (split, number) in known.values():
+        if scene in sequences or (split, number) in sequences.values():
             raise SetupError(f"{path}, line {line}: the scene or its number was listed before")
-        known[scene] = split, number
-    return known
+        sequences[scene] = split, number
+    return sequences

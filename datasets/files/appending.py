@@ -33,13 +33,13 @@ class AppendedFile:
         Raises:
             OSError: it does not fit, or cannot be written; ``path`` is its ``filename``.
         """
-        rest, file = memoryview(self._start + data), self._file.fileno()
+        remaining, file = memoryview(self._start + data), self._file.fileno()
         size, written = os.fstat(file).st_size, 0
         try:
             with naming_file(self.path):
-                while rest:
-                    done = os.write(file, rest)
-                    written, rest = written + done, rest[done:]
+                while remaining:
+                    done = os.write(file, remaining)
+                    written, remaining = written + done, remaining[done:]
         except BaseException:
             with contextlib.suppress(OSError):
                 if written and os.fstat(file).st_size == size + written:  # nobody else's follows

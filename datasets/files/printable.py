@@ -54,8 +54,8 @@ def printable(text: object, *, lines: bool = False) -> str:
     Args:
         lines: newlines stay.
     """
-    found = _LINES if lines else _CONTROL
-    return found.sub(lambda c: c[0].encode("unicode_escape").decode(), redacted(str(text)))
+    pattern = _LINES if lines else _CONTROL
+    return pattern.sub(lambda c: c[0].encode("unicode_escape").decode(), redacted(str(text)))
 
 
 def redacted(text: str) -> str:

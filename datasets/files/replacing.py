@@ -73,8 +73,8 @@ def _asking(partial: Path) -> Iterator[None]:
                     file.write(bytes(_TRIED_BYTES))
                     file.flush()
                     os.fsync(file.fileno())
-            except OSError as why:
-                raise OSError(why.errno, why.strerror) from error
+            except OSError as disk_error:
+                raise OSError(disk_error.errno, disk_error.strerror) from error
         raise
 
 

@@ -21,8 +21,8 @@ def private_folder(name: str, *, temporary: Path | None = None) -> Path | None:
     folder = (temporary or Path(tempfile.gettempdir())) / f"autolabel-{name}-{os.getuid()}"
     try:
         folder.mkdir(mode=0o700, exist_ok=True)
-        found = folder.lstat()
+        status = folder.lstat()
     except OSError:
         return None
-    is_mine = stat.S_ISDIR(found.st_mode) and found.st_uid == os.getuid()
-    return folder if is_mine and not found.st_mode & 0o077 else None
+    is_mine = stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid()
+    return folder if is_mine and not status.st_mode & 0o077 else None

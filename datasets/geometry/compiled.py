@@ -45,9 +45,9 @@ def _cached(function: Function) -> Function:
 def _use_private_folder() -> bool:
     """Whether there is one; says so once, to whoever started this process and its children."""
     folder = private_folder("numba")
-    what = "every process compiles for itself" if folder is None else f"using {folder}"
+    cache_text = "every process compiles for itself" if folder is None else f"using {folder}"
     print(
-        f"note: no cache folder of numba's can be written: {what} ({VARIABLE} names another)",
+        f"note: no cache folder of numba's can be written: {cache_text} ({VARIABLE} names another)",
         file=sys.stderr,
     )
     if folder is not None:

@@ -329,19 +329,19 @@ def first_hits_plain(
     Slow; what the fast one is checked against.
     """
     cells, leaves = np.empty(directions.shape, np.int64), np.empty(len(directions))
-    at, step = np.floor(origins).astype(np.int64), np.sign(directions).astype(np.int64)
+    cell, step = np.floor(origins).astype(np.int64), np.sign(directions).astype(np.int64)
     with np.errstate(divide="ignore", invalid="ignore"):
-        t = np.where(step == 0, np.inf, (at + (step > 0) - origins) / directions)
+        t = np.where(step == 0, np.inf, (cell + (step > 0) - origins) / directions)
         dt = np.abs(1 / directions)
     rays = np.arange(len(directions))
     while len(rays):
-        x, y, z = at[rays].T
+        x, y, z = cell[rays].T
         tx, ty, tz = t[rays].T
         axis = np.where((tx < ty) & (tx < tz), 0, np.where(ty < tz, 1, 2))
-        cells[rays], leaves[rays] = at[rays], t[rays, axis]
-        at[rays, axis] += step[rays, axis]
+        cells[rays], leaves[rays] = cell[rays], t[rays, axis]
+        cell[rays, axis] += step[rays, axis]
         t[rays, axis] += dt[rays, axis]
-        inside = ((at[rays] >= 0) & (at[rays] < occupied.shape)).all(axis=1)
+        inside = ((cell[rays] >= 0) & (cell[rays] < occupied.shape)).all(axis=1)
         rays = rays[inside & ~occupied[x, y, z]]
     return cells, leaves
 

@@ -33,9 +33,9 @@ class _Walk:
         with np.errstate(divide="ignore", invalid="ignore"):
             a, b = -self.o / self.d, (np.asarray(shape) - self.o) / self.d
         near, far = np.minimum(a, b), np.maximum(a, b)
-        still = self.d == 0
-        beside = still & ((self.o < 0) | (self.o >= shape))
-        near[still], far[still] = 0.0, _FAR
+        parallel = self.d == 0
+        beside = parallel & ((self.o < 0) | (self.o >= shape))
+        near[parallel], far[parallel] = 0.0, _FAR
         near[beside], far[beside] = _FAR, 0.0
         self.enter, self.leave = near.max(axis=1).clip(min=0), far.min(axis=1)
 
@@ -126,10 +126,10 @@ def _seen_by_rays(
     walk.start(walk.enter * (walk.enter <= walk.leave))
     rays, first = np.flatnonzero(walk.enter <= walk.leave), True
     while len(rays):
-        at = tuple(walk.at[rays].T)
-        visible[at] = True
+        cell = tuple(walk.at[rays].T)
+        visible[cell] = True
         # the voxel that holds the camera never blocks it
-        rays = rays[~occupied[at] | (first & (walk.enter[rays] == 0))]
+        rays = rays[~occupied[cell] | (first & (walk.enter[rays] == 0))]
         rays, first = rays[walk.advance(rays, counted=False)], False
     return visible
 

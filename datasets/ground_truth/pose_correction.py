@@ -170,8 +170,8 @@ def _align(
 ) -> NDArray[np.float64]:
     """Height, roll and pitch to add to ``T`` so that the points fit the map."""
     surface, normals = (np.concatenate(parts) for parts in zip(*recent, strict=True))
-    known = np.isfinite(normals[:, 0])
-    surface, normals = surface[known], normals[known]
+    has_normal = np.isfinite(normals[:, 0])
+    surface, normals = surface[has_normal], normals[has_normal]
     if not len(surface) or not len(points):
         return start
     tree = cKDTree(surface)
@@ -182,11 +182,11 @@ def _align(
         T_now = _moved(T, x)
         placed = apply(T_now, points)
         distance, partner = tree.query(placed, distance_upper_bound=reach)
-        found = np.isfinite(distance)
-        if found.sum() < MIN_PARTNERS:
+        matched = np.isfinite(distance)
+        if matched.sum() < MIN_PARTNERS:
             return start
-        n, arm = normals[partner[found]], placed[found] - T_now[:3, 3]
-        error = np.einsum("ni,ni->n", n, placed[found] - surface[partner[found]])
+        n, arm = normals[partner[matched]], placed[matched] - T_now[:3, 3]
+        error = np.einsum("ni,ni->n", n, placed[matched] - surface[partner[matched]])
         weight = np.clip(1 - (error / tukey) ** 2, 0, None) ** 2
         # how the error changes with height, roll and pitch
         turns = [np.einsum("ni,ni->n", np.cross(T_now[:3, a], arm), n) for a in (0, 1)]

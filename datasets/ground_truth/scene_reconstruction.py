@@ -170,24 +170,26 @@ class SceneReconstruction:
         self._frames: dict[str, Frame] = {}
         self._marks: dict[str, Annotations] = {}
         turns: list[_Turn] = []
-        seen: set[_Identity] = set()
+        used_sweeps: set[_Identity] = set()
         for frame in scene.frames:
             try:
                 marks = source.annotations(frame)
-                own = list(_turns(source, frame, marks, config, seen))
+                own = list(_turns(source, frame, marks, config, used_sweeps))
             except SceneError as error:
                 self.bad_frames[frame.token] = str(error)
             else:
                 self._frames[frame.token], self._marks[frame.token] = frame, marks
                 if frame.token not in hold_out:
                     turns += own
-                seen |= {_identity(sweep) for sweep in (*frame.moment, *frame.past_sweeps)}
-            seen |= {_identity(sweep) for sweep in frame.moment}
+                used_sweeps |= {_identity(sweep) for sweep in (*frame.moment, *frame.past_sweeps)}
+            used_sweeps |= {_identity(sweep) for sweep in frame.moment}
             progress()
         turns = self._covered(turns)
         if not turns:
-            why = next(iter(self.bad_frames.values()), "all are held out")
-            raise SceneError(where=f"scene {scene.scene_id}", rule=f"no key-frame is left: {why}")
+            reason = next(iter(self.bad_frames.values()), "all are held out")
+            raise SceneError(
+                where=f"scene {scene.scene_id}", rule=f"no key-frame is left: {reason}"
+            )
         self._tracks = self._follow({t: f.T_global_ego for t, f in self._frames.items()})
         self.correction = self._register(turns) if config.correct_heights else _none(turns)
         self._poses = {
@@ -344,13 +346,13 @@ class SceneReconstruction:
         if self._config.close_holes:
             close_holes(semantics, passes > 0, self.taxonomy)
         occupied = semantics != self.taxonomy.free_id
-        known = occupied | (passes > 0)
+        observed = occupied | (passes > 0)
         return BuiltLabels(
             semantics=semantics,
             hits=hits,
             passes=passes,
-            mask_lidar=known,
-            mask_camera=camera_mask(occupied, grid, frame.cameras) & known,
+            mask_lidar=observed,
+            mask_camera=camera_mask(occupied, grid, frame.cameras) & observed,
         )
 
     def ground_thickness(self, *, corrected: bool = True) -> float:
@@ -434,7 +436,7 @@ def _turns(
     frame: Frame,
     marks: Annotations,
     config: LabelBuildingConfig,
-    seen: Collection[_Identity],
+    used_sweeps: Collection[_Identity],
 ) -> Iterator[_Turn]:
     """The sweeps of a frame's moment and those past sweeps that no earlier frame had."""
     if frame.lidar is None:
@@ -445,7 +447,7 @@ def _turns(
     }
     for i, sweep in enumerate((*frame.moment, *frame.past_sweeps)):
         of_moment = i < len(frame.moment)
-        if i and _identity(sweep) in seen:
+        if i and _identity(sweep) in used_sweeps:
             continue
         points = source.read_points(sweep)[:, :3]
         classes = marked.get(id(sweep))
@@ -460,7 +462,7 @@ def _turns(
         T_ego_vehicle = frame.vehicle_at(sweep)
         T_vehicle_lidar = inverse(T_ego_vehicle) @ sweep.T_ego_lidar
         placed = apply(T_vehicle_lidar, points)
-        kept = ~in_box(placed, vehicle_m)
+        outside_vehicle = ~in_box(placed, vehicle_m)
         T_log = frame.T_global_ego @ T_ego_vehicle
         yield _Turn(
             token=frame.token if of_moment else None,
@@ -469,8 +471,8 @@ def _turns(
             T_log=T_log,
             T_global_vehicle=T_log,
             origin=T_vehicle_lidar[:3, 3],
-            points=placed[kept].astype(np.float32),
-            classes=classes[kept],
+            points=placed[outside_vehicle].astype(np.float32),
+            classes=classes[outside_vehicle],
             owners=np.empty(0, np.int32),
         )
 
@@ -483,11 +485,11 @@ def _spread_classes(turns: list[_Turn], radius_m: float) -> list[_Turn]:
         return apply(turn.T_global_vehicle, turn.points[chosen]) - origin
 
     static = [(t, t.owners == _STATIC, t.classes != IGNORE_ID) for t in turns]
-    known = np.concatenate([placed(t, s & m) for t, s, m in static])
-    if not len(known) or all((m | ~s).all() for _, s, m in static):
+    labeled = np.concatenate([placed(t, s & m) for t, s, m in static])
+    if not len(labeled) or all((m | ~s).all() for _, s, m in static):
         return turns
     known_classes = np.concatenate([t.classes[s & m] for t, s, m in static])
-    tree = cKDTree(known)
+    tree = cKDTree(labeled)
     out = []
     for turn, is_static, marked in static:
         asked = is_static & ~marked
@@ -545,13 +547,13 @@ def _winner(score: Any, free: int, hits: Any, semantics: Any) -> None:
     for i in range(nx):
         for j in range(ny):
             for k in range(nz):
-                total, best, at = 0, 0, free
+                total, best, winner = 0, 0, free
                 for c in range(n - 1):
                     total += score[i, j, k, c]
                     if score[i, j, k, c] > best:
-                        best, at = score[i, j, k, c], c
+                        best, winner = score[i, j, k, c], c
                 total += score[i, j, k, n - 1]
                 if total > 0 and best == 0:
-                    at = 255
+                    winner = 255
                 hits[i, j, k] = min(total, 255)
-                semantics[i, j, k] = at
+                semantics[i, j, k] = winner

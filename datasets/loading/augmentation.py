@@ -113,10 +113,10 @@ class PictureView:
                 image = enhance(image).enhance(factor)
         # Between corners of pixels, whose maps are exact: stored to here, stored to the plain fit.
         # From the plain fit's pixels to those here, centres being whole numbers:
-        here = placed @ np.diag([size[0] / w, size[1] / h, 1.0])
+        scaled = placed @ np.diag([size[0] / w, size[1] / h, 1.0])
         plain_h = int(h * W / w)
         plain = _shift(0, H - plain_h) @ np.diag([W / w, plain_h / h, 1.0])
-        T = _shift(-0.5, -0.5) @ here @ np.linalg.inv(plain) @ _shift(0.5, 0.5)
+        T = _shift(-0.5, -0.5) @ scaled @ np.linalg.inv(plain) @ _shift(0.5, 0.5)
         return np.asarray(image, np.uint8), T @ fitted_map(w, h, spec)
 
     def _about_the_middle(self, width: int, height: int) -> Matrix:
@@ -130,8 +130,8 @@ class PictureView:
         )
         mirror = np.diag([-1.0 if self.mirrored else 1.0, 1.0, 1.0])
         middle = _shift(width / 2, height / 2)
-        around: Matrix = middle @ turn @ mirror @ np.linalg.inv(middle)
-        return around
+        about_middle: Matrix = middle @ turn @ mirror @ np.linalg.inv(middle)
+        return about_middle
 
 
 def _shift(x: float, y: float) -> Matrix:
@@ -224,10 +224,10 @@ class Augmentation:
         for sweep in frame.past_sweeps:
             numbers.append(counts[sweep.lidar])
             counts[sweep.lidar] += 1
-        there = max(counts.values(), default=0)
-        chosen = list(range(min(count, there)))
-        if self.random_sweeps and there > count:
-            chosen = sorted(rng.choice(there, count, replace=False))
+        most_points = max(counts.values(), default=0)
+        chosen = list(range(min(count, most_points)))
+        if self.random_sweeps and most_points > count:
+            chosen = sorted(rng.choice(most_points, count, replace=False))
         if rng.random() < self.fewer_sweeps:
             chosen = chosen[: int(rng.integers(count + 1))]
         drawn = zip(frame.past_sweeps, numbers, strict=True)

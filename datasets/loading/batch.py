@@ -41,7 +41,7 @@ class Target:
 
     def mirrored(self, *, x: bool, y: bool) -> Target:
         """The same labels in a mirrored BEV frame: x makes forward backward, y left right."""
-        axes = [axis for axis, on in enumerate((x, y)) if on]
+        axes = [axis for axis, mirrored in enumerate((x, y)) if mirrored]
         flow = self.flow
         if flow is not None:
             flow = np.flip(flow, axes) * np.array([1 - 2 * x, 1 - 2 * y], np.float32)
@@ -109,8 +109,8 @@ class Batch:
         Raises:
             ValueError: the frames cannot be divided so.
         """
-        size, rest = divmod(len(self), count)
-        if rest:
+        size, remainder = divmod(len(self), count)
+        if remainder:
             raise ValueError(f"{len(self)} frames cannot be divided into {count} equal parts")
         return [self._some(i * size, (i + 1) * size) for i in range(count)]
 

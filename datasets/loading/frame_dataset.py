@@ -95,8 +95,8 @@ class FrameDataset(Dataset[Batch]):
             for scene_id in label_source.scene_ids():
                 self._add_scene(label_source, scene_id)
         if not self.items:
-            why = f"; {self.bad_scenes[0].reason}" if self.bad_scenes else ""
-            raise SetupError(f"there is no frame to train on{why}")
+            reason = f"; {self.bad_scenes[0].reason}" if self.bad_scenes else ""
+            raise SetupError(f"there is no frame to train on{reason}")
         self.human_share = human_share
         self.with_ground_truth = [
             i
@@ -146,20 +146,20 @@ class FrameDataset(Dataset[Batch]):
     def fingerprint(self) -> str:
         """Hash of the frames, their order and their augmentation."""
         tokens = [frame.token for _, frame in self.items]
-        what = repr((tokens, self.spec, self.batch, self.augment, self.seed, self.human_share))
-        return hashlib.sha256(what.encode()).hexdigest()
+        text = repr((tokens, self.spec, self.batch, self.augment, self.seed, self.human_share))
+        return hashlib.sha256(text.encode()).hexdigest()
 
     def data(self) -> dict[str, Any]:
         """What the samples are made from, by its kind and its scene, as hashes: the log's frames
         and files, the truth's files, the store's labels. A moved log is the same."""
         lidar = self.spec.lidar
-        found: dict[str, Any] = {
-            "log": {one: frames_digest(f, lidar=lidar) for one, f in self._scenes.items()}
+        hashes: dict[str, Any] = {
+            "log": {scene_id: frames_digest(f, lidar=lidar) for scene_id, f in self._scenes.items()}
         }
         for labels in self._labels:
             for kind, scenes in labels.identity(self._scenes).items():
-                found[kind] = found.get(kind, {}) | scenes
-        return found
+                hashes[kind] = hashes.get(kind, {}) | scenes
+        return hashes
 
     def __getitem__(self, step: int) -> Batch:
         size = self.batch // self.world_size

@@ -85,12 +85,12 @@ class GroundTruthTargets:
         """Nothing: label files bear tokens alone, no time and no pose."""
 
     def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
-        found: dict[str, str] = {}
+        digests: dict[str, str] = {}
         for scene_id in set(self.scenes) & set(scenes):
             frames = scenes[scene_id]
             paths = [self.benchmark.path(self.root, self.source, frame) for frame in frames]
-            found[scene_id] = f"{self.benchmark.name} {files_digest(paths)}"
-        return {"truth": found}
+            digests[scene_id] = f"{self.benchmark.name} {files_digest(paths)}"
+        return {"truth": digests}
 
     def scene_ids(self) -> tuple[str, ...]:
         return self.scenes
@@ -100,8 +100,8 @@ class GroundTruthTargets:
 
     def target(self, frame: Frame) -> Target:
         truth = self.labels(frame)
-        known = truth.scored() if self.only_visible else truth.observed()
-        return Target(semantics=truth.semantics, weight=known.astype(np.float32), flow=truth.flow)
+        usable = truth.scored() if self.only_visible else truth.observed()
+        return Target(semantics=truth.semantics, weight=usable.astype(np.float32), flow=truth.flow)
 
     def excluded_frames(self, scene_id: str) -> frozenset[str]:
         return frozenset()
@@ -140,8 +140,8 @@ class PseudoLabels:
         use_reviews: bool | Reviews = True,
     ) -> None:
         self.path = store
-        seen = MaskBit.CAMERA_VISIBLE if only_visible else MaskBit(0)
-        self.bits = MaskBit.TRUSTED | seen
+        visibility = MaskBit.CAMERA_VISIBLE if only_visible else MaskBit(0)
+        self.bits = MaskBit.TRUSTED | visibility
         opened = LabelStore.open(
             store,
             expect_grid=expect_grid,
@@ -163,8 +163,8 @@ class PseudoLabels:
             promised = "promise" in opened.header.provenance.get("config", {})
             balance = BALANCE if promised else 1.0
         if balance != 1:
-            kept, there = trusted_by_class(opened, seen, self.reviews)
-            self.class_weights = class_balance(kept, there, at_most=balance)
+            trusted, observed = trusted_by_class(opened, visibility, self.reviews)
+            self.class_weights = class_balance(trusted, observed, at_most=balance)
         self._open: dict[str, StoredScene] = {}
 
     def __getstate__(self) -> dict[str, object]:
@@ -181,7 +181,11 @@ class PseudoLabels:
         require_same_log(self.what, self._scene(scene.scene_id), scene, self.frame)
 
     def identity(self, scenes: Mapping[str, Sequence[Frame]]) -> dict[str, dict[str, str]]:
-        return {"labels": {one: self._digests[one] for one in self.scenes if one in scenes}}
+        return {
+            "labels": {
+                scene_id: self._digests[scene_id] for scene_id in self.scenes if scene_id in scenes
+            }
+        }
 
     def excluded_frames(self, scene_id: str) -> frozenset[str]:
         return frozenset() if self.reviews is None else self.reviews.rejected(scene_id)
@@ -216,7 +220,7 @@ class PseudoLabels:
 
 
 def trusted_by_class(
-    store: LabelStore, seen: MaskBit, reviews: Reviews | None = None, *, at_most: int = 64
+    store: LabelStore, visibility: MaskBit, reviews: Reviews | None = None, *, at_most: int = 64
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Of each class the sum of the trusted voxels' confidences, and how many voxels a sensor
     observed, (256,) each, in evenly spaced frames of a store.
@@ -227,7 +231,7 @@ def trusted_by_class(
     """
     observed = MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE
     levels = np.asarray(store.header.levels)
-    kept, there = np.zeros(256), np.zeros(256, np.int64)
+    confidences, voxels = np.zeros(256), np.zeros(256, np.int64)
     scenes = [store.scene(scene_id) for scene_id in store.scene_ids()]
     moments = [(scene, k) for scene in scenes for k in range(len(scene))]
     for scene, k in moments[:: max(1, len(moments) // at_most)]:
@@ -236,16 +240,16 @@ def trusted_by_class(
             if labels.token in reviews.rejected(scene.scene_id):
                 continue
             labels = reviews.reviewed(labels, scene.scene_id)
-        counted = ((labels.mask & seen) == seen) & ((labels.mask & observed) > 0)
+        counted = ((labels.mask & visibility) == visibility) & ((labels.mask & observed) > 0)
         trusted = counted & ((labels.mask & MaskBit.TRUSTED) > 0)
-        there += np.bincount(labels.semantics[counted], minlength=256)
+        voxels += np.bincount(labels.semantics[counted], minlength=256)
         confidence = levels[labels.confidence[trusted]]
-        kept += np.bincount(labels.semantics[trusted], confidence, minlength=256)
-    return kept, there
+        confidences += np.bincount(labels.semantics[trusted], confidence, minlength=256)
+    return confidences, voxels
 
 
 def class_balance(
-    kept: NDArray[np.float64], there: NDArray[np.int64], *, at_most: float
+    confidences: NDArray[np.float64], voxels: NDArray[np.int64], *, at_most: float
 ) -> NDArray[np.float32]:
     """Weights that give each class the part in the loss that it has in what was observed.
 
@@ -258,9 +262,9 @@ def class_balance(
     """
     if not at_most >= 1:
         raise ValueError(f"the largest weight of a class must be at least 1, got {at_most}")
-    overall = kept.sum() / max(1, there.sum())
-    share = kept / np.maximum(there, 1)
-    weights = np.divide(overall, share, out=np.ones(len(kept)), where=kept > 0)
+    overall = confidences.sum() / max(1, voxels.sum())
+    share = confidences / np.maximum(voxels, 1)
+    weights = np.divide(overall, share, out=np.ones(len(confidences)), where=confidences > 0)
     return weights.clip(1 / at_most, at_most).astype(np.float32)
 
 

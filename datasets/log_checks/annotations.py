@@ -36,17 +36,17 @@ def check_annotations(
     opened = [(frame, marks[frame.token]) for frame in frames if frame.token in marks]
     findings = [
         finding
-        for frame, found in opened
-        for finding in check_boxes(frame.token, found.boxes, taxonomy)
+        for frame, marked in opened
+        for finding in check_boxes(frame.token, marked.boxes, taxonomy)
     ]
     findings += _tracks(opened, taxonomy)
-    annotated = [found.annotated for _, found in opened]
+    annotated = [marked.annotated for _, marked in opened]
     if any(annotated):
         text = "nobody annotated it, though others of the scene are: its labels are interpolated"
         findings += [
             Finding(bad=False, frame=frame.token, text=text)
-            for frame, found in opened
-            if not found.annotated
+            for frame, marked in opened
+            if not marked.annotated
         ]
     return findings
 
@@ -75,8 +75,8 @@ def check_boxes(token: str, boxes: Sequence[Box], taxonomy: Taxonomy) -> list[Fi
 def _tracks(opened: Sequence[tuple[Frame, Annotations]], taxonomy: Taxonomy) -> list[Finding]:
     """Tracks that change their class or size, or move as no object does."""
     tracks: dict[str, list[TrackPoint]] = {}
-    for frame, found in opened:
-        for box in found.boxes:
+    for frame, marked in opened:
+        for box in marked.boxes:
             point = TrackPoint(
                 token=frame.token,
                 at_us=frame.timestamp_us,

@@ -160,13 +160,13 @@ def camera_evidence(
     frame = frames[k]
     gradients = {name: picture_gradient(rgb) for name, rgb in pictures.items()}
     moves = [_motion(frames, k, seconds) for seconds in LATE_S]
-    found = {}
+    evidence = {}
     for view in frame.cameras:
         if view.name not in gradients:
             continue
         _, _, inside = project(points_ego, view)
         edges, gradient = depth_edges(points_ego, view), gradients[view.name]
-        found[view.name] = CameraEvidence(
+        evidence[view.name] = CameraEvidence(
             points=len(points_ego),
             inside=int(inside.sum()),
             edges=(len(edges),),
@@ -181,7 +181,7 @@ def camera_evidence(
                 and other.width * view.height == view.width * other.height
             },
         )
-    return found
+    return evidence
 
 
 def _moved(
@@ -239,13 +239,13 @@ def camera_findings(scenes: Sequence[Mapping[str, CameraEvidence]]) -> list[Find
         return findings
     if swapped := _swapped(cameras):
         return [swapped]
-    if together := _together(cameras):
-        return [together]
-    alone = [found for name in cameras if (found := _alone(name, cameras, scenes))]
-    if alone:
-        text = alone[0][1]
-        if len(alone) > 1 or not text:
-            names = ", ".join(name for name, _ in alone)
+    if common_cause := _together(cameras):
+        return [common_cause]
+    single = [cause for name in cameras if (cause := _alone(name, cameras, scenes))]
+    if single:
+        text = single[0][1]
+        if len(single) > 1 or not text:
+            names = ", ".join(name for name, _ in single)
             text = (
                 f"cameras and LiDAR do not fit together ({names}); the cause is not told: "
                 "extrinsics of the LiDAR or of these cameras, times or focal lengths"
@@ -277,25 +277,22 @@ def _bad(text: str) -> Finding:
 def _swapped(cameras: Mapping[str, CameraEvidence]) -> Finding | None:
     """Two cameras whose depth edges each lie better in the picture of the other."""
     best: tuple[float, str, str] | None = None
-    for a, ours in cameras.items():
-        for b, theirs in cameras.items():
-            if a < b and b in ours.others and a in theirs.others:
-                n = sum(ours.edges), sum(theirs.edges)
-                if (
-                    min(n) < MIN_SWAPPED_EDGES
-                    or min(len(ours.edges), len(theirs.edges)) < MIN_FRAMES
-                ):
+    for a, of_a in cameras.items():
+        for b, of_b in cameras.items():
+            if a < b and b in of_a.others and a in of_b.others:
+                n = sum(of_a.edges), sum(of_b.edges)
+                if min(n) < MIN_SWAPPED_EDGES or min(len(of_a.edges), len(of_b.edges)) < MIN_FRAMES:
                     continue
                 gains = (
-                    (sum(ours.others[b]) - sum(ours.stated)) / n[0],
-                    (sum(theirs.others[a]) - sum(theirs.stated)) / n[1],
+                    (sum(of_a.others[b]) - sum(of_a.stated)) / n[0],
+                    (sum(of_b.others[a]) - sum(of_b.stated)) / n[1],
                 )
                 if min(gains) < MIN_GAIN_SWAPPED or sum(gains) < MIN_SUM_SWAPPED:
                     continue
-                if min(_swap_t(ours, b), _swap_t(theirs, a)) < MIN_T_SWAPPED:
+                if min(_swap_t(of_a, b), _swap_t(of_b, a)) < MIN_T_SWAPPED:
                     continue
                 # another cause that fits both better than the mix-up does
-                moved = ours.gains().sum(axis=0) / n[0] + theirs.gains().sum(axis=0) / n[1]
+                moved = of_a.gains().sum(axis=0) / n[0] + of_b.gains().sum(axis=0) / n[1]
                 if sum(gains) > float(moved.max()):
                     best = max(best or (0.0, a, b), (sum(gains), a, b))
     if best is None:
@@ -364,25 +361,25 @@ def _alone(
     gains = c.gains()
     total = gains.sum(axis=0)
     by_scene = np.array([s[name].gains().sum(axis=0) for s in scenes if name in s])
-    enough = MIN_GAIN_SCENES if len(scenes) >= MIN_SCENES else MIN_GAIN_ALONE
+    min_gain = MIN_GAIN_SCENES if len(scenes) >= MIN_SCENES else MIN_GAIN_ALONE
     best: tuple[float, int] | None = None
     for i, h in enumerate(HYPOTHESES):
-        if h.kind not in enough or (h.kind != "focal" and abs(h.amount) < 2):
+        if h.kind not in min_gain or (h.kind != "focal" and abs(h.amount) < 2):
             continue
         gain = float(total[i]) / n
         per_frame = gains[:, i] / np.maximum(c.edges, 1)
         if (
-            gain >= enough[h.kind]
+            gain >= min_gain[h.kind]
             and _t(per_frame) >= MIN_T_ALONE[h.kind]
             and (by_scene[:, i] > 0).mean() >= MIN_SHARE_SCENES
         ):
             best = max(best or (0.0, i), (gain, i))
     if best is None:
         return None
-    told = total[best[1]] >= total.max() and _worsens(
+    is_certain = total[best[1]] >= total.max() and _worsens(
         best[1], [other for key, other in cameras.items() if key != name]
     )
-    return name, f"{name}: {HYPOTHESES[best[1]].text} would fit better: {c}" if told else ""
+    return name, f"{name}: {HYPOTHESES[best[1]].text} would fit better: {c}" if is_certain else ""
 
 
 def _worsens(hypothesis: int, cameras: Sequence[CameraEvidence]) -> bool:
@@ -398,8 +395,8 @@ def _worsens(hypothesis: int, cameras: Sequence[CameraEvidence]) -> bool:
 def _whole(cameras: Iterable[CameraEvidence]) -> list[CameraEvidence]:
     """Those with depth edges, in as many frames as any has, and enough of them."""
     judged = [c for c in cameras if sum(c.edges) and len(c.edges) >= MIN_FRAMES]
-    most = max((len(c.edges) for c in judged), default=0)
-    return [c for c in judged if len(c.edges) == most]
+    n_frames = max((len(c.edges) for c in judged), default=0)
+    return [c for c in judged if len(c.edges) == n_frames]
 
 
 def _t(values: NDArray[np.float64]) -> float:

@@ -33,8 +33,8 @@ def ground_height_m(points_ego: NDArray[Any]) -> float | None:
     cell = np.floor(near[:, :2]).astype(np.int64)
     lows = np.full((32, 32), np.inf)
     np.minimum.at(lows, (cell[:, 0] + 16, cell[:, 1] + 16), near[:, 2])
-    found = lows[np.isfinite(lows)]
-    return float(np.median(found)) if len(found) >= 20 else None
+    heights = lows[np.isfinite(lows)]
+    return float(np.median(heights)) if len(heights) >= 20 else None
 
 
 def ground_slopes(points_ego: NDArray[Any]) -> NDArray[np.float64] | None:
@@ -67,19 +67,24 @@ def ground_slopes(points_ego: NDArray[Any]) -> NDArray[np.float64] | None:
 
 def columns(points_ego: NDArray[Any]) -> NDArray[np.float64]:
     """(C, 3) middles of upright structure in metres, from (N, 3) points of one sweep."""
-    away = np.linalg.norm(points_ego[:, :2], axis=1)
+    distance = np.linalg.norm(points_ego[:, :2], axis=1)
     z = points_ego[:, 2]
-    keep = (z > COLUMN_FROM_M) & (z < COLUMN_TO_M) & (away > COLUMN_NEAR_M) & (away < COLUMN_FAR_M)
+    keep = (
+        (z > COLUMN_FROM_M)
+        & (z < COLUMN_TO_M)
+        & (distance > COLUMN_NEAR_M)
+        & (distance < COLUMN_FAR_M)
+    )
     points = np.asarray(points_ego[keep, :3], np.float64)
     if not len(points):
         return np.empty((0, 3))
     cell = np.floor(points[:, :2] / COLUMN_CELL_M).astype(np.int64)
-    _, of = np.unique(cell, axis=0, return_inverse=True)
-    count = np.bincount(of)
+    _, column = np.unique(cell, axis=0, return_inverse=True)
+    count = np.bincount(column)
     low, high = np.full(len(count), np.inf), np.full(len(count), -np.inf)
-    np.minimum.at(low, of, points[:, 2])
-    np.maximum.at(high, of, points[:, 2])
-    middles = np.stack([np.bincount(of, points[:, i]) / count for i in range(3)], axis=1)
+    np.minimum.at(low, column, points[:, 2])
+    np.maximum.at(high, column, points[:, 2])
+    middles = np.stack([np.bincount(column, points[:, i]) / count for i in range(3)], axis=1)
     upright: NDArray[np.float64] = middles[high - low >= COLUMN_HEIGHT_M]
     return upright
 

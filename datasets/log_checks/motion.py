@@ -44,11 +44,11 @@ def check_times(frames: Sequence[Frame]) -> list[Finding]:
     """Gaps, cameras far from their LiDAR sweep in time, and sensors that come and go."""
     findings = []
     of_sweeps = sweep_times_us(frames)
-    for what, times in (
+    for label, times in (
         ("frames", [f.timestamp_us for f in frames]),
         *(
-            (f"sweeps of {name}" if len(of_sweeps) > 1 else "sweeps", found)
-            for name, found in of_sweeps.items()
+            (f"sweeps of {name}" if len(of_sweeps) > 1 else "sweeps", of_lidar)
+            for name, of_lidar in of_sweeps.items()
         ),
     ):
         steps = np.diff(np.asarray(times, np.int64)) * 1e-6
@@ -56,19 +56,19 @@ def check_times(frames: Sequence[Frame]) -> list[Finding]:
             usual = float(np.median(steps))
             for k in np.flatnonzero(steps > GAP_FACTOR * usual):
                 after = (times[k] - times[0]) * 1e-6
-                text = f"{what}: gap of {steps[k]:.2f} s, usually {usual:.2f} s, {after:.2f} s in"
+                text = f"{label}: gap of {steps[k]:.2f} s, usually {usual:.2f} s, {after:.2f} s in"
                 findings.append(Finding(bad=False, text=text))
     findings += [
         Finding(bad=False, text=f"sweeps of {name} are usually {apart_s:.2g} s apart: {ODD_TURNS}")
-        for name, found in of_sweeps.items()
-        if (apart_s := usual_step_s(found)) is not None
-        and set(found) - {f.timestamp_us for f in frames}
+        for name, of_lidar in of_sweeps.items()
+        if (apart_s := usual_step_s(of_lidar)) is not None
+        and set(of_lidar) - {f.timestamp_us for f in frames}
         and not LEAST_TURN_S <= apart_s <= LONGEST_TURN_S
     ]
-    everything = {v.name for f in frames for v in f.cameras}
+    camera_names = {v.name for f in frames for v in f.cameras}
     with_lidar = any(f.lidar is not None for f in frames)
     for frame in frames:
-        if lacking := sorted(everything - {v.name for v in frame.cameras}):
+        if lacking := sorted(camera_names - {v.name for v in frame.cameras}):
             text = f"no picture of {', '.join(lacking)}"
             findings.append(Finding(bad=False, frame=frame.token, text=text))
         if with_lidar and frame.lidar is None:

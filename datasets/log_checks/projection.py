@@ -41,10 +41,10 @@ def gradient_under(
     """Sum of a picture's gradient (``picture_gradient``) under ``depth_edges`` of the view; edges
     that leave the picture count as average ones."""
     scale = EDGE_WIDTH_PX / view.width
-    pixels, _, seen = _to_pixels(edges, view)
-    at = np.floor(pixels[seen] * scale).astype(np.int64)
-    at = np.minimum(at, [gradient.shape[1] - 1, gradient.shape[0] - 1])
-    return float(gradient[at[:, 1], at[:, 0]].sum() + (~seen).sum())
+    pixels, _, inside = _to_pixels(edges, view)
+    index = np.floor(pixels[inside] * scale).astype(np.int64)
+    index = np.minimum(index, [gradient.shape[1] - 1, gradient.shape[0] - 1])
+    return float(gradient[index[:, 1], index[:, 0]].sum() + (~inside).sum())
 
 
 def _to_pixels(

@@ -90,12 +90,12 @@ def check_scene(
     findings += reading.findings
     findings += check_annotations(frames, reading.marks, source.taxonomy)
     lidars = dict.fromkeys(s.lidar for f in frames for s in f.moment)
-    of = {name: name if len(lidars) > 1 else "" for name in lidars}
+    shown_names = {name: name if len(lidars) > 1 else "" for name in lidars}
     structure = {name: static_agreement(pairs, reading.columns, name) for name in lidars}
-    about_lidars = [f for name, s in structure.items() for f in s.findings(of[name])]
+    about_lidars = [f for name, s in structure.items() for f in s.findings(shown_names[name])]
     for name in lidars:
         about_lidars += _ground(
-            reading.heights.get(name, []), reading.slopes.get(name, []), of[name]
+            reading.heights.get(name, []), reading.slopes.get(name, []), shown_names[name]
         )
     findings += about_lidars
     findings += _returns(source, reading)
@@ -121,8 +121,8 @@ def check_scene(
     if len(speeds):
         rows.append(("speed", f"{speeds.min():.1f} to {speeds.max():.1f} m/s"))
     for name, heights in reading.heights.items():
-        rows.append((_row("ground", of[name]), f"z = {np.median(heights):+.2f} m"))
-    rows += [(_row("static structure", of[name]), str(s)) for name, s in structure.items()]
+        rows.append((_row("ground", shown_names[name]), f"z = {np.median(heights):+.2f} m"))
+    rows += [(_row("static structure", shown_names[name]), str(s)) for name, s in structure.items()]
     if reading.n_returns:
         rows.append(("returns", f"{reading.n_returns:,}, brightest {reading.brightest:.4g}"))
     rows += [(name, str(c)) for name, c in sorted(reading.cameras.items())]
@@ -162,13 +162,13 @@ class _Reading:
             if len(own):
                 self._structure(frame, sweep.lidar, own)
                 origin = sweep.T_ego_lidar[:3, 3]
-                away = np.linalg.norm(own[:, :3] - origin, axis=1)
-                self.ranges_m.append(float(np.median(away)))
+                distance = np.linalg.norm(own[:, :3] - origin, axis=1)
+                self.ranges_m.append(float(np.median(distance)))
         self.n_returns += len(points)
         self.brightest = max(self.brightest, float(points[:, 3].max(initial=0)))
         if len(key):
-            found = camera_evidence(self.frames, self.place[frame.token], key, pictures)
-            for name, evidence in found.items():
+            of_frame = camera_evidence(self.frames, self.place[frame.token], key, pictures)
+            for name, evidence in of_frame.items():
                 self.cameras[name] = self.cameras.get(name, NOTHING) + evidence
 
     def read_sweeps(self, sweeps: dict[Path, Any], *, but: set[Path]) -> None:
@@ -216,16 +216,14 @@ class _Reading:
 
 
 def _ground(heights: list[float], slopes: list[NDArray[np.float64]], lidar: str) -> list[Finding]:
-    of = f" of {lidar}" if lidar else ""
+    ground = f"the ground of {lidar}" if lidar else "the ground"
     findings = []
-    if heights and abs(ground := float(np.median(heights))) > MAX_GROUND_OFF_M:
-        text = f"the ground{of} lies at z = {ground:+.2f} m of the vehicle frame (should be near 0)"
+    if heights and abs(height_m := float(np.median(heights))) > MAX_GROUND_OFF_M:
+        text = f"{ground} lies at z = {height_m:+.2f} m of the vehicle frame (should be near 0)"
         findings.append(_bad(text))
     if slopes:
         forward, left = np.degrees(np.arctan(np.median(slopes, axis=0)))
-        shown = (
-            f"the ground{of} rises by {forward:+.1f} degrees forward and {left:+.1f} degrees left"
-        )
+        shown = f"{ground} rises by {forward:+.1f} degrees forward and {left:+.1f} degrees left"
         if abs(forward) > MAX_GROUND_TILT_DEG or abs(left) > MAX_CROSSFALL_DEG:
             text = f"{shown} of the vehicle, which stands on it: the LiDAR's extrinsics look tilted"
             findings.append(_bad(text))

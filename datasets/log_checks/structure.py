@@ -95,42 +95,44 @@ class StaticAgreement:
     def __str__(self) -> str:
         if not self.pairs:
             return "not tested: no two frames 3 m and at most 3 s apart"
-        with_, without = 100 * self.stated / max(self.n, 1), 100 * self.unmoved / max(self.n, 1)
-        apart = float(np.mean([p.moved_m for p in self.pairs]))
+        stated, unmoved = (100 * n / max(self.n, 1) for n in (self.stated, self.unmoved))
+        distance = float(np.mean([p.moved_m for p in self.pairs]))
         return (
-            f"{with_:.0f} % of {self.n} upright columns meet within 0.2 m, {without:.0f} % without "
-            f"the motion ({len(self.pairs)} pairs, {apart:.1f} m apart)"
+            f"{stated:.0f} % of {self.n} upright columns meet within 0.2 m, {unmoved:.0f} % "
+            f"without the motion ({len(self.pairs)} pairs, {distance:.1f} m apart)"
         )
 
     def findings(self, lidar: str = "") -> list[Finding]:
         """Bad ones, or a note where there is too little structure to tell."""
-        of = f" of {lidar}" if lidar else ""
+        suffix = f" of {lidar}" if lidar else ""
         if self.n < MIN_COLUMNS:
-            return [Finding(bad=False, text=f"static structure{of}: {self}")]
+            return [Finding(bad=False, text=f"static structure{suffix}: {self}")]
         stated = np.array([p.stated for p in self.pairs])
-        otherwise = np.array([p.otherwise for p in self.pairs])
-        best = int(otherwise.sum(axis=0).argmax())
-        better = otherwise[:, best]
-        least = max(self.stated + MIN_BETTER_SHARE * self.n, self.unmoved)
-        if better.sum() > least and (better > stated).mean() >= MIN_BETTER_PAIRS:
+        alternatives = np.array([p.otherwise for p in self.pairs])
+        best = int(alternatives.sum(axis=0).argmax())
+        better = alternatives[:, best]
+        threshold = max(self.stated + MIN_BETTER_SHARE * self.n, self.unmoved)
+        if better.sum() > threshold and (better > stated).mean() >= MIN_BETTER_PAIRS:
             text = (
-                f"poses or extrinsics of the LiDAR{of}: {100 * better.sum() / self.n:.0f} % of "
+                f"poses or extrinsics of the LiDAR{suffix}: {100 * better.sum() / self.n:.0f} % of "
                 f"columns would meet with {OTHERWISE[best]}, {100 * self.stated / self.n:.0f} % do "
                 "as stated"
             )
             return [Finding(bad=True, text=text)]
-        elsewhere = [p.best_off_m for p in self.pairs if p.elsewhere]
-        if 2 * len(elsewhere) >= len(self.pairs):
+        offsets_m = [p.best_off_m for p in self.pairs if p.elsewhere]
+        if 2 * len(offsets_m) >= len(self.pairs):
             text = (
-                f"poses or extrinsics of the LiDAR{of}: static structure does not stay in place: "
-                f"in {len(elsewhere)} of {len(self.pairs)} pairs of frames it meets elsewhere, "
-                f"{np.median(elsewhere):.1f} m away; {self}"
+                f"poses or extrinsics of the LiDAR{suffix}: static structure does not stay in "
+                f"place: in {len(offsets_m)} of {len(self.pairs)} pairs of frames it meets elsewhere, "
+                f"{np.median(offsets_m):.1f} m away; {self}"
             )
             return [Finding(bad=True, text=text)]
         chance = sum(p.chance for p in self.pairs)
-        least = max(MIN_ABOVE_CHANCE * chance + 2 * np.sqrt(chance + 1), MIN_MEETING * self.n)
-        if self.stated < least:
-            text = f"poses or extrinsics of the LiDAR{of}: static structure does not stay in place"
+        threshold = max(MIN_ABOVE_CHANCE * chance + 2 * np.sqrt(chance + 1), MIN_MEETING * self.n)
+        if self.stated < threshold:
+            text = (
+                f"poses or extrinsics of the LiDAR{suffix}: static structure does not stay in place"
+            )
             return [Finding(bad=True, text=f"{text}: {self}")]
         return []
 
@@ -168,8 +170,8 @@ def pair_agreement(
     tree = cKDTree(columns_b[:, :2])
 
     def meeting(T: Transform, ours: NDArray[np.float64], theirs: Any = tree) -> int:
-        away, _ = theirs.query(apply(T, ours)[:, :2], distance_upper_bound=MEET_M)
-        return int(np.isfinite(away).sum())
+        distance, _ = theirs.query(apply(T, ours)[:, :2], distance_upper_bound=MEET_M)
+        return int(np.isfinite(distance).sum())
 
     def turned(T_ego_lidar: Transform, degrees: float, points: NDArray[Any]) -> NDArray[Any]:
         turn = from_yaw(np.radians(degrees), [0, 0, 0])
@@ -181,8 +183,8 @@ def pair_agreement(
         return T
 
     places = apply(T_b_a, columns_a)[None, :, :2] + ELSEWHERE_M[:, None]
-    away, _ = tree.query(places.reshape(-1, 2), distance_upper_bound=MEET_M)
-    met = np.isfinite(away).reshape(len(ELSEWHERE_M), -1).sum(axis=1)
+    distance, _ = tree.query(places.reshape(-1, 2), distance_upper_bound=MEET_M)
+    met = np.isfinite(distance).reshape(len(ELSEWHERE_M), -1).sum(axis=1)
     best = int(met.argmax())
     return PairAgreement(
         n=len(columns_a),
@@ -212,18 +214,22 @@ def static_agreement(
     Args:
         structure: (C, 3) columns in the frame's ego frame, by token and LiDAR.
     """
-    found = []
+    pairs_of_lidar = []
     for a, b in pairs:
-        at = [[s for s in f.moment if s.lidar == lidar] for f in (a, b)]
-        if not all(at) or (a.token, lidar) not in structure or (b.token, lidar) not in structure:
+        sweeps = [[s for s in f.moment if s.lidar == lidar] for f in (a, b)]
+        if (
+            not all(sweeps)
+            or (a.token, lidar) not in structure
+            or (b.token, lidar) not in structure
+        ):
             continue
-        found.append(
+        pairs_of_lidar.append(
             pair_agreement(
                 inverse(b.T_global_ego) @ a.T_global_ego,
-                at[0][0].T_ego_lidar,
-                at[1][0].T_ego_lidar,
+                sweeps[0][0].T_ego_lidar,
+                sweeps[1][0].T_ego_lidar,
                 structure[a.token, lidar],
                 structure[b.token, lidar],
             )
         )
-    return StaticAgreement(pairs=tuple(found))
+    return StaticAgreement(pairs=tuple(pairs_of_lidar))

@@ -102,16 +102,18 @@ def risk_coverage(confidence: NDArray[np.float64], seen: Counts, right: Counts) 
     """From (B,) counts per value of confidence, in any order; NaN without a voxel."""
     order = np.argsort(-confidence, kind="stable")
     n, wrong = seen[order].astype(np.float64), (seen - right)[order].astype(np.float64)
-    taken, errors = n.cumsum(), wrong.cumsum()
-    total = taken[-1]
-    risk = np.divide(errors, taken, out=np.full(len(n), np.nan), where=taken > 0)
-    coverage = taken / total if total else np.full(len(n), np.nan)
+    covered, errors = n.cumsum(), wrong.cumsum()
+    total = covered[-1]
+    risk = np.divide(errors, covered, out=np.full(len(n), np.nan), where=covered > 0)
+    coverage = covered / total if total else np.full(len(n), np.nan)
     # within a group of n voxels and error rate e after n0 voxels with E0 errors, the expected risk
     # of the first i voxels is (E0 + (i - n0) e) / i; digamma sums 1 / i
-    some = n > 0
-    n0, E0, e = (taken - n)[some], (errors - wrong)[some], wrong[some] / n[some]
-    harmonic = digamma(taken[some] + 1) - digamma(n0 + 1)
-    area = float(((E0 - n0 * e) * harmonic + e * n[some]).sum() / total) if total else float("nan")
+    filled = n > 0
+    n0, E0, e = (covered - n)[filled], (errors - wrong)[filled], wrong[filled] / n[filled]
+    harmonic = digamma(covered[filled] + 1) - digamma(n0 + 1)
+    area = (
+        float(((E0 - n0 * e) * harmonic + e * n[filled]).sum() / total) if total else float("nan")
+    )
     return RiskCoverage(confidence=confidence[order], coverage=coverage, risk=risk, area=area)
 
 
@@ -164,17 +166,17 @@ class ConfidenceScore:
             keep = keep & mask
         level, predicted, truth, ring = (a[keep] for a in (level, predicted, truth, ring))
         for k, counts in enumerate(self.counts):
-            here = ring == k
-            counts.count(level[here], predicted[here], (predicted == truth)[here])
+            in_ring = ring == k
+            counts.count(level[in_ring], predicted[in_ring], (predicted == truth)[in_ring])
         self.frames += 1
 
     def merge(self, other: ConfidenceScore) -> None:
         """Add the counts of another part of the set."""
-        same = other.bins == self.bins and np.array_equal(other.confidence, self.confidence)
-        if not same or other.taxonomy != self.taxonomy:
+        comparable = other.bins == self.bins and np.array_equal(other.confidence, self.confidence)
+        if not comparable or other.taxonomy != self.taxonomy:
             raise ValueError("the counts are of other classes, rings or confidences")
-        for mine, theirs in zip(self.counts, other.counts, strict=True):
-            mine.add(theirs)
+        for own, added in zip(self.counts, other.counts, strict=True):
+            own.add(added)
         self.frames += other.frames
 
     def total(self) -> ConfidenceCounts:
@@ -203,16 +205,16 @@ class ConfidenceScore:
     def brier(self) -> float:
         """Mean of (confidence - right)^2, right being 0 or 1; NaN without a voxel."""
         counts = self.total()
-        seen, right = counts.seen.sum(0), counts.right.sum(0)
+        voxels, right = counts.seen.sum(0), counts.right.sum(0)
         c = self.confidence
-        total = (right * (1 - c) ** 2 + (seen - right) * c**2).sum()
-        return float(total / seen.sum()) if seen.sum() else float("nan")
+        total = (right * (1 - c) ** 2 + (voxels - right) * c**2).sum()
+        return float(total / voxels.sum()) if voxels.sum() else float("nan")
 
     def to_json(self) -> dict[str, object]:
         """Fractions; what has no voxel is null or left out."""
         counts, curve = self.total(), self.risk_coverage()
         class_ece = self.class_ece()
-        taken = np.flatnonzero(curve.coverage > 0)
+        bins = np.flatnonzero(curve.coverage > 0)
         return {
             "ECE (plain)": _rounded(self.ece()),
             "Brier": _rounded(self.brier()),
@@ -224,7 +226,7 @@ class ConfidenceScore:
                     "coverage": _rounded(curve.coverage[b]),
                     "risk": _rounded(curve.risk[b]),
                 }
-                for b in taken
+                for b in bins
             ],
             "per predicted class": {
                 name: {
@@ -235,23 +237,23 @@ class ConfidenceScore:
             },
             "by range": {
                 ring: {
-                    "ECE (plain)": _rounded(self.ece(one)),
-                    "reliability": self._curve(one.seen.sum(0), one.right.sum(0)),
+                    "ECE (plain)": _rounded(self.ece(of_ring)),
+                    "reliability": self._curve(of_ring.seen.sum(0), of_ring.right.sum(0)),
                 }
-                for ring, one in zip(self.bins.names, self.counts, strict=True)
+                for ring, of_ring in zip(self.bins.names, self.counts, strict=True)
             },
             "voxels": int(counts.seen.sum()),
             "frames": self.frames,
         }
 
-    def _curve(self, seen: Counts, right: Counts) -> list[dict[str, float | int | None]]:
+    def _curve(self, voxels: Counts, right: Counts) -> list[dict[str, float | int | None]]:
         return [
             {
                 "confidence": _rounded(self.confidence[b]),
-                "right": _rounded(right[b] / seen[b]),
-                "voxels": int(seen[b]),
+                "right": _rounded(right[b] / voxels[b]),
+                "voxels": int(voxels[b]),
             }
-            for b in np.flatnonzero(seen)
+            for b in np.flatnonzero(voxels)
         ]
 
 

@@ -165,16 +165,16 @@ class RangedConfusion:
             raise ValueError(f"shapes differ: {truth.shape}, {ring.shape}")
         n, groups = len(self.matrices[0].counts), len(self.matrices)
         counts = _count(n, truth, prediction, mask, ring, groups)
-        for matrix, one in zip(self.matrices, counts, strict=True):
-            matrix.counts += one
+        for matrix, of_ring in zip(self.matrices, counts, strict=True):
+            matrix.counts += of_ring
             matrix.frames += 1
 
     def merge(self, other: RangedConfusion) -> None:
         """Add the counts of another part of the set."""
         if other.bins != self.bins:
             raise ValueError(f"rings differ: {self.bins.edges_m} and {other.bins.edges_m}")
-        for mine, theirs in zip(self.matrices, other.matrices, strict=True):
-            mine.merge(theirs)
+        for own, added in zip(self.matrices, other.matrices, strict=True):
+            own.merge(added)
 
     def total(self) -> ConfusionMatrix:
         """All rings together."""
@@ -221,11 +221,11 @@ class ScoreTable:
                 ranged = self.by_range[mask]
                 out[f"by range[{mask}]"] = {
                     ring: {
-                        "mIoU": _percent(one.miou(semantic)),
-                        "mIoU, dynamic classes": _percent(one.miou(dynamic)),
-                        "voxels": int(one.counts.sum()),
+                        "mIoU": _percent(of_ring.miou(semantic)),
+                        "mIoU, dynamic classes": _percent(of_ring.miou(dynamic)),
+                        "voxels": int(of_ring.counts.sum()),
                     }
-                    for ring, one in zip(ranged.bins.names, ranged.matrices, strict=True)
+                    for ring, of_ring in zip(ranged.bins.names, ranged.matrices, strict=True)
                 }
         return out
 

@@ -64,30 +64,32 @@ def ray_origins(frames: Sequence[Frame], k: int) -> NDArray[np.float64]:
     Raises:
         SceneError: ``frames[k]`` has no LiDAR, or no place is within 39 m.
     """
-    here = frames[k]
-    where = f"scene {here.scene_id}"
-    if here.lidar is None:
-        raise SceneError(where=where, frame=here.token, rule="rays need a LiDAR to start from")
-    T_ego_lidar: Transform = here.lidar.T_ego_lidar
-    T_lidar_global = inverse(here.T_global_ego @ T_ego_lidar)
-    places = []
+    current = frames[k]
+    location = f"scene {current.scene_id}"
+    if current.lidar is None:
+        raise SceneError(
+            where=location, frame=current.token, rule="rays need a LiDAR to start from"
+        )
+    T_ego_lidar: Transform = current.lidar.T_ego_lidar
+    T_lidar_global = inverse(current.T_global_ego @ T_ego_lidar)
+    origins = []
     for frame in frames:
         if frame.lidar is None:
             continue
         in_lidar = np.zeros(3)
-        if frame is not here:
+        if frame is not current:
             in_lidar = (T_lidar_global @ frame.T_global_ego @ frame.lidar.T_ego_lidar)[:3, 3]
-        place = apply(T_ego_lidar, in_lidar.astype(np.float32))
-        if (np.abs(place[:2]) < ORIGIN_RANGE_M).all():
-            places.append(place)
-    if not places:
+        origin = apply(T_ego_lidar, in_lidar.astype(np.float32))
+        if (np.abs(origin[:2]) < ORIGIN_RANGE_M).all():
+            origins.append(origin)
+    if not origins:
         raise SceneError(
-            where=where, frame=here.token, rule=f"no LiDAR within {ORIGIN_RANGE_M:.0f} m"
+            where=location, frame=current.token, rule=f"no LiDAR within {ORIGIN_RANGE_M:.0f} m"
         )
-    if len(places) > MAX_ORIGINS:
-        chosen = np.round(np.linspace(0, len(places) - 1, MAX_ORIGINS)).astype(int)
-        places = [places[i] for i in chosen]
-    return np.stack(places)
+    if len(origins) > MAX_ORIGINS:
+        chosen = np.round(np.linspace(0, len(origins) - 1, MAX_ORIGINS)).astype(int)
+        origins = [origins[i] for i in chosen]
+    return np.stack(origins)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -229,10 +231,10 @@ class RayScore:
             raise ValueError("a ray of the truth ends in free space")
         self.truth += np.bincount(truth.label, minlength=K)
         self.predicted += np.bincount(prediction.label, minlength=K)[:K]
-        same = truth.label == prediction.label
+        class_matches = truth.label == prediction.label
         off_m = np.abs(truth.distance_m.astype(np.float64) - prediction.distance_m)
         for j, threshold_m in enumerate(THRESHOLDS_M):
-            right = same & (off_m < threshold_m)
+            right = class_matches & (off_m < threshold_m)
             self.right[j] += np.bincount(truth.label[right], minlength=K)
             if threshold_m == VELOCITY_THRESHOLD_M and velocity_error is not None:
                 moving = right & np.isin(truth.label, self.taxonomy.dynamic)

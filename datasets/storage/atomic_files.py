@@ -72,8 +72,10 @@ def commit_file(draft: Path, final: Path, data: bytes) -> bool:
 def visible_files(folder: Path) -> list[str]:
     """Sorted names of the visible files inside; none if the folder is missing."""
     try:
-        with os.scandir(folder) as found:
-            return sorted(one.name for one in found if one.name[0] != "." and one.is_file())
+        with os.scandir(folder) as entries:
+            return sorted(
+                entry.name for entry in entries if entry.name[0] != "." and entry.is_file()
+            )
     except FileNotFoundError:
         return []
 
@@ -96,9 +98,9 @@ def files_below(folder: Path) -> Iterator[tuple[str, int]]:
         if not isinstance(error, FileNotFoundError):  # gone meanwhile
             raise error
 
-    for at, _, names in os.walk(folder, onerror=refuse):
+    for directory, _, names in os.walk(folder, onerror=refuse):
         for name in names:
-            path = Path(at, name)
+            path = Path(directory, name)
             with contextlib.suppress(FileNotFoundError):
                 yield path.relative_to(folder).as_posix(), path.stat().st_size
 

@@ -257,8 +257,8 @@ class LocalBackend:
             if not (path.is_file() or path.is_dir()):
                 raise OSError(errno.EINVAL, "neither a file nor a folder", str(path))
             if path.is_file() and (size := path.stat().st_size) > MAX_ARRAY_BYTES + _PACKING_BYTES:
-                why = f"{size:,} bytes, more than the {MAX_ARRAY_BYTES:,} of MAX_ARRAY_BYTES"
-                raise OSError(errno.EINVAL, why, str(path))
+                reason = f"{size:,} bytes, more than the {MAX_ARRAY_BYTES:,} of MAX_ARRAY_BYTES"
+                raise OSError(errno.EINVAL, reason, str(path))
         return LocalStore(self.path / key, read_only=True)
 
     def draft(self, key: str) -> Transaction:
@@ -310,27 +310,29 @@ class ObjectStoreBackend:
 
     def top(self) -> list[str] | None:
         with as_os_error(self.url):
-            found = obstore.list_with_delimiter(bucket_at(self.url))
-        names = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
+            listing = obstore.list_with_delimiter(bucket_at(self.url))
+        names = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
         return sorted(name.rstrip("/") for name in names) or None
 
     def read(self, key: str) -> bytes:
         with as_os_error(self.url):
-            found = obstore.get(bucket_at(self.url), key)
-            if (size := found.meta["size"]) > MAX_DOCUMENT_BYTES:
-                why = f"{size:,} bytes, more than the {MAX_DOCUMENT_BYTES:,} of MAX_DOCUMENT_BYTES"
-                raise OSError(errno.EINVAL, why, key)
-            return bytes(found.bytes())
+            result = obstore.get(bucket_at(self.url), key)
+            if (size := result.meta["size"]) > MAX_DOCUMENT_BYTES:
+                reason = (
+                    f"{size:,} bytes, more than the {MAX_DOCUMENT_BYTES:,} of MAX_DOCUMENT_BYTES"
+                )
+                raise OSError(errno.EINVAL, reason, key)
+            return bytes(result.bytes())
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         with as_os_error(self.url):
-            found = obstore.get_range(bucket_at(self.url), key, start=offset, length=length)
-        return _whole(bytes(found), length, key)
+            data = obstore.get_range(bucket_at(self.url), key, start=offset, length=length)
+        return _whole(bytes(data), length, key)
 
     def read_tail(self, key: str, length: int) -> bytes:
         with as_os_error(self.url):
-            found = obstore.get(bucket_at(self.url), key, options={"range": {"suffix": length}})
-            return _whole(bytes(found.bytes()), length, key)
+            result = obstore.get(bucket_at(self.url), key, options={"range": {"suffix": length}})
+            return _whole(bytes(result.bytes()), length, key)
 
     def write(self, key: str, data: bytes) -> None:
         with as_os_error(self.url):
@@ -346,20 +348,22 @@ class ObjectStoreBackend:
 
     def names(self, key: str) -> list[str]:
         with as_os_error(self.url):
-            found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
-        return sorted(prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in found["common_prefixes"])
+            listing = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
+        return sorted(
+            prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in listing["common_prefixes"]
+        )
 
     def documents(self, key: str) -> list[str]:
         with as_os_error(self.url):
-            found = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
-        names = (one["path"].rsplit("/", 1)[-1] for one in found["objects"])
+            listing = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
+        names = (entry["path"].rsplit("/", 1)[-1] for entry in listing["objects"])
         return sorted(name for name in names if name[0] != ".")
 
     def files(self, key: str) -> list[tuple[str, int]]:
         with as_os_error(self.url):
             batches = list(obstore.list(bucket_at(self.url), f"{key}/" if key else None))
         cut = len(key) + 1 if key else 0
-        return sorted((one["path"][cut:], one["size"]) for batch in batches for one in batch)
+        return sorted((entry["path"][cut:], entry["size"]) for batch in batches for entry in batch)
 
     def remove(self, key: str) -> None:
         self._delete(f"{key}/{name}" for name, _ in self.files(key))
@@ -430,12 +434,12 @@ def bucket_at(url: str) -> Bucket:
     """
     try:
         parts = urlsplit(url)
-        user, at, host = parts.netloc.rpartition("@")
-        if parts.query or (":" in parts.netloc and not at and "@" in parts.path):
+        user, separator, host = parts.netloc.rpartition("@")
+        if parts.query or (":" in parts.netloc and not separator and "@" in parts.path):
             raise SetupError(
                 f"{url}: {HOW_GIVEN}; a URL takes no options, and '/' of a secret is %2F in it"
             )
-        if not at:
+        if not separator:
             return from_url(url)
         key, _, secret = user.partition(":")
         if parts.scheme not in ("s3", "s3a") or not key or not secret:
@@ -505,7 +509,7 @@ def writing(what: str, *, any_failure: bool = False) -> Iterator[None]:
     except OSError as error:
         if not any_failure and error.errno not in UNWRITABLE:
             raise
-        why = error.strerror or error
+        reason = error.strerror or error
         raise UnwritableError(
-            f"{what}: cannot be written: {why}; once it can be, the same command goes on"
+            f"{what}: cannot be written: {reason}; once it can be, the same command goes on"
         ) from error

@@ -148,8 +148,8 @@ class RemotePath(PosixPath):
 
     def is_dir(self) -> bool:
         with _answers():
-            found = obstore.list(bucket_at(self.bucket), self._below(), chunk_size=1)
-            return any(True for _ in found)
+            listing = obstore.list(bucket_at(self.bucket), self._below(), chunk_size=1)
+            return any(True for _ in listing)
 
     def exists(self) -> bool:
         return self.is_file() or self.is_dir()
@@ -170,20 +170,20 @@ class RemotePath(PosixPath):
     def iterdir(self) -> Generator[RemotePath, None, None]:
         """Files and folders directly below, sorted."""
         with _answers():
-            found = obstore.list_with_delimiter(bucket_at(self.bucket), self._below())
-        keys = [*found["common_prefixes"], *(one["path"] for one in found["objects"])]
+            listing = obstore.list_with_delimiter(bucket_at(self.bucket), self._below())
+        keys = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
         yield from (self / key.rstrip("/").rsplit("/", 1)[-1] for key in sorted(keys))
 
     def glob(self, pattern: str) -> Generator[RemotePath, None, None]:
         """As ``Path.glob``, without ``**``."""
-        name, *rest = PurePath(pattern).parts
+        name, *subparts = PurePath(pattern).parts
         if any(c in name for c in "*?["):
-            found = [p for p in self.iterdir() if fnmatch.fnmatchcase(p.name, name)]
+            paths = [p for p in self.iterdir() if fnmatch.fnmatchcase(p.name, name)]
         else:
-            found = [self / name] if rest or (self / name).exists() else []
-        for path in found:
-            if rest:
-                yield from path.glob("/".join(rest))
+            paths = [self / name] if subparts or (self / name).exists() else []
+        for path in paths:
+            if subparts:
+                yield from path.glob("/".join(subparts))
             else:
                 yield path
 
@@ -232,10 +232,10 @@ class _Ranges(io.RawIOBase):
         length = min(len(into), max(0, self.size - self.at))
         if length:
             with _answers(self.path):
-                found = obstore.get_range(
+                data = obstore.get_range(
                     bucket_at(self.path.bucket), self.path.key, start=self.at, length=length
                 )
-            into[:length] = bytes(found)
+            into[:length] = bytes(data)
         self.at += length
         return length
 
@@ -278,13 +278,13 @@ class _Listing:
     def _read(self, key: str) -> _Page:
         after = key[:-1]  # stands before the key, and right before it but for odd names
         with _answers():
-            found = obstore.list(bucket_at(self.bucket), offset=after, chunk_size=PAGE)
-            batch = next(iter(found), [])
-        keys = [one["path"] for one in batch]
+            listing = obstore.list(bucket_at(self.bucket), offset=after, chunk_size=PAGE)
+            batch = next(iter(listing), [])
+        keys = [entry["path"] for entry in batch]
         if keys != sorted(keys):
             raise StorageError(f"{self.bucket}: lists its keys out of order")
         last = keys[-1] if len(keys) >= PAGE else "\U0010ffff"
-        page = _Page(after, last, keys, [one["size"] for one in batch], time.monotonic())
+        page = _Page(after, last, keys, [entry["size"] for entry in batch], time.monotonic())
         self.pages.append(page)
         return page
 

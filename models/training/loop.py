@@ -301,10 +301,10 @@ def _backward(
     if process_group.world_size > 1:
         dist.all_reduce(values)
         values /= process_group.world_size
-    found = dict(zip(totals, values.tolist(), strict=True))
+    means = dict(zip(totals, values.tolist(), strict=True))
     if not values.isfinite().all():
-        raise ValueError(f"step {step}: the loss is {found}")
-    return found
+        raise ValueError(f"step {step}: the loss is {means}")
+    return means
 
 
 def _shares(
@@ -316,15 +316,15 @@ def _shares(
     """
     if len(parts) * process_group.world_size == 1 or not isinstance(objective, Weighted):
         return [{} for _ in parts]
-    masses = [objective.weight_sums(part) for part in parts]
-    names = list(masses[0])
+    weight_sums = [objective.weight_sums(part) for part in parts]
+    names = list(weight_sums[0])
     if not names:
         return [{} for _ in parts]
-    each = torch.stack([torch.stack([of_part[name] for name in names]) for of_part in masses])
-    total = each.sum(0)
+    sums = torch.stack([torch.stack([of_part[name] for name in names]) for of_part in weight_sums])
+    total = sums.sum(0)
     if process_group.world_size > 1:
         dist.all_reduce(total)
-    shares = (each / total.where(total > 0, 1) * process_group.world_size).float()
+    shares = (sums / total.where(total > 0, 1) * process_group.world_size).float()
     return [dict(zip(names, row, strict=True)) for row in shares]
 
 
@@ -354,11 +354,13 @@ def reproducible(device: str) -> Iterator[None]:
 
 @torch.no_grad()
 def _update_average(average: nn.Module, network: nn.Module, decay: float) -> None:
-    for kept, new in zip(average.state_dict().values(), network.state_dict().values(), strict=True):
-        if kept.is_floating_point():
-            kept.lerp_(new, 1 - decay)
+    for averaged, new in zip(
+        average.state_dict().values(), network.state_dict().values(), strict=True
+    ):
+        if averaged.is_floating_point():
+            averaged.lerp_(new, 1 - decay)
         else:
-            kept.copy_(new)
+            averaged.copy_(new)
 
 
 def _sha256(value: Any) -> str:

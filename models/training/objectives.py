@@ -156,8 +156,8 @@ class LabelLoss:
             drawn.append(columns + b * n)
         return torch.cat(drawn)
 
-    def _class_weights(self, like: Tensor) -> Tensor | None:
-        return None if self.class_weights is None else self.class_weights.to(like.device)
+    def _class_weights(self, weight: Tensor) -> Tensor | None:
+        return None if self.class_weights is None else self.class_weights.to(weight.device)
 
 
 def _at(columns: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
