@@ -104,9 +104,10 @@ class StaticAgreement:
 
     def findings(self, lidar: str = "") -> list[Finding]:
         """Bad ones, or a note where there is too little structure to tell."""
-        suffix = f" of {lidar}" if lidar else ""
+        of_lidar = f" of {lidar}" if lidar else ""
+        subject = f"poses or extrinsics of the LiDAR{of_lidar}"
         if self.n < MIN_COLUMNS:
-            return [Finding(bad=False, text=f"static structure{suffix}: {self}")]
+            return [Finding(bad=False, text=f"static structure{of_lidar}: {self}")]
         stated = np.array([p.stated for p in self.pairs])
         alternatives = np.array([p.otherwise for p in self.pairs])
         best = int(alternatives.sum(axis=0).argmax())
@@ -114,7 +115,7 @@ class StaticAgreement:
         threshold = max(self.stated + MIN_BETTER_SHARE * self.n, self.unmoved)
         if better.sum() > threshold and (better > stated).mean() >= MIN_BETTER_PAIRS:
             text = (
-                f"poses or extrinsics of the LiDAR{suffix}: {100 * better.sum() / self.n:.0f} % of "
+                f"{subject}: {100 * better.sum() / self.n:.0f} % of "
                 f"columns would meet with {OTHERWISE[best]}, {100 * self.stated / self.n:.0f} % do "
                 "as stated"
             )
@@ -122,17 +123,15 @@ class StaticAgreement:
         offsets_m = [p.best_off_m for p in self.pairs if p.elsewhere]
         if 2 * len(offsets_m) >= len(self.pairs):
             text = (
-                f"poses or extrinsics of the LiDAR{suffix}: static structure does not stay in "
-                f"place: in {len(offsets_m)} of {len(self.pairs)} pairs of frames it meets elsewhere, "
+                f"{subject}: static structure does not stay in place: "
+                f"in {len(offsets_m)} of {len(self.pairs)} pairs of frames it meets elsewhere, "
                 f"{np.median(offsets_m):.1f} m away; {self}"
             )
             return [Finding(bad=True, text=text)]
         chance = sum(p.chance for p in self.pairs)
         threshold = max(MIN_ABOVE_CHANCE * chance + 2 * np.sqrt(chance + 1), MIN_MEETING * self.n)
         if self.stated < threshold:
-            text = (
-                f"poses or extrinsics of the LiDAR{suffix}: static structure does not stay in place"
-            )
+            text = f"{subject}: static structure does not stay in place"
             return [Finding(bad=True, text=f"{text}: {self}")]
         return []
 
