@@ -197,43 +197,48 @@ class FolderSource:
     def _read_class_map(self, table: Record) -> None:
         """Own names, for boxes, and own numbers, for points."""
         for own in table:
-            ours = table.take_or_null(own, str)
-            if ours is not None and ours not in self.taxonomy.names:
+            class_name = table.take_or_null(own, str)
+            if class_name is not None and class_name not in self.taxonomy.names:
                 raise table.error(
-                    f"{own!r}: unknown class {ours!r}; known: {', '.join(self.taxonomy.names)}"
+                    f"{own!r}: unknown class {class_name!r}; known: "
+                    f"{', '.join(self.taxonomy.names)}"
                 )
             if own.isdecimal() and int(own) < IGNORE_ID:
                 numbers = self._point_class_of = self._point_class_of or {}
-                numbers[int(own)] = IGNORE_ID if ours is None else self.taxonomy.id_of(ours)
-            elif ours is None:
+                numbers[int(own)] = (
+                    IGNORE_ID if class_name is None else self.taxonomy.id_of(class_name)
+                )
+            elif class_name is None:
                 raise table.error(
                     f"{own!r}: a box needs a class; 'others' is one that nobody scores"
                     if "others" in self.taxonomy.names
                     else f"{own!r}: a box needs a class"
                 )
             else:
-                self._class_of[own] = self.taxonomy.id_of(ours)
+                self._class_of[own] = self.taxonomy.id_of(class_name)
 
     def _known_splits(self, log: Record, labelled: Labelled | None) -> dict[str, tuple[str, ...]]:
         if not self._scene_ids:
             raise log.error("no scene: there is no scenes/*/scene.json beside it")
-        known = {"all": self._scene_ids}
+        splits_by_name = {"all": self._scene_ids}
         if "splits" in log:
             splits = log.record("splits")
             for name in splits:
-                known[name] = splits.texts(name)
-                if unknown := sorted(set(known[name]) - set(self._scene_ids)):
+                splits_by_name[name] = splits.texts(name)
+                if unknown := sorted(set(splits_by_name[name]) - set(self._scene_ids)):
                     raise splits.error(f"{name!r} names scenes that are not there: {unknown[0]}")
-                if len(set(known[name])) < len(known[name]):
+                if len(set(splits_by_name[name])) < len(splits_by_name[name]):
                     raise splits.error(f"{name!r} names a scene twice")
-        if labelled is None and "labeled" in known:
-            rest = tuple(s for s in self._scene_ids if s not in known["labeled"])
-            known.setdefault("unlabeled", rest)
+        if labelled is None and "labeled" in splits_by_name:
+            unlabeled = tuple(s for s in self._scene_ids if s not in splits_by_name["labeled"])
+            splits_by_name.setdefault("unlabeled", unlabeled)
         else:
             share = PUBLISHED_SHARE if labelled is None else labelled
-            train = known.get("train", known["all"])
-            known["labeled"], known["unlabeled"] = divide({s: s for s in train}, share)
-        return known
+            train = splits_by_name.get("train", splits_by_name["all"])
+            splits_by_name["labeled"], splits_by_name["unlabeled"] = divide(
+                {s: s for s in train}, share
+            )
+        return splits_by_name
 
     def scene_ids(self, split: str) -> tuple[str, ...]:
         """Scene ids of a split: ``all``, one of log.json, ``labeled``, ``unlabeled``, or scene ids
@@ -272,9 +277,9 @@ class FolderSource:
             if moment.token in tokens:
                 raise moment.record.error("the token is that of another frame")
             tokens.add(moment.token)
-        known = {s.timestamp_us: s.T_global_vehicle for s in sweeps.values()}
-        known |= {m.timestamp_us: m.T_global_vehicle for m in moments}
-        path = _Trajectory(known)
+        poses = {s.timestamp_us: s.T_global_vehicle for s in sweeps.values()}
+        poses |= {m.timestamp_us: m.T_global_vehicle for m in moments}
+        path = _Trajectory(poses)
         by_lidar: dict[str, list[_Sweep]] = {}
         for sweep in sweeps.values():
             by_lidar.setdefault(sweep.lidar, []).append(sweep)
@@ -301,9 +306,9 @@ class FolderSource:
         moment.record.done()
         if len({view.name for view in views}) < len(views):
             raise moment.record.error("a camera occurs twice")
-        around = _Neighbours()
+        neighbors = _Neighbours()
         if moment.sweep:
-            around = _Neighbours.of(
+            neighbors = _Neighbours.of(
                 moment.sweep, sweeps, past=self.past_sweeps, future=self.future_sweeps
             )
         return Frame(
@@ -313,9 +318,9 @@ class FolderSource:
             T_global_ego=moment.T_global_vehicle,
             cameras=views,
             lidar=_in_ego(moment.sweep, T_ego_global) if moment.sweep else None,
-            companions=tuple(_in_ego(s, T_ego_global) for s in around.companions),
-            past_sweeps=tuple(_in_ego(s, T_ego_global) for s in around.past),
-            future_sweeps=tuple(_in_ego(s, T_ego_global) for s in around.future),
+            companions=tuple(_in_ego(s, T_ego_global) for s in neighbors.companions),
+            past_sweeps=tuple(_in_ego(s, T_ego_global) for s in neighbors.past),
+            future_sweeps=tuple(_in_ego(s, T_ego_global) for s in neighbors.future),
             vehicle_m=self._vehicle_m,
         )
 
@@ -361,14 +366,14 @@ class FolderSource:
 
     def _point_classes(self, sweep: LidarSweep) -> NDArray[np.uint8] | None:
         """Of the points of ``read_points``, in their order."""
-        _, kept, _ = point_files.read_points(sweep.path, self._form)
+        _, valid, _ = point_files.read_points(sweep.path, self._form)
         classes = point_files.read_classes(
             sweep.path,
-            n_points=len(kept),
+            n_points=len(valid),
             n_classes=self.taxonomy.n_classes,
             class_map=self._point_class_of,
         )
-        return None if classes is None else classes[kept]
+        return None if classes is None else classes[valid]
 
     def _read_boxes(self, scene_id: str) -> dict[str, tuple[_GlobalBox, ...] | SceneError]:
         """By frame; where a frame's are bad, what is wrong with them."""
@@ -590,15 +595,17 @@ class _Neighbours:
         for name, own in by_lidar.items():
             low = bisect_left(own, t, key=_time)
             high = bisect_right(own, t, key=_time)
-            now = [s for s in own[low:high] if s is not key]
-            if name != key.lidar and not now:
+            simultaneous = [s for s in own[low:high] if s is not key]
+            if name != key.lidar and not simultaneous:
                 beside = own[max(0, low - 1) : high + 1]
                 nearest = min(beside, key=lambda s: abs(s.timestamp_us - t))
                 if abs(nearest.timestamp_us - t) <= MOMENT_US:
-                    now = [nearest]
-            moment += now
-            before += [s for s in own[max(0, low - past - 1) : low][::-1] if s not in now][:past]
-            after += [s for s in own[high : high + future + 1] if s not in now][:future]
+                    simultaneous = [nearest]
+            moment += simultaneous
+            before += [s for s in own[max(0, low - past - 1) : low][::-1] if s not in simultaneous][
+                :past
+            ]
+            after += [s for s in own[high : high + future + 1] if s not in simultaneous][:future]
         return cls(
             companions=tuple(sorted(moment, key=_time)),
             past=tuple(sorted(before, key=_time, reverse=True)),

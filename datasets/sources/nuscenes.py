@@ -165,8 +165,8 @@ class NuScenesSource:
             with parsing(SetupError):
                 return {str(s["name"]): s for s in self._tables.scene if s["token"]}
         except ValueError as error:
-            where = self.root / self.version / "scene.json"
-            raise SetupError(f"{where}: a row lacks {error}") from error
+            path = self.root / self.version / "scene.json"
+            raise SetupError(f"{path}: a row lacks {error}") from error
 
     def __getstate__(self) -> dict[str, Any]:
         # data loader workers read files by path; the tables are loaded again if asked for
@@ -176,17 +176,17 @@ class NuScenesSource:
         self, extra: Mapping[str, Sequence[str]], labelled: Labelled | None
     ) -> dict[str, tuple[str, ...]]:
         present = self._scenes.keys()
-        known = {"all": tuple(sorted(present))}
+        splits = {"all": tuple(sorted(present))}
         for name, scenes in create_splits_scenes().items():
-            if here := tuple(s for s in scenes if s in present):
-                known[name] = here
-        known.update({name: tuple(scenes) for name, scenes in extra.items()})
-        if labelled is not None or "labeled" not in known:
-            train = known.get("train", known["all"])
+            if in_log := tuple(s for s in scenes if s in present):
+                splits[name] = in_log
+        splits.update({name: tuple(scenes) for name, scenes in extra.items()})
+        if labelled is not None or "labeled" not in splits:
+            train = splits.get("train", splits["all"])
             tokens = {name: str(self._scenes[name]["token"]) for name in train}
             share = PUBLISHED_SHARE if labelled is None else labelled
-            known["labeled"], known["unlabeled"] = divide(tokens, share)
-        return known
+            splits["labeled"], splits["unlabeled"] = divide(tokens, share)
+        return splits
 
     def scene_ids(self, split: str) -> tuple[str, ...]:
         """Scene names of a split: ``all``, an official split, ``labeled``, ``unlabeled``, or
@@ -219,11 +219,11 @@ class NuScenesSource:
         frames = []
         if not isinstance(token := record.get("first_sample_token"), str):
             raise SceneError(where=f"scene {scene_id}", rule="scene.json lacks first_sample_token")
-        seen = set[str]()
+        visited = set[str]()
         while token:
             try:
                 sample = self._tables.get("sample", token)
-                _check_link(token, seen, "sample.json", '"next"')
+                _check_link(token, visited, "sample.json", '"next"')
                 if sample["scene_token"] != record["token"]:
                     rule = 'it is of another scene: a link "next" leads out of this one'
                     raise SceneError(where="sample.json", frame=token, rule=rule)
@@ -291,10 +291,10 @@ class NuScenesSource:
         sweeps: list[LidarSweep] = []
         for _, key in sorted(keys.items()):
             own: list[LidarSweep] = []
-            token, seen = key[link], {key["token"]}
+            token, visited = key[link], {key["token"]}
             while token and len(own) < limit:
                 record = self._tables.get("sample_data", token)
-                _check_link(token, seen, "sample_data.json", f'"{link}"')
+                _check_link(token, visited, "sample_data.json", f'"{link}"')
                 if self._place_of(record) != self._place_of(key):
                     rule = (
                         f'it is of another scene or sensor: a link "{link}" leads out of the chain'
@@ -353,8 +353,8 @@ class NuScenesSource:
         return read_picture(view, stated_by="sample_data.json")
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
-        points, kept, dropped = _read_points(sweep.path)
-        points = points[kept] if dropped.dropped else points
+        points, valid, dropped = _read_points(sweep.path)
+        points = points[valid] if dropped.dropped else points
         self.returns.put(sweep, dropped)
         _check_azimuths(points, sweep.path)
         return points
@@ -414,11 +414,11 @@ class NuScenesSource:
                 or frame.token in self._annotated_samples(sample["scene_token"]),
             )
         except SceneError as error:
-            at = f" [{error.frame}]" if error.frame else ""
+            frame_text = f" [{error.frame}]" if error.frame else ""
             raise SceneError(
                 where=f"scene {frame.scene_id}: {error.where}",
                 frame=frame.token,
-                rule=f"{error.rule}{at}",
+                rule=f"{error.rule}{frame_text}",
             ) from error
         except KeyError as error:
             raise SceneError(
@@ -482,11 +482,11 @@ class NuScenesSource:
             marks = np.frombuffer(read_bytes(path, MAX_POINTS, "MAX_POINTS"), np.uint8)
         except (OSError, ValueError) as error:
             raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
-        _, kept, _ = _read_points(points)
-        if len(marks) != len(kept):
+        _, valid, _ = _read_points(points)
+        if len(marks) != len(valid):
             raise SceneError(
                 where=str(path),
-                rule=f"{len(marks)} classes for {len(kept)} points of {points.name}",
+                rule=f"{len(marks)} classes for {len(valid)} points of {points.name}",
             )
         used, inverse_of = np.unique(marks, return_inverse=True)
         names = {int(row["index"]): row["name"] for row in self._tables.category}
@@ -496,7 +496,7 @@ class NuScenesSource:
                 where=str(path), rule=f"class {unknown[0]} is no index of category.json"
             )
         table = np.array([_class_of(names[int(i)]) for i in used], np.uint8)
-        return np.asarray(table[inverse_of][kept], np.uint8)
+        return np.asarray(table[inverse_of][valid], np.uint8)
 
     def fingerprint(self, scene_id: str) -> str:
         return scene_fingerprint(self.scene(scene_id))
@@ -505,11 +505,11 @@ class NuScenesSource:
 def _only_version(root: Path) -> str:
     if not root.is_dir():
         raise SetupError(f"{root}: no such folder (expected a nuScenes root)")
-    found = sorted(p.parent.name for p in root.glob("v1.0-*/scene.json"))
-    if len(found) != 1:
-        have = ", ".join(found) or "none"
+    versions = sorted(p.parent.name for p in root.glob("v1.0-*/scene.json"))
+    if len(versions) != 1:
+        have = ", ".join(versions) or "none"
         raise SetupError(f"{root}: needs one table folder v1.0-*, has {have}; name a version")
-    return found[0]
+    return versions[0]
 
 
 def _read_points(
@@ -596,8 +596,8 @@ def _check_azimuths(points: NDArray[np.float32], path: Path) -> None:
 def _azimuth_gap_deg(points: NDArray[np.float32]) -> int:
     """The widest run of whole degrees of azimuth without a return."""
     degrees = np.degrees(np.arctan2(points[:, 1], points[:, 0])).astype(np.int64) % 360
-    seen = np.flatnonzero(np.bincount(degrees, minlength=360))
-    return int(np.diff(np.append(seen, seen[0] + 360)).max())
+    occupied_deg = np.flatnonzero(np.bincount(degrees, minlength=360))
+    return int(np.diff(np.append(occupied_deg, occupied_deg[0] + 360)).max())
 
 
 @functools.lru_cache(maxsize=64)

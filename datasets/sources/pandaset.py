@@ -107,9 +107,9 @@ NAMES = dict(_CLASSES.values())
 def class_table() -> NDArray[np.uint8]:
     """(256,) uint8: Occ3D-nuScenes id of each PandaSet class, 255 where there is none."""
     table = np.full(256, IGNORE_ID, np.uint8)
-    for number, (_, ours) in _CLASSES.items():
-        if ours is not None:
-            table[number] = OCC3D_NUSCENES.id_of(ours)
+    for number, (_, class_name) in _CLASSES.items():
+        if class_name is not None:
+            table[number] = OCC3D_NUSCENES.id_of(class_name)
     return table
 
 
@@ -257,8 +257,8 @@ class PandasetSequence:
     def _time_us(self, frame: int) -> int:
         time_s = self._arrays(frame)["timestamp"]
         if time_s.shape != () or time_s.dtype.kind not in "iuf" or not abs(time_s) < MAX_TIME_S:
-            where = str(self.points_folder / f"{frame:02d}.npz")
-            raise SceneError(where=where, rule="needs timestamp, one number of seconds")
+            location = str(self.points_folder / f"{frame:02d}.npz")
+            raise SceneError(where=location, rule="needs timestamp, one number of seconds")
         return round(float(time_s) * 1e6)
 
     def _to_vehicle(self, xyz_pose_m: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -270,8 +270,8 @@ class PandasetSequence:
             float(np.linalg.norm(b[:3, 3] - a[:3, 3]))
             for a, b in zip(self.T_world_vehicle, self.T_world_vehicle[1:], strict=False)
         ]
-        still = 1 + int(np.argmin(steps))
-        return inverse(self.T_world_vehicle[still]) @ camera.poses[still]
+        slowest = 1 + int(np.argmin(steps))
+        return inverse(self.T_world_vehicle[slowest]) @ camera.poses[slowest]
 
     def _ground_height(self) -> float:
         """Of the road below the pose frame's origin."""
@@ -291,11 +291,11 @@ class PandasetSequence:
     ) -> tuple[NDArray[np.float64], NDArray[np.uint8], NDArray[np.uint8]]:
         """Pandar64: (N, 3) metres in the pose frame, (N,) intensity and class."""
         arrays = self._arrays(frame)
-        mine = arrays["sensor"] == 0
+        pandar64 = arrays["sensor"] == 0
         return (
-            arrays["xyz_cm"].T[mine].astype(np.float64) / 100,
-            arrays["intensity"][mine],
-            arrays["semseg"][mine],
+            arrays["xyz_cm"].T[pandar64].astype(np.float64) / 100,
+            arrays["intensity"][pandar64],
+            arrays["semseg"][pandar64],
         )
 
     def _arrays(self, frame: int) -> dict[str, NDArray[Any]]:
@@ -339,7 +339,7 @@ class PandasetSequence:
                 if (row := next(rows, None)) is None:
                     return boxes
                 twin = row["cuboids.sibling_id"] != "-" and row["cuboids.sensor_id"] == "1"
-                ours = NAMES[row["label"]]
+                class_name = NAMES[row["label"]]
                 centre = [float(row[f"position.{axis}"]) for axis in "xyz"]
                 # width, length, height; the yaw turns an object that looks along y
                 width, length, height = (float(row[f"dimensions.{axis}"]) for axis in "xyz")
@@ -348,21 +348,21 @@ class PandasetSequence:
                 raise SceneError(
                     where=str(path), frame=f"row {n}", rule=f"damaged or unknown: {error!r}"
                 ) from None
-            if ours is not None and not twin:  # the PandarGT's twin of a Pandar64's cuboid
+            if class_name is not None and not twin:  # the PandarGT's twin of a Pandar64's cuboid
                 boxes.append(
                     {
                         "track": row["uuid"],
-                        "class": ours,
+                        "class": class_name,
                         "size_m": [length, width, height],
                         "T_global_box": _pose_json(T_world_box),
                     }
                 )
 
     def _poses(self, sensor: str) -> list[Transform]:
-        where = f"{self.name}/{sensor}/poses.json"
+        location = f"{self.name}/{sensor}/poses.json"
         poses = []
-        for i, value in enumerate(_list(self.folder / sensor / "poses.json", where)):
-            record = Record(value, where=where, at=str(i))
+        for i, value in enumerate(_list(self.folder / sensor / "poses.json", location)):
+            record = Record(value, where=location, at=str(i))
             heading, position = record.record("heading"), record.record("position")
             q = [heading.number(k) for k in "wxyz"]
             try:
@@ -372,13 +372,13 @@ class PandasetSequence:
         return poses
 
     def _camera(self, name: str) -> _Camera:
-        where = f"{self.name}/camera/{name}/intrinsics.json"
-        k = read_record(self.folder / "camera" / name / "intrinsics.json", where)
+        location = f"{self.name}/camera/{name}/intrinsics.json"
+        k = read_record(self.folder / "camera" / name / "intrinsics.json", location)
         fx, fy, cx, cy = (k.number(key) for key in ("fx", "fy", "cx", "cy"))
-        where = f"{self.name}/camera/{name}/timestamps.json"
-        times = _list(self.folder / "camera" / name / "timestamps.json", where)
+        location = f"{self.name}/camera/{name}/timestamps.json"
+        times = _list(self.folder / "camera" / name / "timestamps.json", location)
         if not all(isinstance(t, (int, float)) and abs(t) < MAX_TIME_S for t in times):
-            raise SceneError(where=where, rule=f"must be a list of seconds below {MAX_TIME_S:g}")
+            raise SceneError(where=location, rule=f"must be a list of seconds below {MAX_TIME_S:g}")
         width, height = picture_size(min((self.folder / "camera" / name).glob("*.jpg")))
         return _Camera(
             width=width,

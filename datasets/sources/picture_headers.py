@@ -67,18 +67,18 @@ def check_tags(file: IO[bytes], max_pixels: int) -> None:
     large = head[2:4] in (b"\x2b\0", b"\0\x2b")
     if large and len(head) < 16:
         return
-    left = list(
+    pending = list(
         struct.unpack(f"{order}Q" if large else f"{order}L", head[8:] if large else head[4:8])
     )
     entry = struct.Struct(f"{order}HHQ8s" if large else f"{order}HHL4s")
     sizes = _SIZES | _LARGE_SIZES if large else _SIZES
-    seen, total = set[int](), 0
+    visited, total = set[int](), 0
     tile = {_TILE_WIDTH: 1, _TILE_LENGTH: 1}
-    while left and len(seen) < _MOST_FOLDERS:
-        if (at := left.pop()) in seen or at >= 1 << 62:
+    while pending and len(visited) < _MOST_FOLDERS:
+        if (offset := pending.pop()) in visited or offset >= 1 << 62:
             continue
-        seen.add(at)
-        file.seek(at)
+        visited.add(offset)
+        file.seek(offset)
         width = 8 if large else 2
         (count,) = struct.unpack(
             f"{order}Q" if large else f"{order}H", file.read(width).ljust(width, b"\0")
@@ -88,8 +88,8 @@ def check_tags(file: IO[bytes], max_pixels: int) -> None:
                 f"{count:,} tags take more than the {MAX_TAG_BYTES:,} of MAX_TAG_BYTES"
             )
         entries = file.read(count * entry.size)
-        whole = len(entries) // entry.size * entry.size
-        for tag, kind, n, value in entry.iter_unpack(entries[:whole]):
+        n_bytes = len(entries) // entry.size * entry.size
+        for tag, kind, n, value in entry.iter_unpack(entries[:n_bytes]):
             total += n * sizes.get(kind, 0)
             if tag in (*_POINTERS, *tile) and n == 1 and kind in (3, 4, 13, 16):
                 size = sizes.get(kind, 4)
@@ -97,7 +97,7 @@ def check_tags(file: IO[bytes], max_pixels: int) -> None:
                 if tag in tile:
                     tile[tag] = number
                 else:
-                    left.append(number)
+                    pending.append(number)
     if total > MAX_TAG_BYTES:
         raise ValueError(
             f"its tags say {total:,} bytes, more than the {MAX_TAG_BYTES:,} of MAX_TAG_BYTES"
@@ -109,33 +109,33 @@ def check_tags(file: IO[bytes], max_pixels: int) -> None:
 
 
 def _check_jpeg(file: IO[bytes], max_pixels: int) -> None:
-    at, progressive, blocks = 2, False, list[bytes]()
+    offset, progressive, blocks = 2, False, list[bytes]()
     while True:
-        file.seek(at)
+        file.seek(offset)
         head = file.read(4)
         if len(head) < 4 or head[0] != 0xFF or head[1] in (_SCAN, _END):
             break
         if head[1] == 0xFF or head[1] in _ALONE:  # a fill byte, or a marker without a segment
-            at += 1 if head[1] == 0xFF else 2
+            offset += 1 if head[1] == 0xFF else 2
             continue
         length = int.from_bytes(head[2:], "big")
         progressive |= head[1] in _PROGRESSIVE
         if head[1] == _EXIF_SEGMENT and (block := file.read(length - 2)).startswith(_EXIF):
             blocks.append(block.removeprefix(_EXIF))
-        if (at := at + 2 + length) > MAX_SEGMENT_BYTES:
+        if (offset := offset + 2 + length) > MAX_SEGMENT_BYTES:
             raise ValueError(
                 f"over {MAX_SEGMENT_BYTES:,} bytes before its first scan (MAX_SEGMENT_BYTES)"
             )
     if blocks:
         check_tags(io.BytesIO(b"".join(blocks)), max_pixels)
-    if progressive and (scans := _count(file, at, bytes((0xFF, _SCAN)))) > MAX_SCANS:
+    if progressive and (scans := _count(file, offset, bytes((0xFF, _SCAN)))) > MAX_SCANS:
         raise ValueError(f"{scans} scans, more than the {MAX_SCANS} of MAX_SCANS")
 
 
 def _count(file: IO[bytes], at: int, marker: bytes) -> int:
     file.seek(at)
-    found, last = 0, b""
+    count, last = 0, b""
     while piece := file.read(_PIECE_BYTES):
-        found += (last + piece).count(marker)
+        count += (last + piece).count(marker)
         last = piece[-1:]
-    return found
+    return count

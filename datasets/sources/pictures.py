@@ -119,7 +119,7 @@ def opened(
     """
     if isinstance(file, Path):
         regular_size(file, MAX_PICTURE_BYTES, "MAX_PICTURE_BYTES")
-        with file.open("rb") as found, opened(found, formats) as image:
+        with file.open("rb") as stream, opened(stream, formats) as image:
             yield image
         return
     with parsing(SceneError):
@@ -160,8 +160,8 @@ def _orientation(image: Image.Image) -> int:
     if image.format == "PNG":
         image.load()  # its EXIF block may follow the pixels
     check_exif(image, MAX_PIXELS)
-    found = image.getexif().get(ExifTags.Base.Orientation, 1)
-    return found if isinstance(found, int) and 1 <= found <= 8 else 1
+    orientation = image.getexif().get(ExifTags.Base.Orientation, 1)
+    return orientation if isinstance(orientation, int) and 1 <= orientation <= 8 else 1
 
 
 def _white_is_zero(image: Image.Image) -> bool:
@@ -187,8 +187,8 @@ def _too_dark(kind: str, white: str) -> str:
 
 
 def _no_white(mode: str) -> str:
-    what = {"I": "32-bit integers", "F": "floats"}.get(mode, mode)
+    mode_text = {"I": "32-bit integers", "F": "floats"}.get(mode, mode)
     return (
-        f"picture of {what} (mode {mode}): which value is white is not stated; store 8-bit grey or "
-        "RGB"
+        f"picture of {mode_text} (mode {mode}): which value is white is not stated; store 8-bit grey "
+        "or RGB"
     )

@@ -113,11 +113,11 @@ def read_points(
     points = points.astype(np.float32)
     if not len(points):
         raise SceneError(where=str(path), rule="it holds no point")
-    kept, dropped = measuring(points, str(path))
-    points = points[kept]
+    valid, dropped = measuring(points, str(path))
+    points = points[valid]
     good = (points[:, 3] >= 0) & (points[:, 3] <= form.intensity_max)
     if not good.all():
-        i = int(np.flatnonzero(kept)[np.argmin(good)])
+        i = int(np.flatnonzero(valid)[np.argmin(good)])
         brightest = float(points[:, 3].max())
         raise SceneError(
             where=str(path),
@@ -127,7 +127,7 @@ def read_points(
             + (", or the file's columns in 'bin_columns'" if path.suffix == ".bin" else ""),
         )
     points[:, 3] *= np.float32(255 / form.intensity_max)
-    return points, kept, dropped
+    return points, valid, dropped
 
 
 def read_classes(

@@ -160,12 +160,12 @@ def ensure_city(
         generate_city(root, config, workers=workers, progress=progress)
         return root
     try:
-        found = read_json_file(root / MARKER)
+        marker = read_json_file(root / MARKER)
     except (OSError, ValueError) as error:
         raise SetupError(
             f"{root} exists and is not a built-in city; name another folder"
         ) from error
-    if found != _marker(config):
+    if marker != _marker(config):
         raise SetupError(
             f"{root} holds a city of another config or generator version; "
             f"name another folder or remove this one"

@@ -97,19 +97,19 @@ def decode_panoptic(png: bytes, divisor: int) -> tuple[NDArray[np.uint8], NDArra
     Raises:
         SceneError: no such PNG, a bad divisor, or a class out of range.
     """
-    where = "panoptic label"
+    location = "panoptic label"
     if divisor <= 0:
-        raise SceneError(where=where, rule=f"the divisor must be positive, got {divisor}")
+        raise SceneError(where=location, rule=f"the divisor must be positive, got {divisor}")
     try:
         with opened(io.BytesIO(png), formats=("PNG",)) as image:
             if not image.mode.startswith("I"):
-                raise SceneError(where=where, rule=f"not 16 bits a pixel: PNG mode {image.mode}")
+                raise SceneError(where=location, rule=f"not 16 bits a pixel: PNG mode {image.mode}")
             values = np.asarray(image).astype(np.int32)
     except (OSError, ValueError) as error:
-        raise SceneError(where=where, rule=f"cannot be decoded: {error}") from None
+        raise SceneError(where=location, rule=f"cannot be decoded: {error}") from None
     classes, instances = np.divmod(values, divisor)
     if classes.max() >= len(PANOPTIC_CLASSES):
-        raise SceneError(where=where, rule=f"class {classes.max()} is out of range")
+        raise SceneError(where=location, rule=f"class {classes.max()} is out of range")
     return classes.astype(np.uint8), instances.astype(np.uint16)
 
 

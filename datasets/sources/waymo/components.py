@@ -107,8 +107,8 @@ def _named(
             with parsing(SceneError, SetupError):
                 return method(components, *args, **kwargs)
         except (OSError, ValueError) as error:
-            where = f"{components._folder}: {components._scene_id}"
-            raise SceneError(where=where, rule=f"damaged components: {error}") from error
+            location = f"{components._folder}: {components._scene_id}"
+            raise SceneError(where=location, rule=f"damaged components: {error}") from error
 
     return wrapped
 
@@ -170,22 +170,22 @@ class Components:
         chosen = np.ones(rows, np.bool_)
         for name, value in wanted.items():
             chosen &= file.read(columns=[name])[name].to_numpy() == value
-        parts, taken, begin = [], 0, 0
+        parts, total_bytes, begin = [], 0, 0
         for group in range(file.num_row_groups):
-            there = file.metadata.row_group(group)
-            own = chosen[begin : begin + there.num_rows]
-            begin += there.num_rows
+            metadata = file.metadata.row_group(group)
+            own = chosen[begin : begin + metadata.num_rows]
+            begin += metadata.num_rows
             if not own.any():
                 continue
-            at, last = 0, int(np.flatnonzero(own)[-1])
-            size = _batch_rows(there, columns)
+            offset, last = 0, int(np.flatnonzero(own)[-1])
+            size = _batch_rows(metadata, columns)
             for batch in file.iter_batches(size, row_groups=[group], columns=list(columns)):
-                part = batch.filter(self._arrow.array(own[at : at + len(batch)]))
-                at, taken = at + len(batch), taken + part.nbytes
-                if max(taken, batch.nbytes) > MAX_READ_BYTES:
+                part = batch.filter(self._arrow.array(own[offset : offset + len(batch)]))
+                offset, total_bytes = offset + len(batch), total_bytes + part.nbytes
+                if max(total_bytes, batch.nbytes) > MAX_READ_BYTES:
                     raise ValueError(f"over {MAX_READ_BYTES:,} bytes of rows (MAX_READ_BYTES)")
                 parts.append(part)
-                if at > last:
+                if offset > last:
                     break
         chosen_schema = self._arrow.schema([schema.field(name) for name in columns])
         table = self._arrow.Table.from_batches(parts) if parts else chosen_schema.empty_table()
@@ -337,10 +337,10 @@ class Components:
 
     @_named
     def tracks(self) -> list[set[str]]:
-        at: dict[int, set[str]] = {time_us: set() for time_us in self._times}
+        objects: dict[int, set[str]] = {time_us: set() for time_us in self._times}
         for row in self._rows("lidar_box", (TIME, OBJECT)):
-            at.setdefault(row[TIME], set()).add(row[OBJECT])
-        return [at[time_us] for time_us in self._times]
+            objects.setdefault(row[TIME], set()).add(row[OBJECT])
+        return [objects[time_us] for time_us in self._times]
 
     @_named
     def boxes(self, number: int) -> tuple[Box, ...]:

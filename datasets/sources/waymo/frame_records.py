@@ -188,9 +188,9 @@ class FrameRecords:
         images = [laser.ri_return1]
         if laser.ri_return2.range_image_compressed:
             images.append(laser.ri_return2)
-        what = f"laser {laser_name(laser.name)}"
+        subject = f"laser {laser_name(laser.name)}"
         returns = tuple(
-            _unpacked(image.range_image_compressed, float_matrix, np.float32, what)
+            _unpacked(image.range_image_compressed, float_matrix, np.float32, subject)
             for image in images
         )
         poses = laser.ri_return1.range_image_pose_compressed
@@ -204,12 +204,12 @@ class FrameRecords:
             )
         return LaserImage(
             name=laser.name,
-            T_vehicle_laser=matrix(calibration.extrinsic.transform, what=what),
+            T_vehicle_laser=matrix(calibration.extrinsic.transform, what=subject),
             inclinations_rad=inclinations,
             returns=returns,
-            pixel_poses=_unpacked(poses, float_matrix, np.float32, what) if poses else None,
+            pixel_poses=_unpacked(poses, float_matrix, np.float32, subject) if poses else None,
             labels=tuple(
-                _unpacked(image.segmentation_label_compressed, int_matrix, np.int32, what)
+                _unpacked(image.segmentation_label_compressed, int_matrix, np.int32, subject)
                 for image in images
                 if labelled
             ),
@@ -225,41 +225,41 @@ def check_messages(data: bytes, kind: Any, limit: int = MAX_MESSAGES) -> None:
     Args:
         kind: its descriptor. Fields that it does not know are not decoded either.
     """
-    left = [(0, len(data), kind, 0)]
+    pending = [(0, len(data), kind, 0)]
     count = 0
-    while left:
-        at, end, kind, depth = left.pop()
+    while pending:
+        offset, end, kind, depth = pending.pop()
         fields = {f.number: f.message_type for f in kind.fields if f.message_type is not None}
-        while at < end:
-            key, at = _varint(data, at, end)
+        while offset < end:
+            key, offset = _varint(data, offset, end)
             match key & 7:
                 case 0:
-                    _, at = _varint(data, at, end)
+                    _, offset = _varint(data, offset, end)
                 case 1:
-                    at += 8
+                    offset += 8
                 case 2:
-                    size, at = _varint(data, at, end)
+                    size, offset = _varint(data, offset, end)
                     if (inner := fields.get(key >> 3)) is not None:
                         count += 1
-                        left.append((at, at + size, inner, depth + 1))
-                    at += size
+                        pending.append((offset, offset + size, inner, depth + 1))
+                    offset += size
                 case 5:
-                    at += 4
+                    offset += 4
                 case _:
                     raise ValueError("it holds a group, as no frame does")
-            if at > end:
+            if offset > end:
                 raise ValueError("it is cut off")
             if count > limit or depth > _DEEPEST:
                 raise ValueError(f"it holds more messages than the {limit:,} of MAX_MESSAGES")
 
 
-def _varint(data: bytes, at: int, end: int) -> tuple[int, int]:
+def _varint(data: bytes, offset: int, end: int) -> tuple[int, int]:
     value = shift = 0
-    while at < end:
-        byte = data[at]
-        value, shift, at = value | (byte & 127) << shift, shift + 7, at + 1
+    while offset < end:
+        byte = data[offset]
+        value, shift, offset = value | (byte & 127) << shift, shift + 7, offset + 1
         if byte < 128 and shift <= 70:
-            return value, at
+            return value, offset
         if shift >= 70:
             break
     raise ValueError("it is cut off")

@@ -71,7 +71,7 @@ def _points(image: LaserImage, k: int, T_global_vehicle: Transform) -> LaserPoin
     rows, columns = np.nonzero(~(values[..., 0] <= 0))  # a NaN stays in
     poses = None if image.pixel_poses is None else image.pixel_poses[rows, columns]
     measured = values[rows, columns]
-    where = f"laser {laser_name(image.name)}, return {k + 1}"
+    location = f"laser {laser_name(image.name)}, return {k + 1}"
     T = image.T_vehicle_laser
     yaw = np.arctan2(T[1, 0], T[0, 0])
     azimuths = np.pi - (np.arange(values.shape[1]) + 0.5) / values.shape[1] * 2 * np.pi - yaw
@@ -92,7 +92,7 @@ def _points(image: LaserImage, k: int, T_global_vehicle: Transform) -> LaserPoin
         in_no_label_zone=measured[:, 3] > 0,
         laser=np.full(len(rows), image.name, np.uint8),
         return_number=np.full(len(rows), k + 1, np.uint8),
-        segment=_segments(image, k, where)[rows, columns],
+        segment=_segments(image, k, location)[rows, columns],
     )
 
 

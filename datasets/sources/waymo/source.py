@@ -120,8 +120,8 @@ class WaymoSource:
         self._splits: dict[str, tuple[str, ...]] = {}
         for folder in (self.root, *(self.root / name for name in SPLITS)):
             places = _scenes_in(folder)
-            if twice := sorted(places.keys() & self._places.keys()):
-                raise SetupError(f"{folder}: scenes that another folder has too: {twice[0]} ...")
+            if repeated := sorted(places.keys() & self._places.keys()):
+                raise SetupError(f"{folder}: scenes that another folder has too: {repeated[0]} ...")
             self._places |= places
             if folder != self.root and places:
                 self._splits[SPLITS[folder.name]] = self._splits[folder.name] = tuple(places)
@@ -252,8 +252,8 @@ class WaymoSource:
         try:
             return straightened(pixels, view.calibration)
         except SceneError as error:
-            where, frame = f"{view.path}: {error.where}", f"record {view.record}"
-            raise SceneError(where=where, frame=frame, rule=error.rule) from error
+            location, frame = f"{view.path}: {error.where}", f"record {view.record}"
+            raise SceneError(where=location, frame=frame, rule=error.rule) from error
 
     def laser_points(self, sweep: LidarSweep) -> LaserPoints:
         """All that is recorded of a laser's points in a turn, elongation included, in the vehicle
@@ -264,11 +264,11 @@ class WaymoSource:
         if not self.no_label_zones:
             points = points.chosen(~points.in_no_label_zone)
         measured = np.c_[points.xyz_m - sweep.origin_m, points.intensity, points.elongation]
-        kept, dropped = measuring(
+        valid, dropped = measuring(
             measured, f"{sweep.path}: record {sweep.record}, laser {sweep.lidar}"
         )
         self.returns.put(sweep, dropped)
-        return points if kept.all() else points.chosen(kept)
+        return points if valid.all() else points.chosen(valid)
 
     def _all_points(self, sweep: RecordedSweep) -> LaserPoints:
         """Of every laser; the lasers of one turn are asked for one after the other."""

@@ -55,11 +55,11 @@ class TFRecordFile:
         try:
             size = regular_size(path, MAX_FILE_BYTES, "MAX_FILE_BYTES")
             with path.open("rb") as file:
-                at = 0
-                while at < size:
-                    self._places.append(self._place(file.read(HEADER_BYTES), at, size))
-                    at = sum(self._places[-1]) + FOOTER_BYTES
-                    file.seek(at)
+                offset = 0
+                while offset < size:
+                    self._places.append(self._place(file.read(HEADER_BYTES), offset, size))
+                    offset = sum(self._places[-1]) + FOOTER_BYTES
+                    file.seek(offset)
         except (OSError, ValueError) as error:
             raise SceneError(where=str(path), rule=f"cannot be read: {error}") from None
         if not self._places:
@@ -94,8 +94,8 @@ class TFRecordFile:
         Raises:
             SceneError: they cannot be read, or their checksum is wrong.
         """
-        at, length = self._places[number]
-        data = self._bytes(at, length + FOOTER_BYTES)
+        offset, length = self._places[number]
+        data = self._bytes(offset, length + FOOTER_BYTES)
         if len(data) < length + FOOTER_BYTES:
             raise self._bad(number, "truncated since the file was opened")
         data, crc = data[:length], struct.unpack("<I", data[length:])[0]
@@ -108,17 +108,17 @@ class TFRecordFile:
         try:
             with self.path.open("rb") as file:
                 out = []
-                for at, length in self._places:
-                    file.seek(at + length)
+                for offset, length in self._places:
+                    file.seek(offset + length)
                     out.append(file.read(FOOTER_BYTES))
         except OSError as error:
             raise SceneError(where=str(self.path), rule=f"cannot be read: {error}") from None
         return b"".join(out)
 
-    def _bytes(self, at: int, count: int) -> bytes:
+    def _bytes(self, offset: int, count: int) -> bytes:
         try:
             with self.path.open("rb") as file:
-                file.seek(at)
+                file.seek(offset)
                 return file.read(count)
         except OSError as error:
             raise SceneError(where=str(self.path), rule=f"cannot be read: {error}") from None

@@ -47,16 +47,19 @@ class CityStatistics:
 
     def table(self) -> str:
         """One line per class: share here, share in nuScenes, their ratio."""
-        there = NUSCENES_VOXELS / NUSCENES_VOXELS.sum()
+        published = NUSCENES_VOXELS / NUSCENES_VOXELS.sum()
         lines = [f"{'class in mask_camera':22s} {'here %':>9s} {'nuScenes %':>11s} {'ratio':>6s}"]
-        for name, a, b in zip(TAXONOMY.names, self.shares, there, strict=True):
+        for name, a, b in zip(TAXONOMY.names, self.shares, published, strict=True):
             lines.append(f"{name:22s} {100 * a:9.4f} {100 * b:11.4f} {a / b:6.2f}")
-        seen, known = self.voxels.sum() / self.frames, self.lidar_voxels / self.frames
+        camera_voxels, lidar_voxels = (
+            self.voxels.sum() / self.frames,
+            self.lidar_voxels / self.frames,
+        )
         usual = NUSCENES_VOXELS.sum() / NUSCENES_FRAMES
         lines.append(
-            f"voxels per frame, {self.frames} frames: mask_camera {seen:.0f} "
-            f"({100 * seen / GRID.n_voxels:.1f} % of the grid; nuScenes {usual:.0f}), "
-            f"mask_lidar {known:.0f} ({100 * known / GRID.n_voxels:.1f} %)"
+            f"voxels per frame, {self.frames} frames: mask_camera {camera_voxels:.0f} "
+            f"({100 * camera_voxels / GRID.n_voxels:.1f} % of the grid; nuScenes {usual:.0f}), "
+            f"mask_lidar {lidar_voxels:.0f} ({100 * lidar_voxels / GRID.n_voxels:.1f} %)"
         )
         return "\n".join(lines)
 
@@ -71,14 +74,14 @@ def city_statistics(root: Path) -> CityStatistics:
     paths = sorted((root / "gts").glob("*/*/labels.npz"))
     if not paths:
         raise SetupError(f"no labels under {root / 'gts'}")
-    voxels, known = np.zeros(TAXONOMY.n_classes, np.int64), 0
+    voxels, n_lidar = np.zeros(TAXONOMY.n_classes, np.int64), 0
     for path in paths:
         truth = read_labels(path)
         assert truth.mask_camera is not None and truth.mask_lidar is not None
-        seen = truth.semantics[truth.mask_camera]
-        voxels += np.bincount(seen, minlength=TAXONOMY.n_classes)
-        known += int(truth.mask_lidar.sum())
-    return CityStatistics(frames=len(paths), voxels=voxels, lidar_voxels=known)
+        visible = truth.semantics[truth.mask_camera]
+        voxels += np.bincount(visible, minlength=TAXONOMY.n_classes)
+        n_lidar += int(truth.mask_lidar.sum())
+    return CityStatistics(frames=len(paths), voxels=voxels, lidar_voxels=n_lidar)
 
 
 def contact_sheet(root: Path, *, scenes: int = 6) -> Image.Image:

@@ -113,12 +113,12 @@ def _winner(score: Any, free: int, out: Any) -> None:
     for i in range(nx):
         for j in range(ny):
             for k in range(nz):
-                best, at = np.float32(0.0), free
+                best, winner = np.float32(0.0), free
                 for c in range(n):
                     if score[i, j, k, c] > best:
-                        best, at = score[i, j, k, c], c
+                        best, winner = score[i, j, k, c], c
                     score[i, j, k, c] = 0.0
-                out[i, j, k] = at
+                out[i, j, k] = winner
 
 
 @compiled

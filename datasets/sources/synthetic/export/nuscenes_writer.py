@@ -94,8 +94,8 @@ class _Drive:
         self.stage = Stage(self.world)
         self._poses: dict[int, Transform] = {}
         rng = spec.rng(3)
-        where = (*rng.uniform(300, 1800, 2), 0.0)
-        self.T_global_scene = from_yaw(float(rng.uniform(-np.pi, np.pi)), where)
+        origin_m = (*rng.uniform(300, 1800, 2), 0.0)
+        self.T_global_scene = from_yaw(float(rng.uniform(-np.pi, np.pi)), origin_m)
         self.start_us = 1_600_000_000_000_000 + spec.number * 100_000_000
         self.rows: Rows = {name: [] for name in TABLES}
         self.sample_tokens = [spec.token("sample", f) for f in range(spec.frames)]
@@ -183,9 +183,9 @@ class _Drive:
         at_us = i * SWEEP_US
         T = self._T_scene_ego(at_us) @ lidar_mount()
         sweep = take_sweep(self.stage.at(at_us * 1e-6), T, self.light, self.spec.rng(4, i))
-        since = i - self.spec.lead_sweeps
-        key = since >= 0 and since % KEY_EVERY == 0
-        nearest = min(max(round(since / KEY_EVERY), 0), self.spec.frames - 1)
+        offset = i - self.spec.lead_sweeps
+        key = offset >= 0 and offset % KEY_EVERY == 0
+        nearest = min(max(round(offset / KEY_EVERY), 0), self.spec.frames - 1)
         path = self._path(LIDAR, at_us, ".pcd.bin", key=key)
         sweep.points.tofile(self.root / path)
         self._record(LIDAR, at_us, nearest, path, key=key, size=(0, 0))
@@ -244,8 +244,12 @@ class _Drive:
     ) -> None:
         """Observed by the key sweep, four sweeps around it, and still returns from nearby."""
         T = self._T_scene_ego(self.key_us(frame))
-        here = self.spec.lead_sweeps + frame * KEY_EVERY
-        near = [i for i in (here - 9, here - 5, here, here + 5, here + 9) if 0 <= i < len(sweeps)]
+        key_sweep = self.spec.lead_sweeps + frame * KEY_EVERY
+        near = [
+            i
+            for i in (key_sweep - 9, key_sweep - 5, key_sweep, key_sweep + 5, key_sweep + 9)
+            if 0 <= i < len(sweeps)
+        ]
         rays = []
         for i in near:
             T_ego_lidar = inverse(T) @ self._T_scene_ego(i * SWEEP_US) @ lidar_mount()
@@ -269,15 +273,15 @@ class _Drive:
         T_scene_ego = self._T_scene_ego(at_us)
         points = apply(T_scene_ego @ lidar_mount(), sweep.points[:, :3])
         points = points[np.argsort(points[:, 0], kind="stable")]
-        every = self.world.actors
-        poses = actor_poses(every, self.world.layout, at_us * 1e-6)
+        actors = self.world.actors
+        poses = actor_poses(actors, self.world.layout, at_us * 1e-6)
         near = [
             i
             for i, T in enumerate(poses)
             if np.linalg.norm(T[:2, 3] - T_scene_ego[:2, 3]) <= ANNOTATED_M
         ]
         levels = visibility_tokens(
-            [every[i] for i in near],
+            [actors[i] for i in near],
             [poses[i] for i in near],
             T_scene_ego,
             self.stage.at(at_us * 1e-6),
@@ -287,7 +291,7 @@ class _Drive:
         if self.spec.pose_noise_m > 0 or self.spec.pose_noise_deg > 0 or self.spec.flat_poses:
             T_global_scene = self._written_pose(LIDAR, at_us) @ inverse(T_scene_ego)
         for number, level in zip(near, levels, strict=True):
-            actor, pose = every[number], poses[number]
+            actor, pose = actors[number], poses[number]
             center = apply(pose, np.asarray(actor.center_m))
             T = T_global_scene @ pose
             row = {

@@ -73,25 +73,30 @@ def _balconies(rng: np.random.Generator, length: float, depth: float, height: fl
     step = float(rng.uniform(4, 7))
     for x in np.arange(-length / 2 + 2, length / 2 - 1.5, step):
         for z in np.arange(3.1, min(height - 2, 22), 3.1):
-            at, y = float(x), -depth / 2 - 0.6
-            out.append(box((2.4, 1.2, 0.18), (at, y, float(z)), _NAME, colour))
-            out.append(box((2.4, 0.08, 0.9), (at, y - 0.55, float(z) + 0.5), _NAME, colour))
+            center_x, y = float(x), -depth / 2 - 0.6
+            out.append(box((2.4, 1.2, 0.18), (center_x, y, float(z)), _NAME, colour))
+            out.append(box((2.4, 0.08, 0.9), (center_x, y - 0.55, float(z) + 0.5), _NAME, colour))
     return out
 
 
 def _front(rng: np.random.Generator, length: float, depth: float) -> list[Mesh]:
     """What may stand before a ground floor: an awning, a stair, a bay, bins of a shop."""
     y, kind = -depth / 2, rng.random()
-    at = float(rng.uniform(-0.3, 0.3)) * length
+    center_x = float(rng.uniform(-0.3, 0.3)) * length
     if kind < 0.3:
         size = (length * float(rng.uniform(0.3, 0.8)), 1.5, 0.14)
-        return [box(size, (at * 0.3, y - 0.6, 3.0), _NAME, vary(rng, pick(rng, PAINTS)))]
+        return [box(size, (center_x * 0.3, y - 0.6, 3.0), _NAME, vary(rng, pick(rng, PAINTS)))]
     if kind < 0.5:
         stair = [(-0.5, 0.0), (0.5, 0.0), (0.5, 0.75), (0.1, 0.75)]
-        rail = box((0.08, 1.0, 0.9), (at + 0.8, y - 0.5, 1.0), _NAME, DARK, Finish.METAL)
-        return [prism(stair, 1.5, _NAME, (0.45, 0.44, 0.42)).at(at, y - 0.45, 0, np.pi / 2), rail]
+        rail = box((0.08, 1.0, 0.9), (center_x + 0.8, y - 0.5, 1.0), _NAME, DARK, Finish.METAL)
+        return [
+            prism(stair, 1.5, _NAME, (0.45, 0.44, 0.42)).at(center_x, y - 0.45, 0, np.pi / 2),
+            rail,
+        ]
     if kind < 0.65:
-        return [box((2.6, 1.0, 2.6), (at, y - 0.5, 1.5), _NAME, vary(rng, WHITE), Finish.WALL, 3)]
+        return [
+            box((2.6, 1.0, 2.6), (center_x, y - 0.5, 1.5), _NAME, vary(rng, WHITE), Finish.WALL, 3)
+        ]
     return []
 
 
@@ -110,8 +115,8 @@ def tower(rng: np.random.Generator, length: float, depth: float, height: float) 
     shrink = 1.0 if not base or rng.random() < 0.6 else 0.9
     parts += _block(shrink * length, shrink * depth, base or -_FOOT_M, height, c, style)
     if height > 16 and rng.random() < 0.5:  # stepped back
-        more = float(rng.uniform(3, 12))
-        parts += _block(0.7 * length, 0.7 * depth, height, height + more, c, style, 0.1 * depth)
+        added_m = float(rng.uniform(3, 12))
+        parts += _block(0.7 * length, 0.7 * depth, height, height + added_m, c, style, 0.1 * depth)
     parts.append(box((length + 0.4, depth + 0.4, 0.6), (0, 0, height), _NAME, (0.35, 0.34, 0.33)))
     if rng.random() < 0.5:
         parts.append(box((3, 2.4, 1.6), (0.2 * length, 0, height + 1), _NAME, (0.5, 0.5, 0.5)))

@@ -134,8 +134,8 @@ def car(rng: np.random.Generator, *, lit: bool) -> Mesh:
         deep = foot_r - r - 0.2
         parts.append(box((deep, 0.8 * w, 0.05), (r + 0.12 + deep / 2, 0, waist + 0.01), name, DARK))
         for side in (-1, 1):
-            at = (r + 0.1 + deep / 2, side * 0.46 * w, waist + 0.1)
-            parts.append(box((deep, 0.08, 0.22), at, name, paint, Finish.PAINT))
+            center = (r + 0.1 + deep / 2, side * 0.46 * w, waist + 0.1)
+            parts.append(box((deep, 0.08, 0.22), center, name, paint, Finish.PAINT))
     for side in (-1, 1):
         parts.append(
             box((0.14, 0.2, 0.14), (foot_f - 0.25, side * 0.52 * w, waist + 0.1), name, paint)

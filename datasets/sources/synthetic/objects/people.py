@@ -53,8 +53,8 @@ def pedestrian(rng: np.random.Generator, *, umbrella: bool = False) -> Mesh:
     top, below, name = cloth(rng), cloth(rng), "pedestrian"
     parts = _person(rng, height, top, below)
     if rng.random() < 0.3:
-        where = (-0.2, 0.0, 0.7 * height) if rng.random() < 0.6 else (0.0, 0.3, 0.45 * height)
-        parts.append(box((0.18, 0.28, 0.38), where, name, cloth(rng), Finish.CLOTH))
+        center = (-0.2, 0.0, 0.7 * height) if rng.random() < 0.6 else (0.0, 0.3, 0.45 * height)
+        parts.append(box((0.18, 0.28, 0.38), center, name, cloth(rng), Finish.CLOTH))
     if umbrella:
         parts.append(bar((0.15, 0.2, 1.0), (0.15, 0.2, 2.0), 0.04, name, DARK))
         parts.append(ball((0.5, 0.5, 0.18), (0.15, 0.2, 1.98), name, cloth(rng), Finish.CLOTH))

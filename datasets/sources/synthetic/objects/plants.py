@@ -65,9 +65,9 @@ def tree(rng: np.random.Generator, *, autumn: bool = False) -> Mesh:
         parts = [_stem(rng, low + 2, 0.22, 0.12), *_branches(rng, low, low + 3, 4)]
         for _ in range(4):
             x, y = rng.normal(0, 1.4, 2)
-            at = (float(x), float(y), low + float(rng.uniform(0.8, 4)))
+            center = (float(x), float(y), low + float(rng.uniform(0.8, 4)))
             r = float(rng.uniform(1.0, 1.9))
-            parts.append(leaves(rng, (r, r, 0.7 * r), at, green, n=int(85 * r), size=0.46))
+            parts.append(leaves(rng, (r, r, 0.7 * r), center, green, n=int(85 * r), size=0.46))
         return merge(parts)
     if kind == 2:
         h, r = float(rng.uniform(6, 11)), float(rng.uniform(0.7, 1.1))
@@ -79,8 +79,8 @@ def tree(rng: np.random.Generator, *, autumn: bool = False) -> Mesh:
         parts = [_stem(rng, 0.5 * h, 0.16, 0.08)]
         for share in np.linspace(0.08, 0.9, 6):
             q = r * (1.05 - float(share))
-            at = (0.0, 0.0, float(share) * h + 0.3)
-            parts.append(leaves(rng, (q, q, 0.1 * h), at, dark, n=int(60 * q) + 8, size=0.36))
+            center = (0.0, 0.0, float(share) * h + 0.3)
+            parts.append(leaves(rng, (q, q, 0.1 * h), center, dark, n=int(60 * q) + 8, size=0.36))
         return merge(parts)
     if kind == 4:  # newly planted, between posts
         h = float(rng.uniform(2.8, 4.2))
@@ -130,8 +130,8 @@ def hedge(
     parts = []
     for x in np.arange(-length / 2, length / 2, 1.1):
         q = float(rng.uniform(0.5, 1.0))
-        at = (float(x), float(rng.normal(0, 0.15)), 0.5 * h)
-        parts.append(leaves(rng, (0.9, q, 0.55 * h), at, c, n=int(80 * (0.5 + h)), size=0.3))
+        center = (float(x), float(rng.normal(0, 0.15)), 0.5 * h)
+        parts.append(leaves(rng, (0.9, q, 0.55 * h), center, c, n=int(80 * (0.5 + h)), size=0.3))
     return merge(parts)
 
 

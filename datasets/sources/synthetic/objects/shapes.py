@@ -205,8 +205,8 @@ def ball(
             np.stack([i + 7, j + 7, top], 1),
         ]
     )
-    at = v * np.asarray(radii) + np.asarray(center)
-    return make(at, faces.astype(np.int32), name, colour, finish)
+    vertices = v * np.asarray(radii) + np.asarray(center)
+    return make(vertices, faces.astype(np.int32), name, colour, finish)
 
 
 def cylinder(

@@ -56,10 +56,10 @@ def bus(rng: np.random.Generator, *, lit: bool) -> Mesh:
             ),
             box((long, w, 0.5), (x, 0, h - 0.25), name, second, Finish.PAINT),
         ]
-        for at in np.arange(x - long / 2 + 0.5, x + long / 2, 1.6):
+        for post_x in np.arange(x - long / 2 + 0.5, x + long / 2, 1.6):
             size = (0.16, w, h - sill - 0.5)
             parts.append(
-                box(size, (float(at), 0, (h + sill - 0.5) / 2), name, second, Finish.PAINT)
+                box(size, (float(post_x), 0, (h + sill - 0.5) / 2), name, second, Finish.PAINT)
             )
     if kind == 2:
         parts.append(box((0.7, 2.3, 2.5), (-0.2, 0, 1.75), name, DARK))

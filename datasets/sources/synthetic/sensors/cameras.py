@@ -130,8 +130,8 @@ def _lamp_light(
     front = (T_scene_ego @ [3.9, 0, 0.65, 1])[:3].astype(np.float32)
     ray = p - front
     gap = np.maximum(np.linalg.norm(ray, axis=1), 0.5)
-    ahead = np.clip((ray @ T_scene_ego[:3, 0].astype(np.float32)) / gap, 0, 1)
-    beam = 14 * ahead**18 / (gap * (1 + 0.12 * gap))
+    cosine = np.clip((ray @ T_scene_ego[:3, 0].astype(np.float32)) / gap, 0, 1)
+    beam = 14 * cosine**18 / (gap * (1 + 0.12 * gap))
     facing = np.clip(-np.einsum("ij,ij->i", ray, n) / gap, 0.1, 1)
     return np.asarray(strength * (out + (beam * facing)[:, None]), np.float32)
 
@@ -141,23 +141,28 @@ def _shade(
 ) -> Pixels:
     """Colour of what every ray meets; with ``mirror`` also of what wet ground reflects."""
     image = _sky(light, d)
-    seen = np.flatnonzero(hits.what != NOTHING)
-    p, n, what, face = hits.points_m[seen], hits.normals[seen], hits.what[seen], hits.face[seen]
-    d = d[seen]
-    albedo = np.zeros((len(seen), 3), np.float32)
-    glow, gloss = np.zeros_like(albedo), np.zeros(len(seen), np.float32)
-    finish = np.zeros(len(seen), np.uint8)
-    ground = what == GROUND
+    hit_index = np.flatnonzero(hits.what != NOTHING)
+    p, n, hit_kind, face = (
+        hits.points_m[hit_index],
+        hits.normals[hit_index],
+        hits.what[hit_index],
+        hits.face[hit_index],
+    )
+    d = d[hit_index]
+    albedo = np.zeros((len(hit_index), 3), np.float32)
+    glow, gloss = np.zeros_like(albedo), np.zeros(len(hit_index), np.float32)
+    finish = np.zeros(len(hit_index), np.uint8)
+    ground = hit_kind == GROUND
     albedo[ground], gloss[ground] = ground_colour(moment.stage.layout, light, p[ground])
     for kind in (STATIC, MOVING):
-        on = what == kind
-        if on.any():
-            albedo[on], finish[on], glow[on] = face_colour(
-                moment, kind, face[on], p[on], n[on], light
+        of_kind = hit_kind == kind
+        if of_kind.any():
+            albedo[of_kind], finish[of_kind], glow[of_kind] = face_colour(
+                moment, kind, face[of_kind], p[of_kind], n[of_kind], light
             )
     facing = n @ light.to_sun
     facing = np.where(finish == Finish.LEAVES, 0.35 + 0.4 * np.abs(facing), facing)
-    direct = np.zeros(len(seen), np.float32)
+    direct = np.zeros(len(hit_index), np.float32)
     if light.sun.max() > 0.02:
         lit = np.flatnonzero(facing > 0)
         dark = moment.shadowed(p[lit] + 0.04 * n[lit] + 0.02 * light.to_sun, light.to_sun)
@@ -182,8 +187,8 @@ def _shade(
         image_of = _shade(moment, other, bounce, light, T_scene_ego, mirror=False)
         share = (gloss[wet] * (0.06 + 0.8 * (1 - cosine[wet]) ** 4))[:, None]
         colour[wet] = colour[wet] * (1 - share) + share * image_of
-    clear = np.exp(-hits.range_m[seen] / light.fog_m)[:, None]
-    image[seen] = colour * clear + light.horizon * (1 - clear)
+    clear = np.exp(-hits.range_m[hit_index] / light.fog_m)[:, None]
+    image[hit_index] = colour * clear + light.horizon * (1 - clear)
     return image
 
 

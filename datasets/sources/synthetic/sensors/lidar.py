@@ -49,11 +49,11 @@ def _materials(
     n = len(hits.what)
     strength, loss = np.zeros(n, np.float32), np.full(n, 0.02, np.float32)
     classes = moment.classes(hits)
-    for mesh, on in moment.on_meshes(hits):
-        face = hits.face[on]
+    for mesh, index in moment.on_meshes(hits):
+        face = hits.face[index]
         finish, tone = mesh.finishes[face], mesh.colours[face].mean(axis=1)
-        strength[on] = _REFLECTIVITY[finish] * (0.45 + 1.1 * tone)
-        loss[on] = _LOSS[finish] + np.where(finish == Finish.PAINT, 0.35 * (tone < 0.1), 0)
+        strength[index] = _REFLECTIVITY[finish] * (0.45 + 1.1 * tone)
+        loss[index] = _LOSS[finish] + np.where(finish == Finish.PAINT, 0.35 * (tone < 0.1), 0)
     for name, value in _GROUND_REFLECTIVITY.items():
         strength[(strength == 0) & (classes == OCC3D_NUSCENES.id_of(name))] = value
     wet = light.wet * np.where(classes == ROAD, 0.75, 0.35).astype(np.float32)
@@ -98,17 +98,19 @@ def take_sweep(
     if light.weather == "fog":
         loss = 1 - (1 - loss) * np.exp(-hits.range_m / (2.5 * light.fog_m))
     reach = hits.range_m + 0.02 * shift
-    what = hits.what
+    hit_kind = hits.what
     value = strength * (0.3 + 0.7 * cosine) * np.clip(1 + 0.2 * glint, 0.3, 1.8)
     keep = (hits.range_m < MAX_RANGE_M) & (hits.range_m > 1.0) & (luck > loss)
     if light.rain > 0:
         near = 1.2 + 9 * luck**2
         drop = (drops < light.rain) & (near < hits.range_m)
         reach, value = np.where(drop, near, reach), np.where(drop, 1 + 3 * luck, value)
-        keep, what = keep | drop, np.where(drop, NOTHING, what)
-    kept = np.flatnonzero(keep)
-    points = np.empty((len(kept), 5), np.float32)
-    points[:, :3] = rays[kept] * reach[kept, None]
-    points[:, 3] = np.clip(np.round(value[kept]), 0, 255)
-    points[:, 4] = kept // turns
-    return Sweep(points=points, still=(what[kept] != MOVING) & (what[kept] != NOTHING))
+        keep, hit_kind = keep | drop, np.where(drop, NOTHING, hit_kind)
+    returned = np.flatnonzero(keep)
+    points = np.empty((len(returned), 5), np.float32)
+    points[:, :3] = rays[returned] * reach[returned, None]
+    points[:, 3] = np.clip(np.round(value[returned]), 0, 255)
+    points[:, 4] = returned // turns
+    return Sweep(
+        points=points, still=(hit_kind[returned] != MOVING) & (hit_kind[returned] != NOTHING)
+    )

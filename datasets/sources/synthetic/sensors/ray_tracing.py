@@ -54,8 +54,8 @@ class GroundMesh:
 
 
 def _grid_faces(n_x: int, n_y: int) -> NDArray[np.int32]:
-    at = np.arange(n_x * n_y).reshape(n_x, n_y)
-    a, b, c, d = at[:-1, :-1], at[1:, :-1], at[1:, 1:], at[:-1, 1:]
+    index = np.arange(n_x * n_y).reshape(n_x, n_y)
+    a, b, c, d = index[:-1, :-1], index[1:, :-1], index[1:, 1:], index[:-1, 1:]
     up = np.stack([np.stack([a, b, c], -1), np.stack([a, c, d], -1)], 2)
     return np.asarray(up.reshape(-1, 3), np.int32)
 
@@ -97,9 +97,9 @@ class Stage:
     def __init__(self, world: World) -> None:
         self.world = world
         self.layout = world.layout
-        still = [a for a in world.actors if not a.moves]
-        poses = actor_poses(still, world.layout, 0.0)
-        placed = [a.mesh.moved(T) for a, T in zip(still, poses, strict=True)]
+        parked = [a for a in world.actors if not a.moves]
+        poses = actor_poses(parked, world.layout, 0.0)
+        placed = [a.mesh.moved(T) for a, T in zip(parked, poses, strict=True)]
         self.mesh = merge([world.static, *placed])
         self.movers: tuple[Actor, ...] = tuple(a for a in world.actors if a.moves)
         s = np.linspace(0, world.ego_length_m, 25)
@@ -142,13 +142,13 @@ class Moment:
         rays = np.empty((len(directions), 6), np.float32)
         rays[:, :3], rays[:, 3:] = origin_m, directions
         tensor = _tensor(rays)
-        still = self.stage._scene.cast_rays(tensor, nthreads=1)
-        distance = still["t_hit"].numpy()
-        geometry = still["geometry_ids"].numpy()
-        face = still["primitive_ids"].numpy().astype(np.int64)
-        normals = still["primitive_normals"].numpy()
-        what = np.full(len(rays), STATIC, np.uint8)
-        what[geometry < 2] = GROUND
+        static = self.stage._scene.cast_rays(tensor, nthreads=1)
+        distance = static["t_hit"].numpy()
+        geometry = static["geometry_ids"].numpy()
+        face = static["primitive_ids"].numpy().astype(np.int64)
+        normals = static["primitive_normals"].numpy()
+        hit_kind = np.full(len(rays), STATIC, np.uint8)
+        hit_kind[geometry < 2] = GROUND
         if self.mesh is not None:
             moving = self._scene.cast_rays(tensor, nthreads=1)
             t = moving["t_hit"].numpy()
@@ -156,13 +156,13 @@ class Moment:
             distance[near] = t[near]
             face[near] = moving["primitive_ids"].numpy()[near]
             normals[near] = moving["primitive_normals"].numpy()[near]
-            what[near] = MOVING
-        what[np.isinf(distance)] = NOTHING
-        away = np.einsum("ij,ij->i", normals, directions) > 0
-        normals[away] *= -1
+            hit_kind[near] = MOVING
+        hit_kind[np.isinf(distance)] = NOTHING
+        backfacing = np.einsum("ij,ij->i", normals, directions) > 0
+        normals[backfacing] *= -1
         reach = np.where(np.isinf(distance), np.float32(1e4), distance)
         points = rays[:, :3] + reach[:, None] * rays[:, 3:]
-        return RayHits(what=what, range_m=distance, points_m=points, normals=normals, face=face)
+        return RayHits(what=hit_kind, range_m=distance, points_m=points, normals=normals, face=face)
 
     def on_meshes(self, hits: RayHits) -> Iterator[tuple[Mesh, NDArray[np.int64]]]:
         """The meshes and which of the hits are on each."""
@@ -185,9 +185,9 @@ class Moment:
     def classes(self, hits: RayHits) -> NDArray[np.uint8]:
         """Occ3D class of every hit; free for nothing."""
         out = np.full(len(hits.what), OCC3D_NUSCENES.free_id, np.uint8)
-        on = hits.what == GROUND
-        p = hits.points_m[on]
-        out[on] = self.stage.layout.ground(p[:, 0], p[:, 1]).classes
-        for mesh, at in self.on_meshes(hits):
-            out[at] = mesh.classes[hits.face[at]]
+        ground = hits.what == GROUND
+        p = hits.points_m[ground]
+        out[ground] = self.stage.layout.ground(p[:, 0], p[:, 1]).classes
+        for mesh, index in self.on_meshes(hits):
+            out[index] = mesh.classes[hits.face[index]]
         return out

@@ -27,8 +27,8 @@ def _markings(layout: Layout, g: Ground, colour: Pixels, worn: NDArray[np.bool_]
     """Lines, crosswalks and bays of every street, painted onto ``colour``."""
     for number, street in enumerate(layout.streets):
         a, s, cross = np.abs(g.d_m), g.s_m, g.cross_m
-        on = (g.street == number) & (g.classes == ROAD) & (g.edge_m < -0.1)
-        clear, lanes = on & (cross > 4.5), street.lanes * LANE_M
+        of_street = (g.street == number) & (g.classes == ROAD) & (g.edge_m < -0.1)
+        clear, lanes = of_street & (cross > 4.5), street.lanes * LANE_M
         inner = a - street.median_m
         lane = np.mod(inner + LANE_M / 2, LANE_M) - LANE_M / 2
         paint = (np.abs(lane) < 0.08) & (inner > 1) & (inner < lanes - 1) & (np.mod(s, 9.0) < 3.5)
@@ -44,12 +44,12 @@ def _markings(layout: Layout, g: Ground, colour: Pixels, worn: NDArray[np.bool_]
                 yellow &= np.mod(s, 6.0) < 3.0
             colour[yellow & worn] = _YELLOW
         if street.joins_m:
-            band = on & (cross > _ARM_M[0]) & (cross < _ARM_M[1])
+            band = of_street & (cross > _ARM_M[0]) & (cross < _ARM_M[1])
             paint |= band & (np.mod(g.d_m, 1.2) < 0.6)
             joins = np.asarray(street.joins_m)
             nearest = joins[np.abs(s[:, None] - joins).argmin(axis=1)]
             before = (s - nearest) * g.d_m * layout.hand > 0
-            paint |= on & (cross > 4.8) & (cross < 5.2) & before
+            paint |= of_street & (cross > 4.8) & (cross < 5.2) & before
         colour[paint & worn] = _WHITE
 
 
@@ -109,11 +109,11 @@ def _facade(
     storey, bay = _STOREY_M[style], _BAY_M[style]
     row, column = np.floor(z / storey), np.floor(along / bay)
     v, u = z / storey - row, np.abs(along / bay - column - 0.5) * 2
-    seen = ~_BLIND[style]
+    has_window = ~_BLIND[style]
     high, wide = _HIGH[style], _WIDE[style]
-    pane = seen & (u < wide) & (v > _SILL[style]) & (v < _SILL[style] + high)
+    pane = has_window & (u < wide) & (v > _SILL[style]) & (v < _SILL[style] + high)
     frame = (
-        seen
+        has_window
         & ~pane
         & (u < wide + 0.1)
         & (v > _SILL[style] - 0.05)

@@ -58,7 +58,7 @@ def pose_on_route(layout: Layout, s_m: float) -> Transform:
     step = 1.4
     px = np.concatenate([x + step * c, x - step * c, x - n, x + n, x])
     py = np.concatenate([y + step * n, y - step * n, y + c, y - c, y])
-    front, rear, left, right, here = layout.height(px, py)
+    front, rear, left, right, center = layout.height(px, py)
     forward = np.array([c[0], n[0], (front - rear) / (2 * step)])
     forward /= np.linalg.norm(forward)
     leftward: NDArray[np.float64] = np.array([-n[0], c[0], (left - right) / 2])
@@ -66,5 +66,5 @@ def pose_on_route(layout: Layout, s_m: float) -> Transform:
     up /= np.linalg.norm(up)
     T = np.eye(4)
     T[:3, 0], T[:3, 1], T[:3, 2] = forward, np.cross(up, forward), up
-    T[:3, 3] = x[0], y[0], here
+    T[:3, 3] = x[0], y[0], center
     return T

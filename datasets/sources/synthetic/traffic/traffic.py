@@ -50,10 +50,10 @@ class Traffic:
         else:
             rows.append((vehicles.tractor(rng, lit=lit), "vehicle.truck", state))
             rows.append((vehicles.trailer(rng), "vehicle.trailer", state))
-        at = s
+        position_s = s
         for mesh, category, attribute in rows:
             long = float(np.ptp(mesh.vertices[:, 0]))
-            middle = at - way * (long / 2)
+            middle = position_s - way * (long / 2)
             b.act(
                 mesh,
                 category,
@@ -65,8 +65,8 @@ class Traffic:
                 yaw=0.0 if way > 0 else np.pi,
                 attribute=attribute,
             )
-            at -= way * (long - 1.2)  # a trailer rests on its tractor
-        return abs(s - at) + 1.2
+            position_s -= way * (long - 1.2)  # a trailer rests on its tractor
+        return abs(s - position_s) + 1.2
 
     def stream(
         self,
@@ -88,8 +88,8 @@ class Traffic:
             else lo + float(rng.uniform(0, gap_m[1]))
         )
         while lo + 6 < front < hi + 1 if way > 0 else lo - 1 < front < hi - 6:
-            taken = self.vehicle(line, front, d, way, speed, accel)
-            front -= way * (taken + float(rng.uniform(*gap_m)))
+            length_m = self.vehicle(line, front, d, way, speed, accel)
+            front -= way * (length_m + float(rng.uniform(*gap_m)))
 
     def queue(self, street: Street, join: float, lane: int, way: int, n: int) -> None:
         """Vehicles that wait before a junction at ``join``."""
@@ -98,8 +98,8 @@ class Traffic:
         for _ in range(n):
             if street.ends and front < 8:
                 break
-            taken = self.vehicle(street.curve, front, d, way, 0.0, 0.0)
-            front -= way * (taken + float(self.rng.uniform(1.0, 3.0)))
+            length_m = self.vehicle(street.curve, front, d, way, 0.0, 0.0)
+            front -= way * (length_m + float(self.rng.uniform(1.0, 3.0)))
 
 
 def add_traffic(b: SceneBuilder, speed: float, accel: float, *, lit: bool) -> None:
@@ -109,9 +109,9 @@ def add_traffic(b: SceneBuilder, speed: float, accel: float, *, lit: bool) -> No
     lo, hi = b.spans[0]
     gaps = (3 / busy, 16 / busy)
     route, d = layout.route, layout.route_d_m
-    ahead = b.path_m + 60.0
+    end_s = b.path_m + 60.0
     leader, follower = (float(rng.choice((17.0, 45.0))) for _ in range(2))
-    traffic.stream(route, d, 1, speed, leader, ahead, accel=accel, gap_m=gaps)
+    traffic.stream(route, d, 1, speed, leader, end_s, accel=accel, gap_m=gaps)
     traffic.stream(route, d, 1, speed, -60, 3 - follower, accel=accel, gap_m=gaps)
     if layout.turns:
         join = main.joins_m[0]
@@ -134,9 +134,11 @@ def add_traffic(b: SceneBuilder, speed: float, accel: float, *, lit: bool) -> No
             for way in ways:
                 traffic.queue(street, 0.0, lane, way, int(rng.integers(0, 4)))
             if not layout.turns:
-                away = float(rng.uniform(3, 7))
+                distance_m = float(rng.uniform(3, 7))
                 leave = layout.lane_d(street, lane, 1)
-                traffic.stream(street.curve, leave, 1, away, 16, b.spans[number][1], gap_m=gaps)
+                traffic.stream(
+                    street.curve, leave, 1, distance_m, 16, b.spans[number][1], gap_m=gaps
+                )
     for number, street in enumerate(layout.streets):
         if street.parking:
             _park_at_kerb(b, number, street)
@@ -154,14 +156,14 @@ def _park(
     """One parked vehicle."""
     rng = b.rng
     heavy = 0.5 * b.layout.district.trucks
-    what = rng.random()
-    if what < heavy:
+    draw = rng.random()
+    if draw < heavy:
         if rng.random() < 0.7:
             mesh, category, r = vehicles.truck(rng, lit=False), "vehicle.truck", 3.2
         else:
             mesh, category, r = vehicles.trailer(rng), "vehicle.trailer", 4.0
         b.act(mesh, category, line, s, d, yaw=yaw, attribute=_PARKED, radius=r, edge=edge)
-    elif what < 0.96:
+    elif draw < 0.96:
         mesh = cars.car(rng, lit=False)
         b.act(mesh, "vehicle.car", line, s, d, yaw=yaw, attribute=_PARKED, radius=1.25, edge=edge)
     else:
@@ -178,10 +180,14 @@ def _park_at_kerb(b: SceneBuilder, number: int, street: Street) -> None:
         s = np.arange(lo, hi, 6.0) + rng.uniform(-0.4, 0.4, len(np.arange(lo, hi, 6.0)))
         d = side * (street.half_m - 1.15)
         g = layout.ground(*line.place(s, np.full_like(s, d))[:2])
-        for at in s[(g.cross_m > 8) & (rng.random(len(s)) < share)]:
+        for bay_s in s[(g.cross_m > 8) & (rng.random(len(s)) < share)]:
             yaw = 0.0 if (side < 0) == (layout.hand > 0) else np.pi
             _park(
-                b, line, float(at), d + float(rng.normal(0, 0.08)), yaw + float(rng.normal(0, 0.03))
+                b,
+                line,
+                float(bay_s),
+                d + float(rng.normal(0, 0.08)),
+                yaw + float(rng.normal(0, 0.03)),
             )
 
 

@@ -64,8 +64,8 @@ def actor_poses(actors: Sequence[Actor], layout: Layout, time_s: float) -> list[
     x, y, yaw = np.empty(len(s)), np.empty(len(s)), np.empty(len(s))
     keys = np.array([id(a.curve) for a in actors])
     for key in dict.fromkeys(keys.tolist()):
-        on = np.flatnonzero(keys == key)
-        x[on], y[on], yaw[on] = actors[on[0]].curve.place(s[on], d[on])
+        of_key = np.flatnonzero(keys == key)
+        x[of_key], y[of_key], yaw[of_key] = actors[of_key[0]].curve.place(s[of_key], d[of_key])
     z = layout.height(x, y)
     yaw = yaw + turn
     return [from_yaw(float(yaw[i]), (x[i], y[i], z[i])) for i in range(len(s))]
@@ -77,10 +77,10 @@ def velocities(actors: Sequence[Actor], layout: Layout, time_s: float) -> NDArra
         np.array(
             [
                 apply(T, np.asarray(a.center_m))
-                for a, T in zip(actors, actor_poses(actors, layout, at), strict=True)
+                for a, T in zip(actors, actor_poses(actors, layout, moment_s), strict=True)
             ]
         ).reshape(-1, 3)
-        for at in (time_s - _MOMENT_S, time_s + _MOMENT_S)
+        for moment_s in (time_s - _MOMENT_S, time_s + _MOMENT_S)
     )
     return np.asarray((after - before) / (2 * _MOMENT_S))
 
@@ -134,8 +134,8 @@ class SceneBuilder:
     def _span(self, street: Street) -> tuple[float, float]:
         begin = 0.0 if street.ends else -280.0
         s = np.arange(begin, 360.0, 2.0)
-        at = np.stack(street.curve.place(s, np.zeros_like(s))[:2], 1)
-        gap = np.linalg.norm(at[:, None] - self._path, axis=-1).min(axis=1)
+        points = np.stack(street.curve.place(s, np.zeros_like(s))[:2], 1)
+        gap = np.linalg.norm(points[:, None] - self._path, axis=-1).min(axis=1)
         near = s[gap < REACH_M + 4]
         return (float(near[0]), float(near[-1])) if len(near) else (0.0, 0.0)
 

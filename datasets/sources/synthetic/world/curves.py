@@ -30,8 +30,8 @@ class Curve:
     def place(self, s: Floats, d: Floats) -> tuple[Floats, Floats, Floats]:
         """Way along the curve and distance to its left: x, y and heading there."""
         s, d = np.asarray(s, np.float64), np.asarray(d, np.float64)
-        at = np.searchsorted(self.segments[1:, 3], s, side="right")
-        x, y, yaw, begin, _, bend = np.moveaxis(self.segments[at], -1, 0)
+        index = np.searchsorted(self.segments[1:, 3], s, side="right")
+        x, y, yaw, begin, _, bend = np.moveaxis(self.segments[index], -1, 0)
         t = s - begin
         turn = bend * t
         half = turn / 2

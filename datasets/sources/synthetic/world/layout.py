@@ -38,9 +38,9 @@ def noise_texture(size: int = 256, seed: int = 7) -> NDArray[np.float32]:
     for octave in range(4):
         n = 8 << octave
         table = rng.uniform(-1, 1, (n, n))
-        at = axis * n / size
-        i = at.astype(int)
-        f = at - i
+        position = axis * n / size
+        i = position.astype(int)
+        f = position - i
         f = f * f * (3 - 2 * f)
         rows = table[i] * (1 - f)[:, None] + table[(i + 1) % n] * f[:, None]
         out += (rows[:, i] * (1 - f) + rows[:, (i + 1) % n] * f) * 0.6**octave
@@ -116,7 +116,7 @@ def _nearest(x: float, y: float, rows: Any, ends: bool) -> tuple[float, float, f
 
     ``rows``: x, y, s, length, curvature, cosine and sine of the heading of each segment.
     """
-    best, at, side = 1e18, 0.0, 0.0
+    best, best_s, side = 1e18, 0.0, 0.0
     for i in range(rows.shape[0]):
         px, py, s0, length, bend, c, n = rows[i]
         u, v = (x - px) * c + (y - py) * n, -(x - px) * n + (y - py) * c
@@ -130,17 +130,17 @@ def _nearest(x: float, y: float, rows: Any, ends: bool) -> tuple[float, float, f
             left = v
         else:
             r = 1.0 / bend
-            away = np.sqrt(u * u + (v - r) * (v - r))
-            if abs(away - abs(r)) >= best:
+            radius = np.sqrt(u * u + (v - r) * (v - r))
+            if abs(radius - abs(r)) >= best:
                 continue
             t = np.arctan2(u, (r - v) * np.sign(r)) / abs(bend)
             if t < -_JOINT_M or t > length + _JOINT_M:
                 continue
-            left = (abs(r) - away) * np.sign(r)
+            left = (abs(r) - radius) * np.sign(r)
             gap = abs(left)
         if gap < best:
-            best, at, side = gap, s0 + t, left
-    return best, at, side
+            best, best_s, side = gap, s0 + t, left
+    return best, best_s, side
 
 
 @compiled

@@ -49,8 +49,8 @@ def _other(rng: np.random.Generator, x: float, y: float, yaw: float, *, stem: bo
     if stem:
         return curve(x, y, yaw, onwards)
     back = (x - _BACK_M * np.cos(yaw), y - _BACK_M * np.sin(yaw))
-    (first, _), *rest = onwards
-    return curve(*back, yaw, [(_BACK_M + first, 0.0), *rest], s_m=-_BACK_M)
+    (first, _), *segments = onwards
+    return curve(*back, yaw, [(_BACK_M + first, 0.0), *segments], s_m=-_BACK_M)
 
 
 def _fillet(
@@ -134,10 +134,10 @@ def _turning_route(
     d = hand * -main.lane_center(lane)
     x, y, heading = other.curve.place(np.array(0.0), np.array(-hand * way * LANE_M / 2))
     onto = float(heading) + (0 if to_left else np.pi)
-    found = _fillet((0.0, d), 0.0, (float(x), float(y)), onto, radius)
-    if found is None:
+    fillet = _fillet((0.0, d), 0.0, (float(x), float(y)), onto, radius)
+    if fillet is None:
         return None
-    shifted = found.segments.copy()
+    shifted = fillet.segments.copy()
     shifted[:, 3] += float(rng.uniform(-2, max(path_m - 8, 2)))  # the drive begins at s = 0
     return Curve(segments=shifted)
 

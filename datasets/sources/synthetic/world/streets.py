@@ -111,20 +111,20 @@ def _kerb_side(b: SceneBuilder, nursery: _Nursery, number: int, street: Street, 
             b.lamps.append((float(x), float(y), float(z)))
     mixed, double = bool(rng.random() < 0.3), bool(rng.random() < 0.45)
     for s in np.arange(lo, hi, 8.0):
-        at = float(s + rng.uniform(-1.5, 1.5))
+        tree_s = float(s + rng.uniform(-1.5, 1.5))
         if rng.random() < layout.district.street_trees:
             e = layout.verge_m / 2 if layout.verge_m > 0 else 0.8
             tree = nursery.tree() if mixed else nursery.avenue
             turn = float(rng.uniform(0, 6))
-            b.put(tree, line, at, side * (kerb + e), radius=0.9, yaw=turn)
+            b.put(tree, line, tree_s, side * (kerb + e), radius=0.9, yaw=turn)
             if double:
                 d = side * (kerb + layout.pavement_m + 1.4)
-                b.put(tree, line, at + 4, d, radius=0.9, yaw=turn, edge=layout.pavement_m)
+                b.put(tree, line, tree_s + 4, d, radius=0.9, yaw=turn, edge=layout.pavement_m)
         if rng.random() < 0.3:
             b.put(
                 furniture.sign(rng),
                 line,
-                at + 3,
+                tree_s + 3,
                 side * (kerb + 0.4),
                 radius=0.3,
                 yaw=_turned(side),
@@ -132,7 +132,7 @@ def _kerb_side(b: SceneBuilder, nursery: _Nursery, number: int, street: Street, 
         if rng.random() < 0.35:
             d = side * (kerb + layout.verge_m + 0.4)
             turn = np.pi if side < 0 else 0.0
-            b.put(furniture.small_thing(rng), line, at + 5, d, radius=0.8, yaw=turn)
+            b.put(furniture.small_thing(rng), line, tree_s + 5, d, radius=0.8, yaw=turn)
     if rng.random() < 0.35:
         for s in np.arange(lo + 9, hi, 30.0):
             b.put(furniture.pole(rng), line, float(s), side * (kerb + 0.7), radius=0.3, yaw=0.0)
@@ -164,11 +164,11 @@ def _behind_sidewalk(
     for s in np.arange(lo, hi, 7.0):
         kind = lot_class(b, number, side, float(s))
         for back in (0.7, *rng.uniform((4, 10, 18), (9, 17, 30)).tolist()):  # and between the lots
-            what = rng.random() * (1.0 if kind == TERRAIN else 1.8)
+            draw = rng.random() * (1.0 if kind == TERRAIN else 1.8)
             turn = 0.0 if back < 1 or rng.random() < 0.6 else np.pi / 2
-            if what < district.hedges:
+            if draw < district.hedges:
                 mesh = plants.hedge(rng, 6.8, autumn=nursery.autumn)
-            elif what < district.hedges + district.walls:
+            elif draw < district.hedges + district.walls:
                 mesh = furniture.fence(rng, 6.9)
             else:
                 continue
@@ -310,10 +310,10 @@ def add_building_sites(b: SceneBuilder) -> None:
         d, gap = street.half_m - float(rng.uniform(0.1, 0.9)), float(rng.uniform(1.6, 3.2))
         cone = works.cone(rng)
         for i in range(int(rng.integers(4, 11))):
-            s, at = s0 + gap * i, side * (d - 0.05 * i)
-            if not b.blocks_another(street.curve, s, at):
+            s, cone_d = s0 + gap * i, side * (d - 0.05 * i)
+            if not b.blocks_another(street.curve, s, cone_d):
                 name = "movable_object.trafficcone"
-                b.act(cone, name, street.curve, s, at, radius=0.25)
+                b.act(cone, name, street.curve, s, cone_d, radius=0.25)
     if rng.random() < 0.3 and layout.district.built > 0.5:
         street, (lo, hi) = layout.main, b.spans[0]
         d = street.half_m + layout.pavement_m - 0.5
