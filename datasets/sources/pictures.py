@@ -189,6 +189,6 @@ def _too_dark(kind: str, white: str) -> str:
 def _no_white(mode: str) -> str:
     mode_text = {"I": "32-bit integers", "F": "floats"}.get(mode, mode)
     return (
-        f"picture of {mode_text} (mode {mode}): which value is white is not stated; store 8-bit grey "
-        "or RGB"
+        f"picture of {mode_text} (mode {mode}): which value is white is not stated; store 8-bit "
+        "grey or RGB"
     )
