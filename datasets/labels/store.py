@@ -324,7 +324,7 @@ class LabelStore:
         if vacant:
             return cls.create(at, header)
         store = cls._of_same_run(at, header)
-        at.tidy()
+        at.cleanup()
         return store
 
     @classmethod
@@ -361,7 +361,7 @@ class LabelStore:
             except OSError as error:
                 return self._unreadable(scene_id, str(error))
 
-        names = self.place.names(SCENES)
+        names = self.place.list_dirs(SCENES)
         found = dict(zip(names, self.place.map(attributes, names), strict=True))
         return (
             {name: one for name, one in found.items() if isinstance(one, dict)},
@@ -428,7 +428,7 @@ class LabelStore:
         check_scene_id(scene_id)
         present, what = scene_id in self, f"label store {self.place}"
         with writing(what):
-            draft = None if present else self.place.draft(f"{SCENES}/{scene_id}")
+            draft = None if present else self.place.transaction(f"{SCENES}/{scene_id}")
         writer = SceneWriter(draft, self.header, scene_id, n_frames, what)
         try:
             with as_os_error():
@@ -476,7 +476,7 @@ class LabelStore:
 
     def _notes(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:
         notes, torn = dict[str, dict[str, str]](), dict[str, str]()
-        for name in self.place.names(QUARANTINE):
+        for name in self.place.list_dirs(QUARANTINE):
             try:
                 with parsing():
                     note = read_group(self.place, f"{QUARANTINE}/{name}")
@@ -508,7 +508,7 @@ class LabelStore:
 
     def _lists(self, scene_id: str) -> bool:
         try:
-            return GROUP in self.place.documents(f"{SCENES}/{scene_id}")
+            return GROUP in self.place.list_files(f"{SCENES}/{scene_id}")
         except (FileNotFoundError, NotADirectoryError):
             return False
         except OSError as error:
@@ -538,7 +538,7 @@ class LabelStore:
         )
 
     def _clear_quarantine(self, scene_id: str) -> None:
-        if scene_id in (there := self.place.names(QUARANTINE)):
+        if scene_id in (there := self.place.list_dirs(QUARANTINE)):
             self.place.remove(f"{QUARANTINE}/{scene_id}")
             there.remove(scene_id)
             if not there:
@@ -548,18 +548,18 @@ class LabelStore:
 def _vacant(at: StorageBackend) -> bool:
     """Nothing is there, or only what a killed ``create`` leaves."""
     try:
-        names = at.top()
+        names = at.list_root()
     except NotADirectoryError:
         return False
     if names is None:
         return True
     visible = {name for name in names if not name.startswith(f".{GROUP}.")}
-    return visible <= {SCENES} and not at.names(SCENES)
+    return visible <= {SCENES} and not at.list_dirs(SCENES)
 
 
 def _absence(at: StorageBackend) -> str:
     try:
-        names = at.top()
+        names = at.list_root()
     except NotADirectoryError:
         names = []
     except OSError as error:

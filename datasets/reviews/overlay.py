@@ -102,7 +102,7 @@ class Reviews:
             SetupError: the overlay cannot be listed.
         """
         try:
-            there = set(self.store.place.documents(REVIEWS)) - {GROUP}
+            there = set(self.store.place.list_files(REVIEWS)) - {GROUP}
         except OSError as error:
             raise SetupError(f"{self._where}: cannot be read: {error}") from error
         with self._lock:

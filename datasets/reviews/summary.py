@@ -95,7 +95,7 @@ def carry_over(stores: Iterable[LabelStore], out: LabelStore) -> int:
     """
     new = 0
     for store in stores:
-        names = [name for name in store.place.documents(REVIEWS) if name != GROUP]
+        names = [name for name in store.place.list_files(REVIEWS) if name != GROUP]
         if names:
             write_group(out.place, REVIEWS, {})
         for name in names:

@@ -1,12 +1,12 @@
-"""Where a label store is: a folder, or a prefix of an object store (S3 and what speaks like it).
+"""Storage of a label store: a local folder, or a prefix of an S3-compatible object store.
 
-A ``StorageBackend`` reads and writes small documents by key, lists what is below a key, and opens
-zarr arrays there. A *draft* is a scene being written: others see it whole or not at all.
+A ``StorageBackend`` reads and writes small documents by key, lists keys and opens zarr arrays. A
+``Transaction`` writes a scene, which other processes see whole or not at all.
 
-- In a folder it is built under ``.partial/`` and renamed into place.
-- An object store cannot rename. Arrays are written where they belong, and the group's document,
-  without which nobody looks at them, is created last, with a condition that the store itself
-  checks: only if there is none. Two writers of one scene write the same bytes under the same keys.
+- ``LocalBackend`` builds the scene under ``.partial/`` and renames it into place.
+- ``ObjectStoreBackend`` writes the arrays under their final keys, which nobody reads without the
+  group's document. It creates that document last, on the condition that there is none. Two
+  writers of one scene write the same bytes under the same keys.
 """
 
 from __future__ import annotations
@@ -79,35 +79,36 @@ B = TypeVar("B")
 
 
 class Transaction(Protocol):
-    """A group in the making, seen by nobody."""
+    """A group that is being written and is not visible yet."""
 
     def zarr(self, name: str) -> Store:
-        """The root of an array of the group, to write it. (At a path inside a store zarr would
-        write the groups above it as well.)"""
+        """A store whose root is an array of the group, for writing. (At a path inside a store zarr
+        would write the groups above it as well.)"""
 
     def files(self) -> list[tuple[str, int]]:
-        """Sorted keys and bytes of what is written so far. Raises ``OSError``."""
+        """Sorted keys and bytes of the files written so far. Raises ``OSError``."""
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
-        """Make it visible in one step. Where another writer was first, its group stays.
+        """Make the group visible in one step. The group of an earlier writer stays.
 
         Raises:
-            OSError: it could not be done; nothing is visible.
+            OSError: the commit failed; nothing is visible.
         """
 
     def discard(self) -> None:
-        """Remove what a commit has not made visible, unless others may be writing it too."""
+        """Remove the uncommitted files, unless other writers may be writing them too."""
 
 
 class StorageBackend(Protocol):
     """The root of a store. Picklable; ``str`` names it."""
 
-    def top(self) -> list[str] | None:
-        """Names of the files and folders directly below the root, hidden ones too; None if
-        there is nothing of that name. Raises ``OSError``."""
+    def list_root(self) -> list[str] | None:
+        """Names of the files and folders directly below the root, hidden ones too; None if the
+        root does not exist. Raises ``OSError``."""
 
     def read(self, key: str) -> bytes:
-        """Raises ``FileNotFoundError``, or ``OSError`` where the place cannot be reached."""
+        """The content of a file. Raises ``FileNotFoundError``, or another ``OSError`` if the
+        storage cannot be reached."""
 
     def read_range(self, key: str, offset: int, length: int) -> bytes:
         """Part of a file. Raises as ``read``, or ``OSError`` where it ends before."""
@@ -119,45 +120,45 @@ class StorageBackend(Protocol):
         """In one step: readers see the old content or the new. Raises ``OSError``."""
 
     def create(self, key: str, data: bytes) -> bool:
-        """Write what is not there yet, in one step, lasting when it returns; whether it was not
-        there. Raises ``OSError``."""
+        """Write a new file in one step, durable on return; False if it exists already. Raises
+        ``OSError``."""
 
-    def names(self, key: str) -> list[str]:
+    def list_dirs(self, key: str) -> list[str]:
         """Sorted names of the folders directly below a key; none if there is nothing."""
 
-    def documents(self, key: str) -> list[str]:
+    def list_files(self, key: str) -> list[str]:
         """Sorted names of the visible files directly below a key; none if there is nothing."""
 
     def files(self, key: str) -> list[tuple[str, int]]:
         """Sorted keys, relative to ``key``, and bytes of all files below it. Raises ``OSError``."""
 
     def remove(self, key: str) -> None:
-        """All that is below a key, if there is anything. Raises ``OSError``."""
+        """Remove all files below a key. Raises ``OSError``."""
 
     def remove_empty(self, key: str) -> None:
-        """A group below which there is none. One that another writer adds meanwhile stays."""
+        """Remove a group without subgroups. A group added by another writer meanwhile stays."""
 
     def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
-        """``read`` of every item, as many at a time as pays here."""
+        """``read`` of every item, concurrently where that is faster."""
 
     def zarr(self, key: str) -> Store:
-        """To read an array."""
+        """A store for reading an array."""
 
-    def draft(self, key: str) -> Transaction: ...
+    def transaction(self, key: str) -> Transaction: ...
 
-    def tidy(self) -> None:
-        """Remove what killed writers left, where that can be told from writers at work."""
+    def cleanup(self) -> None:
+        """Remove the files of killed writers, where they differ from those of running ones."""
 
 
-def as_backend(where: StorePath | StorageBackend) -> StorageBackend:
-    """The place of that name, or the place itself.
+def as_backend(path: StorePath | StorageBackend) -> StorageBackend:
+    """The backend of a folder or URL; a backend is returned unchanged.
 
     Raises:
         SetupError: a URL of an unknown kind.
     """
-    if isinstance(where, str) and "://" in where:
-        return ObjectStoreBackend(where.rstrip("/"))
-    return LocalBackend(Path(where)) if isinstance(where, str | Path) else where
+    if isinstance(path, str) and "://" in path:
+        return ObjectStoreBackend(path.rstrip("/"))
+    return LocalBackend(Path(path)) if isinstance(path, str | Path) else path
 
 
 def parse_store_path(text: str) -> StorePath:
@@ -165,30 +166,30 @@ def parse_store_path(text: str) -> StorePath:
     return text if "://" in text else Path(text)
 
 
-def write_group(at: StorageBackend, key: str, attributes: dict[str, Any]) -> None:
+def write_group(backend: StorageBackend, key: str, attributes: dict[str, Any]) -> None:
     """Write a zarr 3 group's document. Raises ``OSError``."""
-    at.write(f"{key}/{GROUP}" if key else GROUP, group_document(attributes))
+    backend.write(f"{key}/{GROUP}" if key else GROUP, group_document(attributes))
 
 
-def read_group(at: StorageBackend, key: str) -> dict[str, Any]:
+def read_group(backend: StorageBackend, key: str) -> dict[str, Any]:
     """Attributes of a zarr 3 group.
 
     Raises:
         OSError, ValueError, KeyError, TypeError: missing or not a group's document.
     """
-    return parse_group(at.read(f"{key}/{GROUP}" if key else GROUP))
+    return parse_group(backend.read(f"{key}/{GROUP}" if key else GROUP))
 
 
 @dataclass(frozen=True, slots=True)
 class LocalBackend:
-    """On a local or shared file system."""
+    """A folder of a local or shared file system."""
 
     path: Path
 
     def __str__(self) -> str:
         return str(self.path)
 
-    def top(self) -> list[str] | None:
+    def list_root(self) -> list[str] | None:
         try:
             return sorted(p.name for p in self.path.iterdir())
         except FileNotFoundError:
@@ -228,10 +229,10 @@ class LocalBackend:
         finally:
             remove_folder(partial)
 
-    def names(self, key: str) -> list[str]:
+    def list_dirs(self, key: str) -> list[str]:
         return subfolders(self.path / key)
 
-    def documents(self, key: str) -> list[str]:
+    def list_files(self, key: str) -> list[str]:
         return visible_files(self.path / key)
 
     def files(self, key: str) -> list[tuple[str, int]]:
@@ -243,7 +244,7 @@ class LocalBackend:
 
     def remove_empty(self, key: str) -> None:
         folder = self.path / key
-        if self.names(key) or not folder.is_dir():
+        if self.list_dirs(key) or not folder.is_dir():
             return
         (folder / GROUP).unlink(missing_ok=True)
         with contextlib.suppress(OSError):  # another writer's, which is not empty
@@ -261,10 +262,10 @@ class LocalBackend:
                 raise OSError(errno.EINVAL, reason, str(path))
         return LocalStore(self.path / key, read_only=True)
 
-    def draft(self, key: str) -> Transaction:
+    def transaction(self, key: str) -> Transaction:
         return _LocalTransaction(new_partial(self.path, Path(key).name), self.path / key)
 
-    def tidy(self) -> None:
+    def cleanup(self) -> None:
         sweep_partial(self.path)
 
 
@@ -290,11 +291,11 @@ class _LocalTransaction:
 
 @dataclass(frozen=True, slots=True, repr=False)
 class ObjectStoreBackend:
-    """Below a URL. Credentials and endpoint come from the environment, as the store's own tools
-    read them (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ...).
+    """A prefix of an object store, by its URL. Credentials and endpoint come from the environment
+    (``AWS_ACCESS_KEY_ID``, ``AWS_ENDPOINT``, ...).
 
-    ``s3://KEY:SECRET@bucket`` is taken, too, and shown as ``s3://***@bucket``; but whoever sees the
-    command line (the shell's history, Ray's table of jobs) sees the secret.
+    ``s3://KEY:SECRET@bucket`` is accepted and printed as ``s3://***@bucket``, but the shell's
+    history and Ray's table of jobs show the secret.
     """
 
     url: str
@@ -306,9 +307,9 @@ class ObjectStoreBackend:
         return redacted(self.url)
 
     def __repr__(self) -> str:
-        return f"Remote({str(self)!r})"
+        return f"ObjectStoreBackend({str(self)!r})"
 
-    def top(self) -> list[str] | None:
+    def list_root(self) -> list[str] | None:
         with as_os_error(self.url):
             listing = obstore.list_with_delimiter(bucket_at(self.url))
         names = [*listing["common_prefixes"], *(entry["path"] for entry in listing["objects"])]
@@ -346,14 +347,14 @@ class ObjectStoreBackend:
                 return False
         return True
 
-    def names(self, key: str) -> list[str]:
+    def list_dirs(self, key: str) -> list[str]:
         with as_os_error(self.url):
             listing = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
         return sorted(
             prefix.rstrip("/").rsplit("/", 1)[-1] for prefix in listing["common_prefixes"]
         )
 
-    def documents(self, key: str) -> list[str]:
+    def list_files(self, key: str) -> list[str]:
         with as_os_error(self.url):
             listing = obstore.list_with_delimiter(bucket_at(self.url), f"{key}/" if key else None)
         names = (entry["path"].rsplit("/", 1)[-1] for entry in listing["objects"])
@@ -369,21 +370,21 @@ class ObjectStoreBackend:
         self._delete(f"{key}/{name}" for name, _ in self.files(key))
 
     def remove_empty(self, key: str) -> None:
-        if not self.names(key):
+        if not self.list_dirs(key):
             self._delete([f"{key}/{GROUP}"])
 
     def map(self, read: Callable[[A], B], items: Iterable[A]) -> list[B]:
-        with ThreadPoolExecutor(REQUESTS) as asking:
-            return list(asking.map(read, items))
+        with ThreadPoolExecutor(REQUESTS) as pool:
+            return list(pool.map(read, items))
 
     def zarr(self, key: str) -> Store:
         return ObjectStore(bucket_at(f"{self.url}/{key}"), read_only=True)
 
-    def draft(self, key: str) -> Transaction:
+    def transaction(self, key: str) -> Transaction:
         return _ObjectStoreTransaction(self, key)
 
-    def tidy(self) -> None:
-        """Nothing: what has no document is invisible, and is overwritten by the next try."""
+    def cleanup(self) -> None:
+        """Nothing: arrays without a group document are invisible; the next try overwrites them."""
 
     def _delete(self, keys: Iterable[str]) -> None:
         with as_os_error(self.url):
@@ -392,27 +393,26 @@ class ObjectStoreBackend:
 
 @dataclass(frozen=True, slots=True)
 class _ObjectStoreTransaction:
-    at: ObjectStoreBackend
+    backend: ObjectStoreBackend
     key: str
 
     def zarr(self, name: str) -> Store:
-        return _Unread(ObjectStore(bucket_at(f"{self.at.url}/{self.key}/{name}")))
+        return _Unread(ObjectStore(bucket_at(f"{self.backend.url}/{self.key}/{name}")))
 
     def files(self) -> list[tuple[str, int]]:
-        return [(key, n) for key, n in self.at.files(self.key) if key != GROUP]
+        return [(key, n) for key, n in self.backend.files(self.key) if key != GROUP]
 
     def commit(self, attributes: dict[str, Any], is_committed: Callable[[], bool]) -> None:
         marker, document = f"{self.key}/{GROUP}", group_document(attributes)
-        if not self.at.create(marker, document) and not is_committed():
-            self.at.write(marker, document)  # no writer of ours leaves another document
+        if not self.backend.create(marker, document) and not is_committed():
+            self.backend.write(marker, document)  # no writer of ours leaves another document
 
     def discard(self) -> None:
         """Nothing: another writer of the scene may be writing the same keys."""
 
 
 class _Unread(WrapperStore[ObjectStore]):  # type: ignore[type-arg]
-    """Chunks are written and never read: zarr would merge a shard with what a killed writer left
-    under its key."""
+    """Hides existing chunks: zarr would merge a shard with one that a killed writer left."""
 
     async def get(
         self,
@@ -427,10 +427,10 @@ class _Unread(WrapperStore[ObjectStore]):  # type: ignore[type-arg]
 
 @functools.lru_cache(maxsize=256)
 def bucket_at(url: str) -> Bucket:
-    """The object store below a URL, with the credentials in it if there are any.
+    """The object store of a URL, with the credentials of the URL if it has any.
 
     Raises:
-        SetupError: a URL of an unknown kind, or with something that would not be heeded.
+        SetupError: the kind of URL is unknown, or a part of it would be ignored.
     """
     try:
         parts = urlsplit(url)
@@ -454,7 +454,7 @@ def bucket_at(url: str) -> Bucket:
 
 
 def _opened(path: Path) -> BinaryIO:
-    """A file to read parts of; opening a pipe does not wait, reading one gives nothing."""
+    """A file opened for partial reads; a pipe opens at once and reads as empty."""
 
     def opener(name: str, flags: int) -> int:
         return os.open(name, flags | os.O_NONBLOCK)
@@ -474,10 +474,10 @@ def _first_line(error: BaseException) -> str:
 
 @contextlib.contextmanager
 def as_os_error(what: str = "") -> Iterator[None]:
-    """What an object store reports, as what a file system would.
+    """Raise errors of an object store as the ``OSError`` of a file system.
 
     Args:
-        what: was asked, for the message.
+        what: the object or URL, for the message.
     """
     prefix = f"{redacted(what)}: " if what else ""
     try:
@@ -492,11 +492,11 @@ def as_os_error(what: str = "") -> Iterator[None]:
 
 @contextlib.contextmanager
 def writing(what: str, *, any_failure: bool = False) -> Iterator[None]:
-    """Failures that the next write will meet as well, as ``UnwritableError``; others as they are.
+    """Raise failures that every write would meet as ``UnwritableError``, others unchanged.
 
     Args:
-        what: what is written to, for the message.
-        any_failure: none of them is worth another try.
+        what: the object or URL, for the message.
+        any_failure: raise every failure as ``UnwritableError``.
 
     Raises:
         OSError: any other failure.

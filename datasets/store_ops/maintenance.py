@@ -106,9 +106,9 @@ def leftovers(store: LabelStore) -> list[str]:
     """
     at = store.place
     there = set(store.scene_ids())
-    found = [f"{SCENES}/{name}" for name in at.names(SCENES) if name not in there]
-    found += [f"{QUARANTINE}/{name}" for name in at.names(QUARANTINE) if name in there]
-    return found + ([PARTIAL] if PARTIAL in (at.top() or []) else [])
+    found = [f"{SCENES}/{name}" for name in at.list_dirs(SCENES) if name not in there]
+    found += [f"{QUARANTINE}/{name}" for name in at.list_dirs(QUARANTINE) if name in there]
+    return found + ([PARTIAL] if PARTIAL in (at.list_root() or []) else [])
 
 
 def prune(store: LabelStore) -> list[str]:

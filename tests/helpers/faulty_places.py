@@ -83,5 +83,5 @@ class FaultyPlace:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.place, name)
 
-    def draft(self, key: str) -> Transaction:
-        return FaultyDraft(self.place.draft(key), self.writes)
+    def transaction(self, key: str) -> Transaction:
+        return FaultyDraft(self.place.transaction(key), self.writes)

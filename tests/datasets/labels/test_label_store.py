@@ -432,7 +432,7 @@ def test_only_one_of_two_jobs_gets_a_new_store(tmp_path: Path) -> None:
     first = LabelStore.create(tmp_path / "a", header())
 
     class Late(LocalBackend):
-        def top(self) -> list[str] | None:
+        def list_root(self) -> list[str] | None:
             return None  # as it was when this driver looked
 
     with pytest.raises(SetupError, match="made by another job"):

@@ -518,11 +518,11 @@ def test_reviews_of_a_remote_store(bucket: str) -> None:
 def test_a_place_creates_once(bucket: str, tmp_path: Path) -> None:
     for where in (tmp_path / "p", f"{bucket}/p"):
         at = as_backend(where)
-        assert at.documents("x") == []
+        assert at.list_files("x") == []
         assert at.create("x/b", b"1") and not at.create("x/b", b"2") and at.create("x/a", b"3")
         at.write("x/.hidden", b"")
         at.write("x/below/c", b"")
-        assert at.documents("x") == ["a", "b"] and at.read("x/b") == b"1"
+        assert at.list_files("x") == ["a", "b"] and at.read("x/b") == b"1"
 
 
 def test_a_file_system_without_links_is_written_whole(
