@@ -15,8 +15,10 @@ from autolabel.confidence.calibration import RINGS, CalibrationHistogram
 from autolabel.confidence.drift import mean_of
 from autolabel.confidence.meta_classifier import MetaClassifier
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.prediction import FramePrediction, observed_voxels, predict_frames
-from autolabel.labeling.visibility import FREE_PASSES, FreeRayThreshold, Observation
+from autolabel.labeling.pipeline import predict_frames
+from autolabel.labeling.prediction import FramePrediction
+from autolabel.labeling.trust import visibility_of
+from autolabel.labeling.visibility import FREE_PASSES, FreeRayThreshold, Visibility
 from autolabel.refinement.temporal_fusion import Refiner
 from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.frames import Scene, SceneSource, earlier_frames
@@ -92,7 +94,7 @@ def measure(
             guess = look.guess
             statistics.append(guess.statistics)
             occupied = guess.semantics != taxonomy.free_id
-            passes.update(look.seen, occupied, look.expected.scored())
+            passes.update(look.visibility, occupied, look.expected.scored())
             _add(table, look.expected, guess.semantics)
             _count(counts[0], look, guess.raw, occupied, grid)
             if classifiers:
@@ -113,7 +115,7 @@ class LabeledPrediction:
 
     guess: FramePrediction
     expected: GroundTruth
-    seen: Observation
+    visibility: Visibility
     known: NDArray[np.bool_]
 
     @property
@@ -149,10 +151,10 @@ def _looks(
     originals = {frame.token: frame for frame in scene.frames}
     for guess in guesses:
         expected = truth.labels(originals[guess.frame.token])
-        seen = observed_voxels(guess, preset.grid, preset.taxonomy, config)
+        visibility = visibility_of(guess, preset, config)
         known = expected.observed() & (expected.semantics < preset.taxonomy.n_classes)
-        known &= (seen.hits > 0) | (seen.passes > 0) | seen.visible
-        yield LabeledPrediction(guess=guess, expected=expected, seen=seen, known=known)
+        known &= (visibility.hits > 0) | (visibility.passes > 0) | visibility.visible
+        yield LabeledPrediction(guess=guess, expected=expected, visibility=visibility, known=known)
         bar.update()
 
 
@@ -174,10 +176,10 @@ def _count(
 ) -> None:
     """Add a frame."""
     ring, right = RINGS.of(grid), look.right
-    reached = np.searchsorted(FREE_PASSES, look.seen.passes, side="right") - 1
+    reached = np.searchsorted(FREE_PASSES, look.visibility.passes, side="right") - 1
     for histogram, voxels, classes in (
         (counts.observed, look.known, look.guess.semantics),
-        (counts.free, look.known & ~occupied & (look.seen.hits == 0), reached),
+        (counts.free, look.known & ~occupied & (look.visibility.hits == 0), reached),
     ):
         histogram.update(raw[voxels], classes[voxels], right[voxels], ring[voxels])
 

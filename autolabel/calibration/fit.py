@@ -23,8 +23,8 @@ from autolabel.confidence.calibration import FOLDS, Calibration, select_method
 from autolabel.confidence.drift import Statistics, reference_to_json
 from autolabel.confidence.meta_classifier import MetaClassifier, MetaFit, TooFewVoxelsError
 from autolabel.confidence.risk_control import CalibrationCounts
-from autolabel.labeling.config import LabelingConfig, made_with
-from autolabel.labeling.prediction import frame_evidence
+from autolabel.labeling.config import LabelingConfig, config_signature
+from autolabel.labeling.pipeline import frame_evidence
 from autolabel.refinement.fit import RefinerFit
 from autolabel.refinement.temporal_fusion import FrameEvidence, Refiner, windows
 from datasets.files.json_files import json_text
@@ -104,7 +104,7 @@ def calibrate(
         calibration = replace(calibration, method_scores=softmax + meta)
     return Calibrated(
         calibration=replace(calibration, refiner=refiners.whole if refiners else None),
-        evidence=replace(evidence, config_signature=made_with(config)),
+        evidence=replace(evidence, config_signature=config_signature(config)),
         table=measured.table,
         reference=tuple(s.statistics for s in measured.by_softmax),
     )

@@ -160,7 +160,7 @@ class Worker:
                 self.job.calibration,
                 self.job.config,
                 readers=self.job.readers,
-                turn=self._turn(),
+                network_lock=self._network_lock(),
                 on_frame=self._count,
             )
             return Outcome(
@@ -191,7 +191,7 @@ class Worker:
         return Outcome(kind=kind, reason=reason, detail=traceback.format_exc(), where=self.where)
 
     @contextlib.contextmanager
-    def _turn(self) -> Iterator[None]:
+    def _network_lock(self) -> Iterator[None]:
         with self.network:
             if self.leave.is_set():
                 raise _AbandonedError

@@ -32,8 +32,8 @@ from autolabel.cluster.ray_cluster import connect
 from autolabel.cluster.worker import Job
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.cost_estimate import estimate
-from autolabel.labeling.pipeline import store_header
-from autolabel.labeling.stored_calibration import calibration_of, drift_of, promise_of
+from autolabel.labeling.store_header import store_header
+from autolabel.labeling.stored_calibration import calibration_of, drift_of, risk_bound_of
 from datasets.cli.exit_codes import exit_code, scenes_of
 from datasets.errors import SetupError
 from datasets.frames import SceneSource, elongation_source
@@ -202,11 +202,11 @@ def run(args: argparse.Namespace, python_path: str | None = None) -> int:
         )
     calibration = calibration_of(teacher, args.weights)
     if calibration.refiner is not None and not args.no_refine:
-        config = replace(config, refinement=calibration.refiner.how)
+        config = replace(config, refinement=calibration.refiner.config)
     elif calibration.refiner is not None:
         print("warning: --no-refine: confidence was calibrated on refined labels", file=sys.stderr)
     if args.max_error is not None:
-        made = promise_of(
+        made = risk_bound_of(
             teacher,
             calibration,
             config,
@@ -216,7 +216,7 @@ def run(args: argparse.Namespace, python_path: str | None = None) -> int:
             test=args.promise_test or "t",
         )
         print(made.to_text(teacher.preset.taxonomy.names))
-        config = replace(config, promise=made)
+        config = replace(config, risk_bound=made)
     local = isinstance(args.store, Path)
     if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and local and not args.store.is_absolute():
         print(

@@ -1,4 +1,4 @@
-"""How labels are made: one frozen dataclass, part of every store's run id."""
+"""The labelling configuration: part of every store's run id."""
 
 from __future__ import annotations
 
@@ -16,29 +16,28 @@ from datasets.visibility import RAY_COLUMNS
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelingConfig:
-    """How labels are made; every field goes into the run id.
+    """The labelling configuration; every field goes into the run id.
 
     Attributes:
         min_confidence: a voxel is trusted from this P(label is right) on. Calibration is per
             predicted class, so the threshold means the same for every class.
         past_sweeps: earlier LiDAR sweeps to use; None: as many as the teacher was built for.
-        ray_columns: rays per picture row for visibility; wider pictures are sampled.
-        visibility_split: what cameras see is decided on voxels cut into so many along each axis,
-            of which those that a LiDAR ray crosses and in which none ends hide nothing; a voxel is
-            visible if a part of it is. 1: on the predicted voxels as they are, which is right
-            where they are as fine as the masks of the benchmark. Whole voxels of 0.8 m hide half
-            of the objects and of the walls.
-        free_passes: a voxel predicted free is trusted only where LiDAR hits it or so many of its
-            rays pass: that a camera sees it through a prediction is no evidence that it is free.
-            None: as measured with the calibration (``FreeRayThreshold``), 0 if never measured.
+        ray_columns: rays per image row for visibility; wider images are sampled.
+        visibility_split: parts of a voxel along each axis for camera visibility. A part that LiDAR
+            rays cross and in which none ends occludes nothing; a voxel is visible if a part is. 1:
+            whole voxels, right where they are as fine as the benchmark's masks. Whole voxels of
+            0.8 m occlude half of the objects and walls.
+        free_passes: LiDAR rays that must cross a voxel predicted free, if none ends in it, before
+            it is trusted: a camera's view through predictions is no evidence of free space. None:
+            as measured with the calibration (``FreeRayThreshold``), 0 if never measured.
         store_evidence: keep the LiDAR hits and passes of every voxel in the store.
         fast: predict in bfloat16 (see ``OccupancyPredictor``).
         flips: average over mirrored inputs (see ``OccupancyPredictor``): four times the work.
         batch: frames that the network takes together; the bytes of a label may depend on it.
         threads: threads of one worker's network; the bytes of a label may depend on it.
-        refinement: put the frames of a scene together, if the calibration has a refiner; None:
-            every frame is labelled on its own.
-        promise: its thresholds say what is trusted, instead of ``min_confidence``.
+        refinement: temporal fusion of a scene's frames with the calibration's refiner; None: every
+            frame is labelled alone.
+        risk_bound: an error bound whose thresholds replace ``min_confidence``.
 
     Raises:
         ValueError: a value is out of range.
@@ -55,7 +54,7 @@ class LabelingConfig:
     batch: int = 1
     threads: int = 1
     refinement: Refinement | None = None
-    promise: RiskBound | None = None
+    risk_bound: RiskBound | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
@@ -68,7 +67,7 @@ class LabelingConfig:
             raise ValueError(f"columns, split, batch and threads must be positive: {self}")
 
     @property
-    def seeing(self) -> VisibilityConfig:
+    def visibility(self) -> VisibilityConfig:
         return VisibilityConfig(ray_columns=self.ray_columns, split=self.visibility_split)
 
     def input_spec(self, teacher: InputSpec) -> InputSpec:
@@ -78,24 +77,24 @@ class LabelingConfig:
         return replace(teacher, past_sweeps=self.past_sweeps)
 
     def resolved(self, teacher: InputSpec) -> dict[str, Any]:
-        """JSON values with nothing left to default; what is off or not asked is left out."""
+        """JSON values with every default resolved; fields that are off are left out."""
         values = asdict(self) | {"past_sweeps": self.input_spec(teacher).past_sweeps}
         values["refinement"] = None if self.refinement is None else asdict(self.refinement)
-        values["promise"] = None if self.promise is None else self.promise.to_json()
-        if self.promise is not None:
+        del values["risk_bound"]
+        if self.risk_bound is not None:
             del values["min_confidence"]
+            values["promise"] = self.risk_bound.to_json()
         return {k: v for k, v in values.items() if v is not None or k == "free_passes"}
 
 
-def made_with(config: LabelingConfig) -> dict[str, Any]:
-    """What of a configuration changes classes and confidence: a calibration holds for it only."""
-    how = config.refinement
-    refined = None if how is None else json.loads(json_text(asdict(how)))
+def config_signature(config: LabelingConfig) -> dict[str, Any]:
+    """The fields that change classes and confidence. A calibration holds for equal ones only."""
+    refinement = config.refinement
     return {
         "past_sweeps": config.past_sweeps,
         "ray_columns": config.ray_columns,
         "visibility_split": config.visibility_split,
         "fast": config.fast,
         "flips": config.flips,
-        "refinement": refined,
+        "refinement": None if refinement is None else json.loads(json_text(asdict(refinement))),
     }

@@ -1,4 +1,4 @@
-"""What a labelling job would cost, from a few frames of it: ``run.py --dry-run``."""
+"""Cost estimate of a labelling job, from a few of its frames: ``run.py --dry-run``."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ TIMED = 4
 class Estimate:
     """Attributes:
     scenes, frames: that the store lacks; bad: scene id -> why it cannot be opened.
-    seconds, bytes_: of a frame.
+    seconds, bytes_: per frame.
     timed: frames that these are measured on.
-    workers: how many would share the work.
+    workers: that would share the work.
     """
 
     scenes: int
@@ -51,7 +51,7 @@ class Estimate:
             f"{self.seconds:.2f} s a frame and worker (measured on {self.timed} frames): about "
             f"{hours:.2f} hours with {self.workers} workers",
             f"{self.bytes_ / 1e3:.1f} kB a frame: about {self.frames * self.bytes_ / 1e9:.3f} GB",
-            *(f"  cannot be labelled: {scene}: {why}" for scene, why in self.bad.items()),
+            *(f"  cannot be labelled: {scene}: {reason}" for scene, reason in self.bad.items()),
         ]
         return "\n".join(lines)
 
@@ -67,7 +67,7 @@ def estimate(
     workers: int | None,
     readers: int,
 ) -> Estimate:
-    """Time a few frames of the longest scene; nothing is kept.
+    """Time a few frames of the longest scene; keep nothing.
 
     Args:
         workers: None: as many as this machine has cores (on a GPU one).
@@ -121,7 +121,7 @@ def estimate(
             n for _, n in LocalBackend(Path(folder)).files(f"trial.zarr/scenes/{first.scene_id}")
         )
     steps = [b - a for a, b in itertools.pairwise(stamps)] or [0.0]
-    if config.refinement is not None:  # labels come when the frames after them have been seen
+    if config.refinement is not None:  # labels come once the frames after them are read
         steps = [(stamps[-1] - start) / len(stamps)] * len(steps)
     return Estimate(
         scenes=len(lengths),

@@ -1,4 +1,4 @@
-"""What a weights file says of its labels: calibration, drift, how many may be trusted."""
+"""The calibration, drift reference and risk evidence stored in a weights file."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from autolabel.confidence.calibration import Calibration
 from autolabel.confidence.drift import MIN_SCENES, drift, reference_from_json
 from autolabel.confidence.drift import describe as describe_drift
 from autolabel.confidence.risk_control import CalibrationCounts, control_risk
-from autolabel.labeling.config import LabelingConfig, made_with
+from autolabel.labeling.config import LabelingConfig, config_signature
 from datasets.errors import SetupError
 from datasets.labels.calibration_record import RiskBound, Test
 from datasets.labels.store import LabelStore
@@ -25,7 +25,7 @@ from models.checkpoints.checkpoint import (
 
 
 def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
-    """The table inside the weights file; without one the softmax is taken at its word.
+    """The table inside the weights file; without one, plain softmax.
 
     Raises:
         SetupError: the table is damaged or of another class list.
@@ -40,26 +40,26 @@ def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
 
 
 def drift_of(
-    where: StorePath,
+    store: StorePath,
     scene_ids: Sequence[str],
     teacher: LoadedModel,
     weights: Path,
     *,
     promised: bool,
 ) -> str:
-    """What sets the labelled scenes apart from those that the calibration is of; empty if nothing
-    does, or if that cannot be told."""
+    """A warning how the labelled scenes differ from the calibration scenes; empty if they do not,
+    or if either are too few to tell."""
     if REFERENCE_KEY not in teacher.metadata:
         return ""
     reference = metadata_json(teacher.metadata, REFERENCE_KEY, reference_from_json, weights)
-    committed = LabelStore.open(where).committed()
+    committed = LabelStore.open(store).committed()
     scenes = [committed[s]["statistics"] for s in scene_ids if "statistics" in committed.get(s, {})]
     if min(len(scenes), len(reference)) < MIN_SCENES:
         return ""
     return describe_drift(drift(scenes, reference), promised=promised)
 
 
-def promise_of(
+def risk_bound_of(
     teacher: LoadedModel,
     calibration: Calibration,
     config: LabelingConfig,
@@ -69,20 +69,21 @@ def promise_of(
     confidence: float,
     test: Test,
 ) -> RiskBound:
-    """What --max-error asks for, from the evidence inside the weights file.
+    """The error bound for ``--max-error``, from the evidence inside the weights file.
 
     Raises:
-        SetupError: it has none, or of labels made otherwise, or it does not suffice.
+        SetupError: the evidence is missing, of labels made otherwise, or does not suffice.
     """
     if EVIDENCE_KEY not in teacher.metadata:
         raise SetupError(
             f"{weights}: holds no evidence for --max-error; scripts/calibrate.py gathers it"
         )
     evidence = metadata_json(teacher.metadata, EVIDENCE_KEY, CalibrationCounts.from_json, weights)
-    if evidence.config_signature != made_with(config):
+    signature = config_signature(config)
+    if evidence.config_signature != signature:
         raise SetupError(
             f"{weights}: calibrated on labels made with {evidence.config_signature}, these are "
-            f"made with {made_with(config)}; calibrate with the same options"
+            f"made with {signature}; calibrate with the same options"
         )
     return control_risk(
         evidence,

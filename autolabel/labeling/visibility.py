@@ -1,4 +1,4 @@
-"""What LiDAR and cameras saw of a frame's voxels, given what a teacher takes to be occupied there.
+"""Which voxels of a frame LiDAR and cameras observe, given the predicted occupancy.
 
 Legend: X Y Z voxels, P LiDAR returns.
 """
@@ -17,26 +17,26 @@ from datasets.model_inputs import FrameInputs, InputSpec
 from datasets.visibility import RAY_COLUMNS, camera_mask, sweep_evidence
 
 BESIDE_M, BELOW_M = 3.0, 1.0
-"""How near a camera, and at most how far below it, the vehicle's blind zone is taken to be."""
+"""Extent of the blind zone of the vehicle around and below a camera."""
 
 FREE_PASSES = (0, 1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
-"""Numbers of rays that ``FreeRayThreshold`` chooses from."""
+"""Minimum numbers of crossing rays that ``FreeRayThreshold`` tries."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VisibilityConfig:
-    """How it is decided what cameras see; see ``LabelingConfig``."""
+    """How camera visibility is decided; see ``LabelingConfig``."""
 
     ray_columns: int = RAY_COLUMNS
     split: int = 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Observation:
-    """Of one frame.
+class Visibility:
+    """What the sensors observe of one frame's voxels.
 
     Attributes:
-        hits, passes: (X, Y, Z) uint8 LiDAR rays that ended in a voxel, or went through it.
+        hits, passes: (X, Y, Z) uint8 LiDAR rays that end in a voxel, or cross it.
         visible: (X, Y, Z) bool, a camera sees it.
     """
 
@@ -44,8 +44,8 @@ class Observation:
     passes: NDArray[np.uint8]
     visible: NDArray[np.bool_]
 
-    def founded(self, occupied: NDArray[np.bool_], free_passes: int) -> NDArray[np.bool_]:
-        """(X, Y, Z): taken for occupied, or with evidence for being free; see
+    def has_evidence(self, occupied: NDArray[np.bool_], free_passes: int) -> NDArray[np.bool_]:
+        """(X, Y, Z): predicted occupied, or free with evidence; see
         ``LabelingConfig.free_passes``."""
         return occupied | (self.hits > 0) | (self.passes >= free_passes)
 
@@ -53,7 +53,7 @@ class Observation:
 def metric_points(
     source: SceneSource, frame: Frame, inputs: FrameInputs, spec: InputSpec
 ) -> NDArray[np.float32] | None:
-    """Returns (P, 5 or more) of the sweeps that a network reads, metres, in the frame given.
+    """Returns (P, 5 or more) of the sweeps that a network reads, metres, in that frame.
 
     Args:
         frame: in the frame that the grid lies in.
@@ -70,11 +70,11 @@ def metric_points(
 
 @dataclass(slots=True)
 class FreeRayThreshold:
-    """How many rays must pass a voxel predicted free, so that what is kept is what a benchmark
-    scores: the number with the best F1 against its mask, among voxels that a camera sees.
+    """How many rays must cross a voxel predicted free: the number with the best F1 against a
+    benchmark's mask, among voxels that a camera sees.
 
-    Labels kept where the benchmark does not score (mostly free, high and far, where few rays
-    pass) shift a student's classes towards free space. Streaming over frames.
+    Labels where the benchmark does not score (mostly free, high and far, crossed by few rays)
+    shift a student's classes towards free space. Streaming over frames.
     """
 
     occupied: NDArray[np.int64] = field(default_factory=lambda: np.zeros(2, np.int64))
@@ -84,15 +84,15 @@ class FreeRayThreshold:
     scored: int = 0
 
     def update(
-        self, seen: Observation, occupied: NDArray[np.bool_], scored: NDArray[np.bool_]
+        self, visibility: Visibility, occupied: NDArray[np.bool_], scored: NDArray[np.bool_]
     ) -> None:
         """Count a frame; all arrays (X, Y, Z)."""
         self.scored += int(scored.sum())
-        founded = seen.visible & (occupied | (seen.hits > 0))
-        self.occupied += founded.sum(), (founded & scored).sum()
-        others = seen.visible & ~founded
-        for k, least in enumerate(FREE_PASSES):
-            kept = others & (seen.passes >= least)
+        proven = visibility.visible & (occupied | (visibility.hits > 0))
+        self.occupied += proven.sum(), (proven & scored).sum()
+        free = visibility.visible & ~proven
+        for k, min_passes in enumerate(FREE_PASSES):
+            kept = free & (visibility.passes >= min_passes)
             self.free[k] += kept.sum(), (kept & scored).sum()
 
     def f1(self) -> NDArray[np.float64]:
@@ -111,29 +111,29 @@ def visible_to_cameras(
     points: NDArray[np.float32] | None,  # (P, 5 or more)
     frame: Frame,
     grid: VoxelGrid,
-    seeing: VisibilityConfig,
+    config: VisibilityConfig,
 ) -> NDArray[np.bool_]:
     """Camera-visible voxels (X, Y, Z); see ``LabelingConfig.visibility_split``.
 
-    What is predicted in the blind zone around the vehicle hides nothing: no sensor reaches there,
-    so no teacher learns it, and a single block of it before a camera would hide the whole picture.
+    Predictions in the blind zone around the vehicle occlude nothing: no sensor reaches it, so no
+    teacher learns it, and a single voxel of it before a camera would occlude the whole image.
     """
-    n, (X, Y, Z) = seeing.split, grid.shape
+    n, (X, Y, Z) = config.split, grid.shape
     if n == 1:
-        hiding = occupied & ~((hits == 0) & _beside_cameras(grid, frame.cameras))
-        return camera_mask(hiding, grid, frame.cameras, ray_columns=seeing.ray_columns)
+        occluding = occupied & ~((hits == 0) & _beside_cameras(grid, frame.cameras))
+        return camera_mask(occluding, grid, frame.cameras, ray_columns=config.ray_columns)
     size_m = (grid.size_m[0] / n, grid.size_m[1] / n, grid.size_m[2] / n)
     grid = VoxelGrid(min_m=grid.min_m, size_m=size_m, shape=(X * n, Y * n, Z * n))
     hits, passes = sweep_evidence(frame, points, grid)
     unknown = (hits == 0) & ((passes > 0) | _beside_cameras(grid, frame.cameras))
-    hiding = occupied.repeat(n, 0).repeat(n, 1).repeat(n, 2) & ~unknown
-    visible = camera_mask(hiding, grid, frame.cameras, ray_columns=seeing.ray_columns)
+    occluding = occupied.repeat(n, 0).repeat(n, 1).repeat(n, 2) & ~unknown
+    visible = camera_mask(occluding, grid, frame.cameras, ray_columns=config.ray_columns)
     any_part: NDArray[np.bool_] = visible.reshape(X, n, Y, n, Z, n).any(axis=(1, 3, 5))
     return any_part
 
 
 def _beside_cameras(grid: VoxelGrid, cameras: Sequence[CameraView]) -> NDArray[np.bool_]:
-    """(X, Y, Z): voxels within ``BESIDE_M`` of a camera, and not so far below it as the road."""
+    """(X, Y, Z): voxels within ``BESIDE_M`` of a camera, and above the road."""
     near = np.zeros(grid.shape, np.bool_)
     for view in cameras:
         eye = view.T_ego_camera[:3, 3]
@@ -141,6 +141,6 @@ def _beside_cameras(grid: VoxelGrid, cameras: Sequence[CameraView]) -> NDArray[n
         high = np.clip(grid.indices(eye + BESIDE_M) + 1, 0, grid.shape)
         box = tuple(slice(a, b) for a, b in zip(low, high, strict=True))
         cells = np.stack(np.meshgrid(*map(np.arange, low, high), indexing="ij"), axis=-1)
-        away = grid.centers(cells) - eye
-        near[box] |= (np.linalg.norm(away, axis=-1) < BESIDE_M) & (away[..., 2] > -BELOW_M)
+        offset_m = grid.centers(cells) - eye
+        near[box] |= (np.linalg.norm(offset_m, axis=-1) < BESIDE_M) & (offset_m[..., 2] > -BELOW_M)
     return near

@@ -1,1 +1,1 @@
-"""What the other frames of a drive say about each."""
+"""Temporal fusion of the frames of a drive."""

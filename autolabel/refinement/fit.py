@@ -1,4 +1,4 @@
-"""Learning a refiner from labelled voxels."""
+"""Fit a refiner on labelled voxels."""
 
 from __future__ import annotations
 
@@ -23,44 +23,47 @@ from datasets.taxonomy import Taxonomy
 
 
 class RefinerFit:
-    """Learns a refiner from labelled voxels. Streaming over frames.
+    """Fits a refiner on labelled voxels. Streaming over frames.
 
     Args:
-        per_frame: voxels drawn from each, at most.
+        per_frame: voxels sampled from each, at most.
     """
 
     def __init__(
-        self, taxonomy: Taxonomy, how: Refinement, *, per_frame: int = 4000, seed: int = 0
+        self, taxonomy: Taxonomy, config: Refinement, *, per_frame: int = 4000, seed: int = 0
     ) -> None:
-        self.taxonomy, self.how, self.per_frame = taxonomy, how, per_frame
+        self.taxonomy, self.config, self.per_frame = taxonomy, config, per_frame
         self.rng = np.random.default_rng(seed)
         self.pooled: list[Pooled] = []
         self.truth: list[NDArray[np.uint8]] = []
 
     def update(
         self,
-        around: Sequence[FrameEvidence],
+        window: Sequence[FrameEvidence],
         k: int,
         grid: VoxelGrid,
         truth: NDArray[np.uint8],  # (X, Y, Z)
         known: NDArray[np.bool_],  # (X, Y, Z)
     ) -> None:
-        """Draw voxels of ``around[k]`` whose truth is known."""
-        there = np.flatnonzero(known & (truth < self.taxonomy.n_classes))
-        drawn = np.sort(self.rng.choice(there, min(len(there), self.per_frame), replace=False))
-        self.pooled.append(pool(around, k, grid, self.taxonomy, self.how, drawn))
-        self.truth.append(truth.ravel()[drawn])
+        """Sample voxels of ``window[k]`` whose truth is known."""
+        candidates = np.flatnonzero(known & (truth < self.taxonomy.n_classes))
+        voxels = np.sort(
+            self.rng.choice(candidates, min(len(candidates), self.per_frame), replace=False)
+        )
+        self.pooled.append(pool(window, k, grid, self.taxonomy, self.config, voxels))
+        self.truth.append(truth.ravel()[voxels])
 
     def fit(
         self, frames: Sequence[int] | None = None, *, steps: int = 60, penalty: float = 1e-3
     ) -> Refiner:
-        """Maximum likelihood with small tables: weights and ratios are drawn to a frame alone.
+        """Maximum likelihood with small tables: weights and ratios shrink towards those of
+        a frame alone.
 
         Args:
-            frames: positions, in the order of ``update``, of those to learn from; None: all.
+            frames: positions, in the order of ``update``, of those to fit on; None: all.
         """
         used = range(len(self.truth)) if frames is None else frames
-        names = ("own", "near", "far", "alone", "own_bin", "other_bin")
+        names = ("own", "near", "far", "self_only", "own_bin", "other_bin")
         data = {
             n: torch.from_numpy(np.concatenate([getattr(self.pooled[i], n) for i in used]))
             for n in names
@@ -72,19 +75,19 @@ class RefinerFit:
         shared = torch.zeros(2, 1, EVIDENCE_BINS, requires_grad=True)
         occupied = torch.ones(K, 1)
         occupied[free] = 0
-        alone = data["alone"][:, None]
-        pooling = torch.tensor([1.0, float(bool(self.how.near)), float(bool(self.how.far))])
+        self_only = data["self_only"][:, None]
+        pooling = torch.tensor([1.0, float(bool(self.config.near)), float(bool(self.config.far))])
 
         def evidence() -> Tensor:
-            return (tables + shared) * occupied * float(self.how.evidence)
+            return (tables + shared) * occupied * float(self.config.evidence)
 
         def loss() -> Tensor:
             a, b, c = w[:3] * pooling
             logits = a * data["own"] + b * data["near"] + c * data["far"]
-            logits = torch.where(alone, w[3] * data["own"], logits)
+            logits = torch.where(self_only, w[3] * data["own"], logits)
             own, other = evidence()
             logits = logits + own.T[data["own_bin"]]
-            logits = logits + torch.where(alone, 0.0, other.T[data["other_bin"]])
+            logits = logits + torch.where(self_only, 0.0, other.T[data["other_bin"]])
             fit = torch.nn.functional.cross_entropy(logits, y)
             return fit + penalty * (tables.square().mean() * K + 0.1 * shared.square().mean())
 
@@ -103,11 +106,11 @@ class RefinerFit:
         own, other = evidence().detach().numpy()
         values = (w[:3] * pooling).tolist()
         return Refiner(
-            how=self.how,
+            config=self.config,
             own=values[0],
             near=values[1],
             far=values[2],
-            alone=float(w[3].detach()),
+            self_only=float(w[3].detach()),
             own_evidence=own.copy(),
             other_evidence=other.copy(),
             voxels=len(y),
@@ -116,7 +119,7 @@ class RefinerFit:
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Gradients of looked-up values are summed in an order that depends on nothing else."""
+    """One thread, so that gradients of looked-up values are summed in a fixed order."""
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

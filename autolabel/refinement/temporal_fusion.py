@@ -1,20 +1,19 @@
-"""What the rest of a drive says about a frame: predictions and LiDAR of other frames, brought
-together through the poses.
+"""Temporal fusion: a frame's prediction with the predictions and LiDAR of the frames around it.
 
-A labeller sees the future. Of every frame are kept the network's class probabilities and the hits
-and passes of its LiDAR rays. For a frame at hand those of frames up to some seconds before and
-after are looked up at the same places of the static world and put together with its own in a
+Offline labelling sees the future. The evidence of every frame is kept: class probabilities, and
+hits and passes of LiDAR rays. Evidence of frames up to some seconds before and after is looked up
+at the same places of the static world, through the poses, and combined with a frame's own in a
 log-linear pool (Genest and Zidek, Statistical Science 1986); LiDAR counts enter as likelihood
-ratios of occupied against free. The pool's weights and the ratios are learnt on labelled scenes by
-maximum likelihood (``RefinerFit``). Voxels in which another frame predicts a moving class say
-nothing about this one, and those in which this one does are left to its own prediction and LiDAR:
-nothing that moves is smeared along its path.
+ratios of occupied against free. Weights and ratios are fitted on labelled scenes by maximum
+likelihood (``RefinerFit``). A voxel where another frame predicts a moving class is skipped in that
+frame, and one where the frame itself does uses its own evidence only: no dynamic ghosting.
 
-Legend: X Y Z voxels, K classes, V voxels looked at.
+Legend: X Y Z voxels, K classes, V selected voxels, P LiDAR returns.
 """
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeVar
@@ -39,21 +38,21 @@ A = TypeVar("A")
 LOG_STEP = 1 / 16
 """Log probabilities are kept as multiples of this, down to -255 of them (1.2e-7)."""
 OBSERVED_WEIGHT = 4
-"""How much more a frame counts where its own LiDAR saw the voxel."""
+"""Weight of a frame where its own LiDAR observed the voxel; 1 elsewhere."""
 HIT_EDGES = (1, 2, 4, 8, 16)
 PASS_EDGES = (1, 4, 16, 64)
-"""Where bins of hits and passes begin, after the one of none."""
+"""Lower edges of the bins of hits and passes; the first bin is none."""
 EVIDENCE_BINS = (len(HIT_EDGES) + 1) * (len(PASS_EDGES) + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Refinement:
-    """Which parts of the refinement are on.
+    """Which parts of temporal fusion are on.
 
     Attributes:
         near, far: pool with frames at these offsets, before and after.
         evidence: use LiDAR hits and passes.
-        past_only: look back only, as on board.
+        past_only: use earlier frames only, as on board.
     """
 
     near: tuple[int, ...] = (1,)
@@ -63,7 +62,7 @@ class Refinement:
 
     @property
     def reach(self) -> int:
-        """Frames that must be at hand before and after."""
+        """Frames needed before and after."""
         return max((*self.near, *self.far), default=0)
 
 
@@ -72,23 +71,23 @@ class Refiner:
     """The weights of the pool.
 
     Attributes:
-        how: what it was learnt for.
+        config: the parts it was fitted with.
         own, near, far: exponents of the frame's own probabilities and of the means of near and far
-            frames; alone: of its own where it predicts a moving class.
+            frames; self_only: of its own where it predicts a moving class.
         own_evidence, other_evidence: (K, ``EVIDENCE_BINS``) log likelihood ratios of each class
             against free, per bin of hits and passes; of the frame's own LiDAR, and of the other
             frames' together.
-        voxels: that these were learnt from.
+        voxels: number that these were fitted on.
 
     Raises:
         ValueError: a table has another shape, or a value is not finite.
     """
 
-    how: Refinement
+    config: Refinement
     own: float
     near: float
     far: float
-    alone: float
+    self_only: float
     own_evidence: NDArray[np.float32]
     other_evidence: NDArray[np.float32]
     voxels: int = 0
@@ -98,30 +97,36 @@ class Refiner:
             table = getattr(self, name)
             if table.ndim != 2 or table.shape[1] != EVIDENCE_BINS or not np.isfinite(table).all():
                 raise ValueError(f"{name} must be finite values of shape (K, {EVIDENCE_BINS})")
-        if not np.isfinite([self.own, self.near, self.far, self.alone]).all():
+        if not np.isfinite([self.own, self.near, self.far, self.self_only]).all():
             raise ValueError("the weights of a refiner must be finite")
 
     def to_json(self) -> dict[str, Any]:
-        values = asdict(self)
-        for name in ("own_evidence", "other_evidence"):
-            values[name] = np.round(values[name].astype(float), 5).tolist()
-        return values
+        return {
+            "how": asdict(self.config),
+            "own": self.own,
+            "near": self.near,
+            "far": self.far,
+            "alone": self.self_only,
+            "own_evidence": np.round(self.own_evidence.astype(float), 5).tolist(),
+            "other_evidence": np.round(self.other_evidence.astype(float), 5).tolist(),
+            "voxels": self.voxels,
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Refiner:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
-        how = data["how"]
+        config = data["how"]
         return cls(
-            how=Refinement(
-                near=tuple(int(n) for n in how["near"]),
-                far=tuple(int(n) for n in how["far"]),
-                evidence=bool(how["evidence"]),
-                past_only=bool(how["past_only"]),
+            config=Refinement(
+                near=tuple(int(n) for n in config["near"]),
+                far=tuple(int(n) for n in config["far"]),
+                evidence=bool(config["evidence"]),
+                past_only=bool(config["past_only"]),
             ),
             own=float(data["own"]),
             near=float(data["near"]),
             far=float(data["far"]),
-            alone=float(data["alone"]),
+            self_only=float(data["alone"]),
             own_evidence=np.asarray(data["own_evidence"], np.float32),
             other_evidence=np.asarray(data["other_evidence"], np.float32),
             voxels=int(data["voxels"]),
@@ -130,19 +135,19 @@ class Refiner:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class FrameEvidence:
-    """What one frame says.
+    """Prediction and LiDAR of one frame, as kept for the others.
 
     Attributes:
         T_global_grid: pose of the frame that the grid lies in.
-        surprise: (X, Y, Z, K) uint8, minus the log probabilities in steps of ``LOG_STEP``.
+        surprisal: (X, Y, Z, K) uint8, minus the log probabilities in steps of ``LOG_STEP``.
         moving: (X, Y, Z) bool, in or beside a voxel predicted as a moving class.
         hits, passes: (X, Y, Z) uint8 of all the sweeps that the network read.
-        ends: (P, 3) float32 metres, where rays of the frame's moment ended, but for those in moving
-            voxels; origin: where they began, (3,), or (P, 3) where several LiDARs measured.
+        ends: (P, 3) float32 metres, ends of the rays of the frame's moment, without those in moving
+            voxels; origin: their starts, (3,), or (P, 3) with several LiDARs.
     """
 
     T_global_grid: Transform
-    surprise: NDArray[np.uint8]
+    surprisal: NDArray[np.uint8]
     moving: NDArray[np.bool_]
     hits: Counts
     passes: Counts
@@ -152,24 +157,24 @@ class FrameEvidence:
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Pooled:
-    """What a frame and the others around it say, before they are weighed.
+    """Evidence of a frame and of its window, before it is weighted.
 
     Attributes:
         own, near, far: (V, K) float32 log probabilities. Where no frame is near, ``near`` is
             ``own``; where none is far, ``far`` is ``near``.
-        alone: (V,) bool, the frame predicts a moving class: the others are not asked.
+        self_only: (V,) bool, the frame predicts a moving class: the others are not used.
         own_bin, other_bin: (V,) bin of hits and passes in a table flattened over both.
     """
 
     own: NDArray[np.float32]
     near: NDArray[np.float32]
     far: NDArray[np.float32]
-    alone: NDArray[np.bool_]
+    self_only: NDArray[np.bool_]
     own_bin: NDArray[np.intp]
     other_bin: NDArray[np.intp]
 
 
-def sight_of(
+def evidence_of(
     frame: Frame,
     points: NDArray[np.float32] | None,  # (P, 6)
     logits: Tensor,  # (X, Y, Z, K)
@@ -178,11 +183,11 @@ def sight_of(
     grid: VoxelGrid,
     taxonomy: Taxonomy,
 ) -> FrameEvidence:
-    """What one frame's prediction and LiDAR say."""
+    """Evidence of one frame's prediction and LiDAR."""
     with torch.inference_mode():
         steps = logits.float().log_softmax(-1).mul_(-1 / LOG_STEP).round_().clamp_(0, 255)
-        surprise = steps.to(torch.uint8).cpu().numpy()
-    predicted = surprise.argmin(-1)
+        surprisal = steps.to(torch.uint8).cpu().numpy()
+    predicted = surprisal.argmin(-1)
     moving = np.isin(predicted, taxonomy.dynamic)
     moving = ndimage.binary_dilation(moving, np.ones((3, 3, 3), bool))
     ends, origin = np.empty((0, 3), np.float32), np.zeros(3)
@@ -199,7 +204,7 @@ def sight_of(
             origin = origin[still]
     return FrameEvidence(
         T_global_grid=frame.T_global_ego,
-        surprise=surprise,
+        surprisal=surprisal,
         moving=moving,
         hits=hits,
         passes=passes,
@@ -208,94 +213,90 @@ def sight_of(
     )
 
 
-def windows(sights: Iterable[A], reach: int) -> Generator[tuple[list[A], int], None, None]:
-    """Of each in turn, those up to ``reach`` before and after it, and its place among them."""
-    held: list[A] = []
-    first = k = 0  # index of held[0]; of the one that is due
-    for one in sights:
-        held.append(one)
-        if first + len(held) > k + reach:
-            yield list(held), k - first
-            k += 1
-            if first < k - reach:
-                held.pop(0)
-                first += 1
-    while k < first + len(held):
-        yield list(held), k - first
-        k += 1
-        if first < k - reach:
-            held.pop(0)
-            first += 1
+def windows(frames: Iterable[A], reach: int) -> Generator[tuple[list[A], int], None, None]:
+    """Each frame with those up to ``reach`` before and after it, and its position among them."""
+    window: list[A] = []
+    start = 0  # position in the drive of window[0]
+    for n, frame in enumerate(itertools.chain(frames, itertools.repeat(None, reach))):
+        if frame is not None:
+            window.append(frame)
+        k = n - reach
+        if k >= 0:
+            yield list(window), k - start
+            if k - start == reach:
+                window.pop(0)
+                start += 1
 
 
 def pool(
-    around: Sequence[FrameEvidence],
+    window: Sequence[FrameEvidence],
     k: int,
     grid: VoxelGrid,
     taxonomy: Taxonomy,
-    how: Refinement,
+    config: Refinement,
     voxels: NDArray[np.intp] | None = None,  # (V,) flat indices; None: all
 ) -> Pooled:
-    """What ``around[k]`` and its neighbours at the offsets of ``how`` say of its voxels."""
-    here = around[k]
-    n_classes = here.surprise.shape[-1]
+    """Evidence of ``window[k]`` and of its neighbours at the offsets of ``config``."""
+    frame = window[k]
+    n_classes = frame.surprisal.shape[-1]
     cells = np.arange(grid.n_voxels) if voxels is None else voxels
-    own = here.surprise.reshape(-1, n_classes)[cells].astype(np.float32) * -LOG_STEP
+    own = frame.surprisal.reshape(-1, n_classes)[cells].astype(np.float32) * -LOG_STEP
     hits = np.zeros(grid.n_voxels, np.int32)
     passes = np.zeros(grid.n_voxels, np.int32)
     means = []
-    behind: NDArray[np.float32] = own
-    for offsets in (how.near, how.far):
+    fallback: NDArray[np.float32] = own
+    for offsets in (config.near, config.far):
         total = np.zeros((len(cells), n_classes), np.float32)
         weight = np.zeros(len(cells), np.float32)
         for offset in offsets:
-            for j in (k - offset, *(() if how.past_only else (k + offset,))):
-                if 0 <= j < len(around):
-                    there = around[j]
-                    T = inverse(there.T_global_grid) @ here.T_global_grid
-                    _look_up(
+            for j in (k - offset, *(() if config.past_only else (k + offset,))):
+                if 0 <= j < len(window):
+                    other = window[j]
+                    T_other_frame = inverse(other.T_global_grid) @ frame.T_global_grid
+                    _add_surprisal(
                         cells,
-                        *_affine(T, grid),
-                        there.surprise,
-                        there.moving,
-                        (there.hits > 0) | (there.passes > 0),
+                        *_affine(T_other_frame, grid),
+                        other.surprisal,
+                        other.moving,
+                        (other.hits > 0) | (other.passes > 0),
                         total,
                         weight,
                     )
-                    if how.evidence:
-                        T = inverse(T)
+                    if config.evidence:
+                        T_frame_other = inverse(T_other_frame)
                         ended, passed = lidar_evidence(
-                            apply(T, there.origin), apply(T, there.ends), grid
+                            apply(T_frame_other, other.origin),
+                            apply(T_frame_other, other.ends),
+                            grid,
                         )
                         hits += ended.ravel()
                         passes += passed.ravel()
-        seen = weight > 0
-        mean = behind.copy()
-        mean[seen] = total[seen] * (-LOG_STEP / weight[seen, None])
+        weighted = weight > 0
+        mean = fallback.copy()
+        mean[weighted] = total[weighted] * (-LOG_STEP / weight[weighted, None])
         means.append(mean)
-        behind = mean
-    alone = np.isin(own.argmax(-1), taxonomy.dynamic)
+        fallback = mean
     return Pooled(
         own=own,
         near=means[0],
         far=means[1],
-        alone=alone,
-        own_bin=_bin(here.hits.ravel()[cells], here.passes.ravel()[cells]),
+        self_only=np.isin(own.argmax(-1), taxonomy.dynamic),
+        own_bin=_bin(frame.hits.ravel()[cells], frame.passes.ravel()[cells]),
         other_bin=_bin(hits[cells], passes[cells]),
     )
 
 
-def refine(pooled: Pooled, refiner: Refiner, how: Refinement) -> NDArray[np.float32]:
+def refine(pooled: Pooled, refiner: Refiner, config: Refinement) -> NDArray[np.float32]:
     """(V, K) logits."""
     logits = refiner.own * pooled.own
-    if how.near:
+    if config.near:
         logits += refiner.near * pooled.near
-    if how.far:
+    if config.far:
         logits += refiner.far * pooled.far
-    logits[pooled.alone] = refiner.alone * pooled.own[pooled.alone]
-    if how.evidence:
+    logits[pooled.self_only] = refiner.self_only * pooled.own[pooled.self_only]
+    if config.evidence:
         logits += refiner.own_evidence.T[pooled.own_bin]
-        logits[~pooled.alone] += refiner.other_evidence.T[pooled.other_bin[~pooled.alone]]
+        logits[~pooled.self_only] += refiner.other_evidence.T[pooled.other_bin[~pooled.self_only]]
     return logits
 
 
@@ -313,18 +314,18 @@ def _affine(T: Transform, grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray
 
 
 @compiled
-def _look_up(
+def _add_surprisal(
     cells: Any,
     matrix: Any,
     offset: Any,
-    surprise: Any,
+    surprisal: Any,
     moving: Any,
     observed: Any,
     total: Any,
     weight: Any,
 ) -> None:
-    """Add what another frame says at the places of our cells."""
-    X, Y, Z, K = surprise.shape
+    """Add another frame's surprisal at the places of our cells."""
+    X, Y, Z, K = surprisal.shape
     for v in range(len(cells)):
         z = cells[v] % Z
         y = cells[v] // Z % Y
@@ -337,4 +338,4 @@ def _look_up(
         w = np.float32(OBSERVED_WEIGHT if observed[i, j, k] else 1)
         weight[v] += w
         for c in range(K):
-            total[v, c] += w * surprise[i, j, k, c]
+            total[v, c] += w * surprisal[i, j, k, c]

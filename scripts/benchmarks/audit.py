@@ -55,7 +55,8 @@ from autolabel.auditing.report import score
 from autolabel.auditing.scene_audit import Part, SceneAudit
 from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.pipeline import store_header, write_labels
+from autolabel.labeling.pipeline import write_labels
+from autolabel.labeling.store_header import store_header
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.cli.exit_codes import exit_code, usable_scenes_of
 from datasets.errors import SetupError

@@ -42,7 +42,7 @@ from autolabel.confidence.calibration import Calibration, CalibrationHistogram
 from autolabel.confidence.meta_classifier import MetaClassifier
 from autolabel.confidence.risk_control import control_risk
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.prediction import frame_evidence
+from autolabel.labeling.pipeline import frame_evidence
 from autolabel.labeling.visibility import FREE_PASSES
 from autolabel.refinement.fit import RefinerFit
 from autolabel.refinement.temporal_fusion import Refinement, Refiner

@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from autolabel.confidence.drift import Statistics, drift, mean_of
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.prediction import predict_frames
+from autolabel.labeling.pipeline import predict_frames
 from datasets.cli.exit_codes import exit_code
 from datasets.geometry.transforms import Transform
 from datasets.sources.opening import open_source

@@ -44,7 +44,8 @@ from autolabel.cluster.worker import CONTROL_GROUP, Job, Outcome
 from autolabel.commands.label_log import DEFAULT_WEIGHTS
 from autolabel.confidence.calibration import LEVELS, Calibration
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.pipeline import store_header, write_labels
+from autolabel.labeling.pipeline import write_labels
+from autolabel.labeling.store_header import store_header
 from datasets.cli.exit_codes import exit_code, scenes_of
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid

@@ -24,7 +24,7 @@ from confidence_study.refined_scores import Scores, score_scene
 from tqdm import tqdm
 
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.prediction import frame_evidence
+from autolabel.labeling.pipeline import frame_evidence
 from autolabel.labeling.stored_calibration import calibration_of
 from datasets.benchmarks.catalogue import NAMES, benchmark
 from datasets.cli.exit_codes import exit_code, usable_scenes_of
@@ -85,7 +85,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             sights = [s for _, s in frame_evidence(scene, log, teacher, config)]
             scores["none"].seconds += time.perf_counter() - began
             truths = [truth.labels(frame) for frame in source.scene(scene_id).frames]
-            score_scene(scores, {"all": (refiner.how, refiner)}, sights, truths, taxonomy, grid)
+            score_scene(scores, {"all": (refiner.config, refiner)}, sights, truths, taxonomy, grid)
         out[what] = {name: score.to_json(scores["none"]) for name, score in scores.items()}
     return out
 

@@ -28,7 +28,7 @@ from autolabel.cluster.worker import Job
 from autolabel.commands import label_log as entry
 from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.pipeline import store_header
+from autolabel.labeling.store_header import store_header
 from datasets.errors import SetupError, UnwritableError
 from datasets.files.seals import sealed
 from datasets.frames import Scene

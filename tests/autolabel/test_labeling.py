@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from autolabel.calibration.fit import CrossFitted, calibrate, fit_refiners
 from autolabel.confidence.calibration import LEVELS, Calibration, CalibrationHistogram
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.pipeline import label_frames, store_header, warm_up
+from autolabel.labeling.pipeline import label_frames, warm_up
+from autolabel.labeling.store_header import store_header
 from autolabel.labeling.visibility import visible_to_cameras
 from autolabel.refinement.temporal_fusion import Refinement, Refiner
 from datasets.benchmarks.catalogue import Benchmark
@@ -169,11 +170,11 @@ def test_what_lidar_rays_cross_hides_nothing_from_the_cameras_where_voxels_are_s
 @pytest.mark.parametrize("split", [1, 2])
 def test_what_is_predicted_in_the_vehicles_blind_zone_hides_no_picture(split: int) -> None:
     frame = Ground(frames=1).scene("s1").frames[0]
-    seeing = LabelingConfig(visibility_split=split).seeing
+    config = LabelingConfig(visibility_split=split).visibility
     nothing = np.zeros(GRID.shape, np.uint8)
 
     def seen(occupied: NDArray[np.bool_], hits: NDArray[np.uint8] = nothing) -> int:
-        visible = visible_to_cameras(occupied, hits, None, frame, GRID, seeing)
+        visible = visible_to_cameras(occupied, hits, None, frame, GRID, config)
         return int(visible[30:].sum())  # from five metres ahead
 
     around, road = np.zeros(GRID.shape, np.bool_), np.zeros(GRID.shape, np.bool_)

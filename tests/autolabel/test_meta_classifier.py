@@ -104,7 +104,7 @@ def test_a_frame_on_its_own_is_all_there_is_and_others_are_looked_up_per_class()
         own=np.log(p),
         near=np.log(p[:, ::-1]),
         far=np.log(p),
-        alone=np.zeros(n, bool),
+        self_only=np.zeros(n, bool),
         own_bin=np.zeros(n, np.intp),
         other_bin=np.full(n, 2 * (len(PASS_EDGES) + 1) + 3),
     )

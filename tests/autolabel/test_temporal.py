@@ -19,9 +19,9 @@ from autolabel.refinement.temporal_fusion import (
     FrameEvidence,
     Refinement,
     Refiner,
+    evidence_of,
     pool,
     refine,
-    sight_of,
     windows,
 )
 from datasets.frames import Frame, LidarSweep
@@ -38,8 +38,8 @@ NO_LIDAR = np.zeros(GRID.shape, np.uint8)
 
 def refiner(how: Refinement, **values: Any) -> Refiner:
     table = np.zeros((K, EVIDENCE_BINS), np.float32)
-    given = {"own": 0.2, "near": 0.4, "far": 0.4, "alone": 1.0} | values
-    return Refiner(how=how, own_evidence=table, other_evidence=table.copy(), **given)
+    given = {"own": 0.2, "near": 0.4, "far": 0.4, "self_only": 1.0} | values
+    return Refiner(config=how, own_evidence=table, other_evidence=table.copy(), **given)
 
 
 def sight(
@@ -55,7 +55,7 @@ def sight(
         cameras=(),
         lidar=None,
     )
-    return sight_of(frame, None, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)
+    return evidence_of(frame, None, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)
 
 
 def empty() -> NDArray[np.int64]:
@@ -137,7 +137,7 @@ def test_returns_of_other_frames_count_at_their_place_unless_they_lie_on_what_mo
     points = np.array([[2.2, -3.0, 0.2, 0, 0, 0], [4.2, 0.2, 0.2, 0, 0, 0]], np.float32)
     logits = torch.zeros(*GRID.shape, K)
     logits.scatter_(-1, torch.from_numpy(classes)[..., None], 3.0)
-    other = sight_of(frame, points, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)
+    other = evidence_of(frame, points, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)
     assert len(other.ends) == 1  # the second lies on the car
     how = Refinement(near=(1,), far=())
     pooled = pool([sight(empty()), other], 0, GRID, OCC3D_NUSCENES, how)
@@ -150,7 +150,7 @@ def test_log_probabilities_are_kept_to_half_a_step() -> None:
     frame = Frame(
         scene_id="s", token="0", timestamp_us=0, T_global_ego=np.eye(4), cameras=(), lidar=None
     )
-    kept = sight_of(frame, None, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES).surprise
+    kept = evidence_of(frame, None, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES).surprisal
     exact = -logits.log_softmax(-1).numpy()
     shown = exact < 255 * LOG_STEP
     off = np.abs(kept * LOG_STEP - exact)[shown]
@@ -178,9 +178,9 @@ def test_a_fit_learns_whom_to_believe() -> None:
     truth, around = scenes[3]
     found = refine(pool(around, 0, GRID, OCC3D_NUSCENES, how), learnt, how).argmax(-1)
     right = (found.reshape(GRID.shape) == truth).mean()
-    assert right > 0.93 > 0.7 > (around[0].surprise.argmin(-1) == truth).mean()
+    assert right > 0.93 > 0.7 > (around[0].surprisal.argmin(-1) == truth).mean()
     again = Refiner.from_json(json.loads(json.dumps(learnt.to_json())))
-    assert again.how == how and again.near == learnt.near
+    assert again.config == how and again.near == learnt.near
     np.testing.assert_allclose(again.own_evidence, learnt.own_evidence, atol=1e-5)
 
 
@@ -205,7 +205,7 @@ def test_a_frame_whose_own_lidar_saw_the_voxel_counts_four_times() -> None:
         return near
 
     says_road, says_wall = (
-        sight(one).surprise[20, 16, 2].astype(np.float32) * -LOG_STEP for one in (road, wall)
+        sight(one).surprisal[20, 16, 2].astype(np.float32) * -LOG_STEP for one in (road, wall)
     )
     np.testing.assert_allclose(mean(NO_LIDAR), (says_road + says_wall) / 2, rtol=1e-5)
     np.testing.assert_allclose(mean(seen), (4 * says_road + says_wall) / 5, rtol=1e-5)

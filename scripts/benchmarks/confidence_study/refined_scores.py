@@ -47,7 +47,7 @@ def score_scene(
                 assert bounds is not None  # they come after
                 semantics = bounds[BOUNDS.index(name)]
             else:
-                semantics = sights[k].surprise.argmin(-1)
+                semantics = sights[k].surprisal.argmin(-1)
             score.seconds += time.perf_counter() - began
             if name == "all":
                 bounds = _bounds(logits, expected.semantics, taxonomy)

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from label_study.profiles import Modality, Profile
 
-from autolabel.labeling.pipeline import LABELING_VERSION
+from autolabel.labeling.store_header import LABELING_VERSION
 from autolabel.refinement.temporal_fusion import Refinement
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark

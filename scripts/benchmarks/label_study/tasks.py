@@ -26,7 +26,8 @@ from autolabel.calibration.evaluation import score
 from autolabel.calibration.fit import calibrate
 from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
-from autolabel.labeling.pipeline import store_header, write_labels
+from autolabel.labeling.pipeline import write_labels
+from autolabel.labeling.store_header import store_header
 from autolabel.refinement.temporal_fusion import Refinement
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
