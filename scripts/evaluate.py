@@ -54,7 +54,7 @@ from datasets.frames import (
     points_in_ego,
 )
 from datasets.geometry.transforms import apply, inverse
-from datasets.labels.log_identity import labelled_scene
+from datasets.labels.log_identity import labeled_scene
 from datasets.labels.store import LabelStore, MaskBit
 from datasets.metrics import rays
 from datasets.metrics.calibration import ConfidenceScore
@@ -123,7 +123,7 @@ class Scores:
             self.rays.update(
                 truth.semantics,
                 semantics,
-                apply(to_grid, rays.ray_origins(frames, prediction.k)),
+                apply(to_grid, rays.lidar_origins(frames, prediction.k)),
                 truth_flow=truth.flow if both else None,
                 predicted_flow=prediction.flow if both else None,
             )
@@ -347,7 +347,7 @@ def stored_labels(
     store: LabelStore, source: SceneSource, reviews: Reviews | None = None
 ) -> Iterator[Prediction]:
     for scene_id in tqdm(store.scene_ids(), desc="evaluate"):
-        stored, scene = labelled_scene(store, scene_id, source)
+        stored, scene = labeled_scene(store, scene_id, source)
         try:
             index = [stored.index_of(frame.token) for frame in scene.frames]
         except KeyError as error:
@@ -397,7 +397,7 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
     header, free = store.header, store.header.taxonomy.free_id
     comparable = (header.grid, header.frame) == (occ3d_nuscenes.GRID, occ3d_nuscenes.FRAME)
     for scene_id in store.scene_ids():
-        scene, logged = labelled_scene(store, scene_id, source)
+        scene, logged = labeled_scene(store, scene_id, source)
         for frame in logged.frames:
             if frame.lidar is None:
                 continue

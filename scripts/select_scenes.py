@@ -48,13 +48,13 @@ from tqdm import tqdm
 from autolabel.selection.active_learning import (
     STRATEGIES,
     Candidate,
-    Choice,
+    SelectedCandidate,
     candidates,
-    choose,
     score,
+    select_candidates,
 )
-from autolabel.selection.scores import Counts, count_scene
-from autolabel.selection.voxels import choose_voxels
+from autolabel.selection.scores import LabelCounts, count_scene
+from autolabel.selection.voxels import select_voxels
 from datasets.benchmarks.label_files import write_npz
 from datasets.cli.exit_codes import exit_code
 from datasets.errors import SceneError, SetupError
@@ -122,7 +122,7 @@ def select(args: argparse.Namespace) -> int:
         raise SetupError(f"label store {store.place}: has no scene to choose")
     those = candidates(counted, by_frame=by_frame, labelled=excluded)
     scores = score(those, audit)
-    chosen = choose(
+    chosen = select_candidates(
         those, scores, budget=budget, strategy=args.strategy, seed=args.seed, gap=args.gap
     )
     print("\n".join(table(those, chosen)))
@@ -196,9 +196,9 @@ def read(
     audit: dict[str, float] | None,
     excluded: Sequence[str],
     workers: int,
-) -> tuple[dict[str, list[tuple[str, Counts]]], dict[str, str]]:
+) -> tuple[dict[str, list[tuple[str, LabelCounts]]], dict[str, str]]:
     """Tokens and counts of every scene, and the scenes that cannot be judged, with the reason."""
-    counted: dict[str, list[tuple[str, Counts]]] = {}
+    counted: dict[str, list[tuple[str, LabelCounts]]] = {}
     bad: dict[str, str] = {}
     scenes = store.scene_ids()
     if audit is not None:
@@ -207,7 +207,7 @@ def read(
     work = partial(read_scene, store, second, excluded)
     workers = min(workers, len(scenes) // SCENES_A_WORKER)
     with ExitStack() as stack:
-        found: Iterator[list[tuple[str, Counts]] | str] = map(work, scenes)
+        found: Iterator[list[tuple[str, LabelCounts]] | str] = map(work, scenes)
         if workers > 1:
             pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
             found = stack.enter_context(pool).map(work, scenes)
@@ -222,7 +222,7 @@ def read(
 
 def read_scene(
     store: LabelStore, second: LabelStore | None, excluded: Sequence[str], scene_id: str
-) -> list[tuple[str, Counts]] | str:
+) -> list[tuple[str, LabelCounts]] | str:
     """Tokens and counts of a scene, or why it cannot be judged."""
     compared = None if scene_id in excluded else second
     if compared is not None and scene_id not in compared:
@@ -236,7 +236,7 @@ def read_scene(
     return list(zip(scene.frame_tokens, counts, strict=True))
 
 
-def table(those: Sequence[Candidate], chosen: Sequence[Choice]) -> list[str]:
+def table(those: Sequence[Candidate], chosen: Sequence[SelectedCandidate]) -> list[str]:
     """Name and scores of the chosen, each score with its rank among all."""
     n = sum(not one.labelled for one in those)
     names = [those[choice.index] for choice in chosen]
@@ -297,7 +297,7 @@ def write_masks(
             scene = store.scene(one.scene_id)
             for k in range(len(scene)) if one.frame is None else (one.frame,):
                 labels = scene.frame(k)
-                mask = choose_voxels(labels, levels, share, seed=args.seed)
+                mask = select_voxels(labels, levels, share, seed=args.seed)
                 path = args.out / "voxels" / one.scene_id / f"{k:04d}.npz"
                 write_npz(path, {"mask": mask, "token": np.str_(labels.token)})
                 count += int(mask.sum())
@@ -315,7 +315,7 @@ def as_json(
     args: argparse.Namespace,
     store: LabelStore,
     those: Sequence[Candidate],
-    chosen: Sequence[Choice],
+    chosen: Sequence[SelectedCandidate],
     bad: dict[str, str],
 ) -> dict[str, Any]:
     rows = []

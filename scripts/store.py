@@ -45,7 +45,7 @@ from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import ReviewCounts, count_reviews
 from datasets.sources.opening import SOURCES, open_source
 from datasets.storage.backend import parse_store_path
-from datasets.store_ops.compare import RINGS_M, Difference, diff
+from datasets.store_ops.compare import RINGS, StoreDifference, diff
 from datasets.store_ops.export import export, sharing
 from datasets.store_ops.maintenance import info, leftovers, prune, verify
 from datasets.store_ops.merge import merge
@@ -191,7 +191,7 @@ def compare(args: argparse.Namespace) -> int:
     return 0 if found.same else 1
 
 
-def describe(found: Difference) -> None:
+def describe(found: StoreDifference) -> None:
     for name, scenes in (("first", found.only_a), ("second", found.only_b)):
         if scenes:
             print(f"only in the {name}: {len(scenes)} scenes: {', '.join(scenes[:5])} ...")
@@ -214,7 +214,7 @@ def describe(found: Difference) -> None:
     )
     (_, second), (first, both) = found.trusted
     print(f"trusted by both {both:,}, by the first alone {first:,}, by the second alone {second:,}")
-    edges = [0.0, *RINGS_M, float("inf")]
+    edges = [0.0, *RINGS.edges_m, float("inf")]
     rings = [f"{a:g}-{b:g} m" for a, b in itertools.pairwise(edges)]
     print(f"{'IoU of the two, %':24s} {'all':>8s} " + " ".join(f"{r:>9s}" for r in rings))
     columns = [found.iou(), *(found.iou(ring) for ring in range(len(rings)))]

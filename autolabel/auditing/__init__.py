@@ -1,8 +1,8 @@
 """Which labels are wrong, and why, without ground truth."""
 
-from autolabel.auditing.audit import audit_labels, gather
+from autolabel.auditing.audit import audit_report, audit_scenes
 
 __all__ = [
-    "audit_labels",
-    "gather",
+    "audit_report",
+    "audit_scenes",
 ]

@@ -20,7 +20,7 @@ LEVEL_DRIVE_M = 20.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Gathered:
+class SceneAudits:
     """What was found scene by scene.
 
     Attributes:
@@ -35,13 +35,13 @@ class Gathered:
     notes: list[str]
 
 
-def audit_labels(labels: LabelSet, found: Gathered) -> AuditRecord:
+def audit_report(labels: LabelSet, found: SceneAudits) -> AuditRecord:
     """Ranking, figures and faults of what was gathered."""
     faults = [*_together(found.records, len(found.audits)), *find_faults(found.audits)]
     return report(labels.header, found.audits, faults, found.quarantined, found.notes)
 
 
-def gather(
+def audit_scenes(
     labels: LabelSet,
     source: SceneSource,
     scene_ids: Iterable[str],
@@ -49,7 +49,7 @@ def gather(
     fingerprint: Callable[[str], str] | None = None,
     predict: Predict | None = None,
     parts: Sequence[Part] = PARTS,
-) -> Gathered:
+) -> SceneAudits:
     """Go through scenes; one that cannot be read is quarantined.
 
     Args:
@@ -90,7 +90,7 @@ def gather(
         )
     if audits and set(parts) == set(PARTS):
         notes += not_judged(audits)
-    return Gathered(audits=audits, records=records, quarantined=quarantined, notes=notes)
+    return SceneAudits(audits=audits, records=records, quarantined=quarantined, notes=notes)
 
 
 def one_height(scene: Scene) -> bool:

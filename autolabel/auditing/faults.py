@@ -31,7 +31,7 @@ from autolabel.auditing.scene_audit import MIN_OVER_FOREIGN, LabelFit, SceneAudi
 from datasets.frames import Scene
 from datasets.labels.audit_record import AuditFault
 from datasets.labels.label_set import LabeledScene
-from datasets.labels.log_identity import T_global_grid, distance
+from datasets.labels.log_identity import T_global_grid, pose_distance
 from datasets.labels.voxel_labels import GridFrame
 from datasets.log_checks.ground import MAX_GROUND_OFF_M
 from datasets.log_checks.projection import MIN_EDGES
@@ -458,7 +458,7 @@ def record_faults(
         if token not in now:
             continue
         late += int(labeled.timestamps_us[k]) != now[token].timestamp_us
-        away_m, turn_rad = distance(T_global_grid(now[token], frame), labeled.T_global_grid[k])
+        away_m, turn_rad = pose_distance(T_global_grid(now[token], frame), labeled.T_global_grid[k])
         moved += away_m > SAME_POSE_M or turn_rad > SAME_POSE_RAD
         most_m, most_rad = max(most_m, away_m), max(most_rad, turn_rad)
     if late:

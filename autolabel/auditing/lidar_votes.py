@@ -97,7 +97,7 @@ class VoteCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Evidence:
+class VoteEvidence:
     """What sweeps say of each voxel (X, Y, Z), in the frame's own grid.
 
     Attributes:
@@ -125,7 +125,7 @@ def held_out(frame: Frame) -> int:
     return int(bool(lags) and lags[0] <= HELD_OUT_MAX_S)
 
 
-def evidence(source: SceneSource, frame: Frame, grid: VoxelGrid) -> Evidence:
+def vote_evidence(source: SceneSource, frame: Frame, grid: VoxelGrid) -> VoteEvidence:
     """Gather the votes' evidence.
 
     Args:
@@ -148,7 +148,7 @@ def evidence(source: SceneSource, frame: Frame, grid: VoxelGrid) -> Evidence:
     inside = points[~now, :3]
     inside = inside[grid.contains(inside)]
     returns = np.bincount(grid.flat(grid.indices(inside)), minlength=grid.n_voxels)
-    return Evidence(
+    return VoteEvidence(
         hit=returns.reshape(grid.shape) >= MIN_RETURNS,
         touched=touched,
         through=(_parts(all_counts) >= SEEN_THROUGH) & ~touched,
@@ -180,14 +180,14 @@ def observed(labels: FrameLabels) -> Mask:
 
 
 def frame_votes(
-    labels: FrameLabels, seen: Evidence, grid: VoxelGrid, taxonomy: Taxonomy
+    labels: FrameLabels, seen: VoteEvidence, grid: VoxelGrid, taxonomy: Taxonomy
 ) -> dict[str, VoteCounts]:
     """Misses, violations and trails of one frame."""
     semantics, n = labels.semantics, taxonomy.n_classes
     ring, known = RINGS.of(grid), observed(labels) & (semantics < n)
     occupied = (semantics != taxonomy.free_id) & (semantics < n)
     moving = np.isin(semantics, taxonomy.dynamic)
-    beside = near(moving, grid, MOVING_REACH_M)
+    beside = within_reach(moving, grid, MOVING_REACH_M)
     judged = known & ~beside
     beside_occupied = ndimage.binary_dilation(occupied, np.ones((3, 3, 3)))
     flat = [i for i, name in enumerate(taxonomy.names) if name in FLAT]
@@ -213,7 +213,7 @@ def _nearest(semantics: NDArray[np.uint8], occupied: Mask) -> NDArray[np.uint8]:
     return np.asarray(semantics[tuple(at)])
 
 
-def near(where: Mask, grid: VoxelGrid, reach_m: float) -> Mask:
+def within_reach(where: Mask, grid: VoxelGrid, reach_m: float) -> Mask:
     """Voxels within so many metres, horizontally, of the columns of marked ones."""
     if not where.any():
         return np.zeros(where.shape, np.bool_)
@@ -221,7 +221,7 @@ def near(where: Mask, grid: VoxelGrid, reach_m: float) -> Mask:
     return np.broadcast_to((away <= reach_m)[:, :, None], where.shape)
 
 
-def flicker(
+def flicker_votes(
     labels: FrameLabels, later: FrameLabels, grid: VoxelGrid, taxonomy: Taxonomy
 ) -> VoteCounts:
     """Static occupied labels of a frame that are of another class in the next one."""
@@ -231,11 +231,11 @@ def flicker(
     moving = np.isin(semantics, taxonomy.dynamic)
     judged = (semantics != free) & (semantics < n) & ~moving & (then != free) & (then < n)
     judged &= observed(labels) & sample_nearest(observed(later), there).astype(np.bool_)
-    judged &= ~near(moving, grid, MOVING_REACH_M)
+    judged &= ~within_reach(moving, grid, MOVING_REACH_M)
     return VoteCounts.of(semantics != then, judged, semantics, RINGS.of(grid), n)
 
 
-def fit(occupied: Mask, seen: Evidence) -> float:
+def lidar_iou(occupied: Mask, seen: VoteEvidence) -> float:
     """How well labels fit the sweeps: IoU of occupied with touched voxels, where sweeps tell.
 
     Args:
@@ -246,13 +246,14 @@ def fit(occupied: Mask, seen: Evidence) -> float:
     return both / max(either, 1)
 
 
-def shifted_fits(occupied: Mask, seen: Evidence) -> tuple[float, ...]:
-    """``fit`` of the labels moved by each of ``SHIFTS``, (S,)."""
-    return tuple(fit(_shifted(occupied, shift), seen) for shift in SHIFTS)
+def shifted_ious(occupied: Mask, seen: VoteEvidence) -> tuple[float, ...]:
+    """``lidar_iou`` of the labels moved by each of ``SHIFTS``, (S,)."""
+    return tuple(lidar_iou(_shifted(occupied, shift), seen) for shift in SHIFTS)
 
 
-def turned_fits(occupied: Mask, seen: Evidence, grid: VoxelGrid) -> tuple[float, ...]:
-    """``fit`` of the labels lying as each of ``TURNS``; NaN where the grid is not the same then."""
+def turned_ious(occupied: Mask, seen: VoteEvidence, grid: VoxelGrid) -> tuple[float, ...]:
+    """``lidar_iou`` of the labels lying as each of ``TURNS``; NaN where the grid has no such
+    symmetry."""
     (x, y, _), (X, Y, _), (dx, dy, _) = grid.min_m, grid.shape, grid.size_m
     even_x, even_y = (abs(2 * low + n * d) < d / 2 for low, n, d in ((x, X, dx), (y, Y, dy)))
     square = even_x and even_y and X == Y and dx == dy
@@ -263,7 +264,7 @@ def turned_fits(occupied: Mask, seen: Evidence, grid: VoxelGrid) -> tuple[float,
         np.rot90(occupied, 1) if square else None,
         np.rot90(occupied, -1) if square else None,
     )
-    return tuple(float("nan") if one is None else fit(one, seen) for one in turned)
+    return tuple(float("nan") if one is None else lidar_iou(one, seen) for one in turned)
 
 
 def _shifted(voxels: Mask, shift: Sequence[int]) -> Mask:
@@ -274,9 +275,9 @@ def _shifted(voxels: Mask, shift: Sequence[int]) -> Mask:
     return out
 
 
-def shares(ballot: VoteCounts, names: Sequence[str], axis: int) -> Iterator[tuple[str, int, int]]:
+def vote_rows(votes: VoteCounts, names: Sequence[str], axis: int) -> Iterator[tuple[str, int, int]]:
     """Name, bad and judged of each class (axis 0) or ring (axis 1) where something was judged."""
-    bad, judged = ballot.bad.sum(axis=1 - axis), ballot.judged.sum(axis=1 - axis)
+    bad, judged = votes.bad.sum(axis=1 - axis), votes.judged.sum(axis=1 - axis)
     for name, b, j in zip(names, bad, judged, strict=True):
         if j:
             yield name, int(b), int(j)

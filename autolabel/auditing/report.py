@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from autolabel.auditing.lidar_votes import RINGS, VOTES, VoteCounts, shares
+from autolabel.auditing.lidar_votes import RINGS, VOTES, VoteCounts, vote_rows
 from autolabel.auditing.motion_fit import MIN_PAIRS, explain
 from autolabel.auditing.scene_audit import SceneAudit
 from datasets.labels.audit_record import AuditedScene, AuditFault, AuditRecord
@@ -38,11 +38,11 @@ def report(
         what=header.what,
         scenes=tuple(scenes),
         by_class={
-            name: {c: (bad, judged) for c, bad, judged in shares(t, header.taxonomy.names, 0)}
+            name: {c: (bad, judged) for c, bad, judged in vote_rows(t, header.taxonomy.names, 0)}
             for name, t in totals.items()
         },
         by_range={
-            name: {r: (bad, judged) for r, bad, judged in shares(t, RINGS.names, 1)}
+            name: {r: (bad, judged) for r, bad, judged in vote_rows(t, RINGS.names, 1)}
             for name, t in totals.items()
         },
         faults=tuple(faults),
@@ -71,7 +71,7 @@ def _parts(audit: SceneAudit) -> dict[str, float]:
     """NaN: not judged."""
     judged = audit.judged or float("nan")
     return {
-        "expected": audit.expected_wrong / judged,
+        "expected": audit.expected_errors / judged,
         "untrusted": audit.untrusted / judged,
         **{name: audit.votes[name].share for name in VOTES},
     }
@@ -85,7 +85,7 @@ def _scene(audit: SceneAudit, usual: Mapping[str, float]) -> AuditedScene:
         scene_id=audit.scene_id,
         score=score(audit, usual),
         frames=audit.frames,
-        expected_error=audit.expected_wrong / audit.judged if audit.judged else None,
+        expected_error=audit.expected_errors / audit.judged if audit.judged else None,
         untrusted=audit.untrusted / audit.judged if audit.judged else None,
         votes={name: _known(audit.votes[name].share) for name in VOTES},
         flips=audit.flips_differ / audit.flips_judged if audit.flips_judged else None,

@@ -15,15 +15,15 @@ from numpy.typing import NDArray
 from autolabel.auditing.camera_fit import Crossing, ViewFit, crossings, fit_view
 from autolabel.auditing.lidar_votes import (
     VOTES,
-    Evidence,
     VoteCounts,
-    evidence,
-    fit,
-    flicker,
+    VoteEvidence,
+    flicker_votes,
     frame_votes,
+    lidar_iou,
     observed,
-    shifted_fits,
-    turned_fits,
+    shifted_ious,
+    turned_ious,
+    vote_evidence,
 )
 from autolabel.auditing.motion_fit import MotionPair, Trajectory, fit_pair, pairs_apart
 from datasets.errors import SceneError
@@ -55,11 +55,11 @@ Predict = Callable[[SceneSource, Scene, int], NDArray[np.uint8]]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LabelFit:
-    """How well a frame's sweeps fit labels (``votes.fit``, 0..1).
+    """How well a frame's sweeps fit labels (``lidar_iou``, 0..1).
 
     Attributes:
-        own: of this frame; ``shifted``: moved by each of ``votes.SHIFTS``; ``turned``: mirrored
-            or turned as each of ``votes.TURNS``, NaN where the grid has no such symmetry.
+        own: of this frame; ``shifted``: moved by each of ``SHIFTS``; ``turned``: mirrored or turned
+            as each of ``TURNS``, NaN where the grid has no such symmetry.
         earlier, later: of the neighbouring frames, as if they were this one's; NaN where the
             vehicle hardly moved.
         other: of a frame of another scene; NaN without one.
@@ -88,7 +88,7 @@ class SceneAudit:
 
     Attributes:
         votes: by name (``VOTES``).
-        expected_wrong: of the ``judged`` voxels, by the store's confidence (``expected_wrong``).
+        expected_errors: of the ``judged`` voxels, by the store's confidence (``expected_errors``).
         judged: voxels that a camera sees, or else that are observed; ``untrusted``: of these those
             that are not trusted.
         elsewhere: where labels may be exchanged; None where the scene's own fit, or nothing tells.
@@ -102,7 +102,7 @@ class SceneAudit:
     scene_id: str
     frames: int = 0
     votes: dict[str, VoteCounts] = field(default_factory=dict)
-    expected_wrong: float = 0.0
+    expected_errors: float = 0.0
     judged: int = 0
     untrusted: int = 0
     flips_differ: int = 0
@@ -117,7 +117,9 @@ class SceneAudit:
     problems: list[str] = field(default_factory=list)
 
 
-def expected_wrong(labels: FrameLabels, judged: NDArray[np.bool_], header: LabelSetHeader) -> float:
+def expected_errors(
+    labels: FrameLabels, judged: NDArray[np.bool_], header: LabelSetHeader
+) -> float:
     """How many of these voxels (X, Y, Z) the store's confidence expects to be wrong.
 
     A free voxel counts by ``FREE_DOUBT``.
@@ -145,7 +147,7 @@ class _Middle:
     """The middle frame of a scene: packed occupied voxels, and the evidence of a doubtful scene."""
 
     occupied: NDArray[np.uint8]
-    seen: Evidence | None
+    seen: VoteEvidence | None
 
 
 @dataclass(slots=True)
@@ -153,7 +155,7 @@ class Auditor:
     """Audits scene after scene of one set of labels.
 
     Args:
-        source: opened with ``votes.HELD_OUT_SWEEPS`` future sweeps.
+        source: opened with ``lidar_votes.HELD_OUT_SWEEPS`` future sweeps.
         predict: labels of a teacher with mirrored inputs; None: no check of flips.
         parts: that are gathered.
     """
@@ -231,16 +233,16 @@ class Auditor:
             if (own := self._middles.get(audit.scene_id)) is None or own.seen is None:
                 continue
             others = [s for s in self._middles if s != audit.scene_id][:MAX_SCENES]
-            there = {s: fit(occupied(self._middles[s]), own.seen) for s in others}
+            there = {s: lidar_iou(occupied(self._middles[s]), own.seen) for s in others}
             if there:
                 best = max(there, key=lambda s: there[s])
                 audit.elsewhere = Elsewhere(
-                    scene_id=best, fit=there[best], own=fit(occupied(own), own.seen)
+                    scene_id=best, fit=there[best], own=lidar_iou(occupied(own), own.seen)
                 )
 
-    def _evidence(self, frame: Frame) -> Evidence:
+    def _evidence(self, frame: Frame) -> VoteEvidence:
         placed = in_lidar_frame(frame) if self.header.frame == "lidar" else frame
-        return evidence(self.source, placed, self.header.grid)
+        return vote_evidence(self.source, placed, self.header.grid)
 
     def _frame(
         self,
@@ -256,17 +258,17 @@ class Auditor:
         judged = (labels.mask & np.uint8(MaskBit.CAMERA_VISIBLE)) > 0
         judged = judged if judged.any() else observed(labels)
         if len(self.header.levels) > 1:
-            out.expected_wrong += expected_wrong(labels, judged, self.header)
+            out.expected_errors += expected_errors(labels, judged, self.header)
             out.judged += int(judged.sum())
             out.untrusted += int((judged & ((labels.mask & np.uint8(MaskBit.TRUSTED)) == 0)).sum())
         out.frames += 1
         if seen is None:
             return
         if "votes" in self.parts:
-            for name, ballot in frame_votes(labels, seen, grid, taxonomy).items():
-                out.votes[name] = out.votes[name] + ballot
+            for name, counts in frame_votes(labels, seen, grid, taxonomy).items():
+                out.votes[name] = out.votes[name] + counts
             if (later := read(i + 1)) is not None:
-                out.votes["flicker"] += flicker(labels, later, grid, taxonomy)
+                out.votes["flicker"] += flicker_votes(labels, later, grid, taxonomy)
         if "fits" not in self.parts:
             return
         free = taxonomy.free_id
@@ -278,17 +280,17 @@ class Auditor:
             neighbour = read(j)
             if np.linalg.norm(moved) < MOVED_M or neighbour is None:
                 return float("nan")
-            return fit(neighbour.semantics != free, seen)
+            return lidar_iou(neighbour.semantics != free, seen)
 
         occupied = labels.semantics != free
         out.fits.append(
             LabelFit(
-                own=fit(occupied, seen),
-                shifted=shifted_fits(occupied, seen),
-                turned=turned_fits(occupied, seen, grid),
+                own=lidar_iou(occupied, seen),
+                shifted=shifted_ious(occupied, seen),
+                turned=turned_ious(occupied, seen, grid),
                 earlier=beside(i - 1),
                 later=beside(i + 1),
-                other=float("nan") if self._other is None else fit(self._other, seen),
+                other=float("nan") if self._other is None else lidar_iou(self._other, seen),
             )
         )
 

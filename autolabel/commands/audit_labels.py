@@ -28,7 +28,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from autolabel.auditing.audit import audit_labels, gather
+from autolabel.auditing.audit import audit_report, audit_scenes
 from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS
 from autolabel.auditing.ranking_plot import draw_ranking
 from autolabel.auditing.report import report_text
@@ -104,14 +104,14 @@ def run(args: argparse.Namespace) -> int:
     scene_ids = args.scenes.split(",") if args.scenes else there
     if lacking := [s for s in scene_ids if s not in there]:
         raise SetupError(f"{header.what}: it has no scene {', '.join(lacking)}")
-    gathered = gather(
+    gathered = audit_scenes(
         labels,
         source,
         tqdm(scene_ids, desc="audit", unit="scene"),
         fingerprint=fingerprint,
         predict=predict,
     )
-    found = audit_labels(labels, gathered)
+    found = audit_report(labels, gathered)
     print(report_text(found))
     if args.picture:
         draw_ranking(found, args.picture)

@@ -139,7 +139,7 @@ def drift(
     return sorted(found, key=lambda d: d.p)
 
 
-def describe(found: Sequence[Drift], *, promised: bool) -> str:
+def drift_warning(found: Sequence[Drift], *, promised: bool) -> str:
     """Lines for people; nothing found: an empty string."""
     if not found:
         return ""

@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from autolabel.confidence.calibration import Calibration
-from autolabel.confidence.drift import MIN_SCENES, drift, reference_from_json
-from autolabel.confidence.drift import describe as describe_drift
+from autolabel.confidence.drift import MIN_SCENES, drift, drift_warning, reference_from_json
 from autolabel.confidence.risk_control import CalibrationCounts, control_risk
 from autolabel.labeling.config import LabelingConfig, config_signature
 from datasets.errors import SetupError
@@ -56,7 +55,7 @@ def drift_of(
     scenes = [committed[s]["statistics"] for s in scene_ids if "statistics" in committed.get(s, {})]
     if min(len(scenes), len(reference)) < MIN_SCENES:
         return ""
-    return describe_drift(drift(scenes, reference), promised=promised)
+    return drift_warning(drift(scenes, reference), promised=promised)
 
 
 def risk_bound_of(

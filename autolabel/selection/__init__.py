@@ -1,9 +1,9 @@
 """What to label next."""
 
-from autolabel.selection.active_learning import choose
-from autolabel.selection.voxels import choose_voxels
+from autolabel.selection.active_learning import select_candidates
+from autolabel.selection.voxels import select_voxels
 
 __all__ = [
-    "choose",
-    "choose_voxels",
+    "select_candidates",
+    "select_voxels",
 ]

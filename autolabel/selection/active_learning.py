@@ -22,7 +22,7 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.selection.scores import Counts, Floats
+from autolabel.selection.scores import Floats, LabelCounts
 from datasets.errors import SetupError
 
 Strategy = Literal["mix", "entropy", "disagreement", "audit", "diversity", "random"]
@@ -42,14 +42,14 @@ class Candidate:
     """
 
     scene_id: str
-    counts: Counts
+    counts: LabelCounts
     frame: int | None = None
     token: str = ""
     labelled: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Choice:
+class SelectedCandidate:
     """One of the candidates.
 
     Attributes:
@@ -67,7 +67,7 @@ class Choice:
 
 
 def candidates(
-    counted: Mapping[str, Sequence[tuple[str, Counts]]],
+    counted: Mapping[str, Sequence[tuple[str, LabelCounts]]],
     *,
     by_frame: bool,
     labelled: Sequence[str] = (),
@@ -118,7 +118,7 @@ def _balanced(those: Sequence[Candidate], of_class: Sequence[Floats]) -> Floats:
     return np.asarray((per_frame / voxels[there]).mean(1), np.float64)
 
 
-def describe(those: Sequence[Candidate]) -> Floats:
+def feature_vectors(those: Sequence[Candidate]) -> Floats:
     """(N, D) what tells candidates apart: the shares of the classes in each ring of distance, and
     how unsure each class is. Every number is measured in its standard deviations."""
     rows = []
@@ -133,7 +133,7 @@ def describe(those: Sequence[Candidate]) -> Floats:
     return np.asarray((table[:, kept] - table[:, kept].mean(0)) / spread[kept], np.float64)
 
 
-def choose(
+def select_candidates(
     those: Sequence[Candidate],
     scores: Mapping[str, Floats],
     *,
@@ -141,7 +141,7 @@ def choose(
     strategy: Strategy,
     seed: int = 0,
     gap: int = 1,
-) -> list[Choice]:
+) -> list[SelectedCandidate]:
     """The candidates to label, in the order in which they were chosen; fewer than the budget where
     there are no more. Ties go to the first.
 
@@ -163,7 +163,7 @@ def choose(
     if strategy not in ("mix", "diversity", "random", *scores):
         raise SetupError(f"strategy {strategy} needs a score that was not given")
     free = np.asarray([not one.labelled for one in those], bool)
-    described = describe(those)
+    described = feature_vectors(those)
     nearest = np.full(len(those), math.inf)
     for k in np.flatnonzero(~free):
         nearest = np.minimum(nearest, _distances(described, int(k)))
@@ -175,7 +175,7 @@ def choose(
     scene = np.asarray([one.scene_id for one in those])
     frame = np.asarray([-1 if one.frame is None else one.frame for one in those])
 
-    chosen: list[Choice] = []
+    chosen: list[SelectedCandidate] = []
     while len(chosen) < budget and free.any():
         if strategy == "random":
             value = drawn
@@ -189,7 +189,7 @@ def choose(
             value = scores[strategy]
         k = int(np.argmax(np.where(free, value, -math.inf)))
         chosen.append(
-            Choice(
+            SelectedCandidate(
                 index=k,
                 scores={name: float(values[k]) for name, values in scores.items()},
                 ranks={name: int(values[k]) for name, values in ranks.items()},

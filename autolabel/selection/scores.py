@@ -14,14 +14,14 @@ from datasets.geometry.transforms import Transform, apply, inverse
 from datasets.labels.log_identity import require_same_frame
 from datasets.labels.store import StoredScene, StoreHeader
 from datasets.labels.voxel_labels import FrameLabels, MaskBit
-from datasets.store_ops.compare import RINGS_M, ring_of
+from datasets.store_ops.compare import RINGS
 
 OBSERVED = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Counts:
+class LabelCounts:
     """What the labels of some frames hold.
 
     Attributes:
@@ -36,8 +36,8 @@ class Counts:
     bits: Floats
     disputed: Floats
 
-    def __add__(self, other: Counts) -> Counts:
-        return Counts(
+    def __add__(self, other: LabelCounts) -> LabelCounts:
+        return LabelCounts(
             frames=self.frames + other.frames,
             voxels=self.voxels + other.voxels,
             bits=self.bits + other.bits,
@@ -56,19 +56,19 @@ def uncertainty(levels: Sequence[float]) -> Floats:
 
 def count_scene(
     scene: StoredScene, header: StoreHeader, second: StoredScene | None = None
-) -> list[Counts]:
+) -> list[LabelCounts]:
     """Read a scene and count frame by frame.
 
     Disputed are the observed voxels that the second store's labels of the same frame contradict;
-    without one, those that the frame before contradicts (``flicker``).
+    without one, those that the frame before contradicts (``frame_disagreement``).
 
     Raises:
         SceneError: it cannot be read, or the second store lacks one of its frames.
         SetupError: the second store is of another log.
     """
-    rings, bits = ring_of(header.grid), uncertainty(header.levels)
-    K, R = header.taxonomy.n_classes, len(RINGS_M) + 1
-    found: list[Counts] = []
+    rings, bits = RINGS.of(header.grid), uncertainty(header.levels)
+    K, R = header.taxonomy.n_classes, len(RINGS.names)
+    found: list[LabelCounts] = []
     before: FrameLabels | None = None
     for k, token in enumerate(scene.frame_tokens):
         labels = scene.frame(k)
@@ -80,14 +80,14 @@ def count_scene(
                 raise SceneError(where=f"scene {scene.scene_id}", frame=token, rule=rule)
             other = second.frame(second.index_of(token))
             require_same_frame("the second store", other, labels, header.frame)
-            disputed = contradictions(labels, other, K)
+            disputed = store_disagreement(labels, other, K)
         elif before is not None:
-            disputed = flicker(before, labels, header.grid, K)
+            disputed = frame_disagreement(before, labels, header.grid, K)
         else:
             disputed = np.zeros(K)
         counts = np.bincount(rings[seen] * K + classes, minlength=R * K)
         found.append(
-            Counts(
+            LabelCounts(
                 frames=1,
                 voxels=counts.reshape(R, K).astype(np.float64),
                 bits=np.bincount(classes, bits[labels.confidence[seen]], K).astype(np.float64),
@@ -98,7 +98,7 @@ def count_scene(
     return found
 
 
-def contradictions(labels: FrameLabels, other: FrameLabels, n_classes: int) -> Floats:
+def store_disagreement(labels: FrameLabels, other: FrameLabels, n_classes: int) -> Floats:
     """(K,) voxels that either calls observed and the two label differently."""
     known = (labels.semantics < n_classes) & (other.semantics < n_classes)
     differ = known & (((labels.mask | other.mask) & OBSERVED) > 0)
@@ -106,7 +106,9 @@ def contradictions(labels: FrameLabels, other: FrameLabels, n_classes: int) -> F
     return _halves(labels.semantics[differ], other.semantics[differ], n_classes)
 
 
-def flicker(before: FrameLabels, now: FrameLabels, grid: VoxelGrid, n_classes: int) -> Floats:
+def frame_disagreement(
+    before: FrameLabels, now: FrameLabels, grid: VoxelGrid, n_classes: int
+) -> Floats:
     """(K,) observed voxels of things that do not move whose class the frame before does not know.
 
     A voxel's centre lies between eight voxels of the frame before; it is disputed if all eight were

@@ -12,7 +12,7 @@ from autolabel.selection.scores import OBSERVED, uncertainty
 from datasets.labels.voxel_labels import FrameLabels
 
 
-def choose_voxels(
+def select_voxels(
     labels: FrameLabels,  # (X, Y, Z)
     levels: Sequence[float],
     share: float,

@@ -105,7 +105,7 @@ class StoreHeader:
         )
 
 
-def difference(there: StoreHeader, here: StoreHeader) -> str:
+def header_difference(there: StoreHeader, here: StoreHeader) -> str:
     """What tells two headers apart, in a few words."""
     a, b = (_flat(json.loads(json_text(header.to_json()))) for header in (there, here))
     keys = [k for k in sorted(a.keys() | b.keys()) if k != "run_id" and a.get(k) != b.get(k)]

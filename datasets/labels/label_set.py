@@ -9,35 +9,25 @@ from pathlib import Path
 from typing import Protocol, cast
 
 import numpy as np
-from numpy.typing import NDArray
 
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource
 from datasets.geometry.grid import VoxelGrid
-from datasets.labels.log_identity import T_global_grid
+from datasets.labels.log_identity import LabeledFrames, T_global_grid
 from datasets.labels.store import LabelStore, StoredScene
 from datasets.labels.voxel_labels import FrameLabels, GridFrame, MaskBit
 from datasets.storage.backend import StorePath
 from datasets.taxonomy import Taxonomy
 
 
-class LabeledScene(Protocol):
+class LabeledScene(LabeledFrames, Protocol):
     """A scene, read frame by frame.
 
     Attributes:
-        frame_tokens: (T,) in the log's order.
-        timestamps_us: (T,).
-        T_global_grid: (T, 4, 4) metres.
         inputs: fingerprint of what the scene was labeled from; empty where it is not known.
     """
 
-    @property
-    def frame_tokens(self) -> tuple[str, ...]: ...
-    @property
-    def timestamps_us(self) -> NDArray[np.int64]: ...
-    @property
-    def T_global_grid(self) -> NDArray[np.float64]: ...  # noqa: N802
     @property
     def inputs(self) -> str: ...
     def __len__(self) -> int: ...

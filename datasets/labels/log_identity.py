@@ -35,23 +35,24 @@ _BLOCKS, _BLOCK_BYTES = 16, 4096
 _LIDAR = frozenset({"lidar", "past_sweeps", "future_sweeps", "companions"})
 
 
-class LabelledFrames(Protocol):
-    """Labelled frames of a scene.
+class LabeledFrames(Protocol):
+    """Labeled frames of a scene.
 
     Attributes:
+        frame_tokens: (T,) in the log's order.
         timestamps_us: (T,).
         T_global_grid: (T, 4, 4) metres.
     """
 
     @property
-    def frame_tokens(self) -> Sequence[str]: ...
+    def frame_tokens(self) -> tuple[str, ...]: ...
     @property
     def timestamps_us(self) -> NDArray[np.int64]: ...
     @property
     def T_global_grid(self) -> NDArray[np.float64]: ...  # noqa: N802
 
 
-def labelled_scene(
+def labeled_scene(
     store: LabelStore, scene_id: str, source: SceneSource
 ) -> tuple[StoredScene, Scene]:
     """A scene of a store, and of the log that it was labelled from.
@@ -78,19 +79,19 @@ def require_log_of(store: LabelStore, scene_id: str, source: SceneSource) -> Non
         require_same_log(f"label store {store.place}", stored, scene, store.header.frame)
 
 
-def require_same_log(what: str, labelled: LabelledFrames, scene: Scene, frame: GridFrame) -> None:
+def require_same_log(what: str, labelled: LabeledFrames, scene: Scene, frame: GridFrame) -> None:
     """Raises ``SetupError``: the labels were not made from these frames.
 
     Args:
         what: the labels, in the words of a message.
         frame: that their grid lies in.
     """
-    at, how = difference(labelled, scene, frame)
+    at, how = first_difference(labelled, scene, frame)
     if how:
         raise another_log(what, scene.scene_id, at, how)
 
 
-def difference(labelled: LabelledFrames, scene: Scene, frame: GridFrame) -> tuple[str, str]:
+def first_difference(labelled: LabeledFrames, scene: Scene, frame: GridFrame) -> tuple[str, str]:
     """The first frame that was not labelled as the log has it, and how it differs; empty: none.
 
     Labels tell of each frame its token, its time and its pose, so that is compared. Frames of the
@@ -138,13 +139,13 @@ def _apart(
     """How two frames differ, in words; empty: they do not."""
     if abs(late_us := other_us - time_us) > SAME_TIME_US:
         return f"its time is another, by {late_us * 1e-6:+.3f} s"
-    away_m, turn_rad = distance(T, T_other)
+    away_m, turn_rad = pose_distance(T, T_other)
     if away_m > SAME_POSE_M or turn_rad > SAME_POSE_RAD:
         return f"its pose is another, by {away_m:.2f} m and {np.degrees(turn_rad):.2f} degrees"
     return ""
 
 
-def distance(T_a: NDArray[np.float64], T_b: NDArray[np.float64]) -> tuple[float, float]:
+def pose_distance(T_a: NDArray[np.float64], T_b: NDArray[np.float64]) -> tuple[float, float]:
     """Between two poses, (4, 4) each: metres and radians."""
     if np.array_equal(T_a, T_b):
         return 0.0, 0.0

@@ -43,7 +43,7 @@ from datasets.errors import SceneError, SetupError, UnreadableError
 from datasets.files.bounded_files import MAX_ARRAY_BYTES, parsing
 from datasets.files.seals import DIGEST, fault_of_seal, sealed
 from datasets.geometry.grid import VoxelGrid
-from datasets.labels.header import FORMAT, FORMAT_VERSIONS, StoreHeader, difference
+from datasets.labels.header import FORMAT, FORMAT_VERSIONS, StoreHeader, header_difference
 from datasets.labels.scene_writer import SceneWriter, sha256_of
 from datasets.labels.shard_reader import Bounded, ShardedFrames, check_layout
 from datasets.labels.voxel_labels import (
@@ -331,7 +331,7 @@ class LabelStore:
     def _of_same_run(cls, at: StorageBackend, header: StoreHeader) -> LabelStore:
         store = cls.open(at, expect_grid=header.grid)
         if store.header.run_id != header.run_id:
-            what = difference(store.header, header)
+            what = header_difference(store.header, header)
             raise SetupError(f"label store {at}: made by another job ({what}); name a new place")
         return store
 

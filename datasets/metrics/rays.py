@@ -49,7 +49,7 @@ def lidar_rays() -> NDArray[np.float32]:
     return rays
 
 
-def ray_origins(frames: Sequence[Frame], k: int) -> NDArray[np.float64]:
+def lidar_origins(frames: Sequence[Frame], k: int) -> NDArray[np.float64]:
     """Where the rays of ``frames[k]`` start.
 
     The LiDAR of every key-frame of the scene, as far as it lies within 39 m of the ego frame's

@@ -10,25 +10,25 @@ from numpy.typing import NDArray
 
 from datasets.benchmarks.catalogue import voxels_in_words
 from datasets.errors import SetupError
-from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform
-from datasets.labels.log_identity import distance
+from datasets.labels.log_identity import pose_distance
 from datasets.labels.store import LabelStore, MaskBit
+from datasets.metrics.confusion import RangeBins
 from datasets.taxonomy import Taxonomy
 
-RINGS_M = (20.0, 40.0)
-"""Distances from the vehicle that part a store's comparison into rings."""
+RINGS = RangeBins(edges_m=(20.0, 40.0))
+"""Of a store's comparison."""
 SAME_PLACE_M, SAME_PLACE_RAD = 1e-3, 1e-4
 
 
 @dataclass(slots=True, kw_only=True)
-class Difference:
+class StoreDifference:
     """Labels of the same frames in two stores.
 
     Attributes:
         only_a, only_b: scenes that the other one lacks.
         frames: compared.
-        confusion: (R + 1, K, K) voxels by ring, class in a and class in b, of those that a sensor
+        confusion: (R, K, K) voxels by ring, class in a and class in b, of those that a sensor
             observed according to either.
         trusted: (2, 2) of these voxels: in a or not, in b or not.
         unmatched: frames that the other one lacks.
@@ -66,7 +66,7 @@ class Difference:
 
 def diff(
     a: LabelStore, b: LabelStore, *, on_scene: Callable[[], None] = lambda: None
-) -> Difference:
+) -> StoreDifference:
     """Compare two stores frame by frame; frames whose grids lie elsewhere are left out and named.
 
     Raises:
@@ -78,10 +78,10 @@ def diff(
         raise SetupError(
             f"{a.place} has {voxels_in_words(*ours)}, {b.place} has {voxels_in_words(*theirs)}"
         )
-    taxonomy, rings = a.header.taxonomy, ring_of(a.header.grid)
-    K, R = taxonomy.n_classes, len(RINGS_M) + 1
+    taxonomy, rings = a.header.taxonomy, RINGS.of(a.header.grid)
+    K, R = taxonomy.n_classes, len(RINGS.names)
     ids_a, ids_b = set(a.scene_ids()), set(b.scene_ids())
-    found = Difference(
+    found = StoreDifference(
         taxonomy=taxonomy,
         only_a=tuple(sorted(ids_a - ids_b)),
         only_b=tuple(sorted(ids_b - ids_a)),
@@ -115,15 +115,7 @@ def diff(
 
 def _apart(a: Transform, b: Transform) -> str:
     """How far apart two poses of a grid are; empty for the same place."""
-    away_m, turn_rad = distance(a, b)
+    away_m, turn_rad = pose_distance(a, b)
     if away_m <= SAME_PLACE_M and turn_rad <= SAME_PLACE_RAD:
         return ""
     return f"{away_m:.3f} m and {np.degrees(turn_rad):.2f} degrees apart"
-
-
-def ring_of(grid: VoxelGrid) -> NDArray[np.uint8]:
-    """(X, Y, Z) ring of each voxel by its centre's distance in the plane."""
-    X, Y, Z = grid.shape
-    cells = np.stack(np.meshgrid(np.arange(X), np.arange(Y), [0], indexing="ij"), -1)
-    distance = np.linalg.norm(grid.centers(cells)[..., :2], axis=-1)
-    return np.broadcast_to(np.digitize(distance, RINGS_M).astype(np.uint8), (X, Y, Z))

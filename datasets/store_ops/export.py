@@ -14,7 +14,7 @@ from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import AutolabelError, SetupError
 from datasets.files.printable import printable
 from datasets.frames import SceneSource
-from datasets.labels.log_identity import labelled_scene
+from datasets.labels.log_identity import labeled_scene
 from datasets.labels.store import FrameLabels, LabelStore, MaskBit
 from datasets.reviews.edits import distrusted, painted
 from datasets.reviews.overlay import EditEntry, Reviews
@@ -80,7 +80,7 @@ def _export_scene(
     scene_id, strokes, rejected = mended
     try:
         store = LabelStore.open(where)
-        stored, scene = labelled_scene(store, scene_id, source)
+        stored, scene = labeled_scene(store, scene_id, source)
         for frame in scene.frames:
             path = benchmark.path(out, source, frame)
             labels = stored.frame(stored.index_of(frame.token))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from datasets.errors import SetupError
-from datasets.labels.header import difference
+from datasets.labels.header import header_difference
 from datasets.labels.store import LabelStore
 from datasets.reviews.summary import carry_over
 from datasets.storage.backend import StorePath
@@ -25,7 +25,7 @@ def merge(
     owner: dict[str, LabelStore] = {}
     for store in stores:
         if store.header.run_id != first.header.run_id:
-            what = difference(first.header, store.header)
+            what = header_difference(first.header, store.header)
             raise SetupError(f"{store.place}: of another job than {first.place} ({what})")
         for scene_id in store.scene_ids():
             other = owner.setdefault(scene_id, store)

@@ -39,7 +39,13 @@ from label_study.running import run
 from label_study.seeds import Difference, Scores, mean, paired, rounded, spread
 from label_study.tasks import Workshop
 
-from autolabel.selection.active_learning import Candidate, Strategy, candidates, choose, score
+from autolabel.selection.active_learning import (
+    Candidate,
+    Strategy,
+    candidates,
+    score,
+    select_candidates,
+)
 from autolabel.selection.scores import count_scene
 from datasets.benchmarks.catalogue import benchmark
 from datasets.cli.exit_codes import exit_code
@@ -133,7 +139,7 @@ def arms_of(shop: Workshop, teacher: Part, args: argparse.Namespace) -> list[Arm
     def arm(name: str, strategy: Strategy, with_second: bool, draw: int = 0) -> Arm:
         scenes, reading = counted[with_second]
         began = time.perf_counter()
-        choices = choose(
+        choices = select_candidates(
             scenes,
             score(scenes),
             budget=args.budget,

@@ -47,7 +47,7 @@ from confidence_study.faulty import (
 from scipy.stats import spearmanr
 from tqdm import tqdm
 
-from autolabel.auditing.audit import Gathered, gather
+from autolabel.auditing.audit import SceneAudits, audit_scenes
 from autolabel.auditing.faults import UNKNOWN, find_faults
 from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS, VOTES, VoteCounts
 from autolabel.auditing.motion_fit import explain
@@ -179,7 +179,7 @@ class City:
     log: SceneSource
     scene_ids: Sequence[str]
     store: Path
-    clean: Gathered
+    clean: SceneAudits
 
 
 def main() -> int:
@@ -243,13 +243,13 @@ def open_city(args: argparse.Namespace, root: Path, past_sweeps: int) -> City:
     store = args.out / f"labels-{root.name}.zarr"
     label(args.weights, original(root, CASES[0], past_sweeps), scene_ids, store)
     bar = tqdm(scene_ids, desc=f"audit {root.name}", unit="scene")
-    clean = gather(StoredLabels(store), log, bar)
+    clean = audit_scenes(StoredLabels(store), log, bar)
     return City(root=root, log=log, scene_ids=scene_ids, store=store, clean=clean)
 
 
 def try_case(
     case: Case, args: argparse.Namespace, city: City, other: LabelSet, past_sweeps: int
-) -> Gathered:
+) -> SceneAudits:
     """The audit of a faulty city; what the fault cannot change is taken from the right one."""
     if case.log is None and case.labels is None:
         return city.clean
@@ -262,7 +262,7 @@ def try_case(
     labels: LabelSet = StoredLabels(where)
     labels = case.labels(labels, other) if case.labels else labels
     bar = tqdm(chosen, desc=f"{case.what}, {city.root.name}", unit="scene")
-    found = gather(labels, faulty, bar, fingerprint=now.fingerprint, parts=case.parts)
+    found = audit_scenes(labels, faulty, bar, fingerprint=now.fingerprint, parts=case.parts)
     right = {audit.scene_id: audit for audit in city.clean.audits}
     return replace(
         found, audits=[joined(right[one.scene_id], one, case.parts) for one in found.audits]
@@ -309,7 +309,7 @@ def label(weights: Path, log: SceneSource, scene_ids: Sequence[str], where: Path
     return where
 
 
-def judged(case: Case, found: Sequence[Gathered]) -> dict[str, Any]:
+def judged(case: Case, found: Sequence[SceneAudits]) -> dict[str, Any]:
     """Alarms, and how they were named: of all scenes of a log together, and of each alone."""
     together = [find_faults(one.audits) for one in found]
     alone = [find_faults([audit]) for one in found for audit in one.audits]
@@ -367,7 +367,7 @@ def ranking(audits: Sequence[SceneAudit], errors: Sequence[dict[str, float]]) ->
     """Spearman's correlation of the score, and of its parts, with the true errors."""
     columns = {
         "score": [score(audit) for audit in audits],
-        "expected error": [a.expected_wrong / max(a.judged, 1) for a in audits],
+        "expected error": [a.expected_errors / max(a.judged, 1) for a in audits],
         "untrusted": [a.untrusted / max(a.judged, 1) for a in audits],
         **{vote: [audit.votes[vote].share for audit in audits] for vote in VOTES},
     }
@@ -405,11 +405,11 @@ def real(kind: str, root: Path, where: Path) -> list[dict[str, Any]]:
     source = open_log(kind, root, past_sweeps=0)
     stored = (where / "zarr.json").exists()
 
-    def found(case: Case) -> Gathered:
+    def found(case: Case) -> SceneAudits:
         log = source if case.log is None else ChangedLog(source, case.log)
         truth = None if stored else GroundTruthLabels(benchmark(NAMES[0]), where, source)
         labels: LabelSet = truth or StoredLabels(where)
-        return gather(labels, log, tqdm(labels.scene_ids(), desc=case.what, unit="scene"))
+        return audit_scenes(labels, log, tqdm(labels.scene_ids(), desc=case.what, unit="scene"))
 
     out = []
     for case in (case for case in CASES if case.any_log):

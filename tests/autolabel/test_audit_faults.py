@@ -290,7 +290,7 @@ class _Stored:
 
 def test_scenes_are_ranked_and_the_report_is_json() -> None:
     good, bad = audit("good"), audit("bad")
-    bad.expected_wrong, bad.judged, bad.untrusted = 20.0, 100, 10
+    bad.expected_errors, bad.judged, bad.untrusted = 20.0, 100, 10
     one = np.zeros((OCC3D_NUSCENES.n_classes, len(RINGS.names)), np.int64)
     one[15, 1] = 4
     bad.votes["violations"] = VoteCounts(bad=one // 4, judged=one)

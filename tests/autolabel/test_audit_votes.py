@@ -11,16 +11,16 @@ from numpy.typing import NDArray
 from autolabel.auditing.lidar_votes import (
     RINGS,
     SHIFTS,
-    Evidence,
     VoteCounts,
-    evidence,
-    fit,
-    flicker,
+    VoteEvidence,
+    flicker_votes,
     frame_votes,
     held_out,
-    near,
-    shares,
-    shifted_fits,
+    lidar_iou,
+    shifted_ious,
+    vote_evidence,
+    vote_rows,
+    within_reach,
 )
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
@@ -53,19 +53,19 @@ def seen(
     *,
     hit: tuple[tuple[int, int, int], ...] = (),
     through: tuple[tuple[int, int, int], ...] = (),
-) -> Evidence:
+) -> VoteEvidence:
     def marked(where: tuple[tuple[int, int, int], ...]) -> NDArray[np.bool_]:
         out = np.zeros(GRID.shape, bool)
         for at in where:
             out[at] = True
         return out
 
-    return Evidence(
+    return VoteEvidence(
         hit=marked(hit), touched=marked(hit), through=marked(through), through_now=marked(through)
     )
 
 
-def votes(of: FrameLabels, by: Evidence) -> dict[str, tuple[int, int]]:
+def votes(of: FrameLabels, by: VoteEvidence) -> dict[str, tuple[int, int]]:
     ballots = frame_votes(of, by, GRID, OCC3D_NUSCENES)
     return {name: (int(b.bad.sum()), int(b.judged.sum())) for name, b in ballots.items()}
 
@@ -75,8 +75,8 @@ def test_returns_beside_what_is_occupied_are_misses_and_in_mid_air_are_not() -> 
     found = votes(wall, seen(hit=((5, 4, 1), (6, 4, 1), (10, 1, 3))))
     assert found["misses"] == (1, 2)
     ballot = frame_votes(wall, seen(hit=((6, 4, 1),)), GRID, OCC3D_NUSCENES)["misses"]
-    assert list(shares(ballot, OCC3D_NUSCENES.names, 0)) == [("manmade", 1, 1)]
-    assert list(shares(ballot, RINGS.names, 1)) == [("0-10 m", 1, 1)]
+    assert list(vote_rows(ballot, OCC3D_NUSCENES.names, 0)) == [("manmade", 1, 1)]
+    assert list(vote_rows(ballot, RINGS.names, 1)) == [("0-10 m", 1, 1)]
 
 
 def test_what_is_seen_through_is_a_violation_unless_it_is_flat() -> None:
@@ -89,7 +89,7 @@ def test_what_moves_has_trails_and_no_other_vote_around_it() -> None:
     of = labels({(5, 4, 1): CAR, (6, 4, 1): MANMADE, (11, 0, 1): MANMADE})
     found = votes(of, seen(hit=((7, 4, 1),), through=((5, 4, 1), (6, 4, 1), (11, 0, 1))))
     assert found == {"misses": (0, 0), "violations": (1, 1), "trails": (1, 1)}
-    assert not near(of.semantics == 99, GRID, 3.0).any()
+    assert not within_reach(of.semantics == 99, GRID, 3.0).any()
 
 
 def test_unobserved_voxels_are_not_judged() -> None:
@@ -102,8 +102,8 @@ def test_static_labels_that_change_class_flicker_in_their_own_place() -> None:
     first = labels({(5, 4, 1): MANMADE, (7, 4, 1): VEGETATION, (9, 4, 1): MANMADE})
     # a metre further on, all lies a voxel nearer; the third is gone: no other class
     later = labels({(4, 4, 1): VEGETATION, (6, 4, 1): VEGETATION}, x_m=1.0)
-    ballot = flicker(first, later, GRID, OCC3D_NUSCENES)
-    assert list(shares(ballot, OCC3D_NUSCENES.names, 0)) == [
+    ballot = flicker_votes(first, later, GRID, OCC3D_NUSCENES)
+    assert list(vote_rows(ballot, OCC3D_NUSCENES.names, 0)) == [
         ("manmade", 1, 1),
         ("vegetation", 0, 1),
     ]
@@ -113,13 +113,13 @@ def test_static_labels_that_change_class_flicker_in_their_own_place() -> None:
 def test_labels_that_lie_a_voxel_off_fit_best_moved_back(shift: tuple[int, int, int]) -> None:
     occupied = np.zeros(GRID.shape, bool)
     occupied[4:8, 3:6, 1:3] = np.random.default_rng(0).random((4, 3, 2)) < 0.5
-    by = Evidence(
+    by = VoteEvidence(
         hit=occupied, touched=occupied, through=~occupied, through_now=np.zeros(GRID.shape, bool)
     )
-    assert fit(occupied, by) == 1
-    assert max(shifted_fits(occupied, by)) < 1
+    assert lidar_iou(occupied, by) == 1
+    assert max(shifted_ious(occupied, by)) < 1
     moved = np.roll(occupied, shift, axis=(0, 1, 2))
-    best = int(np.argmax(shifted_fits(moved, by)))
+    best = int(np.argmax(shifted_ious(moved, by)))
     assert SHIFTS[best] == tuple(-s for s in shift)
 
 
@@ -167,7 +167,7 @@ def frame(future_s: tuple[float, ...] = (0.05, 0.1)) -> Frame:
 
 
 def test_evidence_of_a_wall() -> None:
-    found = evidence(Log(), frame(), GRID)
+    found = vote_evidence(Log(), frame(), GRID)
     assert found.hit[8, 4, 2] and found.touched[8, 4, 2] and not found.through[8, 4, 2]
     assert found.through[6, 4, 2] and found.through_now[6, 4, 2] and not found.touched[6, 4, 2]
     assert not found.through[10, 4, 2], "nothing is known behind the wall"
@@ -196,5 +196,5 @@ def test_a_voxel_is_hit_from_three_returns_of_held_out_sweeps_on(returns: int, h
             n = returns if sweep.timestamp_us else 5
             return np.tile(np.float32([8.0, 0.2, 0.2, 0.0]), (n, 1))
 
-    found = evidence(Few(), frame((0.05,)), GRID)
+    found = vote_evidence(Few(), frame((0.05,)), GRID)
     assert found.touched[8, 4, 2] and found.hit[8, 4, 2] == hit

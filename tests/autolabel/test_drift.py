@@ -9,8 +9,8 @@ import pytest
 
 from autolabel.confidence.drift import (
     Statistics,
-    describe,
     drift,
+    drift_warning,
     mean_of,
     of_labels,
     reference_from_json,
@@ -36,10 +36,10 @@ def test_what_differs_is_named_first() -> None:
     found = drift(scenes(12, 0, **{"statistic 7": 5.0}), scenes(30, 1))
     assert [d.name for d in found] == ["statistic 7"]
     assert found[0].here > 4 > 1 > found[0].there
-    text = describe(found, promised=True)
+    text = drift_warning(found, promised=True)
     assert "statistic 7" in text and "--max-error" in text
-    assert "--max-error" not in describe(found, promised=False)
-    assert describe([], promised=True) == ""
+    assert "--max-error" not in drift_warning(found, promised=False)
+    assert drift_warning([], promised=True) == ""
 
 
 def test_statistics_that_a_log_lacks_are_passed_over() -> None:

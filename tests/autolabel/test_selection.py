@@ -17,19 +17,19 @@ from autolabel.selection.active_learning import (
     Candidate,
     Strategy,
     candidates,
-    choose,
-    describe,
+    feature_vectors,
     score,
+    select_candidates,
 )
 from autolabel.selection.scores import (
     OBSERVED,
-    Counts,
-    contradictions,
+    LabelCounts,
     count_scene,
-    flicker,
+    frame_disagreement,
+    store_disagreement,
     uncertainty,
 )
-from autolabel.selection.voxels import choose_voxels, equal_parts
+from autolabel.selection.voxels import equal_parts, select_voxels
 from datasets.errors import SceneError, SetupError
 from datasets.labels.audit_record import read_audit
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels
@@ -41,16 +41,16 @@ FREE = header().taxonomy.free_id
 
 def counts(
     of_class: dict[int, tuple[float, float]], *, frames: int = 1, disputed: float = 0.0
-) -> Counts:
+) -> LabelCounts:
     """Voxels and bits by class, all in the first ring; the disputed voxels are of class 0."""
     voxels, bits, differ = np.zeros((3, K)), np.zeros(K), np.zeros(K)
     for k, (n, unsure) in of_class.items():
         voxels[0, k], bits[k] = n, unsure
     differ[0] = disputed
-    return Counts(frames=frames, voxels=voxels, bits=bits, disputed=differ)
+    return LabelCounts(frames=frames, voxels=voxels, bits=bits, disputed=differ)
 
 
-def scenes_of(*those: Counts, labelled: tuple[int, ...] = ()) -> list[Candidate]:
+def scenes_of(*those: LabelCounts, labelled: tuple[int, ...] = ()) -> list[Candidate]:
     return [
         Candidate(scene_id=f"s{i:02d}", counts=one, labelled=i in labelled)
         for i, one in enumerate(those)
@@ -72,7 +72,7 @@ def labels_of(
 
 
 def names(those: list[Candidate], strategy: Strategy, budget: int, **more: int) -> list[str]:
-    chosen = choose(those, score(those), budget=budget, strategy=strategy, **more)
+    chosen = select_candidates(those, score(those), budget=budget, strategy=strategy, **more)
     return [those[choice.index].scene_id for choice in chosen]
 
 
@@ -121,10 +121,10 @@ def test_a_second_store_disputes_where_the_labels_differ() -> None:
     a, b = labels_of(semantics=3), labels_of(semantics=3)
     b.semantics[1, 2, 3] = 7
     b.semantics[0, 0, 0] = 255  # not a class
-    found = contradictions(a, b, K)
+    found = store_disagreement(a, b, K)
     assert found[3] == found[7] == 0.5 and found.sum() == 1
     unseen = replace(a, mask=np.zeros_like(a.mask)), replace(b, mask=np.zeros_like(b.mask))
-    assert contradictions(*unseen, K).sum() == 0
+    assert store_disagreement(*unseen, K).sum() == 0
 
 
 def test_a_second_store_must_have_every_frame(tmp_path: Path) -> None:
@@ -142,20 +142,20 @@ def test_what_stands_still_does_not_flicker_because_the_vehicle_moves(shift_m: f
     now = replace(now, T_global_grid=np.eye(4))
     now.T_global_grid[0, 3] = shift_m
     before = replace(now, T_global_grid=np.eye(4))
-    assert flicker(before, now, GRID, K).sum() == 0
+    assert frame_disagreement(before, now, GRID, K).sum() == 0
 
 
 def test_a_changed_label_flickers_unless_it_can_move_or_nobody_saw_it() -> None:
     before, now = labels_of(), labels_of()
     now.semantics[4, 3, 2] = 5
-    found = flicker(before, now, GRID, K)
+    found = frame_disagreement(before, now, GRID, K)
     assert found[5] == found[FREE] == 0.5
     moving = replace(now, mask=now.mask | np.uint8(MaskBit.DYNAMIC))
-    assert flicker(before, moving, GRID, K).sum() == 0
-    assert flicker(replace(before, mask=before.mask * 0), now, GRID, K).sum() == 0
+    assert frame_disagreement(before, moving, GRID, K).sum() == 0
+    assert frame_disagreement(replace(before, mask=before.mask * 0), now, GRID, K).sum() == 0
 
 
-def clusters(rng: np.random.Generator, n: int = 3, each: int = 5) -> list[Counts]:
+def clusters(rng: np.random.Generator, n: int = 3, each: int = 5) -> list[LabelCounts]:
     """Scenes of n kinds, each kind full of another class, one after the other."""
     return [
         counts({i % n: (1000 + int(rng.integers(20)), 10.0), FREE: (1000, 10.0)})
@@ -188,10 +188,10 @@ def test_the_audit_decides_for_audit_and_counts_in_the_mix() -> None:
     those = scenes_of(same, same, same)
     scores = score(those, {"s00": 0.1, "s01": 0.9, "s02": 0.5})
     for strategy in ("audit", "mix"):
-        chosen = choose(those, scores, budget=2, strategy=strategy)  # type: ignore[arg-type]
+        chosen = select_candidates(those, scores, budget=2, strategy=strategy)  # type: ignore[arg-type]
         assert chosen[0].index == 1 and chosen[0].ranks["audit"] == 1
     with pytest.raises(SetupError, match="audit"):
-        choose(those, score(those), budget=1, strategy="audit")
+        select_candidates(those, score(those), budget=1, strategy="audit")
 
 
 @pytest.mark.parametrize("strategy", ["mix", "entropy", "disagreement", "diversity", "random"])
@@ -222,7 +222,7 @@ def test_chosen_frames_of_a_scene_lie_apart(strategy: Strategy) -> None:
         for i in range(3)
     }
     those = candidates(counted, by_frame=True)
-    chosen = choose(those, score(those), budget=30, strategy=strategy, gap=4)
+    chosen = select_candidates(those, score(those), budget=30, strategy=strategy, gap=4)
     picked = [those[choice.index] for choice in chosen]
     assert len(picked) >= 6
     for i, one in enumerate(picked):
@@ -233,8 +233,8 @@ def test_chosen_frames_of_a_scene_lie_apart(strategy: Strategy) -> None:
 def test_equal_scenes_have_equal_descriptions_and_no_distance() -> None:
     same = counts({0: (10, 1.0), FREE: (100, 1.0)})
     those = scenes_of(same, same)
-    assert describe(those).size == 0
-    chosen = choose(those, score(those), budget=2, strategy="random")
+    assert feature_vectors(those).size == 0
+    chosen = select_candidates(those, score(those), budget=2, strategy="random")
     assert [choice.distance for choice in chosen] == [math.inf, 0.0]
 
 
@@ -244,11 +244,11 @@ def test_voxels_are_observed_and_unsure_and_never_padded(seed: int, share: float
     labels: SceneLabels = scene(seed=seed)
     levels = (0.0, 0.5, 0.9, 1.0)
     for frame in labels.frames():
-        mask = choose_voxels(frame, levels, share)
+        mask = select_voxels(frame, levels, share)
         usable = ((frame.mask & OBSERVED) > 0) & (frame.confidence < 3)
         assert mask.shape == GRID.shape and not (mask & ~usable).any()
         assert mask.sum() == min(round(share * mask.size), usable.sum())
-        np.testing.assert_array_equal(mask, choose_voxels(frame, levels, share))
+        np.testing.assert_array_equal(mask, select_voxels(frame, levels, share))
 
 
 def test_voxels_are_the_most_unsure_ones_of_every_class() -> None:
@@ -256,7 +256,7 @@ def test_voxels_are_the_most_unsure_ones_of_every_class() -> None:
     frame.semantics[:4], frame.semantics[0, 0, 0] = 2, 9
     frame.confidence[2, :2] = 1  # the unsure ones of class 2: 8 voxels
     budget = 13
-    mask = choose_voxels(frame, LEVELS, budget / GRID.n_voxels)
+    mask = select_voxels(frame, LEVELS, budget / GRID.n_voxels)
     by_class = np.bincount(frame.semantics[mask], minlength=K)
     assert mask[0, 0, 0]  # the only one of class 9
     assert (by_class[2], by_class[9], by_class[FREE]) == (6, 1, 6)
@@ -265,13 +265,13 @@ def test_voxels_are_the_most_unsure_ones_of_every_class() -> None:
 
 def test_voxels_of_one_level_are_spread_not_the_first_ones() -> None:
     frame = labels_of()
-    a, b = (choose_voxels(frame, LEVELS, 0.1, seed=seed) for seed in (0, 1))
+    a, b = (select_voxels(frame, LEVELS, 0.1, seed=seed) for seed in (0, 1))
     assert (a != b).any()
     assert a[GRID.shape[0] // 2 :].any() and a[: GRID.shape[0] // 2].any()
 
 
 def test_nothing_observed_gives_no_voxels() -> None:
-    assert not choose_voxels(labels_of(mask=int(MaskBit.TRUSTED)), LEVELS, 0.5).any()
+    assert not select_voxels(labels_of(mask=int(MaskBit.TRUSTED)), LEVELS, 0.5).any()
 
 
 @given(st.lists(st.integers(0, 50), min_size=1, max_size=8), st.integers(0, 300))
@@ -314,5 +314,5 @@ def test_an_audit_is_read(tmp_path: Path) -> None:
 def test_frames_as_far_apart_as_the_gap_are_chosen_and_nearer_ones_are_not() -> None:
     counted = {"s": [(f"{k}", counts({0: (10, 5.0), FREE: (100, 1.0)})) for k in range(6)]}
     those = candidates(counted, by_frame=True)
-    chosen = choose(those, score(those), budget=6, strategy="entropy", gap=2)
+    chosen = select_candidates(those, score(those), budget=6, strategy="entropy", gap=2)
     assert [those[choice.index].frame for choice in chosen] == [0, 2, 4]

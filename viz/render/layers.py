@@ -15,7 +15,13 @@ from numpy.typing import NDArray
 from datasets.labels.store import FrameLabels, MaskBit
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from viz.render.bev_images import level_colors
-from viz.render.lines import box_lines, cell_outline, flow_arrows, ground_height_m, range_rings
+from viz.render.lines import (
+    box_lines,
+    cell_outline,
+    flow_arrows,
+    ground_top_m,
+    range_rings,
+)
 from viz.render.points import colored_points
 from viz.render.scene3d import ColoredLines, ColoredMesh, ColoredPoints, colored, ego_marker
 from viz.render.text import LegendRow
@@ -142,7 +148,7 @@ def draw(frame: ReviewFrame, show: LayerSettings) -> RenderedLayers:
     captions = [painted.caption, point_caption]
     lines = list[ColoredLines]()
     if show.rings:
-        lines.append(range_rings(frame.grid, ground_height_m(shown, frame.grid) + RING_LIFT_M))
+        lines.append(range_rings(frame.grid, ground_top_m(shown, frame.grid) + RING_LIFT_M))
     if show.flow:
         if labels is None or labels.flow is None:
             captions.append("no flow is stored")

@@ -109,7 +109,7 @@ def cell_outline(cell: tuple[int, int, int], grid: VoxelGrid) -> ColoredLines:
     return _lines("picked voxel", np.concatenate([corners[_BOX_EDGES], pin[None]]), CELL_COLOR)
 
 
-def ground_height_m(shown: NDArray[np.bool_], grid: VoxelGrid, *, within_m: float = 15.0) -> float:
+def ground_top_m(shown: NDArray[np.bool_], grid: VoxelGrid, *, within_m: float = 15.0) -> float:
     """Top of the lowest shown voxels around the origin (median of the columns); 0 if none."""
     low = grid.indices(np.array([-within_m, -within_m, 0.0])).clip(0, grid.shape)
     high = grid.indices(np.array([within_m, within_m, 0.0])).clip(0, grid.shape)

@@ -34,7 +34,7 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SetupError
 from datasets.files.json_files import json_text, write_json
 from datasets.frames import SceneSource
-from datasets.labels.log_identity import labelled_scene
+from datasets.labels.log_identity import labeled_scene
 from datasets.labels.store import LabelStore
 from datasets.loading.frame_dataset import (
     FrameDataset,
@@ -384,7 +384,7 @@ def _judge(
     source: SceneSource,
     truth: GroundTruthTargets,
 ) -> None:
-    stored, scene = labelled_scene(store, scene_id, source)
+    stored, scene = labeled_scene(store, scene_id, source)
     for frame in scene.frames:
         labels = stored.frame(stored.index_of(frame.token))
         quality.update(labels.semantics, labels.mask, truth.labels(frame))

@@ -16,7 +16,7 @@ from datasets.frames import Frame, LidarSweep
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
 from datasets.metrics.confusion import ConfusionMatrix
-from datasets.metrics.rays import RayEnds, RayScore, lidar_rays, ray_ends, ray_origins
+from datasets.metrics.rays import RayEnds, RayScore, lidar_origins, lidar_rays, ray_ends
 from datasets.taxonomy import OCC3D_NUSCENES, OPENOCC_FLOW
 
 GRID = VoxelGrid(min_m=(-8.0, -8.0, -1.0), size_m=(0.4,) * 3, shape=(40, 40, 16))
@@ -246,21 +246,21 @@ def drive(xs: list[float], *, lidar: bool = True) -> list[Frame]:
 
 
 def test_origins_are_the_lidar_places_of_the_scene_in_the_frame() -> None:
-    origins = ray_origins(drive([0, 5, 12]), 1)
+    origins = lidar_origins(drive([0, 5, 12]), 1)
     assert origins == pytest.approx(np.array([[-4, 0, 1.8], [1, 0, 1.8], [8, 0, 1.8]]), abs=1e-4)
 
 
 def test_places_39_m_away_are_left_out() -> None:
-    origins = ray_origins(drive([-41, -39, 0, 37, 38.5, 100]), 2)
+    origins = lidar_origins(drive([-41, -39, 0, 37, 38.5, 100]), 2)
     assert origins[:, 0] == pytest.approx([-38, 1, 38], abs=1e-4)
 
 
 def test_of_many_places_eight_are_taken_evenly_first_and_last_among_them() -> None:
-    origins = ray_origins(drive([float(x) for x in range(17)]), 0)
+    origins = lidar_origins(drive([float(x) for x in range(17)]), 0)
     # round(linspace(0, 16, 8)) = 0 2 5 7 9 11 14 16
     assert origins[:, 0] == pytest.approx([1, 3, 6, 8, 10, 12, 15, 17], abs=1e-4)
 
 
 def test_a_frame_without_lidar_has_no_origins() -> None:
     with pytest.raises(SceneError, match="LiDAR"):
-        ray_origins(drive([0, 1], lidar=False), 0)
+        lidar_origins(drive([0, 1], lidar=False), 0)

@@ -21,8 +21,8 @@ from datasets.errors import SetupError
 from datasets.frames import Frame
 from datasets.labels.label_set import StoredLabels
 from datasets.labels.log_identity import (
-    distance,
-    labelled_scene,
+    labeled_scene,
+    pose_distance,
     require_log_of,
     require_same_frame,
 )
@@ -208,14 +208,14 @@ def test_labels_of_another_log_are_refused(
 ) -> None:
     where = log / "labels.zarr"
     store = LabelStore.open(where)
-    labelled_scene(store, "a", FolderSource(log, past_sweeps=0))
+    labeled_scene(store, "a", FolderSource(log, past_sweeps=0))
     edit_scene(log, change)
     source = FolderSource(log, past_sweeps=0)
     says = rf"labels of another log: the log differs: {says}"
     with pytest.raises(SetupError, match=says):
         FrameDataset(source, [PseudoLabels(where)], CAMERA)
     with pytest.raises(SetupError, match=says):
-        labelled_scene(store, "a", source)
+        labeled_scene(store, "a", source)
     with pytest.raises(SetupError, match=says):
         require_log_of(store, "a", source)
     require_log_of(store, "b", source)
@@ -238,7 +238,7 @@ def test_a_log_without_the_scene_or_its_frames_is_another(log: Path) -> None:
 
 
 def test_rounded_times_and_poses_are_the_same(log: Path) -> None:
-    stored, scene = labelled_scene(
+    stored, scene = labeled_scene(
         LabelStore.open(log / "labels.zarr"), "a", FolderSource(log, past_sweeps=0)
     )
     frame = scene.frames[0]
@@ -248,7 +248,7 @@ def test_rounded_times_and_poses_are_the_same(log: Path) -> None:
     require_same_frame("labels", stored.frame(0), rounded, "ego")
     turn = np.eye(4)
     turn[:2, :2] = [[np.cos(2e-3), -np.sin(2e-3)], [np.sin(2e-3), np.cos(2e-3)]]
-    assert distance(T, T @ turn) == pytest.approx((0, 2e-3))
+    assert pose_distance(T, T @ turn) == pytest.approx((0, 2e-3))
     with pytest.raises(SetupError, match="0\\.11 degrees"):
         turned = replace(frame, T_global_ego=frame.T_global_ego @ turn)
         require_same_frame("labels", stored.frame(0), turned, "ego")
