@@ -155,7 +155,7 @@ def _film(options: argparse.Namespace, session: ReviewSession, show: LayerSettin
     scene_id = _scene_of(options, session)
     _require_log_of(options, session, scene_id)
     first, end = options.frames or (0, session.n_frames(scene_id))
-    film = video(
+    made = video(
         session,
         scene_id,
         range(first, end),
@@ -165,9 +165,9 @@ def _film(options: argparse.Namespace, session: ReviewSession, show: LayerSettin
         renderer=options.renderer or "auto",
         out=options.video,
     )
-    if film.note:
-        print(printable(f"note: {film.note}"), file=sys.stderr)
-    print(f"{options.video}: {film.n_frames} frames (3D view drawn by {film.drawn_by})")
+    for note in made.notes:
+        print(printable(f"note: {note}"), file=sys.stderr)
+    print(f"{options.video}: {made.n_frames} frames (3D view drawn by {made.drawn_by})")
 
 
 def _scene_of(options: argparse.Namespace, session: ReviewSession) -> str:

@@ -53,7 +53,7 @@ def limit(size: int) -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-def write_film(path: Path) -> None:
+def write_video(path: Path) -> None:
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 255, (64, 64, 3), np.uint8))
     with replacing(path) as partial:
         _write_mp4(partial, iter([picture] * 9), (64, 64), 5.0)
@@ -61,7 +61,7 @@ def write_film(path: Path) -> None:
 
 CUT_OFF: dict[str, tuple[str, int, Callable[[Path], object]]] = {
     **{kind: (name, 1, write) for kind, (name, write) in WRITERS.items()},
-    "film": ("film.mp4", 5000, write_film),
+    "video": ("video.mp4", 5000, write_video),
 }
 
 
