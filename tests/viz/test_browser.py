@@ -387,6 +387,9 @@ def test_the_command_says_how_to_reach_it_and_ends_cleanly(store: LabelStore) ->
     assert f"http://localhost:{port}" in said and f"ssh -L {port}:localhost:{port}" in said
     with Tab(port) as tab:
         tab.until(lambda: shown(tab, "scene-a", 0))
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as monitor:
+        monitor.sendall(b"HEAD / HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert monitor.recv(100) == b""  # hung up on, and nothing is printed
     process.send_signal(signal.SIGINT)
     rest, _ = process.communicate(timeout=30)
     assert process.returncode == 0

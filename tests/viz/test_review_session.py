@@ -81,7 +81,8 @@ def test_boxes_turn_with_a_grid_along_the_lidars_axes(tmp_path: Path) -> None:
     source = FolderSource(write_log(tmp_path / "log"), past_sweeps=0)
     path = write_store(tmp_path / "labels.zarr", source, "folder", frame="lidar")
     one = ReviewSession(StoredLabels(path), source).frame("a", 0)
-    assert one.turns % 4 != 0
+    assert one.turns % 4 != 0 and one.heading_known
+    assert not ReviewSession(StoredLabels(path), "no log").frame("a", 0).heading_known
     logged = source.scene("a").frames[0]
     place = apply(logged.T_global_ego, np.array([20.0, 0, 1]))
     there = apply(inverse(one.labels.T_global_grid), place)

@@ -364,7 +364,7 @@ def street_scene() -> Scene3D:
     eye, target = default_camera(GRID)
     meshes = colored(meshes_of(street()), OCC3D_NUSCENES.names, OCC3D_NUSCENES.color_table())
     return Scene3D(
-        meshes=(*meshes, ego_marker(GRID)),
+        meshes=(*meshes, ego_marker()),
         points=(),
         lines=(),
         eye_m=eye,
@@ -427,6 +427,24 @@ def test_scene_of_another_process_is_the_same(tmp_path: Path) -> None:
     assert [m.name for m in again.meshes] == [m.name for m in scene.meshes]
     one, other = (draw_plain(s, width=160, height=90) for s in (scene, again))
     assert one.tobytes() == other.tobytes()
+
+
+def test_a_scene_that_another_program_wrote_is_refused(tmp_path: Path) -> None:
+    for name, arrays in {
+        "none.npz": {},
+        "large.npz": {"meshes": np.zeros((1 << 27) + 4096, "f8")},
+    }.items():
+        np.savez_compressed(tmp_path / name, **arrays)
+        with pytest.raises(ValueError):
+            Scene3D.load(tmp_path / name)
+
+
+def test_the_ego_marker_points_ahead_only_where_the_heading_is_known() -> None:
+    ego, lidar = ego_marker("ego").corners_m, ego_marker("lidar").corners_m
+    assert ego[..., 0].max() > 2 * -ego[..., 0].min()
+    assert lidar[..., 2].max() < 0 < ego[..., 2].min()
+    unknown = ego_marker("lidar", heading_known=False).corners_m
+    np.testing.assert_allclose(unknown[..., 0].max(), -unknown[..., 0].min())
 
 
 def test_open3d_draws_the_same_view_as_the_plain_rasteriser() -> None:

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import io
 import ipaddress
+import logging
 import os
 import secrets
 import signal
@@ -151,6 +152,7 @@ def _started(host: str, port: int) -> Any:
         raise SetupError(f"port {port} cannot be had: {why}; name another: --serve PORT") from error
     with contextlib.redirect_stdout(io.StringIO()):  # its banner
         server = viser.ViserServer(host=host, port=port, verbose=False)
+    logging.getLogger("websockets.server").addFilter(_not_a_handshake)
     # the last words of a worker to a tab that was closed
     warnings.filterwarnings("ignore", message="Queued a .* on a closed connection")
     # a page can ask for a public address through viser's servers: never
@@ -161,6 +163,12 @@ def _started(host: str, port: int) -> Any:
             server.stop()
         raise SetupError(f"port {port} was taken meanwhile, {bound} is free: --serve {bound}")
     return server
+
+
+def _not_a_handshake(record: logging.LogRecord) -> bool:
+    """Whether a record is to be printed: not where something else than a browser asked, e.g. a
+    monitor that sends HEAD."""
+    return record.getMessage() != "opening handshake failed"
 
 
 def _from_here(server: Any, client: Any) -> bool:

@@ -44,7 +44,7 @@ def summary(content: Content) -> Section:
             percent(expected_wrong(n.labels[..., 1], n.levels)),
             f"of the trusted, by their confidence; {_by_group(n.labels, content)}",
         ),
-        _promise_card(content),
+        _error_bound_card(content),
     ]
     if content.truth:
         cards.append(_truth_card(content))
@@ -83,17 +83,17 @@ def _by_group(labels: Counts, content: Content, *, kept: bool = False) -> str:
     return ", ".join(found)
 
 
-def _promise_card(content: Content) -> Html:
+def _error_bound_card(content: Content) -> Html:
     promise = content.promise
     if promise is None:
         config = content.numbers.header.provenance.get("config")
         least = config.get("min_confidence") if isinstance(config, dict) else None
-        told = "no share of wrong labels"
+        how = "autolabel/run.py --max-error E picks trusted labels with a bound"
         if least is not None:
-            told += f"; trusted from P {least} on"
-        return card("Promised", "nothing", told)
+            how = f"trusted from P {least} on; {how}"
+        return card("Error bound", "none", how)
     return card(
-        "Promised",
+        "Error bound",
         f"at most {100 * promise.max_error:g} %",
         f"wrong of the trusted, occupied and free each; {100 * promise.confidence:g}\u00a0% "
         f"confidence, {promise.test} test, {promise.scenes} scenes",

@@ -168,7 +168,10 @@ def draw(frame: ReviewFrame, show: LayerSettings) -> RenderedLayers:
     if labels is not None:
         counts = class_counts(labels, shown, frame.taxonomy)
     return RenderedLayers(
-        meshes=(*colored(surface, painted.names, painted.table), ego_marker(frame.grid)),
+        meshes=(
+            *colored(surface, painted.names, painted.table),
+            ego_marker(frame.grid_frame, heading_known=frame.heading_known),
+        ),
         points=points,
         lines=tuple(line for line in lines if len(line.ends_m)),
         counts=counts,

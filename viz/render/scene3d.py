@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,8 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from datasets.files.bounded_files import npz_member, open_npz, parsing
 from datasets.files.replacing import naming_file
 from datasets.geometry.grid import VoxelGrid
+from datasets.labels.voxel_labels import GridFrame
 from viz.render.rasterizer import (
     Pinhole,
     look_at,
@@ -30,6 +33,9 @@ BACKGROUND = (24, 26, 32)
 EGO_COLOR = (255, 60, 200)
 VERTICAL_FOV_DEG = 52.0
 _LIFT_M = 0.75
+_MAX_BYTES = 1 << 30
+_LIDAR_M = (0.9, 1.8)
+"""Of a LiDAR on a roof: how far ahead of the rear axle and over the ground, roughly."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -113,20 +119,25 @@ class Scene3D:
 
     @classmethod
     def load(cls, path: Path) -> Scene3D:
-        """Inverse of ``save``."""
-        with np.load(path, allow_pickle=False) as data:
+        """Inverse of ``save``.
+
+        Raises:
+            OSError, ValueError: no such file, none that ``save`` wrote, or larger than 1 GiB.
+        """
+        with parsing(), open_npz(path) as file:
+            data = partial(npz_member, file, limit=_MAX_BYTES)
             things: dict[str, Any] = {
                 kind: tuple(
                     made(
                         name=str(name),
-                        colors=data[f"{kind}_colors_{i}"],
-                        **{places: data[f"{kind}_places_{i}"]},
+                        colors=data(f"{kind}_colors_{i}"),
+                        **{places: data(f"{kind}_places_{i}")},
                     )
-                    for i, name in enumerate(data[kind])
+                    for i, name in enumerate(data(kind))
                 )
                 for kind, (made, places) in _KINDS.items()
             }
-            return cls(eye_m=data["eye_m"], target_m=data["target_m"], **things)
+            return cls(eye_m=data("eye_m"), target_m=data("target_m"), **things)
 
 
 _KINDS: dict[str, tuple[Any, str]] = {
@@ -146,15 +157,32 @@ def default_camera(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.flo
     return eye, target
 
 
-def ego_marker(grid: VoxelGrid) -> ColoredMesh:
-    """A flat bar at the origin that points forward, drawn over the ground."""
-    size = grid.size_m[0]
-    z = max(grid.min_m[2] + 3 * grid.size_m[2], 0.6)
-    bars = []
-    for x0, x1, half in ((-1.0, 3.0, 0.35), (3.0, 3.0 + 2 * size, 0.9)):
-        bars.append([[x0, -half, z], [x1, -half, z], [x1, half, z], [x0, half, z]])
-    colors = np.tile(np.array(EGO_COLOR, np.uint8), (len(bars), 1))
-    return ColoredMesh(name="ego", corners_m=np.array(bars, np.float32), colors=colors)
+def ego_marker(grid_frame: GridFrame = "ego", *, heading_known: bool = True) -> ColoredMesh:
+    """The vehicle: a body, a cabin on it, and an arrow ahead on the ground.
+
+    Args:
+        grid_frame: what lies at the origin, the rear axle on the ground or a LiDAR on the roof.
+        heading_known: X points forward; else a pillar that points nowhere.
+    """
+    x, ground = (0.0, 0.0) if grid_frame == "ego" else (-_LIDAR_M[0], -_LIDAR_M[1])
+    boxes = [(-1.0, 3.6, 0.95, 0.3, 0.9), (-0.7, 2.2, 0.8, 0.9, 1.5)]
+    arrow = [[4.0, -1.1, 0.3], [8.0, 0.0, 0.3], [8.0, 0.0, 0.3], [4.0, 1.1, 0.3]]
+    quads, shades = [arrow], [1.0]
+    if not heading_known:
+        x, boxes, quads, shades = 0.0, [(-0.8, 0.8, 0.8, 0.3, 1.5)], [], []
+    for x0, x1, half, z0, z1 in boxes:
+        for corners, shade in (
+            ([(x0, -half, z1), (x1, -half, z1), (x1, half, z1), (x0, half, z1)], 1.0),
+            ([(x0, -half, z0), (x1, -half, z0), (x1, -half, z1), (x0, -half, z1)], 0.7),
+            ([(x1, half, z0), (x0, half, z0), (x0, half, z1), (x1, half, z1)], 0.7),
+            ([(x0, half, z0), (x0, -half, z0), (x0, -half, z1), (x0, half, z1)], 0.85),
+            ([(x1, -half, z0), (x1, half, z0), (x1, half, z1), (x1, -half, z1)], 0.85),
+        ):
+            quads.append([list(corner) for corner in corners])
+            shades.append(shade)
+    corners_m = np.array(quads, np.float32) + np.array([x, 0.0, ground], np.float32)
+    colors = np.outer(shades, EGO_COLOR).astype(np.uint8)
+    return ColoredMesh(name="ego", corners_m=corners_m, colors=colors)
 
 
 def colored(

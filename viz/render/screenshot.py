@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 
 from PIL import Image
 
@@ -48,25 +49,25 @@ def screenshot(
     view = renderer.draw(scene_of(frame, drawn), width=size.width, height=size.height)
     page.title(_title(frame), f"3D view: {renderer.drawn_by}")
     page.view(view, _view_captions(drawn, show))
-    grid = frame.grid
+    add_map = partial(page.map, grid=frame.grid, heading_known=frame.heading_known)
     labels = voxels_of(frame, show.voxels)
     if labels is not None and show.color == "confidence":  # the other map has the confidence
         classes = frame.taxonomy.color_table()
         above = class_map(labels.semantics, drawn.shown, classes)
-        page.map(0, above, "classes from above, 10 m rings", grid)
+        add_map(0, above, "classes from above, 10 m rings")
     else:
         above = class_map(drawn.ids, drawn.shown, drawn.color_table)
-        page.map(0, above, "from above, 10 m rings", grid)
+        add_map(0, above, "from above, 10 m rings")
     if labels is frame.labels and frame.levels:
         levels = level_colors(frame.levels)
-        page.map(1, confidence_map(labels.confidence, drawn.shown, levels), "confidence", grid)
+        add_map(1, confidence_map(labels.confidence, drawn.shown, levels), "confidence")
         page.heat_bar()
     else:
         visible = drawn.shown
         if labels is not None:
             visible = visible & shown_voxels(labels, frame.taxonomy, "camera")
         caption = "camera-visible" if visible.any() else "camera-visible: none"
-        page.map(1, class_map(drawn.ids, visible, drawn.color_table), caption, grid)
+        add_map(1, class_map(drawn.ids, visible, drawn.color_table), caption)
     page.images(frame.images, drawn.surface, drawn.color_table)
     page.legend(drawn.legend, show.mask)
     page.notes(frame.notes)

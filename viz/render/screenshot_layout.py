@@ -94,8 +94,16 @@ class Page:
         for i, line in enumerate(lines):
             self._caption(replace(box, top=box.top + i * self._line), line)
 
-    def map(self, place: int, pixels: NDArray[np.uint8], name: str, grid: VoxelGrid) -> None:
-        """A view from above, ahead up, with rings around the ego; ``place`` is 0 or 1."""
+    def map(
+        self,
+        place: int,
+        pixels: NDArray[np.uint8],
+        name: str,
+        grid: VoxelGrid,
+        *,
+        heading_known: bool,
+    ) -> None:
+        """A view from above, X up, with rings around the ego; ``place`` is 0 or 1."""
         box = self._maps[place]
         self._text_above(box, name, share=0.95 if place == 0 else 0.5)
         rows_m = grid.max_m[0] - grid.min_m[0]
@@ -110,7 +118,11 @@ class Page:
             r = radius_m * scale
             draw.ellipse((x - r, y - r, x + r, y + r), outline=(255, 255, 255, 90))
         a = 2.0 * scale
-        draw.polygon([(x, y - 1.6 * a), (x - a / 2, y + a / 2), (x + a / 2, y + a / 2)], EGO_COLOR)
+        if heading_known:
+            arrow = [(x, y - 1.6 * a), (x - a / 2, y + a / 2), (x + a / 2, y + a / 2)]
+            draw.polygon(arrow, EGO_COLOR)
+        else:
+            draw.ellipse((x - a / 2, y - a / 2, x + a / 2, y + a / 2), EGO_COLOR)
         frame = Image.new("RGB", (box.width, box.height), BACKGROUND)
         frame.paste(image, ((box.width - size[0]) // 2, (box.height - size[1]) // 2))
         self.canvas.paste(frame, (box.left, box.top))

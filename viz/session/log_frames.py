@@ -40,7 +40,8 @@ class Logged:
     """What the log has of one frame; see ``viz.session.session.ReviewFrame``.
 
     Attributes:
-        turns: right angles by which the grid and all of this is turned.
+        turns: right angles by which the grid and all of this is turned; None: the log does not have
+            the frame.
     """
 
     images: tuple[CameraImage, ...] = ()
@@ -49,7 +50,7 @@ class Logged:
     boxes: tuple[Box, ...] = ()
     box_taxonomy: Taxonomy | None = None
     notes: tuple[str, ...] = ()
-    turns: int = 0
+    turns: int | None = None
 
 
 class LogOfLabels:

@@ -19,6 +19,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.labels.label_set import LabeledScene, LabelSet, LabelSetHeader
 from datasets.labels.log_identity import require_same_frame
 from datasets.labels.store import FrameLabels, LabelStore, MaskBit
+from datasets.labels.voxel_labels import GridFrame
 from datasets.reviews.overlay import FrameVerdict, Reviews
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 from viz.session.grid_rotation import turned_grid, turned_labels
@@ -66,6 +67,9 @@ class ReviewFrame:
             class ids mean, None where the log has no boxes.
         verdict: of the reviewers; None where nobody judged the frame.
         turns: right angles by which the stored grid was turned (``viz.session.grid_rotation``).
+        grid_frame: origin and axes of the grid, ``ego`` or ``lidar``.
+        heading_known: X points most nearly forward. Of a grid along a LiDAR's axes only the log
+            tells that.
     """
 
     name: str
@@ -86,6 +90,8 @@ class ReviewFrame:
     box_taxonomy: Taxonomy | None = None
     verdict: FrameVerdict | None = None
     turns: int = 0
+    grid_frame: GridFrame = "ego"
+    heading_known: bool = True
 
 
 def shown_voxels(labels: FrameLabels, taxonomy: Taxonomy, mask: str) -> NDArray[np.bool_]:
@@ -168,7 +174,7 @@ class ReviewSession:
         labels = self.stored(scene_id, k)
         token = labels.token
         logged = self._logged.get((scene_id, token), lambda: self._log.of(scene_id, labels))
-        turns = logged.turns
+        turns = logged.turns or 0
         notes = list(logged.notes)
         truth = self._beside(self.truth, "ground truth", scene_id, labels, notes)
         second = self._beside(self.second, "labels of the second store", scene_id, labels, notes)
@@ -192,6 +198,8 @@ class ReviewSession:
             box_taxonomy=logged.box_taxonomy,
             verdict=verdicts.get(token),
             turns=turns,
+            grid_frame=self._grid_frame,
+            heading_known=self._grid_frame == "ego" or logged.turns is not None,
         )
 
     def require_log_of(self, store: LabelStore, scene_id: str) -> None:

@@ -22,7 +22,6 @@ from viz.render.scene3d import (
     VERTICAL_FOV_DEG,
     ColoredMesh,
     default_camera,
-    ego_marker,
 )
 from viz.window.saved_views import Point, View, read_views, views_file, write_views
 
@@ -48,7 +47,7 @@ def open3d_geometry(drawn: RenderedLayers, grid: VoxelGrid) -> Geometry:
                 name=name, corners_m=voxels.corners_m[part], colors=voxels.colors[part]
             )
             out[name] = open3d_mesh(mesh), material("defaultUnlit")
-    ego = ego_marker(grid)
+    ego = drawn.meshes[-1]
     out[ego.name] = open3d_mesh(ego), material("defaultUnlit")
     for points in drawn.points:
         if len(points.points_m):
