@@ -8,11 +8,6 @@ if __name__ == "__main__":
     _here = Path(__file__).resolve().parent
     sys.path[:] = [p for p in sys.path if Path(p or ".").resolve() != _here]
     sys.path.insert(0, str(_here.parent))
-    from datasets.cli.supervisor import supervise  # before what is slow to import
+    from datasets.cli.launch import launch
 
-    supervise()
-
-from autolabel.commands.audit_labels import main
-
-if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(launch("audit"))

@@ -34,6 +34,6 @@ elif __name__ == "__main__":
     sys.path[:] = [p for p in sys.path if os.path.realpath(p or os.curdir) != _HERE]
     sys.path.insert(0, os.path.dirname(_HERE))  # noqa: PTH120
 
-    from viz.commands.inspect_labels import main
+    from datasets.cli.launch import launch
 
-    sys.exit(main())
+    sys.exit(launch("inspect"))

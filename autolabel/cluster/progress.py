@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 from autolabel.cluster.summary import JobSummary, Progress
 from datasets.files.printable import printable
-from datasets.storage.backend import StorePath
+from datasets.files.store_path import StorePath
 
 
 class Reporter:

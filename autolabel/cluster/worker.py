@@ -22,10 +22,10 @@ from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import warm_up, write_labels
 from datasets.errors import SceneError, SetupError, UnwritableError
+from datasets.files.store_path import StorePath
 from datasets.frames import Scene, SceneSource
 from datasets.labels.store import LabelStore
 from datasets.returns import CountsReturns, DroppedReturns
-from datasets.storage.backend import StorePath
 from datasets.storage.remote_path import forget_copies
 
 CONTROL_GROUP = "aside"

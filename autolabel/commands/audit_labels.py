@@ -1,27 +1,9 @@
-"""Audit labels without ground truth: which scenes to doubt, and what is wrong with the log.
-
-    python autolabel/audit.py STORE --source nuscenes --root DIR
-    python autolabel/audit.py STORE --weights FILE --json audit.json --picture audit.png
-    python autolabel/audit.py --truth DIR --benchmark occ3d_nuscenes --source nuscenes --root DIR
-
-LiDAR sweeps that the teacher did not read vote on the labels: returns that end in free voxels
-(misses), upright voxels that rays see through (violations), trails behind what moves, static voxels
-that flicker from frame to frame (autolabel/auditing/lidar_votes.py). Scenes are ranked by these
-votes and by the store's own confidence. Faults of poses, calibration and labelling are named by
-what would fit better (autolabel/auditing/faults.py). --weights predicts a few frames of each scene
-from mirrored inputs and compares. --truth audits the files of a benchmark, such as Occ3D's, instead
-of a store.
-
-Exit codes: 0 nothing alarming, 1 faults named or scenes that could not be read, 2 cannot start.
-"""
+"""Audit labels without ground truth."""
 
 from __future__ import annotations
 
 import argparse
 import functools
-from collections.abc import Sequence
-from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import torch
@@ -33,55 +15,27 @@ from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS
 from autolabel.auditing.ranking_plot import draw_ranking
 from autolabel.auditing.report import report_text
 from autolabel.auditing.scene_audit import Predict
-from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.cli.exit_codes import exit_code
+from datasets.benchmarks import NAMES
+from datasets.benchmarks.catalogue import benchmark
+from datasets.cli.logs import log_words, name_log_of, open_log
+from datasets.cli.next_step import print_next
 from datasets.errors import SetupError
 from datasets.files.json_files import write_json
 from datasets.frames import Scene, SceneSource, earlier_frames
 from datasets.labels.label_set import GroundTruthLabels, LabelSet, LabelSetHeader, StoredLabels
+from datasets.labels.store import LabelStore
 from datasets.model_inputs import collate, prepare_frame
-from datasets.sources.opening import SOURCES, open_source
-from datasets.storage.backend import parse_store_path
 from datasets.storage.remote_path import remote_or_local
 from models.checkpoints.checkpoint import load_checkpoint
 from models.inference.predictor import OccupancyPredictor
 
 
-class _Parser(argparse.ArgumentParser):
-    def error(self, message: str) -> NoReturn:
-        raise SetupError(f"{message}; see --help")
-
-
-def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
-    """The command line. Raises ``SetupError`` for an unknown or bad option."""
-    parser = _Parser(
-        description=__doc__,
-        allow_abbrev=False,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add = parser.add_argument
-    add("store", type=parse_store_path, nargs="?", metavar="STORE", help="label store")
-    add("--truth", type=Path, metavar="DIR", help="audit ground truth in this folder instead")
-    add("--benchmark", choices=NAMES, help=f"of the ground truth's files ({NAMES[0]})")
-    add("--source", choices=SOURCES, default="city", help="kind of the log")
-    add("--root", type=Path, default=Path("runs/city"), help="the log that was labelled")
-    add("--scenes", metavar="IDS", help="only these, separated by commas")
-    add("--weights", type=Path, metavar="FILE", help="compare with this teacher's mirrored labels")
-    add("--picture", type=Path, metavar="PNG", help="draw the ranking")
-    add("--json", type=Path, metavar="FILE", help="write the report here as well")
-    args = parser.parse_args(argv)
-    if (args.store is None) == (args.truth is None):
-        parser.error("name a STORE, or a folder with --truth")
-    if args.benchmark and args.truth is None:
-        parser.error("--benchmark needs --truth")
-    return args
-
-
 def run(args: argparse.Namespace) -> int:
     """Audit and print; gives the exit code. Raises ``SetupError`` before a scene is audited."""
+    name_log_of(args, None if args.store is None else LabelStore.open(args.store).header)
     if not remote_or_local(args.root).is_dir():  # no city is made only to be audited
-        raise SetupError(f"{args.root}: no such folder; name the labelled log with --root")
-    opener = functools.partial(open_source, args.source, args.root)
+        raise SetupError(f"{args.root}: no such folder; name the labeled log with --root")
+    opener = functools.partial(open_log, args)
     labels: LabelSet
     past_sweeps = 0
     teacher = None
@@ -113,12 +67,17 @@ def run(args: argparse.Namespace) -> int:
     )
     found = audit_report(labels, gathered)
     print(report_text(found))
-    if args.picture:
-        draw_ranking(found, args.picture)
-        print(f"picture: {args.picture}")
+    if args.image:
+        draw_ranking(found, args.image)
+        print(f"image: {args.image}")
     if args.json:
         write_json(args.json, found.to_json())
         print(f"report: {args.json}")
+    if args.store is not None:
+        report = ["--audit", args.json] if args.json else []
+        print_next("inspect", args.store, "--queue", *report)
+    else:
+        print_next("inspect", "--truth", args.truth, *log_words(args))
     return 1 if found.alarming else 0
 
 
@@ -140,7 +99,3 @@ def mirrored_labels(teacher: OccupancyPredictor, header: LabelSetHeader) -> Pred
         return np.asarray(logits[0].argmax(-1).to(torch.uint8).cpu().numpy())
 
     return predict
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    return exit_code(lambda: run(parse(argv)))

@@ -11,9 +11,9 @@ from autolabel.confidence.drift import MIN_SCENES, drift, drift_warning, referen
 from autolabel.confidence.risk_control import CalibrationCounts, control_risk
 from autolabel.labeling.config import LabelingConfig, config_signature
 from datasets.errors import SetupError
+from datasets.files.store_path import StorePath
 from datasets.labels.calibration_record import RiskBound, Test
 from datasets.labels.store import LabelStore
-from datasets.storage.backend import StorePath
 from models.checkpoints.checkpoint import (
     CALIBRATION_KEY,
     EVIDENCE_KEY,

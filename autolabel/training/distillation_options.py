@@ -1,9 +1,8 @@
-"""The options of distillation on a command line, and the objective they ask for."""
+"""The teacher and the objective that the options of distillation ask for."""
 
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 
 from torch import nn
 
@@ -28,23 +27,6 @@ _ONLY_WITH_A_TEACHER = {
     "distill_regions": "labels",
     "distill_where": "all",
 }
-
-
-def add_distillation(parser: argparse.ArgumentParser) -> None:
-    """``--distill`` and the switches of its parts; the defaults are the published choice."""
-    add = parser.add_argument_group("distillation").add_argument
-    add("--distill", type=Path, metavar="TEACHER", help="weights of the teacher to learn from")
-    add("--unlabelled-split", help="scenes that the teacher alone teaches, without a label loss")
-    add("--no-inherit-head", action="store_true", help="do not begin with the teacher's head")
-    add("--distill-bev", choices=("regions", "plain", "none"), default="regions")
-    add("--no-distill-logits", action="store_true")
-    add("--distill-regions", choices=("labels", "teacher"), default="labels")
-    add(
-        "--distill-where",
-        choices=("all", "used"),
-        default="all",
-        help="all voxels, or those that the label loss reads",
-    )
 
 
 def teacher_of(args: argparse.Namespace, network: Preset) -> LoadedModel | None:

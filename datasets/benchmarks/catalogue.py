@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 from datasets.benchmarks import (
+    NAMES,
     occ3d_coarse,
     occ3d_nuscenes,
     occ3d_waymo,
@@ -212,4 +213,3 @@ BENCHMARKS = (
         write=semantic_kitti.write_labels,
     ),
 )
-NAMES = tuple(b.name for b in BENCHMARKS)

@@ -1,1 +1,1 @@
-"""What all commands share: exit codes, signals."""
+"""What all commands share: options, start, signals, exit codes. Nothing here is slow to import."""

@@ -1,4 +1,4 @@
-"""What every command line does alike: how it ends, and which scenes a split gives it."""
+"""How every command ends: its exit code, and one line for what a user can act on."""
 
 from __future__ import annotations
 
@@ -9,18 +9,10 @@ import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import TYPE_CHECKING
 
 from datasets.cli.supervisor import STOPPED, Leaves, leaving, stopped_line, supervised
-from datasets.errors import AutolabelError, SceneError, SetupError
+from datasets.errors import AutolabelError
 from datasets.files.printable import Guarded, printable, redacted
-from datasets.frames import SceneSource
-from datasets.names import fault_of_scene_id
-
-if TYPE_CHECKING:  # commands without a store need no zarr
-    from datasets.labels.store import LabelStore
-
 
 IN_THE_OPEN = (
     "warning: credentials of a command line stay in the shell's history, the list of processes and "
@@ -91,54 +83,3 @@ def _term_as_interrupt() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, handler)
-
-
-def scenes_of(source: SceneSource, split: str, *, root: Path) -> tuple[str, ...]:
-    """Scene ids of a split, those included whose data will turn out to be bad.
-
-    Args:
-        root: of the log, for the message.
-
-    Raises:
-        SetupError: the split is unknown, or has no scene or no frame.
-    """
-    scenes = source.scene_ids(split)
-    if not scenes:
-        raise SetupError(f"{root}: split {split!r} has no scene")
-    if not any(_may_have_frames(source, scene) for scene in scenes):
-        raise SetupError(f"{root}: split {split!r} has no frame in its {len(scenes)} scenes")
-    return scenes
-
-
-def usable_scenes_of(source: SceneSource, split: str, *, root: Path) -> tuple[str, ...]:
-    """``scenes_of`` without those whose ids cannot be used, which are named on stderr.
-
-    Raises:
-        SetupError: as ``scenes_of``, or none is left.
-    """
-    scenes = scenes_of(source, split, root=root)
-    for scene in scenes:
-        if fault := fault_of_scene_id(scene):
-            print(f"set aside: {printable(scene)}: {fault}", file=sys.stderr)
-    usable = tuple(scene for scene in scenes if not fault_of_scene_id(scene))
-    if not usable:
-        raise SetupError(f"{root}: split {split!r} has no scene whose id can be used")
-    return usable
-
-
-def scenes_in(store: LabelStore) -> tuple[str, ...]:
-    """Committed scenes of a store.
-
-    Raises:
-        SetupError: it has none.
-    """
-    if not (scenes := store.scene_ids()):
-        raise SetupError(f"label store {store.place}: no scene is committed yet")
-    return scenes
-
-
-def _may_have_frames(source: SceneSource, scene_id: str) -> bool:
-    try:
-        return source.n_frames(scene_id) > 0
-    except SceneError:  # whoever opens the scene says what is wrong
-        return True

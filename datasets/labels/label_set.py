@@ -12,12 +12,12 @@ import numpy as np
 
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.errors import SceneError, SetupError
+from datasets.files.store_path import StorePath
 from datasets.frames import Frame, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.log_identity import LabeledFrames, T_global_grid
 from datasets.labels.store import LabelStore, StoredScene
 from datasets.labels.voxel_labels import FrameLabels, GridFrame, MaskBit
-from datasets.storage.backend import StorePath
 from datasets.taxonomy import Taxonomy
 
 

@@ -42,6 +42,7 @@ from numpy.typing import NDArray
 from datasets.errors import SceneError, SetupError, UnreadableError
 from datasets.files.bounded_files import MAX_ARRAY_BYTES, parsing
 from datasets.files.seals import DIGEST, fault_of_seal, sealed
+from datasets.files.store_path import StorePath
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.header import FORMAT, FORMAT_VERSIONS, StoreHeader, header_difference
 from datasets.labels.scene_writer import SceneWriter, sha256_of
@@ -60,7 +61,6 @@ from datasets.storage.atomic_files import group_document
 from datasets.storage.backend import (
     GROUP,
     StorageBackend,
-    StorePath,
     as_backend,
     as_os_error,
     read_group,

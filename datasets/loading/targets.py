@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SceneError, SetupError
+from datasets.files.store_path import StorePath
 from datasets.frames import Frame, Scene, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.log_identity import files_digest, require_same_log
@@ -19,7 +20,6 @@ from datasets.labels.store import GridFrame, LabelStore, MaskBit, StoredScene
 from datasets.loading.batch import Target
 from datasets.reviews.edits import distrusted
 from datasets.reviews.overlay import Reviews, labels_digest
-from datasets.storage.backend import StorePath
 from datasets.taxonomy import IGNORE_ID, Taxonomy
 
 BALANCE = 10.0

@@ -1,1 +1,4 @@
 """Where frames come from."""
+
+SOURCES = ("city", "nuscenes", "waymo", "folder")
+"""Kinds of log that ``datasets.sources.opening`` opens."""

@@ -1,6 +1,7 @@
 """Folders and object stores, behind one interface."""
 
-from datasets.storage.backend import StorageBackend, StorePath, as_backend, parse_store_path
+from datasets.files.store_path import StorePath, parse_store_path
+from datasets.storage.backend import StorageBackend, as_backend
 from datasets.storage.remote_path import remote_or_local
 
 __all__ = [

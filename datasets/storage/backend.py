@@ -41,6 +41,7 @@ from datasets.errors import SetupError, UnwritableError
 from datasets.files.bounded_files import MAX_ARRAY_BYTES, read_bytes
 from datasets.files.printable import redacted
 from datasets.files.replacing import make_folder, write_file
+from datasets.files.store_path import StorePath
 from datasets.storage.atomic_files import (
     commit_file,
     commit_folder,
@@ -55,7 +56,6 @@ from datasets.storage.atomic_files import (
     visible_files,
 )
 
-StorePath = str | Path
 """A folder, or the URL of an object store's prefix: ``s3://bucket/prefix``, ``gs://``, ``az://``."""
 
 GROUP = "zarr.json"
@@ -159,11 +159,6 @@ def as_backend(path: StorePath | StorageBackend) -> StorageBackend:
     if isinstance(path, str) and "://" in path:
         return ObjectStoreBackend(path.rstrip("/"))
     return LocalBackend(Path(path)) if isinstance(path, str | Path) else path
-
-
-def parse_store_path(text: str) -> StorePath:
-    """A command line's folder or URL."""
-    return text if "://" in text else Path(text)
 
 
 def write_group(backend: StorageBackend, key: str, attributes: dict[str, Any]) -> None:

@@ -13,12 +13,12 @@ from datasets.benchmarks.catalogue import Benchmark
 from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import AutolabelError, SetupError
 from datasets.files.printable import printable
+from datasets.files.store_path import StorePath
 from datasets.frames import SceneSource
 from datasets.labels.log_identity import labeled_scene
 from datasets.labels.store import FrameLabels, LabelStore, MaskBit
 from datasets.reviews.edits import distrusted, painted
 from datasets.reviews.overlay import EditEntry, Reviews
-from datasets.storage.backend import StorePath
 from datasets.store_ops.processes import map_in_processes
 from datasets.taxonomy import IGNORE_ID
 

@@ -14,11 +14,11 @@ import numpy as np
 
 from datasets.errors import SceneError, UnreadableError
 from datasets.files.bounded_files import parsing
+from datasets.files.store_path import StorePath
 from datasets.labels.store import QUARANTINE, SCENES, LabelStore
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import ReviewCounts, count_reviews
 from datasets.storage.atomic_files import PARTIAL
-from datasets.storage.backend import StorePath
 from datasets.store_ops.processes import map_in_processes
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from datasets.errors import SetupError
+from datasets.files.store_path import StorePath
 from datasets.labels.header import header_difference
 from datasets.labels.store import LabelStore
 from datasets.reviews.summary import carry_over
-from datasets.storage.backend import StorePath
 
 
 def merge(

@@ -57,8 +57,10 @@ from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import write_labels
 from autolabel.labeling.store_header import store_header
-from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.cli.exit_codes import exit_code, usable_scenes_of
+from datasets.benchmarks import NAMES
+from datasets.benchmarks.catalogue import benchmark
+from datasets.cli.exit_codes import exit_code
+from datasets.cli.scenes import usable_scenes_of
 from datasets.errors import SetupError
 from datasets.files.json_files import write_json
 from datasets.files.replacing import write_text
@@ -67,7 +69,8 @@ from datasets.labels.audit_record import AuditFault
 from datasets.labels.label_set import GroundTruthLabels, LabelSet, StoredLabels
 from datasets.labels.store import LabelStore
 from datasets.metrics.confusion import ConfusionMatrix
-from datasets.sources.opening import SOURCES, open_source
+from datasets.sources import SOURCES
+from datasets.sources.opening import open_source
 from models.checkpoints.checkpoint import CALIBRATION_KEY, load_checkpoint
 from models.inference.predictor import OccupancyPredictor
 

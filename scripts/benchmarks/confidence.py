@@ -46,7 +46,8 @@ from autolabel.labeling.pipeline import frame_evidence
 from autolabel.labeling.visibility import FREE_PASSES
 from autolabel.refinement.fit import RefinerFit
 from autolabel.refinement.temporal_fusion import Refinement, Refiner
-from datasets.benchmarks.catalogue import NAMES, benchmark
+from datasets.benchmarks import NAMES
+from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.label_files import write_npz
 from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError

@@ -41,12 +41,13 @@ from autolabel.cluster.events import Events
 from autolabel.cluster.ray_cluster import connect
 from autolabel.cluster.summary import Progress
 from autolabel.cluster.worker import CONTROL_GROUP, Job, Outcome
-from autolabel.commands.label_log import DEFAULT_WEIGHTS
+from autolabel.commands.options.label_log import DEFAULT_WEIGHTS
 from autolabel.confidence.calibration import LEVELS, Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import write_labels
 from autolabel.labeling.store_header import store_header
-from datasets.cli.exit_codes import exit_code, scenes_of
+from datasets.cli.exit_codes import exit_code
+from datasets.cli.scenes import scenes_of
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource, earlier_frames
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, StoreHeader

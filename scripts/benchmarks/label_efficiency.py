@@ -45,7 +45,7 @@ from label_study.tasks import Workshop, read_known
 
 from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError
-from datasets.sources.opening import SOURCES
+from datasets.sources import SOURCES
 from datasets.sources.synthetic.city import MARKER, ensure_city
 from datasets.storage.remote_path import absolute
 

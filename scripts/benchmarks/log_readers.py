@@ -24,7 +24,8 @@ from tqdm import tqdm
 from datasets.cli.exit_codes import exit_code
 from datasets.frames import Frame, SceneSource, points_in_ego
 from datasets.model_inputs import prepare_frame
-from datasets.sources.opening import SOURCES, open_source
+from datasets.sources import SOURCES
+from datasets.sources.opening import open_source
 from models.presets import PRESETS, preset
 
 

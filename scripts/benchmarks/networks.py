@@ -43,8 +43,9 @@ from datasets.errors import SetupError
 from datasets.frames import points_in_ego
 from datasets.geometry import raycast, raycast_numpy
 from datasets.model_inputs import ModelInputs, collate, prepare_frame
+from datasets.sources import SOURCES
 from datasets.sources.example import example_inputs
-from datasets.sources.opening import SOURCES, open_source
+from datasets.sources.opening import open_source
 from datasets.visibility import ray_origins, ray_stride
 from models.checkpoints.checkpoint import load_checkpoint
 from models.inference.predictor import (

@@ -26,13 +26,16 @@ from tqdm import tqdm
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import frame_evidence
 from autolabel.labeling.stored_calibration import calibration_of
-from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.cli.exit_codes import exit_code, usable_scenes_of
+from datasets.benchmarks import NAMES
+from datasets.benchmarks.catalogue import benchmark
+from datasets.cli.exit_codes import exit_code
+from datasets.cli.scenes import usable_scenes_of
 from datasets.errors import SetupError
 from datasets.files.json_files import plain
 from datasets.frames import SceneSource
 from datasets.loading.frame_dataset import GroundTruthTargets
-from datasets.sources.opening import SOURCES, open_source
+from datasets.sources import SOURCES
+from datasets.sources.opening import open_source
 from models.checkpoints.checkpoint import load_checkpoint
 from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 

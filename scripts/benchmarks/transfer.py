@@ -28,7 +28,7 @@ from typing import Any
 
 import reporting
 
-from datasets.benchmarks.catalogue import NAMES
+from datasets.benchmarks import NAMES
 from datasets.cli.exit_codes import exit_code
 from datasets.errors import SetupError
 from datasets.files.replacing import write_text

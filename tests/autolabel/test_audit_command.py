@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from autolabel.commands.audit_labels import main
 from datasets.benchmarks.catalogue import benchmark
+from datasets.cli.launch import launch
 from datasets.labels.label_set import GroundTruthLabels
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.labels.voxel_labels import SceneLabels
@@ -73,7 +73,7 @@ def test_true_labels_of_a_right_log_raise_no_alarm(
 ) -> None:
     report = tmp_path / "audit.json"
     options = ["--truth", str(city), "--benchmark", "occ3d_coarse", "--root", str(city)]
-    assert main([*options, "--json", str(report)]) == 0
+    assert launch("audit", [*options, "--json", str(report)]) == 0
     said = capsys.readouterr().out
     assert "no fault found" in said
     assert "2 scenes do not tell from what inputs" in said
@@ -86,7 +86,7 @@ def test_true_labels_of_a_right_log_raise_no_alarm(
 def test_a_store_of_this_log_is_ranked(
     city: Path, store: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main([str(store), "--root", str(city)]) == 0
+    assert launch("audit", [str(store), "--root", str(city)]) == 0
     said = capsys.readouterr().out
     assert said.index("score") < said.index("scene-6001")
     assert "do not tell from what inputs" not in said
@@ -100,7 +100,7 @@ def test_a_store_of_a_log_that_changed_is_stale(city: Path, store: Path, tmp_pat
     for row in rows:
         row["translation"][0] += 0.3
     poses.write_text(json.dumps(rows))
-    assert main([str(store), "--root", str(changed), "--json", str(report)]) == 1
+    assert launch("audit", [str(store), "--root", str(changed), "--json", str(report)]) == 1
     assert names(report) == {"stale labels"}
 
 
@@ -113,7 +113,7 @@ def test_a_broken_sweep_costs_its_frame_and_no_more(
     lidar = source.scene("scene-6001").frames[1].lidar
     assert lidar is not None
     np.full(lidar.path.stat().st_size // 4, np.nan, np.float32).tofile(lidar.path)
-    assert main([str(store), "--root", str(broken)]) == 1
+    assert launch("audit", [str(store), "--root", str(broken)]) == 1
     said = capsys.readouterr().out
     assert "left out: scene-6001" in said
     assert "2 scenes audited" in said
@@ -128,7 +128,7 @@ def test_a_scene_that_cannot_be_opened_is_set_aside(
     rows = json.loads(samples.read_text())
     next(row for row in rows if row["prev"])["next"] = "nowhere"
     samples.write_text(json.dumps(rows))
-    assert main([str(store), "--root", str(broken)]) == 1
+    assert launch("audit", [str(store), "--root", str(broken)]) == 1
     said = capsys.readouterr().out
     assert "set aside: scene-6001" in said
     assert "1 scenes audited" in said
@@ -153,7 +153,7 @@ def test_what_cannot_start_says_why_in_a_line(
     store: Path,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    assert main([option.format(store=store, city=city) for option in options]) == 2
+    assert launch("audit", [option.format(store=store, city=city) for option in options]) == 2
     error = capsys.readouterr().err
     assert says in error
     assert error.startswith("error: ")

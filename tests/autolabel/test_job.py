@@ -25,10 +25,10 @@ from s3_server import remote_tree, s3_bucket, upload
 from autolabel.cluster.driver import run_job
 from autolabel.cluster.events import Events
 from autolabel.cluster.worker import Job
-from autolabel.commands import label_log as entry
 from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.store_header import store_header
+from datasets.cli.launch import launch
 from datasets.errors import SetupError, UnwritableError
 from datasets.files.seals import sealed
 from datasets.frames import Scene
@@ -477,12 +477,12 @@ def test_a_dry_run_says_what_the_job_would_cost_and_leaves_nothing(
     city: Path, weights: Path, undisturbed: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "labels.zarr"
-    assert entry.main([*command(city, weights, store)[2:], "--dry-run", "--workers", "3"]) == 0
+    assert launch("label", [*command(city, weights, store)[2:], "--dry-run", "--workers", "3"]) == 0
     out = capsys.readouterr().out
     assert f"{SCENES} scenes, {2 * SCENES} frames to label" in out
     assert "hours with 3 workers" in out and "kB a frame" in out
     assert not list(tmp_path.iterdir())
-    assert entry.main([*command(city, weights, undisturbed)[2:], "--dry-run"]) == 0
+    assert launch("label", [*command(city, weights, undisturbed)[2:], "--dry-run"]) == 0
     assert "0 scenes, 0 frames to label" in capsys.readouterr().out
 
 
@@ -525,7 +525,7 @@ def change_header(store: Path, **changes: Any) -> None:
 
 
 def assert_refused(arguments: list[str], says: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert entry.main(arguments[2:]) == 2
+    assert launch("label", arguments[2:]) == 2
     err = capsys.readouterr().err.splitlines()
     assert len(err) == 1
     assert err[0].startswith("error: ")

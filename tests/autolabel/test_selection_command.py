@@ -12,9 +12,8 @@ from label_scenes import header, scene
 ROOT = Path(__file__).resolve().parents[2]
 
 # ruff: noqa: E402
-import select_scenes
-
 from autolabel.selection.scores import OBSERVED
+from datasets.cli.launch import launch
 from datasets.labels.store import LabelStore
 from datasets.splits import parse_labelled
 
@@ -29,7 +28,7 @@ def store(tmp_path: Path) -> LabelStore:
 
 def command(tmp_path: Path, *more: object) -> int:
     words = [tmp_path / "labels.zarr", "--out", tmp_path / "out", *more]
-    return select_scenes.main([str(word) for word in words])
+    return launch("select", [str(word) for word in words])
 
 
 def lines(tmp_path: Path, name: str) -> list[str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
+from datasets.cli.launch import launch
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
-from viz.commands.write_report import main
 
 GRID = VoxelGrid(min_m=(-30.0, -30.0, -1.0), size_m=(1.5, 1.5, 1.5), shape=(40, 40, 4))
 LEVELS = (0.0, 0.5, 0.9, 0.99)
@@ -96,7 +96,7 @@ def report(store: Path, *arguments: str, code: int = 0) -> str:
     asked = [str(store), "--out", str(out), "--renderer", "plain", *arguments]
     if "--pictures" not in asked:
         asked += ["--pictures", "1"]
-    assert main(asked) == code
+    assert launch("report", asked) == code
     return out.read_text(encoding="utf-8")
 
 

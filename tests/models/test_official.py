@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import runpy
 import subprocess
 import sys
 from collections import OrderedDict
@@ -19,6 +18,7 @@ from network_stages import oracle_folder
 from safetensors.torch import save_file
 from torch import Tensor
 
+from datasets.cli.launch import launch
 from datasets.errors import SetupError
 from models.checkpoints.checkpoint import file_sha256, load_checkpoint, save_checkpoint
 from models.checkpoints.official import FIRST_KERNEL, convert, read_checkpoint
@@ -100,11 +100,8 @@ def refusal(state: State, name: str = TEACHER) -> str:
     return str(error.value)
 
 
-def run_script(monkeypatch: pytest.MonkeyPatch, *arguments: object) -> int:
-    monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-    with pytest.raises(SystemExit) as end:
-        runpy.run_path(str(SCRIPT), run_name="__main__")
-    return int(str(end.value.code))
+def run_script(*arguments: object) -> int:
+    return launch("import-checkpoint", [str(word) for word in arguments])
 
 
 @pytest.mark.parametrize(
@@ -284,11 +281,11 @@ def test_what_is_no_checkpoint_is_refused_with_one_line(tmp_path: Path) -> None:
 
 
 def test_the_command_writes_weights_that_load_as_published(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = tmp_path / "epoch_48.pth", tmp_path / "new" / "t.safetensors"
     torch.save(mmcv(spconv1(state_of(TEACHER))), source)
-    assert run_script(monkeypatch, source, "--preset", TEACHER, "-o", out) == 0
+    assert run_script(source, "--preset", TEACHER, "-o", out) == 0
     loaded = load_checkpoint(out, expect_preset=TEACHER)
     assert_same(loaded.module.state_dict(), state_of(TEACHER))
     assert loaded.preset == preset(TEACHER).with_reference_parity()
@@ -304,7 +301,7 @@ def test_the_command_writes_weights_that_load_as_published(
 
 
 def test_the_command_ends_in_one_line_and_code_2(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source, out = tmp_path / "official.pth", tmp_path / "t.safetensors"
     torch.save(state_of(STUDENT), source)
@@ -315,10 +312,10 @@ def test_the_command_ends_in_one_line_and_code_2(
         ((source, "--preset", "huge", "-o", out), "no preset 'huge'"),
         ((source, "--preset", STUDENT, "-o", tmp_path / "file" / "x"), "file"),
     ):
-        assert run_script(monkeypatch, *arguments) == 2
+        assert run_script(*arguments) == 2
         err = capsys.readouterr().err
         assert err.startswith("error: ") and rule in err and err.count("\n") == 1
-    assert run_script(monkeypatch, source, "--pre", STUDENT, "-o", out) == 2
+    assert run_script(source, "--pre", STUDENT, "-o", out) == 2
     assert not out.exists()
 
 

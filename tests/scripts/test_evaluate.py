@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -15,10 +13,12 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from autolabel.commands import evaluate
 from datasets.benchmarks import occ3d_nuscenes, openocc_flow
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.conversion import Conversion
 from datasets.benchmarks.ground_truth import GroundTruth
+from datasets.cli.launch import launch
 from datasets.errors import SetupError
 from datasets.frames import Scene
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
@@ -30,18 +30,6 @@ from models.presets import build_network, preset
 
 ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (0.0, 0.5, 0.9)
-
-
-def script() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("evaluate", ROOT / "scripts" / "evaluate.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["evaluate"] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-evaluate = script()
 
 
 @pytest.fixture(scope="module")
@@ -116,8 +104,7 @@ def run(
     *arguments: object,
 ) -> tuple[dict[str, Any], str]:
     out = tmp_path / "scores.json"
-    monkeypatch.setattr(sys, "argv", ["evaluate.py", *map(str, arguments), "--out", str(out)])
-    assert evaluate.main() == 0
+    assert launch("evaluate", [*map(str, arguments), "--out", str(out)]) == 0
     return json.loads(out.read_text()), capsys.readouterr().out
 
 
@@ -205,7 +192,7 @@ def test_a_store_is_compared_with_the_lidar_where_there_is_no_truth(
 ) -> None:
     semantics = np.stack([t.semantics for t in truths(city)])
     store = make_store(tmp_path / "s.zarr", city, semantics)
-    arguments = ["evaluate.py", "--store", store, "--root", city, "--lidar", "--truth", tmp_path]
+    arguments = ["--store", store, "--root", city, "--lidar", "--truth", tmp_path]
     monkeypatch.setattr(sys, "argv", [str(a) for a in arguments])
     assert evaluate.main() == 0
     printed = capsys.readouterr().out

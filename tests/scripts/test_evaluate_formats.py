@@ -7,7 +7,6 @@ are not the benchmark's, the truth is the store's labels, converted by the named
 from __future__ import annotations
 
 import json
-import runpy
 import subprocess
 import sys
 from collections.abc import Callable
@@ -31,6 +30,7 @@ from datasets.benchmarks import (
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.resampling import resample
+from datasets.cli.launch import launch
 from datasets.frames import Scene, SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, from_yaw, inverse
@@ -122,10 +122,7 @@ def score(
         assert done.returncode == 0, done.stderr
         printed = done.stdout
     else:
-        main = runpy.run_path(str(ROOT / command[0]), run_name="evaluate")["main"]
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(sys, "argv", command)
-            assert main() == 0
+        assert launch("evaluate", command[1:]) == 0
     figures: dict[str, Any] = json.loads(out.read_text())
     return figures | {"printed": printed}
 

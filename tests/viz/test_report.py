@@ -17,11 +17,11 @@ from label_scenes import as_older_code_wrote_it, tree
 from PIL import Image
 from report_stores import HOSTILE, LEVELS, Cells, audit_file, header, make_store, report
 
+from datasets.cli.launch import launch
 from datasets.errors import SetupError
 from datasets.labels.audit_record import read_audit
 from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import NoteEntry, Reviews, Verdict, VerdictEntry
-from viz.commands.write_report import main
 from viz.html_report.markup import tag
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -184,7 +184,9 @@ def test_other_audit_is_refused_before_the_store_is_read(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     path = audit_file(tmp_path, **changes)
-    assert main([str(made), "--audit", str(path), "--out", str(tmp_path / "r.html")]) == 2
+    assert (
+        launch("report", [str(made), "--audit", str(path), "--out", str(tmp_path / "r.html")]) == 2
+    )
     assert named in capsys.readouterr().err
     assert not (tmp_path / "r.html").exists()
 
@@ -220,7 +222,7 @@ def test_folder_that_cannot_be_written_is_a_users_fault(
 ) -> None:
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "report.html"
-    assert main([str(made), "--pictures", "0", "--out", str(out)]) == 2
+    assert launch("report", [str(made), "--pictures", "0", "--out", str(out)]) == 2
     assert "--out" in capsys.readouterr().err
 
 

@@ -14,13 +14,15 @@ import pytest
 from chromium import chromium
 from PIL import Image
 
+from datasets.cli.launch import launch
 from datasets.errors import SceneError, SetupError
 from datasets.frames import CameraView
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.label_set import StoredLabels
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.taxonomy import OCC3D_NUSCENES
-from viz.commands.inspect_options import layers_of, parser
+from viz.commands.inspect_labels import layers_of
+from viz.commands.options.inspect_labels import parse
 from viz.render.bev_images import class_map
 from viz.render.camera_overlay import NO_ID, blend, pinhole_of, project_labels
 from viz.render.layers import LayerSettings
@@ -495,11 +497,9 @@ def other_version(store: Path, tmp_path: Path) -> list[str]:
 def test_users_fault_is_one_line_and_exit_code_2(
     arguments: object, named: str, store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.commands.inspect_labels import main
-
     assert callable(arguments)
     picture = ["--screenshot", str(tmp_path / "a.png"), "--root", str(tmp_path / "absent")]
-    assert main([*arguments(store, tmp_path), *picture]) == 2
+    assert launch("inspect", [*arguments(store, tmp_path), *picture]) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert named in error
@@ -508,28 +508,24 @@ def test_users_fault_is_one_line_and_exit_code_2(
 def test_window_without_a_display_is_refused(
     store: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.commands.inspect_labels import main
-
     if not sys.platform.startswith("linux"):
         pytest.skip("displays are found otherwise on this system")
     monkeypatch.delenv("DISPLAY", raising=False)
     monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
-    assert main([str(store)]) == 2
+    assert launch("inspect", [str(store)]) == 2
     assert "--screenshot" in capsys.readouterr().err
 
 
 def test_video_has_the_frames_asked_for(store: Path, tmp_path: Path) -> None:
     options = [str(store), "--root", str(tmp_path / "absent"), "--size", "961x541"]
-    from viz.commands.inspect_labels import main
-
     film = tmp_path / "new" / "film.gif"
     more = ["--renderer", "plain", "--fps", "5", "--mask", "all"]
-    assert main([*options, *more, "--video", str(film)]) == 0
+    assert launch("inspect", [*options, *more, "--video", str(film)]) == 0
     with Image.open(film) as image:
         assert (image.size, image.n_frames) == ((961, 541), 2)
         assert image.info["duration"] == 200
     one = tmp_path / "one.mp4"
-    assert main([*options, *more, "--frames", "1:2", "--video", str(one)]) == 0
+    assert launch("inspect", [*options, *more, "--frames", "1:2", "--video", str(one)]) == 0
     cv2 = pytest.importorskip("cv2")
     reader = cv2.VideoCapture(str(one))
     there, picture = reader.read()
@@ -567,12 +563,10 @@ def test_where_there_is_no_vp9_the_note_says_that_browsers_play_none(
 def test_video_that_fails_leaves_no_file(
     store: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.commands.inspect_labels import main
-
     options = [str(store), "--root", str(tmp_path / "absent"), "--renderer", "plain"]
     for name, frames, named in (("a.gif", "0:3", "frames 0..1"), ("a.avi", "0:1", ".mp4 or .gif")):
         film = tmp_path / name
-        assert main([*options, "--video", str(film), "--frames", frames]) == 2
+        assert launch("inspect", [*options, "--video", str(film), "--frames", frames]) == 2
         assert named in capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 
@@ -637,17 +631,13 @@ def test_renderer_that_dies_is_named_once_and_the_plain_one_goes_on(
 def test_option_that_would_be_ignored_is_an_error(
     options: str, named: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.commands.inspect_labels import main
-
-    with pytest.raises(SystemExit) as exit_:
-        main(options.split())
-    assert exit_.value.code == 2
+    assert launch("inspect", options.split()) == 2
     assert named in capsys.readouterr().err
 
 
 def test_options_switch_the_layers_on() -> None:
     given = "a.zarr --mask all --points hit --flow --boxes --height=-1:2.5 --colour evidence"
-    options = parser().parse_args([*given.split(), "--classes", "car,driveable_surface"])
+    options = parse([*given.split(), "--classes", "car,driveable_surface"])
     assert layers_of(options, OCC3D_NUSCENES) == LayerSettings(
         color="evidence",
         mask="all",
@@ -657,8 +647,8 @@ def test_options_switch_the_layers_on() -> None:
         flow=True,
         boxes=True,
     )
-    assert layers_of(parser().parse_args(["a.zarr"]), OCC3D_NUSCENES) == LayerSettings()
-    assert layers_of(parser().parse_args(["--truth", "a"]), OCC3D_NUSCENES).mask == "all"
+    assert layers_of(parse(["a.zarr"]), OCC3D_NUSCENES) == LayerSettings()
+    assert layers_of(parse(["--truth", "a"]), OCC3D_NUSCENES).mask == "all"
     options.classes = "car,unicorn"
     with pytest.raises(SetupError, match="unicorn"):
         layers_of(options, OCC3D_NUSCENES)

@@ -14,6 +14,7 @@ from small_stores import ROAD, TAXONOMY, write_store, write_truth
 from waymo_log import segment, write_records
 
 from datasets.benchmarks.catalogue import benchmark
+from datasets.cli.launch import launch
 from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import apply, from_yaw, inverse
@@ -198,13 +199,11 @@ def test_masks_of_ground_truth_are_those_of_its_files(tmp_path: Path) -> None:
 def test_ground_truth_that_cannot_be_shown_is_one_line_and_exit_code_2(
     more: list[str], named: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.commands.inspect_labels import main
-
     source = FolderSource(write_log(tmp_path / "log"), past_sweeps=0)
     truth = write_truth(tmp_path / "labels", source, "a")
     options = ["--truth", truth, "--root", tmp_path / "log", "--source", "folder", "--frame", "1"]
     arguments = [*map(str, options), *more, "--screenshot", str(tmp_path / "a.png")]
-    assert main(arguments) == 2
+    assert launch("inspect", arguments) == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
     assert named in error
@@ -214,13 +213,9 @@ def test_ground_truth_that_cannot_be_shown_is_one_line_and_exit_code_2(
 def test_store_or_truth_must_be_named(
     arguments: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.commands.inspect_labels import main
-
     if arguments[-1:] == ["--benchmark"]:
         arguments = [*arguments, "openocc_flow"]
-    with pytest.raises(SystemExit) as exit_:
-        main(arguments)
-    assert exit_.value.code == 2
+    assert launch("inspect", arguments) == 2
     assert "--truth" in capsys.readouterr().err
 
 

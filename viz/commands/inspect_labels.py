@@ -4,27 +4,27 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import getpass
 import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.benchmarks.catalogue import NAMES, benchmark
-from datasets.cli.exit_codes import exit_code, print_bad_scene
+from datasets.benchmarks import NAMES
+from datasets.benchmarks.catalogue import benchmark
+from datasets.cli.exit_codes import print_bad_scene
+from datasets.cli.logs import name_log_of
 from datasets.errors import SetupError
 from datasets.files.printable import printable
 from datasets.files.replacing import replacing
 from datasets.frames import SceneSource
+from datasets.labels.header import StoreHeader
 from datasets.labels.label_set import GroundTruthLabels, LabelSet, StoredLabels
 from datasets.reviews.overlay import Reviews
-from viz.commands.inspect_options import (
+from datasets.taxonomy import Taxonomy
+from viz.commands.options.inspect_labels import (
     DEFAULT_FPS,
-    DEFAULT_ROOT,
     DEFAULT_SIZE_PX,
-    check,
-    layers_of,
-    parser,
-    reviewer_of,
 )
 from viz.render.layers import LayerSettings
 from viz.review.priority import ReviewPriority
@@ -32,16 +32,12 @@ from viz.review.review_queue import QueueItem, queue_of, review_priority
 from viz.session.session import ReviewFrame, ReviewSession, open_log
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command. Returns the exit code: 0, or 2 for a user's fault."""
-    p = parser()
-    options = p.parse_args(argv)
-    if fault := check(options):
-        p.error(fault)
-    return exit_code(lambda: _inspect(options))
+def run(options: argparse.Namespace) -> int:
+    """Open a window, write an image or a video, or serve a page; gives the exit code.
 
-
-def _inspect(options: argparse.Namespace) -> int:
+    Raises:
+        SetupError: the store, the log or an option cannot be used.
+    """
     if options.screenshot is not None and options.screenshot.suffix.lower() != ".png":
         raise SetupError(f"--screenshot {options.screenshot}: the name must end in .png")
     session = _session(options)
@@ -176,13 +172,12 @@ def _scene_of(options: argparse.Namespace, session: ReviewSession) -> str:
 
 def _session(options: argparse.Namespace) -> ReviewSession:
     if options.truth is not None:
-        source = _log(options.source or "city", options.root)
+        source = _log(options, None)
         return ReviewSession(_truth(options, options.truth, source), source)
     labels = StoredLabels(options.store, print_bad_scene)
-    kind = options.source or str(labels.store.header.provenance.get("source", ""))
     log: SceneSource | str
     try:
-        log = _log(kind, options.root)
+        log = _log(options, labels.store.header)
     except SetupError as error:
         log = str(error)
     truth: LabelSet | None = None
@@ -207,10 +202,43 @@ def _truth(options: argparse.Namespace, folder: Path, source: SceneSource) -> Gr
     return GroundTruthLabels(chosen, folder, source, every_frame=True)
 
 
-def _log(kind: str, root: Path | None) -> SceneSource:
-    if root is None and kind not in ("city", ""):
-        raise SetupError(f"name the {kind} log with --root")
-    return open_log(kind or "city", root or DEFAULT_ROOT)
+def _log(options: argparse.Namespace, header: StoreHeader | None) -> SceneSource:
+    args = argparse.Namespace(**vars(options))
+    name_log_of(args, header)
+    return open_log(args.source, args.root, args.version)
+
+
+def layers_of(options: argparse.Namespace, taxonomy: Taxonomy) -> LayerSettings:
+    """The layers asked for. Raises ``SetupError`` for a class that there is not."""
+    classes = None
+    if options.classes is not None:
+        names = [name.strip().replace(" ", "_") for name in options.classes.split(",")]
+        for name in names:
+            if name not in taxonomy.names:
+                raise SetupError(
+                    f"--classes: there is no class {name!r}; there are {', '.join(taxonomy.names)}"
+                )
+        classes = frozenset(taxonomy.id_of(name) for name in names)
+    return LayerSettings(
+        voxels=options.voxels,
+        colour=options.colour or "class",
+        mask=options.mask or ("trusted" if options.truth is None else "all"),
+        classes=classes,
+        height_m=options.height,
+        points=options.points,
+        flow=options.flow,
+        boxes=options.boxes,
+    )
+
+
+def reviewer_of(options: argparse.Namespace) -> str:
+    """Who judges. Raises ``SetupError`` where the system does not tell and nobody is named."""
+    if options.reviewer is not None:
+        return str(options.reviewer)
+    try:
+        return getpass.getuser()
+    except (OSError, KeyError) as error:
+        raise SetupError("the system does not know your name; give --reviewer NAME") from error
 
 
 def _no_display() -> bool:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -12,8 +12,10 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
-from datasets.benchmarks.catalogue import BENCHMARKS, NAMES, Benchmark, benchmark, voxels_in_words
-from datasets.cli.exit_codes import exit_code, print_bad_scene
+from datasets.benchmarks.catalogue import BENCHMARKS, Benchmark, benchmark, voxels_in_words
+from datasets.cli.exit_codes import print_bad_scene
+from datasets.cli.logs import name_log_of
+from datasets.cli.next_step import print_next
 from datasets.errors import AutolabelError, SetupError, UnreadableError
 from datasets.files.printable import printable
 from datasets.files.replacing import write_text
@@ -24,8 +26,6 @@ from datasets.labels.label_set import GroundTruthLabels, StoredLabels
 from datasets.labels.log_identity import require_log_of
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.reviews.overlay import Reviews
-from datasets.sources.opening import SOURCES
-from datasets.storage.backend import parse_store_path
 from datasets.store_ops.maintenance import info
 from viz.html_report.confidence_section import confidence
 from viz.html_report.content import Content, ranked, set_aside
@@ -41,61 +41,11 @@ from viz.review.error_rate import estimate
 from viz.review.review_queue import review_priority
 from viz.session.session import ReviewSession, open_log
 
-DEFAULT_ROOT = Path("runs/city")
-
 A = TypeVar("A")
 
 
-def parser() -> argparse.ArgumentParser:
-    """Options of the command."""
-    p = argparse.ArgumentParser(
-        prog="python viz/report.py",
-        description="Write one HTML page on a label store: statistics, reliability, audit, worst "
-        "scenes in pictures, scenes set aside, reviews, provenance.",
-        allow_abbrev=False,
-    )
-    add = p.add_argument
-    add("store", type=parse_store_path, metavar="STORE", help="label store, e.g. runs/labels.zarr")
-    add("--out", type=Path, default=Path("report.html"), metavar="FILE.html", help="the page")
-    add(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help=f"the log that was labelled, for its pictures (default for a city {DEFAULT_ROOT})",
-    )
-    add("--source", choices=SOURCES, help="kind of the log (default: what the store says)")
-    add("--audit", type=Path, metavar="FILE.json", help="report of autolabel/audit.py --json")
-    add("--truth", type=Path, metavar="DIR", help="folder of ground truth to compare with")
-    add("--benchmark", choices=NAMES, help="of the ground truth (default: that with these voxels)")
-    add(
-        "--pictures",
-        type=int,
-        default=6,
-        metavar="N",
-        help="how many of the worst scenes to draw (default 6)",
-    )
-    add(
-        "--renderer",
-        choices=("auto", "open3d", "plain"),
-        default="auto",
-        help="who draws 3D views: auto takes Open3D where it works here and our plain rasteriser "
-        "elsewhere; the page says which",
-    )
-    return p
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the command; gives the exit code."""
-    p = parser()
-    options = p.parse_args(argv)
-    if options.benchmark and options.truth is None:
-        p.error("--benchmark needs --truth")
-    if options.pictures < 0:
-        p.error("--pictures must not be negative")
-    return exit_code(lambda: _report(options))
-
-
-def _report(options: argparse.Namespace) -> int:
+def run(options: argparse.Namespace) -> int:
+    """Write the page; gives the exit code. Raises ``SetupError``."""
     content = gather(options)
     _write(options.out, render(content))
     for note in content.notes:
@@ -103,6 +53,7 @@ def _report(options: argparse.Namespace) -> int:
     for scene_id, why in content.unreadable.items():
         print_bad_scene(scene_id, why)
     print(f"{options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
+    print_next("inspect", options.store, "--queue")
     return 1 if content.unreadable else 0
 
 
@@ -116,7 +67,7 @@ def gather(options: argparse.Namespace) -> Content:
     store = LabelStore.open(options.store)
     found_audit = None if options.audit is None else read_audit(options.audit)
     kind = options.source or str(store.header.provenance.get("source") or "city")
-    log = _log(kind, options.root)
+    log = _log(options, store.header)
     named = options.root is not None or options.truth is not None
     if named and not isinstance(log, str):
         for scene_id in store.looked_at()[0]:
@@ -189,15 +140,15 @@ def render(content: Content) -> str:
     return page(name, subtitle, sections, f"Written by viz/report.py on {now}.")
 
 
-def _log(kind: str, root: Path | None) -> SceneSource | str:
+def _log(options: argparse.Namespace, header: StoreHeader) -> SceneSource | str:
     """The log, or why it is not at hand; one that was named must be there."""
-    if root is not None:
-        return open_log(kind, root)
-    if kind != "city":
-        return f"name the {kind} log with --root"
+    args = argparse.Namespace(**vars(options))
     try:
-        return open_log(kind, DEFAULT_ROOT)
+        name_log_of(args, header)
+        return open_log(args.source, args.root, args.version)
     except SetupError as error:
+        if options.root is not None:
+            raise
         return str(error)
 
 

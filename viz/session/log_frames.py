@@ -152,12 +152,13 @@ def read_images(
     return tuple(images), notes
 
 
-def open_log(kind: str, root: Path) -> SceneSource:
-    """A log to look at. The built-in city is not generated where there is none.
+def open_log(kind: str, root: Path, version: str | None = None) -> SceneSource:
+    """A log to look at. The simulated city is not generated where there is none.
 
     Raises:
         SetupError: unknown kind, or no such log at ``root``.
     """
     if not root.is_dir():
         raise SetupError(f"there is no folder {root}; name the log with --root")
-    return open_source("nuscenes" if kind == "city" else kind, root, past_sweeps=0)
+    kind = "nuscenes" if kind == "city" else kind
+    return open_source(kind, root, past_sweeps=0, version=version)

@@ -1,1 +1,4 @@
-"""The built-in city: a procedural street world, simulated and written as a real nuScenes root."""
+"""The simulated city: a procedural street world, written as a real nuScenes root."""
+
+PROFILES = ("tiny", "full")
+"""Sizes of images and scenes that ``datasets.sources.synthetic.city`` knows."""

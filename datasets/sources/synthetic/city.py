@@ -21,6 +21,7 @@ from tqdm import tqdm
 
 from datasets.errors import SetupError
 from datasets.files.json_files import read_json_file, write_json
+from datasets.sources.synthetic import PROFILES
 
 GENERATOR_VERSION = 2
 MARKER = "city.json"
@@ -88,9 +89,6 @@ class CityConfig:
         """Names of ``labeled``, ``unlabeled`` or ``val``."""
         count: int = getattr(self, f"{split}_scenes")
         return tuple(f"scene-{_FIRST_NAME[split] + i:04d}" for i in range(count))
-
-
-PROFILES = ("tiny", "full")
 
 
 def city_config(profile: str, *, scenes: int, seed: int = 0) -> CityConfig:

@@ -32,12 +32,12 @@ TIMEOUT_S = 600.0
 CONFIDENCES = ("0.5", "0.6")
 DRIVER = """
 import sys, time
-from autolabel.commands.label_log import main
+from datasets.cli.launch import launch
 ready, delay_s, arguments = sys.argv[1], float(sys.argv[2]), sys.argv[3:]
 open(ready, "w").close()
 sys.stdin.readline()
 time.sleep(delay_s)
-sys.exit(main(arguments))
+sys.exit(launch("label", arguments))
 """
 
 

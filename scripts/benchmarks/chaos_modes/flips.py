@@ -34,9 +34,7 @@ import numpy as np
 from chaos_modes.outcome import Options, Outcome, facts_of, small_city
 from tqdm import tqdm
 
-sys.path.append(str(Path(__file__).resolve().parents[2]))  # the commands
-import store as store_command
-
+from autolabel.commands import store as store_command
 from datasets.cli.exit_codes import exit_code, print_bad_scene
 from datasets.errors import AutolabelError
 from datasets.files.json_files import canonical_text, json_text

@@ -10,8 +10,8 @@ from typing import cast
 import numpy as np
 import pytest
 
-from datasets.benchmarks import occ3d_nuscenes
-from datasets.benchmarks.catalogue import BENCHMARKS, NAMES, benchmark
+from datasets.benchmarks import NAMES, occ3d_nuscenes
+from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, LidarSweep, SceneSource
 from datasets.sources.nuscenes import NuScenesSource

@@ -14,7 +14,8 @@ import pytest
 from failing_commands import failing, write_log
 from label_scenes import header, scene
 
-from datasets.cli.exit_codes import exit_code, scenes_in, scenes_of, usable_scenes_of
+from datasets.cli.exit_codes import exit_code
+from datasets.cli.scenes import scenes_in, scenes_of, usable_scenes_of
 from datasets.errors import SceneError, SetupError, UnwritableError
 from datasets.files.temporary import private_folder
 from datasets.labels.store import LabelStore
@@ -115,7 +116,7 @@ SPLIT_COMMANDS = [
     ("scripts/make_labels.py", "--split", "val", "--out", "{out}/gt"),
     ("scripts/calibrate.py", str(WEIGHTS), "--split", "val", "-o", "{out}/c.safetensors"),
     ("scripts/train_teacher.py", "--split", "val", "--out", "{out}/t"),
-    ("scripts/train_student.py", "--labelled-split", "val", "--out", "{out}/s"),
+    ("scripts/train_student.py", "--labeled-split", "val", "--out", "{out}/s"),
 ]
 
 

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import select_scenes
 import torch
 from chaos_modes import full_disk
 from chaos_modes.result_files import differing, scalars, torn
@@ -29,6 +28,7 @@ from test_replacing import WRITERS
 from toy_training import CONFIG, lines, run, same_weights, samples
 
 from autolabel.cluster.events import Events
+from datasets.cli.launch import launch
 from datasets.errors import AutolabelError
 from datasets.files.appending import AppendedFile
 from datasets.files.replacing import replacing
@@ -191,19 +191,19 @@ def test_a_choice_that_cannot_be_written_leaves_the_earlier_one(
     for i in range(3):
         store.write_scene(scene(f"s{i}", seed=i, frames=5))
     words = [str(tmp_path / "labels.zarr"), "--out", str(tmp_path / "out"), "--voxels", "1%"]
-    assert select_scenes.main([*words, "--budget", "1"]) == 0
+    assert launch("select", [*words, "--budget", "1"]) == 0
     earlier = tree(tmp_path / "out")
     assert len(earlier) == 7
     for size in (1, 60):  # not even the list; the lists, but no mask
         with limit(size):
-            assert select_scenes.main([*words, "--frames", "4", "--gap", "1"]) == 2
+            assert launch("select", [*words, "--frames", "4", "--gap", "1"]) == 2
         (line,) = [x for x in capsys.readouterr().err.splitlines() if "error" in x]
         assert line.startswith(f"error: {tmp_path / 'out'}/") and line.endswith(FULL)
         there = tree(tmp_path / "out")
         assert there.keys() >= earlier.keys()
         if size == 1:
             assert there == earlier
-    assert select_scenes.main([*words, "--frames", "4", "--gap", "1"]) == 0
+    assert launch("select", [*words, "--frames", "4", "--gap", "1"]) == 0
     assert "labelled.txt" not in tree(tmp_path / "out")
 
 

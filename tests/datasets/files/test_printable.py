@@ -18,6 +18,7 @@ from tqdm import tqdm
 from autolabel.cluster.events import Events
 from autolabel.cluster.progress import describe as describe_job
 from datasets.cli.exit_codes import exit_code
+from datasets.cli.launch import launch
 from datasets.errors import SceneError, SetupError, UnwritableError
 from datasets.files.printable import HIDDEN, Guarded, printable, redacted
 from datasets.labels.store import LabelStore
@@ -134,7 +135,6 @@ def test_a_stores_hostile_texts_are_told_on_their_own_lines(tmp_path: Path) -> N
 def test_store_info_and_verify_of_a_hostile_store(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import runpy
     from dataclasses import replace
 
     where = tmp_path / "labels.zarr"
@@ -143,12 +143,8 @@ def test_store_info_and_verify_of_a_hostile_store(
     store.write_scene(scene("s1"))
     store.quarantine("s2", HOSTILE, HOSTILE)
     (where / "scenes" / "s1\x1b[2K\nerror: forged").mkdir()
-    script = Path(__file__).parents[3] / "scripts" / "store.py"
     for command in ("info", "verify"):
-        monkeypatch.setattr(sys, "argv", ["store.py", command, str(where)])
-        monkeypatch.setattr(sys, "path", [*sys.path])
-        with pytest.raises(SystemExit):
-            runpy.run_path(str(script), run_name="__main__")
+        launch("store", [command, str(where)])
         said = capsys.readouterr()
         told = (said.out + said.err).replace("\r", "")
         assert only_ours(told) and SECRET not in told
@@ -156,7 +152,7 @@ def test_store_info_and_verify_of_a_hostile_store(
 
 
 def test_a_logs_hostile_names(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from datasets.cli.exit_codes import usable_scenes_of
+    from datasets.cli.scenes import usable_scenes_of
     from datasets.sources.folder import FolderSource
 
     odd = "x\x1b[2K\nerror: forged"

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -16,6 +14,7 @@ import pytest
 from folder_log import edit_json, pose, vehicle_at, write_log
 from PIL import Image
 
+from datasets.cli.launch import launch
 from datasets.frames import CameraView, Frame, LidarSweep
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse
 from datasets.log_checks.cameras import NOTHING, CameraEvidence, camera_evidence, camera_findings
@@ -336,29 +335,15 @@ def test_indices_are_spread_over_all() -> None:
     assert spread(101, 5) == [0, 25, 50, 75, 100]
 
 
-@pytest.fixture(scope="module")
-def command() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("check_log", ROOT / "scripts" / "check_log.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-def run(
-    command: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any, *argv: object
-) -> tuple[int, str]:
-    monkeypatch.setattr("sys.argv", ["check_log.py", *map(str, argv)])
-    code: int = command.main()
+def run(capsys: Any, *argv: object) -> tuple[int, str]:
+    code = launch("check-log", [str(word) for word in argv])
     return code, capsys.readouterr().out
 
 
-def test_a_right_log_passes_and_is_drawn(
-    command: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
-) -> None:
+def test_a_right_log_passes_and_is_drawn(capsys: Any, tmp_path: Path) -> None:
     log = write_log(tmp_path / "log", ("a", "b"))
     picture = tmp_path / "out" / "overlay.png"
-    code, out = run(command, monkeypatch, capsys, log, "--picture", picture)
+    code, out = run(capsys, log, "--picture", picture)
     assert code == 0, out
     assert "2 scenes checked: nothing bad" in out
     with Image.open(picture) as image:
@@ -369,12 +354,10 @@ def test_a_right_log_passes_and_is_drawn(
 
 @pytest.mark.skipif(not REAL.is_dir(), reason=f"no real sensor data at {REAL}")
 def test_boxes_and_picture_labels_are_counted_and_boxes_drawn_without_lidar(
-    command: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
+    capsys: Any, tmp_path: Path
 ) -> None:
     picture = tmp_path / "boxes.png"
-    code, out = run(
-        command, monkeypatch, capsys, REAL / "waymo", "--source", "waymo", "--picture", picture
-    )
+    code, out = run(capsys, REAL / "waymo", "--source", "waymo", "--picture", picture)
     assert code == 0, out
     assert "37 vehicle, 25 sign, 12 pedestrian, 1 cyclist" in out
     assert "2,100,961 car, 1,987,416 road" in out
@@ -403,8 +386,6 @@ def _cut(path: Path) -> None:
     ],
 )
 def test_damage_is_named_and_ends_with_code_1(
-    command: ModuleType,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: Any,
     tmp_path: Path,
     damage: Callable[[Path], object],
@@ -413,21 +394,19 @@ def test_damage_is_named_and_ends_with_code_1(
     log = write_log(tmp_path / "log", ("a", "b"))
     _add_ground(log / "scenes/a")
     damage(log / "scenes/a")
-    code, out = run(command, monkeypatch, capsys, log)
+    code, out = run(capsys, log)
     assert code == 1
     assert re.search(says.replace("a5)", r"a5\)"), out), out
     assert "scene b" in out  # the other scene is checked all the same
-    code, out = run(command, monkeypatch, capsys, log, "--scene", "b")
+    code, out = run(capsys, log, "--scene", "b")
     assert code == 0, out
 
 
-def test_every_sweep_is_opened_when_asked_for(
-    command: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
-) -> None:
+def test_every_sweep_is_opened_when_asked_for(capsys: Any, tmp_path: Path) -> None:
     log = write_log(tmp_path / "log")
     _cut(log / "scenes/a/lidar/002.npz")
-    assert run(command, monkeypatch, capsys, log)[0] == 0
-    code, out = run(command, monkeypatch, capsys, log, "--frames", 0)
+    assert run(capsys, log)[0] == 0
+    code, out = run(capsys, log, "--frames", 0)
     assert code == 1 and "002.npz: cannot be read" in out
 
 
@@ -444,20 +423,18 @@ def _raise_sweeps(data: dict[str, Any]) -> None:
     data["lidars"]["top"]["T_vehicle_lidar"]["translation_m"][2] -= 1.2
 
 
-def test_what_cannot_be_opened_ends_with_code_2(
-    command: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
-) -> None:
-    with pytest.raises(command.SetupError, match="no such folder"):
-        run(command, monkeypatch, capsys, tmp_path / "nothing")
-    with pytest.raises(command.SetupError, match=r"no log\.json"):
-        run(command, monkeypatch, capsys, tmp_path)
-    with pytest.raises(command.SetupError, match="unknown split 'z'"):
-        run(command, monkeypatch, capsys, write_log(tmp_path / "log"), "--scene", "z")
+def test_what_cannot_be_opened_ends_with_code_2(capsys: Any, tmp_path: Path) -> None:
+    log = write_log(tmp_path / "log")
+    for words, named in (
+        ((tmp_path / "nothing",), "no such folder"),
+        ((tmp_path,), "no log.json"),
+        ((log, "--scene", "z"), "unknown split 'z'"),
+    ):
+        assert launch("check-log", [str(word) for word in words]) == 2
+        assert named in capsys.readouterr().err
 
 
-def test_wrong_poses_of_a_folder_log_end_with_code_1(
-    command: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: Any, tmp_path: Path
-) -> None:
+def test_wrong_poses_of_a_folder_log_end_with_code_1(capsys: Any, tmp_path: Path) -> None:
     def sideways(data: dict[str, Any]) -> None:
         for sweep in data["sweeps"]:
             T = vehicle_at(sweep["timestamp_us"])
@@ -465,7 +442,7 @@ def test_wrong_poses_of_a_folder_log_end_with_code_1(
 
     log = write_log(tmp_path / "log")
     edit_json(log / "scenes/a/scene.json", sideways)
-    code, out = run(command, monkeypatch, capsys, log)
+    code, out = run(capsys, log)
     assert code == 1
     assert "travels 90 degrees off its X axis" in out
 

@@ -17,6 +17,7 @@ from training_command import write_labelled_log
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.ground_truth import GroundTruth
+from datasets.cli.launch import launch
 from datasets.errors import SetupError
 from datasets.frames import Frame
 from datasets.labels.label_set import StoredLabels
@@ -39,7 +40,6 @@ from datasets.sources.folder import FolderSource
 from datasets.store_ops.export import export
 from models.presets import COARSE_GRID
 from models.training.resume_state import load_state, save_state
-from viz.commands.write_report import main as report
 from viz.session.log_frames import LogOfLabels
 from viz.session.session import ReviewSession
 
@@ -273,7 +273,9 @@ def test_a_report_with_another_log_is_refused(
     edit_scene(log, elsewhere, "b")
     page = tmp_path / "page.html"
     where = str(log / "labels.zarr")
-    assert report([where, "--source", "folder", "--root", str(log), "--out", str(page)]) == 2
+    assert (
+        launch("report", [where, "--source", "folder", "--root", str(log), "--out", str(page)]) == 2
+    )
     assert "labels of another log" in capsys.readouterr().err and not page.exists()
 
 

@@ -1,22 +1,31 @@
-"""The options of ``viz/inspect.py``: what they are, which go together, what they switch on."""
+"""Review the labels of a store: see a frame's voxels in 3D and over its images, judge, edit.
+
+    python viz/inspect.py STORE
+    python viz/inspect.py STORE --queue --audit audit.json
+    python viz/inspect.py STORE --scene ID --frame K --screenshot FILE.png
+    python viz/inspect.py STORE --scene ID --frames 0:20 --video FILE.mp4
+    python viz/inspect.py STORE --serve
+    python viz/inspect.py STORE --second OTHER --voxels difference
+    python viz/inspect.py --truth DIR --source folder --root LOG
+
+A window opens, unless an image, a video or a page for the browser is asked for: these need no
+display. The log, for images and points, is the one that the store was made from, unless named; the
+labels of a store whose log is gone are shown alone.
+"""
 
 from __future__ import annotations
 
 import argparse
-import getpass
 import math
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.benchmarks.catalogue import NAMES
-from datasets.errors import SetupError
-from datasets.sources.opening import SOURCES
-from datasets.storage.backend import parse_store_path
-from datasets.taxonomy import Taxonomy
-from viz.render.layers import LayerSettings
-from viz.session.session import MASKS
+from datasets.benchmarks import NAMES
+from datasets.cli.options import CommandParser, add_log_of_store
+from datasets.files.store_path import parse_store_path
 
-DEFAULT_ROOT = Path("runs/city")
+MASKS = ("trusted", "all", "lidar", "camera")
 DEFAULT_SIZE_PX = (1920, 1080)
 DEFAULT_FPS = 2.0
 DEFAULT_PORT = 8080
@@ -24,15 +33,17 @@ MIN_SIZE_PX = (960, 540)
 MAX_SIZE_PX = (7680, 4320)
 
 
-def parser() -> argparse.ArgumentParser:
-    """Options of the command."""
-    p = argparse.ArgumentParser(
-        prog="python viz/inspect.py",
-        description="Review the labels of a store, or look at a log's ground truth: voxels in 3D, "
-        "LiDAR points, and the camera pictures with the labels drawn over them. Opens a window "
-        "unless --screenshot, --video or --serve is given.",
-        allow_abbrev=False,
-    )
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    """The command line. Raises ``SetupError`` for a bad one."""
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if fault := _check(args):
+        parser.error(fault)
+    return args
+
+
+def _parser() -> CommandParser:
+    p = CommandParser(__doc__)
     add = p.add_argument
     add(
         "store",
@@ -51,18 +62,7 @@ def parser() -> argparse.ArgumentParser:
     add("--benchmark", choices=NAMES, help=f"of the ground truth's files (default {NAMES[0]})")
     add("--scene", metavar="ID", help="scene id (default: the first of the store)")
     add("--frame", type=int, metavar="K", help="frame of the scene, from 0 (default 0)")
-    add(
-        "--source",
-        choices=SOURCES,
-        help="kind of the log (default: what the store says, else city)",
-    )
-    add(
-        "--root",
-        type=Path,
-        metavar="DIR",
-        help="the log that was labelled, for its pictures and points (default for a city "
-        f"{DEFAULT_ROOT}); without it the labels of a store are shown alone",
-    )
+    add_log_of_store(p)
 
     beside = p.add_argument_group("to compare with")
     beside.add_argument(
@@ -93,7 +93,7 @@ def parser() -> argparse.ArgumentParser:
     layers = p.add_argument_group("layers, as they are at the start")
     layers.add_argument(
         "--mask",
-        choices=tuple(MASKS),
+        choices=MASKS,
         help="which occupied voxels to show: trusted, those the store trusts for training or the "
         "benchmark scores (default for a store); all (default for ground truth); lidar, those "
         "LiDAR observed; camera, those a camera sees",
@@ -105,7 +105,7 @@ def parser() -> argparse.ArgumentParser:
         help="whose voxels; difference: against the second store, else the ground truth",
     )
     layers.add_argument(
-        "--colour",
+        "--color",
         choices=("class", "confidence", "evidence"),
         help="of the labels' voxels (default class); evidence: hit or passed by LiDAR",
     )
@@ -123,8 +123,8 @@ def parser() -> argparse.ArgumentParser:
     layers.add_argument("--classes", metavar="NAME,NAME", help="only these classes")
 
     out = p.add_argument_group("output")
-    out.add_argument("--screenshot", type=Path, metavar="FILE.png", help="write a picture")
-    out.add_argument("--video", type=Path, metavar="FILE", help="write a film, .mp4 or .gif")
+    out.add_argument("--screenshot", type=Path, metavar="FILE.png", help="write an image")
+    out.add_argument("--video", type=Path, metavar="FILE", help="write a video, .mp4 or .gif")
     out.add_argument(
         "--frames", type=_frames, metavar="A:B", help="of the video: A to B - 1 (default all)"
     )
@@ -150,12 +150,12 @@ def parser() -> argparse.ArgumentParser:
         "--renderer",
         choices=("auto", "open3d", "plain"),
         help="who draws the 3D view of a screenshot or video: auto (default) takes Open3D where "
-        "it works here and our plain rasteriser elsewhere; the picture says which",
+        "it works here and our plain rasteriser elsewhere; the image says which",
     )
     return p
 
 
-def check(options: argparse.Namespace) -> str:
+def _check(options: argparse.Namespace) -> str:
     """What is wrong with the options together, in one line; empty if nothing is."""
     given = {n for n, value in vars(options).items() if value is not None and value is not False}
     if ("store" in given) == ("truth" in given):
@@ -198,44 +198,11 @@ def _check_layers(options: argparse.Namespace, given: set[str]) -> str:
         return "--voxels second needs --second"
     if voxels == "difference" and not given & {"second", "with_truth"}:
         return "--voxels difference needs --second or --with-truth"
-    if options.colour is not None and voxels != "labels":
-        return f"--colour is of labels; --voxels {voxels} has its own colours"
+    if options.color is not None and voxels != "labels":
+        return f"--color is of labels; --voxels {voxels} has its own colors"
     if voxels == "none" and "flow" in given:
         return "--flow needs voxels"
     return ""
-
-
-def layers_of(options: argparse.Namespace, taxonomy: Taxonomy) -> LayerSettings:
-    """The layers asked for. Raises ``SetupError`` for a class that there is not."""
-    classes = None
-    if options.classes is not None:
-        names = [name.strip().replace(" ", "_") for name in options.classes.split(",")]
-        for name in names:
-            if name not in taxonomy.names:
-                raise SetupError(
-                    f"--classes: there is no class {name!r}; there are {', '.join(taxonomy.names)}"
-                )
-        classes = frozenset(taxonomy.id_of(name) for name in names)
-    return LayerSettings(
-        voxels=options.voxels,
-        color=options.colour or "class",
-        mask=options.mask or ("trusted" if options.truth is None else "all"),
-        classes=classes,
-        height_m=options.height,
-        points=options.points,
-        flow=options.flow,
-        boxes=options.boxes,
-    )
-
-
-def reviewer_of(options: argparse.Namespace) -> str:
-    """Who judges. Raises ``SetupError`` where the system does not tell and nobody is named."""
-    if options.reviewer is not None:
-        return str(options.reviewer)
-    try:
-        return getpass.getuser()
-    except (OSError, KeyError) as error:
-        raise SetupError("the system does not know your name; give --reviewer NAME") from error
 
 
 def _size(text: str) -> tuple[int, int]:

@@ -1,0 +1,1 @@
+"""The options of each command; nothing here is slow to import."""
