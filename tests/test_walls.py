@@ -73,8 +73,8 @@ PACKAGE_ORDER = {
         "(room)",
         "storage benchmarks",
         "labels metrics ground_truth",
-        "sources reviews cli",
-        "store_ops loading log_checks",
+        "sources reviews",
+        "store_ops loading log_checks cli",
     ),
     "models": ("ops", "networks", "(room)", "checkpoints", "training inference"),
     "autolabel": (

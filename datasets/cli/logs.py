@@ -49,6 +49,8 @@ def name_log_of(args: argparse.Namespace, header: StoreHeader | None) -> None:
     said = {} if header is None else header.provenance
     if args.source is None:
         args.source = str(said.get("source") or "city")
+    if args.source != said.get("source"):
+        said = {}
     if args.version is None and VERSION_KEY in said:
         args.version = str(said[VERSION_KEY])
     if args.root is not None:
@@ -57,17 +59,15 @@ def name_log_of(args: argparse.Namespace, header: StoreHeader | None) -> None:
         args.root = Path(hint)
         if not remote_or_local(args.root).is_dir():
             raise SetupError(
-                printable(
-                    f"the {args.source} log was at {hint} when it was labeled, and is there "
-                    "no more: name its folder with --root"
-                )
+                f"the {args.source} log was at {printable(hint)} when it was labeled, and is there "
+                "no more: name its folder with --root"
             )
     elif args.source == "city":
         args.root = DEFAULT_CITY
     elif header is None:
         raise SetupError(f"--source {args.source} needs --root DIR")
     else:
-        raise SetupError(f"the store is of a {args.source} log: name its folder with --root")
+        raise SetupError(f"name the {args.source} log with --root DIR: the store does not")
 
 
 def provenance_of(args: argparse.Namespace) -> dict[str, str]:

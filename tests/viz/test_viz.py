@@ -616,7 +616,7 @@ def test_renderer_that_dies_is_named_once_and_the_plain_one_goes_on(
         ("a.zarr --voxels truth", "needs --with-truth"),
         ("a.zarr --voxels second", "needs --second"),
         ("a.zarr --voxels difference", "needs --second or --with-truth"),
-        ("a.zarr --voxels none --colour class", "--colour is of labels"),
+        ("a.zarr --voxels none --colour class", "--color is of labels"),
         ("a.zarr --voxels none --flow", "--flow needs voxels"),
         ("a.zarr --benchmark openocc_flow", "--with-truth"),
         ("--truth a --queue", "--queue needs a STORE"),
