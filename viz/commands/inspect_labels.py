@@ -221,7 +221,7 @@ def layers_of(options: argparse.Namespace, taxonomy: Taxonomy) -> LayerSettings:
         classes = frozenset(taxonomy.id_of(name) for name in names)
     return LayerSettings(
         voxels=options.voxels,
-        colour=options.color or "class",
+        color=options.color or "class",
         mask=options.mask or ("trusted" if options.truth is None else "all"),
         classes=classes,
         height_m=options.height,

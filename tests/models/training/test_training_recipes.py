@@ -10,7 +10,8 @@ import pytest
 import torch
 from one_camera_log import SPEC, OneCameraLog, write_truth
 
-from autolabel.training.options import chosen, config_of, start_network, training_parser
+from autolabel.commands.options.training import training_parser
+from autolabel.training.options import chosen, config_of, start_network
 from datasets.errors import SetupError
 from datasets.loading.frame_dataset import FrameDataset
 from datasets.model_inputs import InputSpec
