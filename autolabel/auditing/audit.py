@@ -35,10 +35,10 @@ class SceneAudits:
     notes: list[str]
 
 
-def audit_report(labels: LabelSet, found: SceneAudits) -> AuditRecord:
+def audit_report(labels: LabelSet, audits: SceneAudits) -> AuditRecord:
     """Ranking, figures and faults of what was gathered."""
-    faults = [*_together(found.records, len(found.audits)), *find_faults(found.audits)]
-    return report(labels.header, found.audits, faults, found.quarantined, found.notes)
+    faults = [*_together(audits.records, len(audits.audits)), *find_faults(audits.audits)]
+    return report(labels.header, audits.audits, faults, audits.quarantined, audits.notes)
 
 
 def audit_scenes(
@@ -63,9 +63,9 @@ def audit_scenes(
     for scene_id in scene_ids:
         try:
             labeled, scene = labels.scene(scene_id), source.scene(scene_id)
-            now = fingerprint(scene_id) if fingerprint else ""
+            current = fingerprint(scene_id) if fingerprint else ""
             unknown += not labeled.inputs
-            records += record_faults(labeled, scene, now, labels.header.frame)
+            records += record_faults(labeled, scene, current, labels.header.frame)
             voting += max(map(held_out, scene.frames))
             level += one_height(scene)
             audits.append(auditor.audit(labeled, scene))
@@ -104,11 +104,11 @@ def _together(records: Sequence[AuditFault], scenes: int) -> list[AuditFault]:
     """A fault that every scene has, once."""
     out = []
     for name in dict.fromkeys(fault.name for fault in records):
-        same = [fault for fault in records if fault.name == name]
-        where = list(dict.fromkeys(fault.scene_id for fault in same))
-        if scenes > 1 and len(where) >= scenes:
-            text = f"{where[0]}: {same[0].evidence}"
+        faults = [fault for fault in records if fault.name == name]
+        scene_ids = list(dict.fromkeys(fault.scene_id for fault in faults))
+        if scenes > 1 and len(scene_ids) >= scenes:
+            text = f"{scene_ids[0]}: {faults[0].evidence}"
             out.append(AuditFault(name=name, scene_id=EVERYWHERE, evidence=text))
         else:
-            out += same
+            out += faults
     return out

@@ -194,19 +194,19 @@ class _Stack:
     """
 
     def __init__(self, frames: Sequence[Mapping[str, ViewFit]], scenes: Sequence[str]) -> None:
-        kept = [k for k, f in enumerate(frames) if any(one.edges for one in f.values())]
-        frames = [frames[k] for k in kept]
-        self._scene = np.unique([scenes[k] for k in kept], return_inverse=True)[1]
+        with_edges = [k for k, f in enumerate(frames) if any(fit.edges for fit in f.values())]
+        frames = [frames[k] for k in with_edges]
+        self._scene = np.unique([scenes[k] for k in with_edges], return_inverse=True)[1]
         self.cameras = tuple(sorted({name for f in frames for name in f}))
         self.stated = np.zeros((len(frames), len(self.cameras)))
         self.edges = np.zeros_like(self.stated)
         self.gains = np.zeros((*self.stated.shape, len(HYPOTHESES)))
         for i, f in enumerate(frames):
-            for name, one in f.items():
-                if one.edges:
+            for name, fit in f.items():
+                if fit.edges:
                     j = self.cameras.index(name)
-                    self.stated[i, j], self.edges[i, j] = one.stated, one.edges
-                    self.gains[i, j] = np.nan_to_num(one.under - one.stated)
+                    self.stated[i, j], self.edges[i, j] = fit.stated, fit.edges
+                    self.gains[i, j] = np.nan_to_num(fit.under - fit.stated)
 
     def lean(self, kind: Kind, amount: float) -> NDArray[np.float64]:
         """(F, C) how much stronger edges get by this amount than by its opposite."""
@@ -216,14 +216,14 @@ class _Stack:
     def beyond_chance(self, lean: float, leans: NDArray[np.float64], total: float) -> float | None:
         """Standard errors of a lean, given those of frames (F,) and what they are shares of; None
         where it may be chance."""
-        n, many = len(leans), int(self._scene.max()) + 1
+        n, n_scenes = len(leans), int(self._scene.max()) + 1
         error = float(leans.std(ddof=1)) * np.sqrt(n) / total
-        if many >= MANY_SCENES:
-            sums = np.bincount(self._scene, leans, minlength=many)
-            error, n = max(error, float(sums.std(ddof=1)) * np.sqrt(many) / total), many
+        if n_scenes >= MANY_SCENES:
+            sums = np.bincount(self._scene, leans, minlength=n_scenes)
+            error, n = max(error, float(sums.std(ddof=1)) * np.sqrt(n_scenes) / total), n_scenes
         s = lean / max(error, 1e-9)
         chance = 2 * float(stats.t.sf(abs(s), n - 1))
-        return s if chance <= (MAX_CHANCE if many >= MANY_SCENES else MAX_CHANCE_FEW) else None
+        return s if chance <= (MAX_CHANCE if n_scenes >= MANY_SCENES else MAX_CHANCE_FEW) else None
 
     def amounts(self, kind: Kind) -> NDArray[np.float64]:
         """(F, C, A) gains of a kind."""
@@ -238,74 +238,74 @@ def camera_findings(
     Edges get stronger a little up even for a right camera (what stands on the ground has its edges
     above it), so the turns of a camera are compared with those of the others.
     """
-    of = _Stack(frames, scenes)
-    judged = [j for j in range(len(of.cameras)) if _enough(of, j)]
+    stack = _Stack(frames, scenes)
+    judged = [j for j in range(len(stack.cameras)) if _enough(stack, j)]
     if not judged:
         return []
-    alarm = _all_lean(of, judged) if len(judged) >= MANY_CAMERAS else None
+    alarm = _all_lean(stack, judged) if len(judged) >= MANY_CAMERAS else None
     if alarm is not None:
-        kind, amount, likely = _cause_of_all(of, judged)
-        names = tuple(of.cameras[j] for j in judged)
-        whole = CameraFinding(
+        kind, amount, likely = _cause_of_all(stack, judged)
+        names = tuple(stack.cameras[j] for j in judged)
+        finding = CameraFinding(
             cameras=names, kind=kind, amount=amount, lean=alarm[0], sigmas=alarm[1], likely=likely
         )
         if kind is not None:
-            return [whole]
-    found = [one for j in judged if (one := _of_one(of, j, judged)) is not None]
-    if alarm is not None and not any(one.kind for one in found):
-        return [whole]
-    return found
+            return [finding]
+    findings = [single for j in judged if (single := _of_one(stack, j, judged)) is not None]
+    if alarm is not None and not any(single.kind for single in findings):
+        return [finding]
+    return findings
 
 
 def judged_cameras(frames: Sequence[Mapping[str, ViewFit]]) -> tuple[str, ...]:
     """Names of the cameras of which enough is seen to judge them."""
-    of = _Stack(frames, [""] * len(frames))
-    return tuple(name for j, name in enumerate(of.cameras) if _enough(of, j))
+    stack = _Stack(frames, [""] * len(frames))
+    return tuple(name for j, name in enumerate(stack.cameras) if _enough(stack, j))
 
 
-def _enough(of: _Stack, j: int) -> bool:
-    edges = of.edges[:, j]
+def _enough(stack: _Stack, j: int) -> bool:
+    edges = stack.edges[:, j]
     return bool(edges.sum() >= MIN_EDGES and (edges > 0).sum() >= MIN_FRAMES)
 
 
-def _all_lean(of: _Stack, judged: list[int]) -> tuple[float, float] | None:
+def _all_lean(stack: _Stack, judged: list[int]) -> tuple[float, float] | None:
     """Lean and sigmas of all cameras together, where they are no chance."""
-    total = of.stated[:, judged].sum()
-    most: tuple[float, float] | None = None
-    for kind, amount, least in LEANS_OF_ALL:
-        leans = of.lean(kind, amount)[:, judged].sum(axis=1)
+    total = stack.stated[:, judged].sum()
+    top: tuple[float, float] | None = None
+    for kind, amount, min_lean in LEANS_OF_ALL:
+        leans = stack.lean(kind, amount)[:, judged].sum(axis=1)
         lean = float(leans.sum() / total)
-        s = of.beyond_chance(lean, leans, float(total))
-        if abs(lean) >= least and s is not None and (not most or abs(s) > abs(most[1])):
-            most = lean, s
-    return most
+        s = stack.beyond_chance(lean, leans, float(total))
+        if abs(lean) >= min_lean and s is not None and (not top or abs(s) > abs(top[1])):
+            top = lean, s
+    return top
 
 
-def _of_one(of: _Stack, j: int, judged: list[int]) -> CameraFinding | None:
+def _of_one(stack: _Stack, j: int, judged: list[int]) -> CameraFinding | None:
     """What is wrong with one camera; None where nothing shows."""
     others = [k for k in judged if k != j]
-    here = of.edges[:, j] > 0
-    total = float(of.stated[here, j].sum())
-    most: tuple[float, float] | None = None
-    for kind, (amount, least) in LEANS_OF_ONE.items():
+    has_edges = stack.edges[:, j] > 0
+    total = float(stack.stated[has_edges, j].sum())
+    top: tuple[float, float] | None = None
+    for kind, (amount, min_lean) in LEANS_OF_ONE.items():
         if kind == "pitched" and len(others) + 1 < MANY_CAMERAS:
             continue
-        leans = of.lean(kind, amount)
+        leans = stack.lean(kind, amount)
         lean = float(leans[:, j].sum()) / total
         if len(others) + 1 >= MANY_CAMERAS:
-            lean -= float(np.median([leans[:, k].sum() / of.stated[:, k].sum() for k in others]))
-        s = of.beyond_chance(lean, leans[:, j], total)
-        if abs(lean) >= least and s is not None and (not most or abs(s) > abs(most[1])):
-            most = lean, s
-    if most is None:
+            lean -= float(np.median([leans[:, k].sum() / stack.stated[:, k].sum() for k in others]))
+        s = stack.beyond_chance(lean, leans[:, j], total)
+        if abs(lean) >= min_lean and s is not None and (not top or abs(s) > abs(top[1])):
+            top = lean, s
+    if top is None:
         return None
-    cause, by, likely = _cause_of_one(of, j, judged, here)
+    cause, off_by, likely = _cause_of_one(stack, j, judged, has_edges)
     return CameraFinding(
-        cameras=(of.cameras[j],),
+        cameras=(stack.cameras[j],),
         kind=cause,
-        amount=by,
-        lean=most[0],
-        sigmas=most[1],
+        amount=off_by,
+        lean=top[0],
+        sigmas=top[1],
         likely=likely,
     )
 
@@ -313,14 +313,14 @@ def _of_one(of: _Stack, j: int, judged: list[int]) -> CameraFinding | None:
 Cause = tuple[Kind | None, float, tuple[tuple[Kind, float], ...]]
 
 
-def _cause_of_all(of: _Stack, judged: list[int]) -> Cause:
+def _cause_of_all(stack: _Stack, judged: list[int]) -> Cause:
     """The kind that explains all cameras better than any other does, and than one camera alone."""
-    n = len(of.stated)
-    gains = {kind: _held_out(of.amounts(kind)[:, judged].sum(axis=1)) for kind in OF_ALL}
-    rivals = [_held_out(of.amounts(kind)[:, j]) for kind in OF_ONE[3:] for j in judged]
+    n = len(stack.stated)
+    gains = {kind: _held_out(stack.amounts(kind)[:, judged].sum(axis=1)) for kind in OF_ALL}
+    rivals = [_held_out(stack.amounts(kind)[:, j]) for kind in OF_ONE[3:] for j in judged]
     for kind in OF_ONE[:3]:
-        rivals += [_held_out(_beyond_others(of, kind, j, judged)) for j in judged]
-    amounts = {k: _best_amount(of.amounts(k)[:, judged].sum(axis=1), k) for k in gains}
+        rivals += [_held_out(_beyond_others(stack, kind, j, judged)) for j in judged]
+    amounts = {k: _best_amount(stack.amounts(k)[:, judged].sum(axis=1), k) for k in gains}
     return _decide(gains, amounts, [*rivals, np.zeros(n)])
 
 
@@ -407,15 +407,15 @@ def swapped(found: Iterable[Crossing]) -> list[tuple[str, str]]:
     """Cameras of which each one's edges lie on the other's picture, not on its own."""
     gradient: dict[tuple[str, str], float] = {}
     edges: dict[tuple[str, str], int] = {}
-    for one in found:
-        key = one.view, one.picture
-        gradient[key] = gradient.get(key, 0) + one.gradient
-        edges[key] = edges.get(key, 0) + one.edges
+    for crossing in found:
+        key = crossing.view, crossing.picture
+        gradient[key] = gradient.get(key, 0) + crossing.gradient
+        edges[key] = edges.get(key, 0) + crossing.edges
     strength = {key: gradient[key] / edges[key] for key in gradient if edges[key] >= MIN_EDGES}
     best = {}
     for view in {view for view, _ in strength}:
-        of = {picture: s for (v, picture), s in strength.items() if v == view}
-        fits = max(of, key=lambda name: of[name])
-        if view in of and of[fits] > of[view] + MIN_SWAP_GAIN:
+        by_picture = {picture: s for (v, picture), s in strength.items() if v == view}
+        fits = max(by_picture, key=lambda name: by_picture[name])
+        if view in by_picture and by_picture[fits] > by_picture[view] + MIN_SWAP_GAIN:
             best[view] = fits
     return sorted((a, b) for a, b in best.items() if a < b and best.get(b) == a)

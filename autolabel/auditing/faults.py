@@ -97,15 +97,15 @@ SAME_POSE_M, SAME_POSE_RAD = 1e-3, 1e-4
 
 def find_faults(audits: Sequence[SceneAudit]) -> list[AuditFault]:
     """What all scenes show together, and what single ones show that not all do."""
-    everywhere = _of(audits, EVERYWHERE)
-    out = [fault for faults in everywhere.values() for fault in faults]
-    if len(audits) < 2 or _lidar_at_fault(everywhere):
+    common = _of(audits, EVERYWHERE)
+    out = [fault for faults in common.values() for fault in faults]
+    if len(audits) < 2 or _lidar_at_fault(common):
         return out
     for audit in audits:
         for area, faults in _of([audit], audit.scene_id).items():
-            known = {fault.name for fault in everywhere[area]}
+            names = {fault.name for fault in common[area]}
             # one scene tells less clearly what all of them show
-            out += [f for f in faults if f.name not in known and not (known and f.name == UNKNOWN)]
+            out += [f for f in faults if f.name not in names and not (names and f.name == UNKNOWN)]
     return out
 
 
@@ -116,35 +116,35 @@ def _of(audits: Sequence[SceneAudit], where: str) -> dict[Area, list[AuditFault]
     """What the tests tell, without what only follows from a fault of the LiDAR."""
     motion, ground = list(motion_faults(audits, where)), list(ground_faults(audits, where))
     cameras, labels = list(camera_faults(audits, where)), list(label_faults(audits, where))
-    found: dict[Area, list[AuditFault]]
-    found = {"LiDAR": motion + ground, "cameras": cameras, "labels": labels}
-    names = {fault.name for fault in found["LiDAR"]}
+    faults_by_area: dict[Area, list[AuditFault]]
+    faults_by_area = {"LiDAR": motion + ground, "cameras": cameras, "labels": labels}
+    names = {fault.name for fault in faults_by_area["LiDAR"]}
     if names & OF_LIDAR:
         # what the named fault leaves unexplained of the motion follows from it as well
-        named = [fault for fault in found["LiDAR"] if fault.name != UNKNOWN]
+        named = [fault for fault in faults_by_area["LiDAR"] if fault.name != UNKNOWN]
         return {"LiDAR": named, "cameras": [], "labels": []}
     if UNKNOWN in names:
         # cameras and labels are judged by the LiDAR
-        return found | {
+        return faults_by_area | {
             "cameras": [_unsure(fault) for fault in cameras],
             "labels": [_unsure(fault) for fault in labels],
         }
     heights = [height for audit in audits for height in audit.heights_m]
     if heights and abs(float(np.median(heights))) > MIN_GROUND_OFF_M:
         # few scenes make it no alarm, but labels may lie off because the LiDAR is too high
-        found["labels"] = [_unsure(fault) for fault in labels]
+        faults_by_area["labels"] = [_unsure(fault) for fault in labels]
     if "poses delayed" in names and any(fault.name == "cameras late" for fault in cameras):
         # it may be the clock of the LiDAR
         unsure = [_unsure(fault) for fault in motion]
-        return found | {
+        return faults_by_area | {
             "LiDAR": unsure + ground,
             "cameras": [_unsure(fault) for fault in cameras],
         }
-    return found
+    return faults_by_area
 
 
-def _lidar_at_fault(found: dict[Area, list[AuditFault]]) -> bool:
-    return any(fault.name in OF_LIDAR or fault.name == UNKNOWN for fault in found["LiDAR"])
+def _lidar_at_fault(faults: dict[Area, list[AuditFault]]) -> bool:
+    return any(fault.name in OF_LIDAR or fault.name == UNKNOWN for fault in faults["LiDAR"])
 
 
 def _unsure(fault: AuditFault) -> AuditFault:
@@ -154,37 +154,37 @@ def _unsure(fault: AuditFault) -> AuditFault:
 
 
 def motion_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFault]:
-    found = explain([pair for audit in audits for pair in audit.motion])
-    of = f"({found.pairs} pairs of frames)"
-    noise = f"frames a second apart fit with a median error of {found.noise_m:.2f} m {of}"
-    if found.pairs < MIN_PAIRS:
-        if found.pairs >= FEW_PAIRS and found.noise_m > FEW_NOISE_M:
+    fit = explain([pair for audit in audits for pair in audit.motion])
+    pairs = f"({fit.pairs} pairs of frames)"
+    noise = f"frames a second apart fit with a median error of {fit.noise_m:.2f} m {pairs}"
+    if fit.pairs < MIN_PAIRS:
+        if fit.pairs >= FEW_PAIRS and fit.noise_m > FEW_NOISE_M:
             yield AuditFault(name=UNKNOWN, scene_id=where, evidence=noise)
         return
     shown = [
         cause
         for cause in CAUSES
-        if abs(found.amounts[cause]) > max(MIN_AMOUNT[cause], SIGMAS * found.errors[cause])
+        if abs(fit.amounts[cause]) > max(MIN_AMOUNT[cause], SIGMAS * fit.errors[cause])
     ]
-    clear = found.gain >= MIN_GAIN and abs(found.amounts[found.best]) > MIN_AMOUNT[found.best]
-    if clear and found.best not in shown:
-        shown.insert(0, found.best)
-    correlation, error = found.chain
-    noisy = found.noise_m > MIN_NOISE_M
+    clear = fit.gain >= MIN_GAIN and abs(fit.amounts[fit.best]) > MIN_AMOUNT[fit.best]
+    if clear and fit.best not in shown:
+        shown.insert(0, fit.best)
+    correlation, error = fit.chain
+    noisy = fit.noise_m > MIN_NOISE_M
     if noisy and correlation < -MIN_LEAD * error:
         text = f"{noise}, which throws pairs before and after a frame opposite ways"
         yield AuditFault(name="poses noisy", scene_id=where, evidence=text)
-    elif clear and found.lead >= MIN_LEAD and found.rest < MIN_LEAD and not noisy:
-        text = f"frames fit {_amount(found, found.best)} than stated {of}"
-        yield AuditFault(name=OF_CAUSE[found.best], scene_id=where, evidence=text)
+    elif clear and fit.lead >= MIN_LEAD and fit.rest < MIN_LEAD and not noisy:
+        text = f"frames fit {_amount(fit, fit.best)} than stated {pairs}"
+        yield AuditFault(name=OF_CAUSE[fit.best], scene_id=where, evidence=text)
     elif clear or noisy:
-        likely = "; or ".join(_amount(found, cause) for cause in shown)
-        text = f"frames fit {likely} than stated {of}" if likely else noise
+        likely = "; or ".join(_amount(fit, cause) for cause in shown)
+        text = f"frames fit {likely} than stated {pairs}" if likely else noise
         yield AuditFault(name=UNKNOWN, scene_id=where, evidence=text)
 
 
-def _amount(found: MotionFit, cause: Cause) -> str:
-    amount, error = found.amounts[cause], found.errors[cause]
+def _amount(fit: MotionFit, cause: Cause) -> str:
+    amount, error = fit.amounts[cause], fit.errors[cause]
     if cause == "delay":
         return f"poses of {1e3 * amount:+.0f} +- {1e3 * error:.0f} ms later"
     if cause == "turn":
@@ -205,9 +205,9 @@ def ground_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFau
         middle = np.median(slopes, axis=0)
         spread = np.std(scenes, axis=0) / np.sqrt(len(scenes)) if len(scenes) > 1 else np.zeros(2)
         for axis, slope, error in zip(("X", "Y"), middle, spread, strict=True):
-            few = axis == "Y" and len(scenes) < MANY_SCENES
-            least = MIN_CROSSFALL_RAD if few else MIN_TILT_RAD
-            if abs(np.arctan(slope)) > max(least, 3 * error):
+            few_scenes = axis == "Y" and len(scenes) < MANY_SCENES
+            min_off = MIN_CROSSFALL_RAD if few_scenes else MIN_TILT_RAD
+            if abs(np.arctan(slope)) > max(min_off, 3 * error):
                 text = (
                     f"the ground rises by {np.degrees(np.arctan(slope)):+.1f} degrees along "
                     f"{axis} of the vehicle (median of {len(slopes)} frames; should be level)"
@@ -216,10 +216,10 @@ def ground_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFau
     heights = np.array([np.median(audit.heights_m) for audit in audits if audit.heights_m])
     if not len(heights):
         return
-    ground, least = float(np.median(heights)), MAX_GROUND_OFF_M
+    ground, min_off = float(np.median(heights)), MAX_GROUND_OFF_M
     if len(heights) >= MANY_SCENES:
-        least = max(MIN_GROUND_OFF_M, SIGMAS * float(np.std(heights)) / np.sqrt(len(heights)))
-    if abs(ground) > least:
+        min_off = max(MIN_GROUND_OFF_M, SIGMAS * float(np.std(heights)) / np.sqrt(len(heights)))
+    if abs(ground) > min_off:
         text = (
             f"the ground lies at z = {ground:+.2f} m of the vehicle (median of {len(heights)} "
             "scenes; should be near 0): by so much the LiDAR, or the vehicle's origin, is too high"
@@ -228,23 +228,23 @@ def ground_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFau
 
 
 def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFault]:
-    exchanged = swapped(one for audit in audits for one in audit.crossings)
+    exchanged = swapped(crossing for audit in audits for crossing in audit.crossings)
     for a, b in exchanged:
         text = f"the depth edges of each of {a} and {b} lie on the other's picture"
         yield AuditFault(name="cameras swapped", scene_id=where, evidence=text)
     odd = {name for pair in exchanged for name in pair}
     frames = [
-        {name: one for name, one in frame.items() if name not in odd}
+        {name: fit for name, fit in frame.items() if name not in odd}
         for audit in audits
         for frame in audit.views
     ]
-    found = camera_findings(frames, [a.scene_id for a in audits for _ in a.views])
-    for one in found:
-        yield AuditFault(name=_camera_fault(one), scene_id=where, evidence=_leaning(one))
-    told = {name for one in found for name in one.cameras}
-    for name in sorted({name for frame in frames for name in frame} - told):
+    findings = camera_findings(frames, [a.scene_id for a in audits for _ in a.views])
+    for finding in findings:
+        yield AuditFault(name=_camera_fault(finding), scene_id=where, evidence=_leaning(finding))
+    explained = {name for finding in findings for name in finding.cameras}
+    for name in sorted({name for frame in frames for name in frame} - explained):
         fits = [frame[name] for frame in frames if name in frame]
-        edges, stated = sum(one.edges for one in fits), sum(one.stated for one in fits)
+        edges, stated = sum(fit.edges for fit in fits), sum(fit.stated for fit in fits)
         if edges >= 2 * MIN_EDGES and stated < MIN_STRENGTH * edges:
             text = (
                 f"{name}: {edges} depth edges lie on {stated / edges:.2f} times the mean gradient "
@@ -253,23 +253,23 @@ def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFau
             yield AuditFault(name=UNKNOWN, scene_id=where, evidence=text)
 
 
-def _camera_fault(found: CameraFinding) -> FaultName:
+def _camera_fault(finding: CameraFinding) -> FaultName:
     """A LiDAR that only the cameras blame, and not how frames fit together, stays unnamed."""
-    if found.kind is None or found.kind.startswith("LiDAR"):
+    if finding.kind is None or finding.kind.startswith("LiDAR"):
         return UNKNOWN
     names: dict[Kind, FaultName] = {"focal length": "focal length", "late": "cameras late"}
-    return names.get(found.kind, "camera turned")
+    return names.get(finding.kind, "camera turned")
 
 
-def _leaning(found: CameraFinding) -> str:
-    many = len(found.cameras) > 1
-    what = "all cameras" if many else found.cameras[0]
-    likely = [(found.kind, found.amount)] if found.kind else found.likely
+def _leaning(finding: CameraFinding) -> str:
+    several = len(finding.cameras) > 1
+    cameras = "all cameras" if several else finding.cameras[0]
+    likely = [(finding.kind, finding.amount)] if finding.kind else finding.likely
     words = "; or ".join(_hypothesis(kind, amount) for kind, amount in likely) or "otherwise"
-    beyond = "" if many else ", beyond those of the other cameras"
+    beyond = "" if several else ", beyond those of the other cameras"
     return (
-        f"{what}: depth edges fit better {words} (edges lean by {100 * abs(found.lean):.0f} %, "
-        f"{abs(found.sigmas):.0f} sigma{beyond})"
+        f"{cameras}: depth edges fit better {words} (edges lean by "
+        f"{100 * abs(finding.lean):.0f} %, {abs(finding.sigmas):.0f} sigma{beyond})"
     )
 
 
@@ -293,21 +293,22 @@ def _hypothesis(kind: Kind, amount: float) -> str:
 
 
 def label_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFault]:
-    fits = [one for audit in audits for one in audit.fits]
+    fits = [fit for audit in audits for fit in audit.fits]
     exchanged = [a.elsewhere for a in audits if a.elsewhere is not None]
     # the best of many foreign labels fits a little better by chance
-    there = [one for one in exchanged if one.fit > one.own + 2 * MIN_OVER_FOREIGN]
-    if there and len(there) >= FIT_AGREE * len(audits):
+    better_fits = [e for e in exchanged if e.fit > e.own + 2 * MIN_OVER_FOREIGN]
+    if better_fits and len(better_fits) >= FIT_AGREE * len(audits):
+        first = better_fits[0]
         text = (
             f"the LiDAR fits the labels of other scenes better than a scene's own, such as those "
-            f"of {there[0].scene_id} ({there[0].fit:.2f}, own {there[0].own:.2f}; "
-            f"{len(there)} of {len(audits)} scenes)"
+            f"of {first.scene_id} ({first.fit:.2f}, own {first.own:.2f}; "
+            f"{len(better_fits)} of {len(audits)} scenes)"
         )
         yield AuditFault(name="labels of other frames", scene_id=where, evidence=text)
         return
     if len(fits) < MIN_FIT_FRAMES:
         return
-    own = np.array([one.own for one in fits])
+    own = np.array([fit.own for fit in fits])
     ways = _ways(fits)
     gains = {way: fit - own for way, fit in ways.items()}
     better = [way for way, gain in gains.items() if _better(gain[np.isfinite(gain)])]
@@ -342,7 +343,7 @@ def not_judged(audits: Sequence[SceneAudit]) -> list[str]:
             f"poses and LiDAR heading: {pairs} pairs of frames a second apart between which the "
             f"vehicle moved could be laid over each other, {MIN_PAIRS} are needed"
         )
-    slopes, level = (sum(len(getattr(a, of)) for a in audits) for of in ("slopes", "heights_m"))
+    slopes, level = (sum(len(getattr(a, name)) for a in audits) for name in ("slopes", "heights_m"))
     if slopes < MIN_TILT_FRAMES:
         out.append(f"LiDAR tilt: {slopes} frames show the ground, {MIN_TILT_FRAMES} are needed")
     scenes = sum(bool(audit.heights_m) for audit in audits)
@@ -355,15 +356,15 @@ def not_judged(audits: Sequence[SceneAudit]) -> list[str]:
             f"{MANY_SCENES} are needed"
         )
     frames = [frame for audit in audits for frame in audit.views]
-    seen = sorted({name for frame in frames for name in frame})
-    told = judged_cameras(frames)
-    if not seen:
+    names = sorted({name for frame in frames for name in frame})
+    judged = judged_cameras(frames)
+    if not names:
         out.append("cameras: there is no picture with a LiDAR sweep")
-    elif lacking := [name for name in seen if name not in told]:
+    elif lacking := [name for name in names if name not in judged]:
         out.append(f"cameras {', '.join(lacking)}: too few frames or depth edges")
-    if told and len(told) < MANY_CAMERAS:
+    if judged and len(judged) < MANY_CAMERAS:
         out.append(
-            f"cameras turned up or down, and faults of all cameras: {len(told)} cameras can be "
+            f"cameras turned up or down, and faults of all cameras: {len(judged)} cameras can be "
             f"judged, {MANY_CAMERAS} are needed"
         )
     if (fits := sum(len(audit.fits) for audit in audits)) < MIN_FIT_FRAMES:
@@ -389,16 +390,16 @@ def _ways(fits: Sequence[LabelFit]) -> dict[Way, NDArray[np.float64]]:
     for k, shift in enumerate(SHIFTS):
         x, y, z = (-step for step in shift)
         words = f"moved back by a voxel: they lie {x:+d}, {y:+d}, {z:+d} voxels off along x, y, z"
-        out["labels shifted", words] = np.array([one.shifted[k] for one in fits])
+        out["labels shifted", words] = np.array([fit.shifted[k] for fit in fits])
     for k, turn in enumerate(TURNS):
         name: FaultName = "labels mirrored" if "mirrored" in turn else "labels turned"
         words = turn if "mirrored" in turn else f"turned by a quarter to the {turn}"
         words = "turned by a half" if turn == "half" else words
-        out[name, words] = np.array([one.turned[k] for one in fits])
+        out[name, words] = np.array([fit.turned[k] for fit in fits])
     for side, words in (("earlier", "if one frame later's own"), ("later", "")):
         words = "those of one frame before" if side == "earlier" else "those of one frame after"
         out["labels of other frames", f"as {words}"] = np.array(
-            [getattr(one, side) for one in fits]
+            [getattr(fit, side) for fit in fits]
         )
     return out
 
@@ -406,8 +407,8 @@ def _ways(fits: Sequence[LabelFit]) -> dict[Way, NDArray[np.float64]]:
 def _foreign(fits: Sequence[LabelFit]) -> dict[FaultName, float]:
     """How well labels of elsewhere fit, for each fault that must fit better: those of another
     scene, or turned away where that is not the fault itself."""
-    other = _mean([one.other for one in fits])
-    turned = {turn: _mean([one.turned[k] for one in fits]) for k, turn in enumerate(TURNS)}
+    other = _mean([fit.other for fit in fits])
+    turned = {turn: _mean([fit.turned[k] for fit in fits]) for k, turn in enumerate(TURNS)}
     away = [turned["left"], turned["right"]]
     mirrored = [turned["mirrored left to right"], turned["mirrored front to back"], turned["half"]]
 
@@ -434,8 +435,9 @@ def _finite(values: NDArray[np.float64]) -> NDArray[np.float64]:
 
 def _better(gain: NDArray[np.float64]) -> bool:
     """Whether frames agree that another place of the labels fits better."""
-    enough = len(gain) >= MIN_FIT_FRAMES
-    return enough and float(gain.mean()) > MIN_FIT_GAIN and float((gain > 0).mean()) >= FIT_AGREE
+    if len(gain) < MIN_FIT_FRAMES:
+        return False
+    return float(gain.mean()) > MIN_FIT_GAIN and float((gain > 0).mean()) >= FIT_AGREE
 
 
 def record_faults(
@@ -447,18 +449,20 @@ def record_faults(
         fingerprint: of the scene now; empty where unknown.
     """
     texts: list[tuple[FaultName, str]] = []
-    now = {frame.token: frame for frame in scene.frames}
-    lost = [token for token in labeled.frame_tokens if token not in now]
+    logged = {frame.token: frame for frame in scene.frames}
+    lost = [token for token in labeled.frame_tokens if token not in logged]
     if lost:
         text = f"{len(lost)} of {len(labeled.frame_tokens)} labelled frames are not in the log"
         texts.append(("labels of other frames", f"{text}, such as {lost[0]}"))
     late = moved = 0
     most_m = most_rad = 0.0
     for k, token in enumerate(labeled.frame_tokens):
-        if token not in now:
+        if token not in logged:
             continue
-        late += int(labeled.timestamps_us[k]) != now[token].timestamp_us
-        away_m, turn_rad = pose_distance(T_global_grid(now[token], frame), labeled.T_global_grid[k])
+        late += int(labeled.timestamps_us[k]) != logged[token].timestamp_us
+        away_m, turn_rad = pose_distance(
+            T_global_grid(logged[token], frame), labeled.T_global_grid[k]
+        )
         moved += away_m > SAME_POSE_M or turn_rad > SAME_POSE_RAD
         most_m, most_rad = max(most_m, away_m), max(most_rad, turn_rad)
     if late:

@@ -40,8 +40,8 @@ class LidarAgreement:
 
     def __add__(self, other: LidarAgreement) -> LidarAgreement:
         """Counts of both together."""
-        mine, theirs = asdict(self), asdict(other)
-        return LidarAgreement(**{name: mine[name] + theirs[name] for name in mine})
+        counts, added = asdict(self), asdict(other)
+        return LidarAgreement(**{name: counts[name] + added[name] for name in counts})
 
     def __str__(self) -> str:
         def share(part: int, whole: int) -> str:

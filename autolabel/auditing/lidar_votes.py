@@ -83,9 +83,9 @@ class VoteCounts:
     ) -> VoteCounts:
         """Count voxels (X, Y, Z); ``bad`` outside ``judged`` does not count."""
 
-        def count(where: Mask) -> Counts:
-            at = semantics[where].astype(np.int64) * len(RINGS.names) + ring[where]
-            return np.bincount(at, minlength=n * len(RINGS.names)).reshape(n, -1)
+        def count(voxels: Mask) -> Counts:
+            cells = semantics[voxels].astype(np.int64) * len(RINGS.names) + ring[voxels]
+            return np.bincount(cells, minlength=n * len(RINGS.names)).reshape(n, -1)
 
         return cls(bad=count(bad & judged), judged=count(judged))
 
@@ -119,9 +119,9 @@ def held_out(frame: Frame) -> int:
         for s in frame.future_sweeps
         if frame.lidar is not None and s.lidar == frame.lidar.lidar
     ]
-    soon = sum(lag <= HELD_OUT_S for lag in lags)
-    if soon:
-        return min(soon, HELD_OUT_SWEEPS)
+    n_soon = sum(lag <= HELD_OUT_S for lag in lags)
+    if n_soon:
+        return min(n_soon, HELD_OUT_SWEEPS)
     return int(bool(lags) and lags[0] <= HELD_OUT_MAX_S)
 
 
@@ -139,13 +139,13 @@ def vote_evidence(source: SceneSource, frame: Frame, grid: VoxelGrid) -> VoteEvi
     fine = VoxelGrid(min_m=grid.min_m, size_m=(x / 2, y / 2, z / 2), shape=(2 * X, 2 * Y, 2 * Z))
     points = points_in_ego(source, frame, future=held_out(frame))
     origins = ray_origins(frame, points)
-    now = of_the_moment(frame, points)
-    counts = lidar_evidence(origins[now], points[now, :3], fine)
+    is_key = of_the_moment(frame, points)
+    counts = lidar_evidence(origins[is_key], points[is_key, :3], fine)
     through_now = _parts(counts) >= SEEN_THROUGH_NOW
     returns_now = _blocks(counts[0]).any(axis=-1)
-    all_counts = lidar_evidence(origins[~now], points[~now, :3], fine, onto=counts)
+    all_counts = lidar_evidence(origins[~is_key], points[~is_key, :3], fine, onto=counts)
     touched = _blocks(all_counts[0]).any(axis=-1)
-    inside = points[~now, :3]
+    inside = points[~is_key, :3]
     inside = inside[grid.contains(inside)]
     returns = np.bincount(grid.flat(grid.indices(inside)), minlength=grid.n_voxels)
     return VoteEvidence(
@@ -175,32 +175,44 @@ def observed(labels: FrameLabels) -> Mask:
     Trusted voxels were observed; of a benchmark without visibility masks nothing else tells.
     """
     bits = MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE | MaskBit.TRUSTED
-    seen = (labels.mask & np.uint8(bits)) > 0
-    return np.asarray(seen & (labels.semantics != IGNORE_ID))
+    by_sensor = (labels.mask & np.uint8(bits)) > 0
+    return np.asarray(by_sensor & (labels.semantics != IGNORE_ID))
 
 
 def frame_votes(
-    labels: FrameLabels, seen: VoteEvidence, grid: VoxelGrid, taxonomy: Taxonomy
+    labels: FrameLabels, evidence: VoteEvidence, grid: VoxelGrid, taxonomy: Taxonomy
 ) -> dict[str, VoteCounts]:
     """Misses, violations and trails of one frame."""
     semantics, n = labels.semantics, taxonomy.n_classes
-    ring, known = RINGS.of(grid), observed(labels) & (semantics < n)
+    ring, labeled = RINGS.of(grid), observed(labels) & (semantics < n)
     occupied = (semantics != taxonomy.free_id) & (semantics < n)
     moving = np.isin(semantics, taxonomy.dynamic)
-    beside = within_reach(moving, grid, MOVING_REACH_M)
-    judged = known & ~beside
+    near_moving = within_reach(moving, grid, MOVING_REACH_M)
+    judged = labeled & ~near_moving
     beside_occupied = ndimage.binary_dilation(occupied, np.ones((3, 3, 3)))
     flat = [i for i, name in enumerate(taxonomy.names) if name in FLAT]
     upright = occupied & ~moving & ~np.isin(semantics, flat)
     return {
         "misses": VoteCounts.of(
-            ~occupied, judged & seen.hit & beside_occupied, _nearest(semantics, occupied), ring, n
+            ~occupied,
+            judged & evidence.hit & beside_occupied,
+            _nearest(semantics, occupied),
+            ring,
+            n,
         ),
         "violations": VoteCounts.of(
-            seen.through, judged & upright & (seen.touched | seen.through), semantics, ring, n
+            evidence.through,
+            judged & upright & (evidence.touched | evidence.through),
+            semantics,
+            ring,
+            n,
         ),
         "trails": VoteCounts.of(
-            seen.through_now, known & moving & (seen.touched | seen.through_now), semantics, ring, n
+            evidence.through_now,
+            labeled & moving & (evidence.touched | evidence.through_now),
+            semantics,
+            ring,
+            n,
         ),
     }
 
@@ -209,16 +221,16 @@ def _nearest(semantics: NDArray[np.uint8], occupied: Mask) -> NDArray[np.uint8]:
     """(X, Y, Z) class of the nearest occupied voxel, to which a miss is put down."""
     if not occupied.any():
         return semantics
-    at = ndimage.distance_transform_edt(~occupied, return_distances=False, return_indices=True)
-    return np.asarray(semantics[tuple(at)])
+    indices = ndimage.distance_transform_edt(~occupied, return_distances=False, return_indices=True)
+    return np.asarray(semantics[tuple(indices)])
 
 
-def within_reach(where: Mask, grid: VoxelGrid, reach_m: float) -> Mask:
+def within_reach(marked: Mask, grid: VoxelGrid, reach_m: float) -> Mask:
     """Voxels within so many metres, horizontally, of the columns of marked ones."""
-    if not where.any():
-        return np.zeros(where.shape, np.bool_)
-    away = ndimage.distance_transform_edt(~where.any(axis=2), sampling=grid.size_m[:2])
-    return np.broadcast_to((away <= reach_m)[:, :, None], where.shape)
+    if not marked.any():
+        return np.zeros(marked.shape, np.bool_)
+    distance_m = ndimage.distance_transform_edt(~marked.any(axis=2), sampling=grid.size_m[:2])
+    return np.broadcast_to((distance_m <= reach_m)[:, :, None], marked.shape)
 
 
 def flicker_votes(
@@ -226,32 +238,34 @@ def flicker_votes(
 ) -> VoteCounts:
     """Static occupied labels of a frame that are of another class in the next one."""
     n, free = taxonomy.n_classes, np.uint8(taxonomy.free_id)
-    there = voxel_correspondence(grid, grid, inverse(labels.T_global_grid) @ later.T_global_grid)
-    semantics, then = labels.semantics, sample_nearest(later.semantics, there, outside=IGNORE_ID)
+    T_now_later = inverse(labels.T_global_grid) @ later.T_global_grid
+    cells = voxel_correspondence(grid, grid, T_now_later)
+    semantics = labels.semantics
+    then = sample_nearest(later.semantics, cells, outside=IGNORE_ID)
     moving = np.isin(semantics, taxonomy.dynamic)
     judged = (semantics != free) & (semantics < n) & ~moving & (then != free) & (then < n)
-    judged &= observed(labels) & sample_nearest(observed(later), there).astype(np.bool_)
+    judged &= observed(labels) & sample_nearest(observed(later), cells).astype(np.bool_)
     judged &= ~within_reach(moving, grid, MOVING_REACH_M)
     return VoteCounts.of(semantics != then, judged, semantics, RINGS.of(grid), n)
 
 
-def lidar_iou(occupied: Mask, seen: VoteEvidence) -> float:
+def lidar_iou(occupied: Mask, evidence: VoteEvidence) -> float:
     """How well labels fit the sweeps: IoU of occupied with touched voxels, where sweeps tell.
 
     Args:
         occupied: (X, Y, Z).
     """
-    both = int((occupied & seen.touched).sum())
-    either = int((occupied & seen.through).sum()) + int(seen.touched.sum())
-    return both / max(either, 1)
+    intersection = int((occupied & evidence.touched).sum())
+    union = int((occupied & evidence.through).sum()) + int(evidence.touched.sum())
+    return intersection / max(union, 1)
 
 
-def shifted_ious(occupied: Mask, seen: VoteEvidence) -> tuple[float, ...]:
+def shifted_ious(occupied: Mask, evidence: VoteEvidence) -> tuple[float, ...]:
     """``lidar_iou`` of the labels moved by each of ``SHIFTS``, (S,)."""
-    return tuple(lidar_iou(_shifted(occupied, shift), seen) for shift in SHIFTS)
+    return tuple(lidar_iou(_shifted(occupied, shift), evidence) for shift in SHIFTS)
 
 
-def turned_ious(occupied: Mask, seen: VoteEvidence, grid: VoxelGrid) -> tuple[float, ...]:
+def turned_ious(occupied: Mask, evidence: VoteEvidence, grid: VoxelGrid) -> tuple[float, ...]:
     """``lidar_iou`` of the labels lying as each of ``TURNS``; NaN where the grid has no such
     symmetry."""
     (x, y, _), (X, Y, _), (dx, dy, _) = grid.min_m, grid.shape, grid.size_m
@@ -264,14 +278,14 @@ def turned_ious(occupied: Mask, seen: VoteEvidence, grid: VoxelGrid) -> tuple[fl
         np.rot90(occupied, 1) if square else None,
         np.rot90(occupied, -1) if square else None,
     )
-    return tuple(float("nan") if one is None else lidar_iou(one, seen) for one in turned)
+    return tuple(float("nan") if v is None else lidar_iou(v, evidence) for v in turned)
 
 
 def _shifted(voxels: Mask, shift: Sequence[int]) -> Mask:
     out = np.zeros(voxels.shape, np.bool_)
-    to = tuple(slice(max(s, 0), n + min(s, 0)) for s, n in zip(shift, voxels.shape, strict=True))
-    of = tuple(slice(max(-s, 0), n + min(-s, 0)) for s, n in zip(shift, voxels.shape, strict=True))
-    out[to] = voxels[of]
+    dst = tuple(slice(max(s, 0), n + min(s, 0)) for s, n in zip(shift, voxels.shape, strict=True))
+    src = tuple(slice(max(-s, 0), n + min(-s, 0)) for s, n in zip(shift, voxels.shape, strict=True))
+    out[dst] = voxels[src]
     return out
 
 

@@ -131,7 +131,7 @@ def fit_pair(
     if a.lidar is None or b.lidar is None:
         raise ValueError("both frames need a LiDAR sweep")
     T_b_a = inverse(b.T_global_ego) @ a.T_global_ego
-    if (found := lay_over(apply(T_b_a, columns_a)[:, :2], columns_b[:, :2])) is None:
+    if (motion := lay_over(apply(T_b_a, columns_a)[:, :2], columns_b[:, :2])) is None:
         return None
     T_a_lidar, T_b_lidar = a.lidar.T_ego_lidar, b.lidar.T_ego_lidar
 
@@ -165,7 +165,7 @@ def fit_pair(
     ]
     return MotionPair(
         scene_id=a.scene_id,
-        found=found,
+        found=motion,
         traces=np.stack(traces, axis=1),
         tokens=(a.token, b.token),
         yaw_rad=float(np.arctan2(T_b_a[0, 1], T_b_a[0, 0])),
@@ -177,26 +177,26 @@ def pose_near(trajectory: Trajectory, us: float, frame: Frame) -> Transform | No
     before them. None where the drive is too short for that."""
     if (T := trajectory.at(us)) is not None:
         return T
-    now, mirrored = trajectory.at(frame.timestamp_us), trajectory.at(2 * frame.timestamp_us - us)
-    return None if now is None or mirrored is None else now @ inverse(mirrored) @ now
+    T, mirrored = trajectory.at(frame.timestamp_us), trajectory.at(2 * frame.timestamp_us - us)
+    return None if T is None or mirrored is None else T @ inverse(mirrored) @ T
 
 
-def lay_over(ours: Vector, theirs: Vector) -> Vector | None:
+def lay_over(points: Vector, target: Vector) -> Vector | None:
     """The planar motion, as ``MotionPair.found``, that lays (C, 2) points over others."""
-    if min(len(ours), len(theirs)) < MIN_PARTNERS:
+    if min(len(points), len(target)) < MIN_PARTNERS:
         return None
-    tree = cKDTree(theirs)
+    tree = cKDTree(target)
     D = np.eye(3)
     for reach, tukey in zip(
         np.geomspace(*REACH_M, ITERATIONS), np.geomspace(*TUKEY_M, ITERATIONS), strict=True
     ):
-        placed = ours @ D[:2, :2].T + D[:2, 2]
-        away, partner = tree.query(placed, distance_upper_bound=reach)
-        found = np.isfinite(away)
-        if found.sum() < MIN_PARTNERS:
+        placed = points @ D[:2, :2].T + D[:2, 2]
+        distance, partner = tree.query(placed, distance_upper_bound=reach)
+        matched = np.isfinite(distance)
+        if matched.sum() < MIN_PARTNERS:
             return None
-        weight = np.clip(1 - (away[found] / tukey) ** 2, 0, None) ** 2
-        p, q = placed[found], theirs[partner[found]]
+        weight = np.clip(1 - (distance[matched] / tukey) ** 2, 0, None) ** 2
+        p, q = placed[matched], target[partner[matched]]
         if (total := weight.sum()) < 1e-6:
             return None
         p_mean, q_mean = weight @ p / total, weight @ q / total
@@ -306,8 +306,8 @@ def _errors(A: Vector, y: Vector, group: NDArray[np.int64]) -> list[float]:
     rng = np.random.default_rng(0)
     draws = []
     for _ in range(50):
-        of = np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
-        draws.append([float(_robust(A[of][:, :, [k]], y[of])[0]) for k in range(len(CAUSES))])
+        drawn = np.concatenate([members[g] for g in rng.integers(0, len(members), len(members))])
+        draws.append([float(_robust(A[drawn][:, :, [k]], y[drawn])[0]) for k in range(len(CAUSES))])
     return [float(error) for error in np.std(draws, axis=0)]
 
 
@@ -320,10 +320,10 @@ def _gains(A: Vector, y: Vector, group: NDArray[np.int64], scale: Vector) -> Vec
     if fold.max() == 0:
         return gains
     for f in range(fold.max() + 1):
-        held, rest = fold == f, fold != f
-        for k, of in enumerate(columns):
-            x = _robust(A[rest][:, :, of], y[rest])
-            left = y[held] - A[held][:, :, of] @ x
+        held, fitted = fold == f, fold != f
+        for k, cause in enumerate(columns):
+            x = _robust(A[fitted][:, :, cause], y[fitted])
+            left = y[held] - A[held][:, :, cause] @ x
             before, after = ((v / scale) ** 2 for v in (y[held], left))
             gains[k, held] = (np.log1p(before) - np.log1p(after)).sum(axis=1)
     return gains

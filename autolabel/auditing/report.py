@@ -56,15 +56,15 @@ def score(audit: SceneAudit, usual: Mapping[str, float] | None = None) -> float:
     taken to be as in the other scenes (``usual_shares``), else it adds 0."""
     usual = usual or {}
     parts = _parts(audit)
-    known = {name: parts[name] if parts[name] >= 0 else usual.get(name, 0.0) for name in WEIGHTS}
-    return sum(weight * known[name] for name, weight in WEIGHTS.items())
+    shares = {name: parts[name] if parts[name] >= 0 else usual.get(name, 0.0) for name in WEIGHTS}
+    return sum(weight * shares[name] for name, weight in WEIGHTS.items())
 
 
 def usual_shares(audits: Sequence[SceneAudit]) -> dict[str, float]:
     """The mean of each of ``WEIGHTS`` over the scenes in which it was judged."""
-    found = [_parts(audit) for audit in audits]
-    known = {name: [parts[name] for parts in found if parts[name] >= 0] for name in WEIGHTS}
-    return {name: sum(values) / len(values) for name, values in known.items() if values}
+    shares = [_parts(audit) for audit in audits]
+    by_name = {name: [parts[name] for parts in shares if parts[name] >= 0] for name in WEIGHTS}
+    return {name: sum(values) / len(values) for name, values in by_name.items() if values}
 
 
 def _parts(audit: SceneAudit) -> dict[str, float]:
@@ -78,9 +78,9 @@ def _parts(audit: SceneAudit) -> dict[str, float]:
 
 
 def _scene(audit: SceneAudit, usual: Mapping[str, float]) -> AuditedScene:
-    fits = [one.own for one in audit.fits]
-    enough = len(audit.motion) >= MIN_PAIRS
-    noise_m = explain(audit.motion).noise_m if enough else float("nan")
+    fits = [fit.own for fit in audit.fits]
+    is_explained = len(audit.motion) >= MIN_PAIRS
+    noise_m = explain(audit.motion).noise_m if is_explained else float("nan")
     return AuditedScene(
         scene_id=audit.scene_id,
         score=score(audit, usual),
@@ -133,12 +133,12 @@ def report_text(record: AuditRecord) -> str:
             lines.append(f"{name:<24}" + "".join(f"{cell:>22}" for cell in cells))
     lines.append("")
     lines += [f"note: {note}" for note in record.notes]
-    lines += [f"set aside: {scene}: {why}" for scene, why in sorted(record.quarantined.items())]
+    lines += [f"quarantined: {scene}: {why}" for scene, why in sorted(record.quarantined.items())]
     problems = [f"{s.scene_id}: {p}" for s in record.scenes for p in s.problems]
     lines += [f"left out: {problem}" for problem in problems[:SHOWN]]
     if len(problems) > SHOWN:
         lines.append(f"... {len(problems) - SHOWN} more")
     judged = not any(note.startswith("not judged") for note in record.notes)
-    nothing = "no fault found" + ("" if judged else " in what could be judged")
-    lines += [f"FAULT {fault}" for fault in record.faults] or [nothing]
+    no_fault = "no fault found" + ("" if judged else " in what could be judged")
+    lines += [f"FAULT {fault}" for fault in record.faults] or [no_fault]
     return "\n".join(lines)

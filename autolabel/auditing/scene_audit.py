@@ -134,12 +134,12 @@ def over_foreign(fits: Sequence[LabelFit]) -> float:
     own turned away. NaN where nothing tells."""
     if not fits:
         return float("nan")
-    own = float(np.mean([one.own for one in fits]))
-    foreign = np.array([(one.other, *one.turned) for one in fits])
-    known = np.isfinite(foreign).any(axis=0)
-    if not known.any():
+    own = float(np.mean([fit.own for fit in fits]))
+    foreign = np.array([(fit.other, *fit.turned) for fit in fits])
+    measured = np.isfinite(foreign).any(axis=0)
+    if not measured.any():
         return float("nan")
-    return own - float(np.nanmean(foreign[:, known], axis=0).max())
+    return own - float(np.nanmean(foreign[:, measured], axis=0).max())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -173,8 +173,8 @@ class Auditor:
         out = SceneAudit(scene_id=scene.scene_id)
         n = self.header.taxonomy.n_classes
         out.votes = {name: VoteCounts.none(n) for name in VOTES}
-        there = {token: k for k, token in enumerate(labeled.frame_tokens)}
-        frames = [f for f in scene.frames if f.token in there]
+        positions = {token: k for k, token in enumerate(labeled.frame_tokens)}
+        frames = [f for f in scene.frames if f.token in positions]
         chosen = set(spread(len(frames), MAX_FRAMES))
         labels: dict[int, FrameLabels] = {}
 
@@ -182,7 +182,7 @@ class Auditor:
             if not 0 <= i < len(frames):
                 return None
             if i not in labels:
-                labels[i] = labeled.frame(there[frames[i].token])
+                labels[i] = labeled.frame(positions[frames[i].token])
             return labels[i]
 
         of_labels = bool({"votes", "fits"} & set(self.parts))
@@ -196,7 +196,7 @@ class Auditor:
         if {"motion", "cameras"} & set(self.parts):
             self._log(out, frames)
         if self.predict is not None:
-            self._flips(out, scene, frames, labeled, there)
+            self._flips(out, scene, frames, labeled, positions)
         if "fits" in self.parts:
             self._keep_middle(out, frames, read)
         return out
@@ -233,11 +233,11 @@ class Auditor:
             if (own := self._middles.get(audit.scene_id)) is None or own.seen is None:
                 continue
             others = [s for s in self._middles if s != audit.scene_id][:MAX_SCENES]
-            there = {s: lidar_iou(occupied(self._middles[s]), own.seen) for s in others}
-            if there:
-                best = max(there, key=lambda s: there[s])
+            ious = {s: lidar_iou(occupied(self._middles[s]), own.seen) for s in others}
+            if ious:
+                best = max(ious, key=lambda s: ious[s])
                 audit.elsewhere = Elsewhere(
-                    scene_id=best, fit=there[best], own=lidar_iou(occupied(own), own.seen)
+                    scene_id=best, fit=ious[best], own=lidar_iou(occupied(own), own.seen)
                 )
 
     def _evidence(self, frame: Frame) -> VoteEvidence:
@@ -254,7 +254,7 @@ class Auditor:
         grid, taxonomy = self.header.grid, self.header.taxonomy
         frame, labels = frames[i], read(i)
         assert labels is not None
-        seen = None if frame.lidar is None else self._evidence(frame)
+        evidence = None if frame.lidar is None else self._evidence(frame)
         judged = (labels.mask & np.uint8(MaskBit.CAMERA_VISIBLE)) > 0
         judged = judged if judged.any() else observed(labels)
         if len(self.header.levels) > 1:
@@ -262,35 +262,35 @@ class Auditor:
             out.judged += int(judged.sum())
             out.untrusted += int((judged & ((labels.mask & np.uint8(MaskBit.TRUSTED)) == 0)).sum())
         out.frames += 1
-        if seen is None:
+        if evidence is None:
             return
         if "votes" in self.parts:
-            for name, counts in frame_votes(labels, seen, grid, taxonomy).items():
+            for name, counts in frame_votes(labels, evidence, grid, taxonomy).items():
                 out.votes[name] = out.votes[name] + counts
-            if (later := read(i + 1)) is not None:
-                out.votes["flicker"] += flicker_votes(labels, later, grid, taxonomy)
+            if (next_labels := read(i + 1)) is not None:
+                out.votes["flicker"] += flicker_votes(labels, next_labels, grid, taxonomy)
         if "fits" not in self.parts:
             return
         free = taxonomy.free_id
 
-        def beside(j: int) -> float:
+        def neighbour_iou(j: int) -> float:
             if not 0 <= j < len(frames):
                 return float("nan")
             moved = frames[j].T_global_ego[:3, 3] - frame.T_global_ego[:3, 3]
             neighbour = read(j)
             if np.linalg.norm(moved) < MOVED_M or neighbour is None:
                 return float("nan")
-            return lidar_iou(neighbour.semantics != free, seen)
+            return lidar_iou(neighbour.semantics != free, evidence)
 
         occupied = labels.semantics != free
         out.fits.append(
             LabelFit(
-                own=lidar_iou(occupied, seen),
-                shifted=shifted_ious(occupied, seen),
-                turned=turned_ious(occupied, seen, grid),
-                earlier=beside(i - 1),
-                later=beside(i + 1),
-                other=float("nan") if self._other is None else lidar_iou(self._other, seen),
+                own=lidar_iou(occupied, evidence),
+                shifted=shifted_ious(occupied, evidence),
+                turned=turned_ious(occupied, evidence, grid),
+                earlier=neighbour_iou(i - 1),
+                later=neighbour_iou(i + 1),
+                other=float("nan") if self._other is None else lidar_iou(self._other, evidence),
             )
         )
 
@@ -342,7 +342,7 @@ class Auditor:
         scene: Scene,
         frames: list[Frame],
         labeled: LabeledScene,
-        there: dict[str, int],
+        positions: dict[str, int],
     ) -> None:
         assert self.predict is not None
         position = {f.token: k for k, f in enumerate(scene.frames)}
@@ -350,10 +350,10 @@ class Auditor:
             token = frames[k].token
             try:
                 mirrored = self.predict(self.source, scene, position[token])
-                labels = labeled.frame(there[token])
+                labels = labeled.frame(positions[token])
             except SceneError as error:
                 out.problems.append(str(error))
                 continue
-            seen = observed(labels)
-            out.flips_judged += int(seen.sum())
-            out.flips_differ += int((mirrored != labels.semantics)[seen].sum())
+            judged = observed(labels)
+            out.flips_judged += int(judged.sum())
+            out.flips_differ += int((mirrored != labels.semantics)[judged].sum())

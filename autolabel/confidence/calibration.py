@@ -229,17 +229,17 @@ def select_method(scenes: Sequence[CalibrationHistogram]) -> tuple[Calibration, 
     if folds < 2:
         chosen: Method = "class"
         method_scores: tuple[MethodScore, ...] = ()
-        rest = {0: total}
+        complements = {0: total}
     else:
         parts = [_sum(scenes[f::folds]) for f in range(folds)]
-        rest = {f: _sum([p for g, p in enumerate(parts) if g != f]) for f in range(folds)}
+        complements = {f: _sum([p for g, p in enumerate(parts) if g != f]) for f in range(folds)}
         method_scores = tuple(
-            _scored(m, [(rest[f].fitted(m), parts[f]) for f in range(folds)])
+            _scored(m, [(complements[f].fitted(m), parts[f]) for f in range(folds)])
             for m in get_args(Method)
         )
         chosen = min(method_scores, key=lambda c: c.log_loss).method
     calibration = total.fit(chosen)
-    tables = {f: _level_of(h.fitted(chosen)) for f, h in rest.items()}
+    tables = {f: _level_of(h.fitted(chosen)) for f, h in complements.items()}
     R, K, _ = tables[0].shape
     seen = np.zeros((len(scenes), R, K, len(LEVELS)), np.int64)
     right = np.zeros_like(seen)
@@ -391,19 +391,19 @@ class Calibration:
     def to_json(self) -> dict[str, Any]:
         """JSON values; of each map only the bins at which the level rises are kept."""
         ranks = np.arange(1, len(self.levels))
-        more: dict[str, Any] = {}
+        optional: dict[str, Any] = {}
         if self.reliability is not None:
-            more["reliability"] = self.reliability.to_json()
+            optional["reliability"] = self.reliability.to_json()
         if self.method_scores:
-            more["choices"] = [
+            optional["choices"] = [
                 {"method": c.method, "log_loss": round(c.log_loss, 6), "brier": round(c.brier, 6)}
                 | ({"meta": True} if c.meta else {})
                 for c in self.method_scores
             ]
         if self.refiner is not None:
-            more["refiner"] = self.refiner.to_json()
+            optional["refiner"] = self.refiner.to_json()
         if self.meta is not None:
-            more["meta"] = self.meta.to_json()
+            optional["meta"] = self.meta.to_json()
         maps = [[np.searchsorted(row, ranks).tolist() for row in ring] for ring in self.table]
         return {
             "bins": {"n": N_BINS, "logit_range": list(LOGIT_RANGE)},
@@ -412,7 +412,7 @@ class Calibration:
             "counts": list(self.counts),
             "free_passes": self.free_passes,
             **({"method": self.method} if self.method != "class" else {}),
-            **more,
+            **optional,
         }
 
     @classmethod
@@ -456,10 +456,10 @@ class Calibration:
         """One line for people: what it was learnt from, and what the top bin of softmax means."""
         if not self.is_measured:
             return "uncalibrated: the softmax is taken at its word"
-        few = sum(n < PRIOR_SAMPLES for n in self.counts)
+        n_rare = sum(n < PRIOR_SAMPLES for n in self.counts)
         top = [self.levels[row.max()] for row in self.table[..., -1].T]
         return (
-            f"calibrated ({self.method_name}) on {sum(self.counts):,} voxels; {few} of "
+            f"calibrated ({self.method_name}) on {sum(self.counts):,} voxels; {n_rare} of "
             f"{len(self.counts)} classes have fewer than {PRIOR_SAMPLES:.0f} and lean on their "
             "group; "
             f"the surest labels are right with P >= {min(top)} to {max(top)} by class; free from "

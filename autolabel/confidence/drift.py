@@ -48,14 +48,14 @@ def of_inputs(
         out["picture detail"] = float(np.abs(np.diff(green, axis=2)).mean())
     if points is not None and frame.lidar is not None:
         key = points[of_the_moment(frame, points)]
-        away = np.hypot(key[:, 0], key[:, 1])
+        distance_m = np.hypot(key[:, 0], key[:, 1])
         out["LiDAR returns"] = float(len(key))
         out["LiDAR height, m"] = float(frame.lidar.T_ego_lidar[2, 3])
         if len(key):
-            out["LiDAR returns far off, share"] = float((away > FAR_M).mean())
+            out["LiDAR returns far off, share"] = float((distance_m > FAR_M).mean())
             out["LiDAR intensity"] = float(key[:, 3].mean())
-        if (away < NEAR_M).any():
-            out["height of the ground, m"] = float(np.percentile(key[away < NEAR_M, 2], 10))
+        if (distance_m < NEAR_M).any():
+            out["height of the ground, m"] = float(np.percentile(key[distance_m < NEAR_M, 2], 10))
     return out
 
 
@@ -68,13 +68,13 @@ def of_labels(
     taxonomy: Taxonomy,
 ) -> Statistics:
     """What the teacher makes of one frame, where LiDAR saw something."""
-    seen = (hits > 0) | (passes > 0)
-    occupied = seen & (semantics != taxonomy.free_id)
+    observed = (hits > 0) | (passes > 0)
+    occupied = observed & (semantics != taxonomy.free_id)
     n = max(1, int(occupied.sum()))
-    out: Statistics = {"observed by LiDAR, share": float(seen.mean())}
-    for name, where in (("occupied", occupied), ("free", seen & ~occupied)):
-        if where.any():
-            out[f"softmax of {name}"] = float(raw[where].mean())
+    out: Statistics = {"observed by LiDAR, share": float(observed.mean())}
+    for name, voxels in (("occupied", occupied), ("free", observed & ~occupied)):
+        if voxels.any():
+            out[f"softmax of {name}"] = float(raw[voxels].mean())
     out["hit of occupied, share"] = float((hits > 0)[occupied].sum() / n)
     height = grid.min_m[2] + (np.arange(grid.shape[2]) + 0.5) * grid.size_m[2]
     layers = occupied.sum((0, 1))
@@ -87,9 +87,9 @@ def of_labels(
 
 def mean_of(frames: Sequence[Mapping[str, float]]) -> Statistics:
     """Of a scene: the mean of every statistic over the frames that have it."""
-    names = dict.fromkeys(name for one in frames for name in one)
+    names = dict.fromkeys(name for frame in frames for name in frame)
     return {
-        name: round(float(np.mean([one[name] for one in frames if name in one])), 6)
+        name: round(float(np.mean([frame[name] for frame in frames if name in frame])), 6)
         for name in names
     }
 
@@ -125,32 +125,34 @@ def drift(
             f"{len(scenes)} scenes here and {len(reference)} calibration scenes; at least "
             f"{MIN_SCENES} of each are needed to compare them"
         )
-    names = list(dict.fromkeys(name for one in reference for name in one))
-    found = []
+    names = list(dict.fromkeys(name for scene in reference for name in scene))
+    drifts = []
     for name in names:
-        here, there = ([one[name] for one in of if name in one] for of in (scenes, reference))
-        if min(len(here), len(there)) < MIN_SCENES:
+        values, expected = ([s[name] for s in group if name in s] for group in (scenes, reference))
+        if min(len(values), len(expected)) < MIN_SCENES:
             continue
-        p = float(stats.ks_2samp(here, there).pvalue)
+        p = float(stats.ks_2samp(values, expected).pvalue)
         if p < FALSE_ALARMS / len(names):
-            found.append(
-                Drift(name=name, here=float(np.median(here)), there=float(np.median(there)), p=p)
+            drifts.append(
+                Drift(
+                    name=name, here=float(np.median(values)), there=float(np.median(expected)), p=p
+                )
             )
-    return sorted(found, key=lambda d: d.p)
+    return sorted(drifts, key=lambda d: d.p)
 
 
-def drift_warning(found: Sequence[Drift], *, promised: bool) -> str:
+def drift_warning(drifts: Sequence[Drift], *, promised: bool) -> str:
     """Lines for people; nothing found: an empty string."""
-    if not found:
+    if not drifts:
         return ""
-    what = "confidence and the promise of --max-error" if promised else "confidence"
+    affected = "confidence and the promise of --max-error" if promised else "confidence"
     lines = [
-        f"warning: this log is not like the calibration scenes; {what} may not hold here. "
+        f"warning: this log is not like the calibration scenes; {affected} may not hold here. "
         f"What differs:",
-        *(f"  {one}" for one in found[:6]),
+        *(f"  {statistic}" for statistic in drifts[:6]),
     ]
-    if len(found) > 6:
-        lines.append(f"  and {len(found) - 6} more")
+    if len(drifts) > 6:
+        lines.append(f"  and {len(drifts) - 6} more")
     return "\n".join(lines)
 
 
@@ -165,5 +167,5 @@ def reference_from_json(data: Any) -> list[Statistics]:
 
 def reference_to_json(scenes: Sequence[Mapping[str, float]]) -> dict[str, Any]:
     """Inverse of ``reference_from_json``."""
-    names = list(dict.fromkeys(name for one in scenes for name in one))
-    return {"names": names, "scenes": [[one.get(name) for name in names] for one in scenes]}
+    names = list(dict.fromkeys(name for scene in scenes for name in scene))
+    return {"names": names, "scenes": [[scene.get(name) for name in names] for scene in scenes]}

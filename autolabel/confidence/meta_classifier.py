@@ -168,9 +168,9 @@ class MetaFit:
         """(V,) flat indices of voxels to learn from."""
         free = semantics == self.free_id
         drawn = []
-        for voxels, most in ((known & ~free, self.per_frame), (known & free, self.per_frame // 3)):
-            there = np.flatnonzero(voxels)
-            drawn.append(self.rng.choice(there, min(len(there), most), replace=False))
+        for voxels, limit in ((known & ~free, self.per_frame), (known & free, self.per_frame // 3)):
+            candidates = np.flatnonzero(voxels)
+            drawn.append(self.rng.choice(candidates, min(len(candidates), limit), replace=False))
         return np.sort(np.concatenate(drawn))
 
     def update(self, features: NDArray[np.float32], right: NDArray[np.bool_]) -> None:
@@ -253,12 +253,12 @@ def _train(x: Tensor, right: Tensor) -> tuple[tuple[Any, Any], ...]:
     for _ in range(EPOCHS):
         order = torch.randperm(len(x), generator=draws)
         for i in range(0, len(x) - BATCH + 1, BATCH):
-            some = order[i : i + BATCH]
-            y = x[some]
+            batch = order[i : i + BATCH]
+            y = x[batch]
             for k in range(0, len(parameters), 2):
                 y = y.relu() if k else y
                 y = torch.addmm(parameters[k + 1], y, parameters[k])
-            loss = nn.functional.binary_cross_entropy_with_logits(y[:, 0], right[some])
+            loss = nn.functional.binary_cross_entropy_with_logits(y[:, 0], right[batch])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -278,9 +278,9 @@ def _places(grid: VoxelGrid) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """Distance from the vehicle, (X, Y), in tens of metres; height (Z,) in metres."""
     X, Y, Z = grid.shape
     columns = np.stack(np.meshgrid(np.arange(X), np.arange(Y), [0], indexing="ij"), axis=-1)
-    at = grid.centers(columns)[..., 0, :2]
+    centers = grid.centers(columns)[..., 0, :2]
     levels = grid.centers(np.stack([np.zeros(Z, int), np.zeros(Z, int), np.arange(Z)], axis=-1))
-    distance = np.linalg.norm(at, axis=-1) / 10
+    distance = np.linalg.norm(centers, axis=-1) / 10
     return distance.astype(np.float32), levels[:, 2].astype(np.float32)
 
 
@@ -293,24 +293,24 @@ def _around(semantics: Any, odds: Any, voxels: Any, free_id: int, out: Any) -> N
         y = voxels[v] // Z % Y
         x = voxels[v] // (Z * Y)
         chosen = semantics[x, y, z]
-        n, same, free = 0, 0, 0
-        total, least = np.float32(0), np.float32(1e9)
+        n, n_same, free = 0, 0, 0
+        total, lowest = np.float32(0), np.float32(1e9)
         for i in range(max(0, x - 1), min(X, x + 2)):
             for j in range(max(0, y - 1), min(Y, y + 2)):
                 for k in range(max(0, z - 1), min(Z, z + 2)):
                     if i == x and j == y and k == z:
                         continue
                     n += 1
-                    there = semantics[i, j, k]
-                    same += there == chosen
-                    free += there == free_id
+                    neighbour = semantics[i, j, k]
+                    n_same += neighbour == chosen
+                    free += neighbour == free_id
                     total += odds[i, j, k]
-                    least = min(least, odds[i, j, k])
+                    lowest = min(lowest, odds[i, j, k])
         if n:
-            out[v, 0] = same / n
+            out[v, 0] = n_same / n
             out[v, 1] = free / n
             out[v, 2] = total / n
-            out[v, 3] = least
+            out[v, 3] = lowest
 
 
 def _rounded(values: NDArray[np.float32]) -> list[Any]:

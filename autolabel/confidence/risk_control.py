@@ -87,15 +87,15 @@ class CalibrationCounts:
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; only what is not 0."""
-        at = np.flatnonzero(self.seen)
+        indices = np.flatnonzero(self.seen)
         return {
             "scenes": list(self.scene_ids),
             "shape": list(self.seen.shape),
             "free": self.free_id,
             "made_with": self.config_signature,
-            "at": np.diff(at, prepend=0).tolist(),
-            "voxels": self.seen.ravel()[at].tolist(),
-            "right": self.right.ravel()[at].tolist(),
+            "at": np.diff(indices, prepend=0).tolist(),
+            "voxels": self.seen.ravel()[indices].tolist(),
+            "right": self.right.ravel()[indices].tolist(),
         }
 
     @classmethod
@@ -104,13 +104,13 @@ class CalibrationCounts:
         shape = tuple(int(n) for n in data["shape"])
         if math.prod(shape) > MAX_COUNTS:
             raise ValueError(f"counts of shape {shape}, more than the {MAX_COUNTS:,} of MAX_COUNTS")
-        at = np.cumsum(np.asarray(data["at"], np.int64))
+        indices = np.cumsum(np.asarray(data["at"], np.int64))
         counts = []
         for name in ("voxels", "right"):
             flat = np.zeros(math.prod(shape), np.int64)
-            if at.size and not 0 <= int(at.min()) <= int(at.max()) < flat.size:
+            if indices.size and not 0 <= int(indices.min()) <= int(indices.max()) < flat.size:
                 raise ValueError("a count lies outside its shape")
-            flat[at] = np.asarray(data[name], np.int64)
+            flat[indices] = np.asarray(data[name], np.int64)
             counts.append(flat.reshape(shape))
         ids = tuple(str(s) for s in data["scenes"])
         return cls(
@@ -182,17 +182,17 @@ def _lowest_level(
     n_scenes = len(seen)
     alpha = 1 - confidence
     min_scenes = _min_scenes(max_error, alpha, test)
-    what = f"--max-error {max_error:g} with {100 * confidence:g} % confidence ({test} test)"
+    request = f"--max-error {max_error:g} with {100 * confidence:g} % confidence ({test} test)"
     if n_scenes < min_scenes:
         raise SetupError(
-            f"{what}: {n_scenes} calibration scenes are too few, at least {min_scenes} are needed; "
-            "calibrate on more (scripts/calibrate.py)"
+            f"{request}: {n_scenes} calibration scenes are too few, at least {min_scenes} are "
+            "needed; calibrate on more (scripts/calibrate.py)"
         )
     kept = seen[:, ::-1].cumsum(1)[:, ::-1]
     wrong = (seen - right)[:, ::-1].cumsum(1)[:, ::-1]
     tested = np.flatnonzero(kept.sum(0) >= max(1.0, MIN_SHARE * seen.sum()))
     if not tested.size:
-        raise SetupError(f"{what}: no {name} voxel was seen on the calibration scenes")
+        raise SetupError(f"{request}: no {name} voxel was seen on the calibration scenes")
     lowest = None
     for level in range(int(tested[-1]), -1, -1):
         if _p_value(wrong[:, level], kept[:, level], max_error, test) > alpha:
@@ -204,12 +204,12 @@ def _lowest_level(
     error = wrong[:, top].sum() / kept[:, top].sum()
     measured = f"of the surest {name} labels {100 * error:.2f} % are wrong on {n_scenes} scenes"
     if error >= max_error:
-        raise SetupError(f"{what}: cannot be kept, {measured}; a better teacher is needed")
+        raise SetupError(f"{request}: cannot be kept, {measured}; a better teacher is needed")
     spare = max_error * kept[:, top] - wrong[:, top]
     quantile = float(stats.norm.ppf(confidence))
     needed = math.ceil((quantile * float(spare.std()) / float(spare.mean())) ** 2) + 1
     needed = max(needed, n_scenes + 1)
-    raise SetupError(f"{what}: {measured}; about {needed} calibration scenes are needed")
+    raise SetupError(f"{request}: {measured}; about {needed} calibration scenes are needed")
 
 
 def _min_scenes(max_error: float, alpha: float, test: Test) -> int:
@@ -223,15 +223,17 @@ def _min_scenes(max_error: float, alpha: float, test: Test) -> int:
 
 def _p_value(wrong: Counts, kept: Counts, max_error: float, test: Test) -> float:
     """Of the hypothesis that the error is larger, from (S,) counts."""
-    some = kept > 0
+    has_voxels = kept > 0
     if test == "exact":
-        return _betting(np.divide(wrong, kept, out=np.zeros(len(kept)), where=some), max_error)
-    excess = (wrong - max_error * kept)[some]
+        return _betting(
+            np.divide(wrong, kept, out=np.zeros(len(kept)), where=has_voxels), max_error
+        )
+    excess = (wrong - max_error * kept)[has_voxels]
     n = len(excess)
     if n < MIN_SCENES:
         return 1.0
-    worst = float((wrong[some] / kept[some]).max())
-    excess = np.append(excess, (worst - max_error) * float(kept[some].mean()))
+    worst = float((wrong[has_voxels] / kept[has_voxels]).max())
+    excess = np.append(excess, (worst - max_error) * float(kept[has_voxels].mean()))
     n += 1
     mean, sd = float(excess.mean()), float(excess.std(ddof=1))
     if sd == 0:
@@ -247,9 +249,9 @@ def _betting(shares: NDArray[np.float64], max_error: float) -> float:
     capital = best = 1.0
     limit = 1 / (1 - max_error)  # more could lose all
     for i, share in enumerate(shares):
-        earlier = shares[:i]  # a stake may depend on these only
-        gap = max_error - float(earlier.mean()) if i else max_error
-        spread = float(earlier.var()) if i else 0.0
+        previous = shares[:i]  # a stake may depend on these only
+        gap = max_error - float(previous.mean()) if i else max_error
+        spread = float(previous.var()) if i else 0.0
         stake = min(gap / (spread + gap**2), limit) if gap > 0 else 0.0
         capital *= 1 + stake * (max_error - share)
         best = max(best, capital)

@@ -78,63 +78,63 @@ def candidates(
         counted: token and counts of every frame by scene id.
         labelled: scenes that are labelled already.
     """
-    found = []
+    out = []
     for scene_id, frames in sorted(counted.items()):
-        known = scene_id in labelled
+        is_labeled = scene_id in labelled
         if by_frame:
-            found += [
-                Candidate(scene_id=scene_id, counts=one, frame=k, token=token, labelled=known)
-                for k, (token, one) in enumerate(frames)
+            out += [
+                Candidate(
+                    scene_id=scene_id, counts=counts, frame=k, token=token, labelled=is_labeled
+                )
+                for k, (token, counts) in enumerate(frames)
             ]
         else:
             total = frames[0][1]
-            for _, one in frames[1:]:
-                total = total + one
-            found.append(Candidate(scene_id=scene_id, counts=total, labelled=known))
-    return found
+            for _, counts in frames[1:]:
+                total = total + counts
+            out.append(Candidate(scene_id=scene_id, counts=total, labelled=is_labeled))
+    return out
 
 
-def score(
-    those: Sequence[Candidate], audit: Mapping[str, float] | None = None
-) -> dict[str, Floats]:
+def score(pool: Sequence[Candidate], audit: Mapping[str, float] | None = None) -> dict[str, Floats]:
     """``entropy``, ``disagreement`` and, where there is one, ``audit``: (N,) each."""
-    found = {
-        "entropy": _balanced(those, [one.counts.bits for one in those]),
-        "disagreement": _balanced(those, [one.counts.disputed for one in those]),
+    scores = {
+        "entropy": _balanced(pool, [candidate.counts.bits for candidate in pool]),
+        "disagreement": _balanced(pool, [candidate.counts.disputed for candidate in pool]),
     }
     if audit is not None:
-        found["audit"] = np.asarray([audit[one.scene_id] for one in those], np.float64)
-    return found
+        scores["audit"] = np.asarray([audit[candidate.scene_id] for candidate in pool], np.float64)
+    return scores
 
 
-def _balanced(those: Sequence[Candidate], of_class: Sequence[Floats]) -> Floats:
+def _balanced(pool: Sequence[Candidate], of_class: Sequence[Floats]) -> Floats:
     """Per frame, over what the class has in an average frame; mean of the classes there are."""
-    frames = np.asarray([one.counts.frames for one in those], np.float64)
-    voxels = np.sum([one.counts.voxels.sum(0) for one in those], axis=0) / frames.sum()
-    there = voxels > 0
-    if not there.any():
-        return np.zeros(len(those))
-    per_frame = np.stack(of_class)[:, there] / frames[:, None]
-    return np.asarray((per_frame / voxels[there]).mean(1), np.float64)
+    frames = np.asarray([candidate.counts.frames for candidate in pool], np.float64)
+    voxels = np.sum([candidate.counts.voxels.sum(0) for candidate in pool], axis=0) / frames.sum()
+    present = voxels > 0
+    if not present.any():
+        return np.zeros(len(pool))
+    per_frame = np.stack(of_class)[:, present] / frames[:, None]
+    return np.asarray((per_frame / voxels[present]).mean(1), np.float64)
 
 
-def feature_vectors(those: Sequence[Candidate]) -> Floats:
+def feature_vectors(pool: Sequence[Candidate]) -> Floats:
     """(N, D) what tells candidates apart: the shares of the classes in each ring of distance, and
     how unsure each class is. Every number is measured in its standard deviations."""
     rows = []
-    for one in those:
-        voxels = one.counts.voxels
+    for candidate in pool:
+        voxels = candidate.counts.voxels
         shares = voxels / np.maximum(1, voxels.sum(1, keepdims=True))
-        unsure = one.counts.bits / np.maximum(1, voxels.sum(0))
+        unsure = candidate.counts.bits / np.maximum(1, voxels.sum(0))
         rows.append(np.concatenate([np.sqrt(shares).ravel(), unsure]))
     table = np.stack(rows)
     spread = table.std(0)
-    kept = spread > 1e-9
-    return np.asarray((table[:, kept] - table[:, kept].mean(0)) / spread[kept], np.float64)
+    varying = spread > 1e-9
+    return np.asarray((table[:, varying] - table[:, varying].mean(0)) / spread[varying], np.float64)
 
 
 def select_candidates(
-    those: Sequence[Candidate],
+    pool: Sequence[Candidate],
     scores: Mapping[str, Floats],
     *,
     budget: int,
@@ -162,18 +162,18 @@ def select_candidates(
         raise ValueError(f"budget and gap must be positive: {budget}, {gap}")
     if strategy not in ("mix", "diversity", "random", *scores):
         raise SetupError(f"strategy {strategy} needs a score that was not given")
-    free = np.asarray([not one.labelled for one in those], bool)
-    described = feature_vectors(those)
-    nearest = np.full(len(those), math.inf)
+    free = np.asarray([not candidate.labelled for candidate in pool], bool)
+    described = feature_vectors(pool)
+    nearest = np.full(len(pool), math.inf)
     for k in np.flatnonzero(~free):
         nearest = np.minimum(nearest, _distances(described, int(k)))
     ranks = {name: _ranks(values, free) for name, values in scores.items()}
     mean_rank = np.mean([_ranks(v, free, tied="mean") for v in scores.values()], axis=0)
-    pool = free & (_ranks(-mean_rank, free) <= POOL * budget)
-    drawn = np.random.default_rng(seed).permutation(len(those)).astype(np.float64)
+    in_pool = free & (_ranks(-mean_rank, free) <= POOL * budget)
+    drawn = np.random.default_rng(seed).permutation(len(pool)).astype(np.float64)
     typical = -np.linalg.norm(described, axis=1)
-    scene = np.asarray([one.scene_id for one in those])
-    frame = np.asarray([-1 if one.frame is None else one.frame for one in those])
+    scene = np.asarray([candidate.scene_id for candidate in pool])
+    frame = np.asarray([-1 if candidate.frame is None else candidate.frame for candidate in pool])
 
     chosen: list[SelectedCandidate] = []
     while len(chosen) < budget and free.any():
@@ -183,8 +183,8 @@ def select_candidates(
             value = nearest if np.isfinite(nearest).all() else typical
         elif strategy == "mix":
             value = nearest if chosen else -mean_rank
-            if (free & pool).any():
-                value = np.where(pool, value, -math.inf)
+            if (free & in_pool).any():
+                value = np.where(in_pool, value, -math.inf)
         else:
             value = scores[strategy]
         k = int(np.argmax(np.where(free, value, -math.inf)))
@@ -204,8 +204,8 @@ def select_candidates(
 def _distances(described: Floats, k: int) -> Floats:
     """Root mean square of the differences from one of them."""
     width = max(1, described.shape[1])
-    away = np.linalg.norm(described - described[k], axis=1) / math.sqrt(width)
-    return np.asarray(away, np.float64)
+    distance = np.linalg.norm(described - described[k], axis=1) / math.sqrt(width)
+    return np.asarray(distance, np.float64)
 
 
 def _ranks(
@@ -214,8 +214,8 @@ def _ranks(
     """1 for the highest; of equal ones the same, the least or the mean of theirs."""
     ordered = np.sort(values[among])
     above = len(ordered) - np.searchsorted(ordered, values, side="right")
-    least = above + 1.0
+    lowest = above + 1.0
     if tied == "least":
-        return np.asarray(least, np.float64)
+        return np.asarray(lowest, np.float64)
     equal = len(ordered) - above - np.searchsorted(ordered, values, side="left")
-    return np.asarray(least + (equal - 1) / 2, np.float64)
+    return np.asarray(lowest + (equal - 1) / 2, np.float64)

@@ -68,12 +68,12 @@ def count_scene(
     """
     rings, bits = RINGS.of(header.grid), uncertainty(header.levels)
     K, R = header.taxonomy.n_classes, len(RINGS.names)
-    found: list[LabelCounts] = []
+    out: list[LabelCounts] = []
     before: FrameLabels | None = None
     for k, token in enumerate(scene.frame_tokens):
         labels = scene.frame(k)
-        seen = ((labels.mask & OBSERVED) > 0) & (labels.semantics < K)
-        classes = labels.semantics[seen].astype(np.int64)
+        observed = ((labels.mask & OBSERVED) > 0) & (labels.semantics < K)
+        classes = labels.semantics[observed].astype(np.int64)
         if second is not None:
             if token not in second.frame_tokens:
                 rule = "the second store has no labels of this frame"
@@ -85,23 +85,23 @@ def count_scene(
             disputed = frame_disagreement(before, labels, header.grid, K)
         else:
             disputed = np.zeros(K)
-        counts = np.bincount(rings[seen] * K + classes, minlength=R * K)
-        found.append(
+        counts = np.bincount(rings[observed] * K + classes, minlength=R * K)
+        out.append(
             LabelCounts(
                 frames=1,
                 voxels=counts.reshape(R, K).astype(np.float64),
-                bits=np.bincount(classes, bits[labels.confidence[seen]], K).astype(np.float64),
+                bits=np.bincount(classes, bits[labels.confidence[observed]], K).astype(np.float64),
                 disputed=disputed,
             )
         )
         before = labels
-    return found
+    return out
 
 
 def store_disagreement(labels: FrameLabels, other: FrameLabels, n_classes: int) -> Floats:
     """(K,) voxels that either calls observed and the two label differently."""
-    known = (labels.semantics < n_classes) & (other.semantics < n_classes)
-    differ = known & (((labels.mask | other.mask) & OBSERVED) > 0)
+    labeled = (labels.semantics < n_classes) & (other.semantics < n_classes)
+    differ = labeled & (((labels.mask | other.mask) & OBSERVED) > 0)
     differ &= labels.semantics != other.semantics
     return _halves(labels.semantics[differ], other.semantics[differ], n_classes)
 
@@ -115,20 +115,20 @@ def frame_disagreement(
     observed, none is of a class that can move, and none has its label. So the edges of things do
     not flicker because the vehicle moved by half a voxel.
     """
-    still = _still(now, n_classes)
-    cells = np.argwhere(still)
+    is_static = _still(now, n_classes)
+    cells = np.argwhere(is_static)
     T_before_now = _between(before.T_global_grid, now.T_global_grid)
     corner = np.floor(grid.cells(apply(T_before_now, grid.centers(cells))) - 0.5).astype(np.int64)
     inside = ((corner >= 0) & (corner < np.asarray(grid.shape) - 1)).all(axis=1)
     cells, corner = cells[inside], corner[inside]
     label = now.semantics[tuple(cells.T)]
-    was_still = _still(before, n_classes)
-    comparable, known = np.ones(len(cells), bool), np.zeros(len(cells), bool)
+    was_static = _still(before, n_classes)
+    comparable, repeated = np.ones(len(cells), bool), np.zeros(len(cells), bool)
     for offset in np.ndindex(2, 2, 2):
-        at = tuple((corner + offset).T)
-        comparable &= was_still[at]
-        known |= before.semantics[at] == label
-    disputed = comparable & ~known
+        corners = tuple((corner + offset).T)
+        comparable &= was_static[corners]
+        repeated |= before.semantics[corners] == label
+    disputed = comparable & ~repeated
     nearest = before.semantics[tuple((corner[disputed] + 1).T)]
     return _halves(label[disputed], nearest, n_classes)
 
@@ -143,5 +143,5 @@ def _between(T_global_dst: Transform, T_global_src: Transform) -> Transform:
 
 
 def _halves(a: NDArray[np.uint8], b: NDArray[np.uint8], n_classes: int) -> Floats:
-    both = np.bincount(a, minlength=n_classes) + np.bincount(b, minlength=n_classes)
-    return np.asarray(both / 2, np.float64)
+    counts = np.bincount(a, minlength=n_classes) + np.bincount(b, minlength=n_classes)
+    return np.asarray(counts / 2, np.float64)

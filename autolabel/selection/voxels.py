@@ -35,16 +35,16 @@ def select_voxels(
         raise ValueError(f"the share of voxels must lie in 0..1, got {share}")
     bits = uncertainty(levels)[labels.confidence].ravel()
     usable = ((labels.mask & OBSERVED) > 0).ravel() & (bits > 0)
-    there = np.flatnonzero(usable)
+    candidates = np.flatnonzero(usable)
     budget = round(share * usable.size)
-    classes = labels.semantics.ravel()[there]
+    classes = labels.semantics.ravel()[candidates]
     rng = np.random.default_rng([seed, zlib.crc32(labels.token.encode())])
-    order = np.lexsort((rng.random(len(there)), -bits[there]))
+    order = np.lexsort((rng.random(len(candidates)), -bits[candidates]))
     chosen = np.zeros(usable.size, bool)
     ids, sizes = np.unique(classes, return_counts=True)
     for k, n in zip(ids, equal_parts(sizes, budget), strict=True):
         of_class = order[classes[order] == k]
-        chosen[there[of_class[:n]]] = True
+        chosen[candidates[of_class[:n]]] = True
     return chosen.reshape(labels.semantics.shape)
 
 
@@ -58,7 +58,7 @@ def equal_parts(sizes: NDArray[np.int64], budget: int) -> NDArray[np.int64]:
         if left < len(open_):
             parts[open_[:left]] += 1
             break
-        more = np.minimum(left // len(open_), sizes[open_] - parts[open_])
-        parts[open_] += more
-        left -= int(more.sum())
+        added = np.minimum(left // len(open_), sizes[open_] - parts[open_])
+        parts[open_] += added
+        left -= int(added.sum())
     return parts

@@ -86,9 +86,9 @@ def require_same_log(what: str, labelled: LabeledFrames, scene: Scene, frame: Gr
         what: the labels, in the words of a message.
         frame: that their grid lies in.
     """
-    at, how = first_difference(labelled, scene, frame)
-    if how:
-        raise another_log(what, scene.scene_id, at, how)
+    token, difference = first_difference(labelled, scene, frame)
+    if difference:
+        raise another_log(what, scene.scene_id, token, difference)
 
 
 def first_difference(labelled: LabeledFrames, scene: Scene, frame: GridFrame) -> tuple[str, str]:
@@ -97,15 +97,15 @@ def first_difference(labelled: LabeledFrames, scene: Scene, frame: GridFrame) ->
     Labels tell of each frame its token, its time and its pose, so that is compared. Frames of the
     log without labels, and labels without a frame, are not a difference, as long as one is in both.
     """
-    now = {one.token: one for one in scene.frames}
-    both = [k for k, one in enumerate(labelled.frame_tokens) if one in now]
-    if not both:
+    logged = {f.token: f for f in scene.frames}
+    common = [k for k, token in enumerate(labelled.frame_tokens) if token in logged]
+    if not common:
         return "", "none of the labelled frames is in the log"
-    for k in both:
-        one = now[labelled.frame_tokens[k]]
-        time_us, placed = int(labelled.timestamps_us[k]), T_global_grid(one, frame)
-        if how := _apart(time_us, labelled.T_global_grid[k], one.timestamp_us, placed):
-            return one.token, how
+    for k in common:
+        current = logged[labelled.frame_tokens[k]]
+        time_us, T_current = int(labelled.timestamps_us[k]), T_global_grid(current, frame)
+        if text := _apart(time_us, labelled.T_global_grid[k], current.timestamp_us, T_current):
+            return current.token, text
     return "", ""
 
 
@@ -123,9 +123,9 @@ def require_same_frame(
         frame: that their grid lies in.
     """
     placed = T_global_grid(other, frame) if isinstance(other, Frame) else other.T_global_grid
-    how = _apart(labels.timestamp_us, labels.T_global_grid, other.timestamp_us, placed)
-    if how:
-        raise SetupError(f"{what}: labels of another log: the log differs: {how}")
+    text = _apart(labels.timestamp_us, labels.T_global_grid, other.timestamp_us, placed)
+    if text:
+        raise SetupError(f"{what}: labels of another log: the log differs: {text}")
 
 
 def T_global_grid(frame: Frame, of: GridFrame) -> NDArray[np.float64]:  # noqa: N802
@@ -163,9 +163,9 @@ def another_log(what: str, scene_id: str, token: str, how: str) -> SetupError:
         token: of the frame that differs; empty: the scene does.
         how: it differs.
     """
-    where = f"scene {scene_id}, frame {token}" if token else f"scene {scene_id}"
+    place = f"scene {scene_id}, frame {token}" if token else f"scene {scene_id}"
     return SetupError(
-        f"{what}: labels of another log: the log differs: {where}: {how}; name the log that was "
+        f"{what}: labels of another log: the log differs: {place}: {how}; name the log that was "
         "labelled with --root, or label this one"
     )
 
@@ -205,7 +205,7 @@ def _content(path: Path) -> str:
         with path.open("rb") as file:
             if zipfile.is_zipfile(file):
                 members = zipfile.ZipFile(file).infolist()
-                return " ".join(f"{one.filename} {one.file_size} {one.CRC:08x}" for one in members)
+                return " ".join(f"{m.filename} {m.file_size} {m.CRC:08x}" for m in members)
             size = file.seek(0, os.SEEK_END)
             digest = hashlib.sha256()
             for k in range(_BLOCKS):
@@ -220,11 +220,11 @@ def _paths(value: Any) -> Iterable[Path]:
     if isinstance(value, Path):
         yield value
     elif is_dataclass(value):
-        for one in fields(value):
-            yield from _paths(getattr(value, one.name))
+        for item in fields(value):
+            yield from _paths(getattr(value, item.name))
     elif isinstance(value, list | tuple):
-        for one in value:
-            yield from _paths(one)
+        for item in value:
+            yield from _paths(item)
 
 
 def _size(path: Path) -> str:
@@ -244,14 +244,14 @@ def _update(digest: hashlib._Hash, value: Any, sizes: dict[Path, str]) -> None:
         digest.update(f"array {value.dtype} {value.shape};".encode() + value.tobytes())
     elif is_dataclass(value):
         digest.update(b"(")
-        for one in fields(value):
-            digest.update(f"{one.name}=".encode())
-            _update(digest, getattr(value, one.name), sizes)
+        for item in fields(value):
+            digest.update(f"{item.name}=".encode())
+            _update(digest, getattr(value, item.name), sizes)
         digest.update(b")")
     elif isinstance(value, list | tuple):
         digest.update(b"[")
-        for one in value:
-            _update(digest, one, sizes)
+        for item in value:
+            _update(digest, item, sizes)
         digest.update(b"]")
     else:
         assert value is None or isinstance(value, str | int | float | bool), type(value)

@@ -106,9 +106,9 @@ class SceneWriter:
                 ("timestamp_us", np.array(self._timestamps_us, np.int64)),
                 (pose_array(self.header.frame), np.stack(self._poses)),
             ):
-                there = _create(self.draft, name, array.shape, array.dtype, array.shape)
-                there[...] = array
-                sha256[name], documents[name] = sha256_of([array]), _document(there)
+                stored = _create(self.draft, name, array.shape, array.dtype, array.shape)
+                stored[...] = array
+                sha256[name], documents[name] = sha256_of([array]), _document(stored)
             sha256 |= {name: array.finish() for name, array in self._arrays.items()}
             documents |= {name: array.document for name, array in self._arrays.items()}
             files = dict(self.draft.files())
@@ -145,8 +145,8 @@ class SceneWriter:
         """The frame's arrays, absent ones left out."""
         header, where = self.header, f"scene {self.scene_id}: frame {len(self)}"
         voxels = {name: getattr(labels, name) for name in VOXEL_ARRAYS}
-        there = {name: array for name, array in voxels.items() if array is not None}
-        for name, array in there.items():
+        present = {name: array for name, array in voxels.items() if array is not None}
+        for name, array in present.items():
             shape = (*header.grid.shape, 2) if name == "flow" else header.grid.shape
             dtype = np.dtype(np.float16 if name == "flow" else np.uint8)
             if array.shape != shape or array.dtype != dtype:
@@ -154,16 +154,16 @@ class SceneWriter:
                 raise ValueError(f"{where}: {name} is {is_it}, the grid wants {want}")
         if (labels.flow is not None) != header.flow:
             raise ValueError(f"{where}: flow is {'absent' if header.flow else 'unexpected'}")
-        if self._arrays and there.keys() != self._arrays.keys():
-            raise ValueError(f"{where}: has {sorted(there)}, those before {sorted(self._arrays)}")
-        known = (labels.semantics < header.taxonomy.n_classes) | (labels.semantics == IGNORE_ID)
-        if not known.all():
-            raise ValueError(f"{where}: class id {labels.semantics[~known][0]} is unknown")
+        if self._arrays and present.keys() != self._arrays.keys():
+            raise ValueError(f"{where}: has {sorted(present)}, those before {sorted(self._arrays)}")
+        is_class = (labels.semantics < header.taxonomy.n_classes) | (labels.semantics == IGNORE_ID)
+        if not is_class.all():
+            raise ValueError(f"{where}: class id {labels.semantics[~is_class][0]} is unknown")
         if (top := int(labels.confidence.max())) >= len(header.levels):
             raise ValueError(f"{where}: {top} is beyond {len(header.levels)} levels")
         if labels.flow is not None and not np.isfinite(labels.flow).all():
             raise ValueError(f"{where}: a velocity is not finite")
-        return there
+        return present
 
 
 class _ShardedArray:
@@ -255,6 +255,6 @@ def _create(
     try:
         return create()
     except ContainsArrayError:  # of another writer, killed or at work, where drafts share keys
-        there = zarr.open_array(draft.zarr(name), mode="r+", zarr_format=3)
-        alike = (there.shape, there.dtype, there.chunks, there.shards)
-        return there if alike == (shape, dtype, chunks, shards) else create(overwrite=True)
+        existing = zarr.open_array(draft.zarr(name), mode="r+", zarr_format=3)
+        alike = (existing.shape, existing.dtype, existing.chunks, existing.shards)
+        return existing if alike == (shape, dtype, chunks, shards) else create(overwrite=True)

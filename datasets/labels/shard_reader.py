@@ -41,11 +41,11 @@ def check_layout(document: bytes) -> None:
         ValueError, KeyError, TypeError: a chunk of it is too large, it has another codec, or it is
             damaged.
     """
-    said = json.loads(document)
-    chunk = said["chunk_grid"]["configuration"]["chunk_shape"]
-    if odd := sorted({str(one["name"]) for one in said["codecs"]} - CODECS):
+    metadata = json.loads(document)
+    chunk = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+    if odd := sorted({str(codec["name"]) for codec in metadata["codecs"]} - CODECS):
         raise ValueError(f"codec {odd[0]!r} is none of {', '.join(sorted(CODECS))}")
-    size = math.prod(chunk) * np.dtype(said["data_type"]).itemsize
+    size = math.prod(chunk) * np.dtype(metadata["data_type"]).itemsize
     if not 0 < size <= MAX_ARRAY_BYTES:
         raise ValueError(
             f"chunks of {size:,} bytes: at most {MAX_ARRAY_BYTES:,} of MAX_ARRAY_BYTES"
@@ -61,26 +61,26 @@ class Bounded(WrapperStore[Store]):
         prototype: BufferPrototype,
         byte_range: ByteRequest | None = None,
     ) -> Buffer | None:
-        found = await super().get(key, prototype, byte_range)
-        if found is not None and (head := found[:18].to_bytes()).startswith(_ZSTD):
+        chunk = await super().get(key, prototype, byte_range)
+        if chunk is not None and (head := chunk[:18].to_bytes()).startswith(_ZSTD):
             size = _unpacked_size(head)
             if size is None or size > MAX_ARRAY_BYTES:
                 raise ValueError(
                     f"{key} unpacks to {'unknown' if size is None else f'{size:,}'} bytes, at most "
                     f"{MAX_ARRAY_BYTES:,} of MAX_ARRAY_BYTES"
                 )
-        return found
+        return chunk
 
 
 def _unpacked_size(head: bytes) -> int | None:
     """As a zstd frame's header states it (RFC 8878, 3.1.1.1)."""
     flags = head[4]
-    alone = bool(flags >> 5 & 1)
-    width = (int(alone), 2, 4, 8)[flags >> 6]
-    at = 5 + (not alone) + (0, 1, 2, 4)[flags & 3]
+    single_segment = bool(flags >> 5 & 1)
+    width = (int(single_segment), 2, 4, 8)[flags >> 6]
+    start = 5 + (not single_segment) + (0, 1, 2, 4)[flags & 3]
     if not width:
         return None
-    return int.from_bytes(head[at : at + width], "little") + (256 if width == 2 else 0)
+    return int.from_bytes(head[start : start + width], "little") + (256 if width == 2 else 0)
 
 
 class ShardedFrames:
@@ -101,28 +101,28 @@ class ShardedFrames:
         self, at: StorageBackend, key: str, document: bytes, may_lack: Callable[[str], bool]
     ) -> None:
         self.at, self.key, self.may_lack = at, key, may_lack
-        said = json.loads(document)
-        shape = said["shape"]
-        shard = said["chunk_grid"]["configuration"]["chunk_shape"]
-        if [one["name"] for one in said["codecs"]] != ["sharding_indexed"]:
+        metadata = json.loads(document)
+        shape = metadata["shape"]
+        shard = metadata["chunk_grid"]["configuration"]["chunk_shape"]
+        if [codec["name"] for codec in metadata["codecs"]] != ["sharding_indexed"]:
             raise NotImplementedError(f"{key}: another layout")
-        inner = said["codecs"][0]["configuration"]
-        names = [one["name"] for one in inner["codecs"]]
+        inner = metadata["codecs"][0]["configuration"]
+        names = [codec["name"] for codec in inner["codecs"]]
         if (
-            said["chunk_grid"]["name"] != "regular"
-            or said["chunk_key_encoding"]
+            metadata["chunk_grid"]["name"] != "regular"
+            or metadata["chunk_key_encoding"]
             != {"name": "default", "configuration": {"separator": "/"}}
             or inner["chunk_shape"] != [1, *shape[1:]]
             or shard[1:] != shape[1:]
             or names != ["bytes", "zstd"]
             or inner["codecs"][0].get("configuration", {}).get("endian", "little") != "little"
-            or [one["name"] for one in inner["index_codecs"]] != ["bytes", "crc32c"]
+            or [codec["name"] for codec in inner["index_codecs"]] != ["bytes", "crc32c"]
             or inner["index_location"] != "end"
-            or said["fill_value"] != 0
+            or metadata["fill_value"] != 0
         ):
             raise NotImplementedError(f"{key}: another layout")
         self.shape = tuple(int(n) for n in shape[1:])
-        self.dtype = np.dtype(said["data_type"]).newbyteorder("<")
+        self.dtype = np.dtype(metadata["data_type"]).newbyteorder("<")
         self.per_shard: int = shard[0]
         size = math.prod(self.shape) * self.dtype.itemsize
         if not 0 < size <= MAX_ARRAY_BYTES or not 0 < self.per_shard <= MAX_FRAMES:

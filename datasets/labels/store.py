@@ -149,23 +149,23 @@ class StoredScene:
         Raises:
             SceneError: an array cannot be read or differs.
         """
-        where = f"scene {self.scene_id}"
+        scene = f"scene {self.scene_id}"
         if (stated := self.attributes.get("files")) is not None:
             try:
-                found = dict(self.place.files(f"{SCENES}/{self.scene_id}"))
+                sizes = dict(self.place.files(f"{SCENES}/{self.scene_id}"))
             except OSError as error:
                 rule = f"its files cannot be listed: {error}".split("\n")[0]
-                raise SceneError(where=where, rule=rule) from error
+                raise SceneError(where=scene, rule=rule) from error
             for key, size in stated.items():
-                if found.get(key) != size:
-                    have = "missing" if key not in found else f"{found[key]} bytes, not {size}"
-                    raise SceneError(where=where, rule=f"{key} is {have}")
-            if extra := sorted(found.keys() - stated.keys() - {GROUP}):
-                raise SceneError(where=where, rule=f"{extra[0]} is none of its files")
+                if sizes.get(key) != size:
+                    have = "missing" if key not in sizes else f"{sizes[key]} bytes, not {size}"
+                    raise SceneError(where=scene, rule=f"{key} is {have}")
+            if extra := sorted(sizes.keys() - stated.keys() - {GROUP}):
+                raise SceneError(where=scene, rule=f"{extra[0]} is none of its files")
         for name, sha256 in self._checksums.items():
             frames = range(len(self)) if name in VOXEL_ARRAYS else [...]
             if sha256_of(self._read(name, k) for k in frames) != sha256:
-                raise SceneError(where=where, rule=f"{name} was altered on disk")
+                raise SceneError(where=scene, rule=f"{name} was altered on disk")
 
     @property
     def _checksums(self) -> dict[str, str]:
@@ -362,10 +362,10 @@ class LabelStore:
                 return self._unreadable(scene_id, str(error))
 
         names = self.place.list_dirs(SCENES)
-        found = dict(zip(names, self.place.map(attributes, names), strict=True))
+        read = dict(zip(names, self.place.map(attributes, names), strict=True))
         return (
-            {name: one for name, one in found.items() if isinstance(one, dict)},
-            {name: one for name, one in found.items() if isinstance(one, UnreadableError)},
+            {name: result for name, result in read.items() if isinstance(result, dict)},
+            {name: result for name, result in read.items() if isinstance(result, UnreadableError)},
         )
 
     def __contains__(self, scene_id: object) -> bool:
@@ -498,13 +498,13 @@ class LabelStore:
         """
         if fault_of_scene_id(scene_id):
             return None
-        found = self._read_attributes(scene_id)
-        if found is None and self._lists(scene_id):
+        attributes = self._read_attributes(scene_id)
+        if attributes is None and self._lists(scene_id):
             # committed just now, or a request that was answered wrongly
-            found = self._read_attributes(scene_id)
-            if found is None:
+            attributes = self._read_attributes(scene_id)
+            if attributes is None:
                 raise self._unreadable(scene_id, "listed, and not to be read")
-        return found
+        return attributes
 
     def _lists(self, scene_id: str) -> bool:
         try:
@@ -538,10 +538,10 @@ class LabelStore:
         )
 
     def _clear_quarantine(self, scene_id: str) -> None:
-        if scene_id in (there := self.place.list_dirs(QUARANTINE)):
+        if scene_id in (noted := self.place.list_dirs(QUARANTINE)):
             self.place.remove(f"{QUARANTINE}/{scene_id}")
-            there.remove(scene_id)
-            if not there:
+            noted.remove(scene_id)
+            if not noted:
                 self.place.remove_empty(QUARANTINE)
 
 

@@ -136,15 +136,15 @@ class SceneLabels:
         if not frames:
             raise ValueError(f"scene {scene_id}: there is no frame")
         voxels: dict[str, Any] = {
-            name: np.stack([getattr(one, name) for one in frames])
+            name: np.stack([getattr(labels, name) for labels in frames])
             for name in VOXEL_ARRAYS
             if getattr(frames[0], name) is not None
         }
         return cls(
             scene_id=scene_id,
-            frame_tokens=tuple(one.token for one in frames),
-            timestamps_us=np.array([one.timestamp_us for one in frames], np.int64),
-            T_global_grid=np.stack([np.asarray(one.T_global_grid, np.float64) for one in frames]),
+            frame_tokens=tuple(labels.token for labels in frames),
+            timestamps_us=np.array([labels.timestamp_us for labels in frames], np.int64),
+            T_global_grid=np.stack([np.asarray(f.T_global_grid, np.float64) for f in frames]),
             frame=frame,
             inputs=inputs,
             **voxels,

@@ -34,17 +34,17 @@ def painted(labels: FrameLabels, strokes: Iterable[EditEntry], header: StoreHead
     )
     flow = None if labels.flow is None else labels.flow.copy()
     for stroke in strokes:
-        at = np.unravel_index(stroke.voxels, header.grid.shape)
+        voxels = np.unravel_index(stroke.voxels, header.grid.shape)
         if stroke.class_id == IGNORE_ID:
-            mask[at] &= np.uint8(255 - MaskBit.TRUSTED)
-            confidence[at] = 0
+            mask[voxels] &= np.uint8(255 - MaskBit.TRUSTED)
+            confidence[voxels] = 0
             continue
         moves = stroke.class_id in header.taxonomy.dynamic
         if flow is not None:
-            moved = np.isin(semantics[at], header.taxonomy.dynamic)
-            flow[at] = np.where(moved[:, None], flow[at], np.nan) if moves else 0
-        semantics[at] = stroke.class_id
-        confidence[at] = len(header.levels) - 1
-        mask[at] &= np.uint8(255 - MaskBit.DYNAMIC)
-        mask[at] |= np.uint8(MaskBit.TRUSTED | (MaskBit.DYNAMIC if moves else 0))
+            moved = np.isin(semantics[voxels], header.taxonomy.dynamic)
+            flow[voxels] = np.where(moved[:, None], flow[voxels], np.nan) if moves else 0
+        semantics[voxels] = stroke.class_id
+        confidence[voxels] = len(header.levels) - 1
+        mask[voxels] &= np.uint8(255 - MaskBit.DYNAMIC)
+        mask[voxels] |= np.uint8(MaskBit.TRUSTED | (MaskBit.DYNAMIC if moves else 0))
     return replace(labels, semantics=semantics, confidence=confidence, mask=mask, flow=flow)

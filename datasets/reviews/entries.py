@@ -115,8 +115,8 @@ class EditEntry:
         _check_name("frame", self.token)
         _check_note(self.note)
         if self.voxels.dtype != np.int64 or self.voxels.ndim != 1 or not self.voxels.size:
-            found = f"{self.voxels.dtype} {self.voxels.shape}"
-            raise ValueError(f"voxels of a stroke must be int64 (N,), at least one, got {found}")
+            actual = f"{self.voxels.dtype} {self.voxels.shape}"
+            raise ValueError(f"voxels of a stroke must be int64 (N,), at least one, got {actual}")
         if self.voxels[0] < 0 or (self.voxels[1:] <= self.voxels[:-1]).any():
             raise ValueError("voxels of a stroke must be ascending, each once, from 0")
         if not 0 <= self.class_id <= IGNORE_ID:
@@ -175,8 +175,8 @@ class Entry:
     what: Written
 
     def __post_init__(self) -> None:
-        found = _ID.fullmatch(self.id)
-        if not found or int(found[1]) != self.time_us:
+        match = _ID.fullmatch(self.id)
+        if not match or int(match[1]) != self.time_us:
             raise ValueError(f"{self.id!r} is not the id of an entry of {self.time_us} us")
         if not _SHA256.fullmatch(self.labels):
             raise ValueError(f"{self.labels!r} is not the digest of a scene's labels")
@@ -224,62 +224,64 @@ def from_document(entry_id: str, data: bytes, *, n_voxels: int, n_classes: int) 
     if len(data) > MOST_BYTES:
         raise ValueError(f"{len(data):,} bytes; at most {MOST_BYTES:,}")
     try:
-        found = json.loads(data.decode("ascii"))
+        document = json.loads(data.decode("ascii"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"not a document of JSON: {error}") from None
-    if not isinstance(found, dict) or found.get("format") != FORMAT:
+    if not isinstance(document, dict) or document.get("format") != FORMAT:
         raise ValueError("not the document of a review")
     with parsing():
-        fault = fault_of_seal(found, wanted=False)
+        fault = fault_of_seal(document, wanted=False)
     if fault:
         raise ValueError(fault)
-    if odd := sorted(found.keys() - _KEYS):
+    if odd := sorted(document.keys() - _KEYS):
         raise ValueError(f"unknown key {odd[0]!r:.80}")
-    if found.get("format_version") != FORMAT_VERSION:
-        version = found.get("format_version")
+    if document.get("format_version") != FORMAT_VERSION:
+        version = document.get("format_version")
         raise ValueError(f"format version {version!r}; this code reads {FORMAT_VERSION}")
-    if found.get("id") != entry_id or not _ID.fullmatch(entry_id):
-        raise ValueError(f"it is of entry {found.get('id')!r}")
+    if document.get("id") != entry_id or not _ID.fullmatch(entry_id):
+        raise ValueError(f"it is of entry {document.get('id')!r}")
     return Entry(
         id=entry_id,
         time_us=int(entry_id[:16]),
-        reviewer=_text(found, "reviewer"),
-        labels=_text(found, "labels"),
-        what=_written(found, n_voxels, n_classes),
+        reviewer=_text(document, "reviewer"),
+        labels=_text(document, "labels"),
+        what=_written(document, n_voxels, n_classes),
     )
 
 
-def _written(found: dict[str, Any], n_voxels: int, n_classes: int) -> Written:
-    match found.get("kind"):
+def _written(document: dict[str, Any], n_voxels: int, n_classes: int) -> Written:
+    match document.get("kind"):
         case "judgement":
-            tokens, sampled = found.get("frames"), found.get("sampled")
+            tokens, sampled = document.get("frames"), document.get("sampled")
             if not isinstance(tokens, list) or not all(isinstance(t, str) for t in tokens):
                 raise ValueError("frames must be a list of tokens")
             if not isinstance(sampled, bool):
                 raise ValueError(f"sampled must be true or false, not {sampled!r}")
             return VerdictEntry(
-                scene_id=_text(found, "scene"),
+                scene_id=_text(document, "scene"),
                 tokens=tuple(tokens),
-                verdict=Verdict(_text(found, "verdict")),
-                note=_text(found, "note"),
+                verdict=Verdict(_text(document, "verdict")),
+                note=_text(document, "note"),
                 sampled=sampled,
             )
         case "remark":
-            note = _text(found, "note")
-            return NoteEntry(scene_id=_text(found, "scene"), token=_text(found, "frame"), note=note)
+            note = _text(document, "note")
+            return NoteEntry(
+                scene_id=_text(document, "scene"), token=_text(document, "frame"), note=note
+            )
         case "stroke":
-            class_id = _integer(found, "class")
+            class_id = _integer(document, "class")
             if not (0 <= class_id < n_classes or class_id == IGNORE_ID):
                 raise ValueError(f"class id {class_id} is unknown")
             return EditEntry(
-                scene_id=_text(found, "scene"),
-                token=_text(found, "frame"),
-                voxels=_unpacked(found.get("voxels"), n_voxels),
+                scene_id=_text(document, "scene"),
+                token=_text(document, "frame"),
+                voxels=_unpacked(document.get("voxels"), n_voxels),
                 class_id=class_id,
-                note=_text(found, "note"),
+                note=_text(document, "note"),
             )
         case "undo":
-            return Undo(entry=_text(found, "entry"))
+            return Undo(entry=_text(document, "entry"))
         case kind:
             raise ValueError(f"unknown kind {kind!r}")
 
@@ -292,20 +294,20 @@ def _packed(voxels: NDArray[np.int64]) -> dict[str, Any]:
     return {"count": len(voxels), "steps": base64.b64encode(packed).decode("ascii")}
 
 
-def _unpacked(found: object, n_voxels: int) -> NDArray[np.int64]:
-    if not isinstance(found, dict):
+def _unpacked(packed_voxels: object, n_voxels: int) -> NDArray[np.int64]:
+    if not isinstance(packed_voxels, dict):
         raise ValueError("there are no voxels")
-    count = _integer(found, "count")
+    count = _integer(packed_voxels, "count")
     if not 1 <= count <= n_voxels:
         raise ValueError(f"{count} voxels in a grid of {n_voxels}")
     inflate = zlib.decompressobj()
     try:
-        packed = base64.b64decode(_text(found, "steps"), validate=True)
+        packed = base64.b64decode(_text(packed_voxels, "steps"), validate=True)
         steps = inflate.decompress(packed, 4 * count)
-        rest = inflate.decompress(inflate.unconsumed_tail, 1)  # reads on to the checksum
+        trailing = inflate.decompress(inflate.unconsumed_tail, 1)  # reads on to the checksum
     except zlib.error as error:
         raise ValueError(f"its voxels cannot be read: {error}") from None
-    if len(steps) != 4 * count or rest or not inflate.eof:
+    if len(steps) != 4 * count or trailing or not inflate.eof:
         raise ValueError(f"its voxels are not the {count} that it names")
     voxels = np.frombuffer(steps, "<u4").cumsum(dtype=np.int64)
     if voxels[-1] >= n_voxels:
@@ -313,15 +315,15 @@ def _unpacked(found: object, n_voxels: int) -> NDArray[np.int64]:
     return voxels
 
 
-def _text(found: dict[str, Any], key: str) -> str:
-    value = found.get(key)
+def _text(document: dict[str, Any], key: str) -> str:
+    value = document.get(key)
     if not isinstance(value, str):
         raise ValueError(f"{key} must be a text, not {value!r:.80}")
     return value
 
 
-def _integer(found: dict[str, Any], key: str) -> int:
-    value = found.get(key)
+def _integer(document: dict[str, Any], key: str) -> int:
+    value = document.get(key)
     if not isinstance(value, int) or isinstance(value, bool):
         raise ValueError(f"{key} must be a whole number, not {value!r:.80}")
     return value

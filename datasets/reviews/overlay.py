@@ -102,14 +102,15 @@ class Reviews:
             SetupError: the overlay cannot be listed.
         """
         try:
-            there = set(self.store.place.list_files(REVIEWS)) - {GROUP}
+            listed = set(self.store.place.list_files(REVIEWS)) - {GROUP}
         except OSError as error:
             raise SetupError(f"{self._where}: cannot be read: {error}") from error
         with self._lock:
-            for name in self._damaged.keys() - there:
+            for name in self._damaged.keys() - listed:
                 del self._damaged[name]  # put away meanwhile
-            names = sorted(there - self._names)
-            new = [one for one in self.store.place.map(self._read, names) if isinstance(one, Entry)]
+            names = sorted(listed - self._names)
+            read = self.store.place.map(self._read, names)
+            new = [entry for entry in read if isinstance(entry, Entry)]
             self._take(new)
             return bool(new)
 
@@ -149,11 +150,11 @@ class Reviews:
             SetupError: it cannot be written.
         """
         with self._lock:
-            theirs = [one for one in self.entries() if one.reviewer == reviewer]
-            if not theirs:
+            own = [entry for entry in self.entries() if entry.reviewer == reviewer]
+            if not own:
                 return None
-            self.add(Undo(entry=theirs[-1].id), reviewer=reviewer)
-            return theirs[-1]
+            self.add(Undo(entry=own[-1].id), reviewer=reviewer)
+            return own[-1]
 
     def entries(self, scene_id: str | None = None) -> tuple[Entry, ...]:
         """Those that count, oldest first: not undone, not stale, and no undos."""
@@ -191,7 +192,7 @@ class Reviews:
 
     def scene_ids(self) -> tuple[str, ...]:
         """Scenes with entries that count, sorted."""
-        return tuple(sorted(name for name, one in list(self._scenes.items()) if one.counting))
+        return tuple(sorted(name for name, scene in list(self._scenes.items()) if scene.counting))
 
     def verdicts(self, scene_id: str) -> dict[str, FrameVerdict]:
         """Of the scene's judged frames, by their tokens."""
@@ -200,7 +201,7 @@ class Reviews:
     def rejected(self, scene_id: str) -> frozenset[str]:
         """Tokens of the frames that students and exports leave out."""
         verdicts = self.verdicts(scene_id).items()
-        return frozenset(token for token, one in verdicts if one.verdict is Verdict.REJECT)
+        return frozenset(token for token, verdict in verdicts if verdict.verdict is Verdict.REJECT)
 
     def strokes(self, scene_id: str) -> dict[str, tuple[EditEntry, ...]]:
         """Of the scene's painted frames, oldest first, by their tokens."""
@@ -254,12 +255,12 @@ class Reviews:
 
     def _write(self, entry: Entry) -> bool:
         """Whether there was none of that id."""
-        at, key, data = self.store.place, f"{REVIEWS}/{entry.id}.json", to_document(entry)
+        place, key, data = self.store.place, f"{REVIEWS}/{entry.id}.json", to_document(entry)
         try:
             if not self._names:
-                write_group(at, REVIEWS, {})
+                write_group(place, REVIEWS, {})
             # a request that was sent twice finds what it wrote
-            return at.create(key, data) or at.read(key) == data
+            return place.create(key, data) or place.read(key) == data
         except OSError as error:
             why = error.strerror or error
             raise SetupError(f"{self._where}: an entry cannot be written: {why}") from error

@@ -60,9 +60,9 @@ def count_reviews(reviews: Reviews) -> ReviewCounts:
     verdicts = dict.fromkeys(Verdict, 0)
     disputed = frames = painted = ignored = 0
     for scene_id in reviews.scene_ids():
-        for one in reviews.verdicts(scene_id).values():
-            verdicts[one.verdict] += 1
-            disputed += one.disputed
+        for verdict in reviews.verdicts(scene_id).values():
+            verdicts[verdict.verdict] += 1
+            disputed += verdict.disputed
         rejected = reviews.rejected(scene_id)
         for token, strokes in reviews.strokes(scene_id).items():
             if token not in rejected:
@@ -107,8 +107,8 @@ def carry_over(stores: Iterable[LabelStore], out: LabelStore) -> int:
 def _outcome(strokes: Iterable[EditEntry]) -> tuple[int, int]:
     """Voxels of a frame that end with a class, and those that end ignored."""
     newest_first = list(strokes)[::-1]
-    voxels = np.concatenate([one.voxels for one in newest_first])
-    ids = np.concatenate([np.full(len(one.voxels), one.class_id) for one in newest_first])
+    voxels = np.concatenate([stroke.voxels for stroke in newest_first])
+    ids = np.concatenate([np.full(len(stroke.voxels), stroke.class_id) for stroke in newest_first])
     _, first = np.unique(voxels, return_index=True)
     ignored = int((ids[first] == IGNORE_ID).sum())
     return len(first) - ignored, ignored

@@ -32,17 +32,17 @@ def frame_verdicts(entries: Iterable[Entry]) -> dict[str, FrameVerdict]:
     """Of the entries of one scene, oldest first, the verdict of every judged frame by its token."""
     latest: dict[str, dict[str, tuple[Entry, VerdictEntry]]] = {}
     for entry in entries:
-        if isinstance(what := entry.what, VerdictEntry):
-            for token in what.tokens:
-                latest.setdefault(token, {})[entry.reviewer] = (entry, what)
-    found = {}
+        if isinstance(verdict := entry.what, VerdictEntry):
+            for token in verdict.tokens:
+                latest.setdefault(token, {})[entry.reviewer] = (entry, verdict)
+    verdicts = {}
     for token, said in latest.items():
-        entry, what = max(said.values(), key=lambda one: (_CARE[one[1].verdict], one[0].id))
-        found[token] = FrameVerdict(
-            verdict=what.verdict,
+        entry, verdict = max(said.values(), key=lambda pair: (_CARE[pair[1].verdict], pair[0].id))
+        verdicts[token] = FrameVerdict(
+            verdict=verdict.verdict,
             reviewer=entry.reviewer,
             time_us=entry.time_us,
-            note=what.note,
-            disputed=len({one.verdict for _, one in said.values()}) > 1,
+            note=verdict.note,
+            disputed=len({pair.verdict for _, pair in said.values()}) > 1,
         )
-    return found
+    return verdicts

@@ -47,8 +47,8 @@ class StoreDifference:
     @property
     def same(self) -> bool:
         """Whether both hold the same frames, and all of them the same labels and trust."""
-        apart = self.only_a or self.only_b or self.unmatched or self.elsewhere or self.differ
-        return self.frames > 0 and not apart and not self.trusted[[0, 1], [1, 0]].any()
+        unequal = self.only_a or self.only_b or self.unmatched or self.elsewhere or self.differ
+        return self.frames > 0 and not unequal and not self.trusted[[0, 1], [1, 0]].any()
 
     @property
     def differ(self) -> int:
@@ -59,9 +59,9 @@ class StoreDifference:
     def iou(self, ring: int | None = None) -> NDArray[np.float64]:
         """(K,) agreement of each class, NaN where neither has it; of all rings or of one."""
         counts = self.confusion.sum(0) if ring is None else self.confusion[ring]
-        both = counts.diagonal().astype(float)
-        either = counts.sum(0) + counts.sum(1) - both
-        return np.divide(both, either, out=np.full(len(both), np.nan), where=either > 0)
+        intersection = counts.diagonal().astype(float)
+        union = counts.sum(0) + counts.sum(1) - intersection
+        return np.divide(intersection, union, out=np.full(len(union), np.nan), where=union > 0)
 
 
 def diff(
@@ -73,15 +73,16 @@ def diff(
         SetupError: other voxels or classes.
         SceneError: a scene cannot be read.
     """
-    ours, theirs = ((h.grid, h.taxonomy, h.frame) for h in (a.header, b.header))
-    if ours != theirs:
+    voxels_a, voxels_b = ((h.grid, h.taxonomy, h.frame) for h in (a.header, b.header))
+    if voxels_a != voxels_b:
         raise SetupError(
-            f"{a.place} has {voxels_in_words(*ours)}, {b.place} has {voxels_in_words(*theirs)}"
+            f"{a.place} has {voxels_in_words(*voxels_a)}, "
+            f"{b.place} has {voxels_in_words(*voxels_b)}"
         )
     taxonomy, rings = a.header.taxonomy, RINGS.of(a.header.grid)
     K, R = taxonomy.n_classes, len(RINGS.names)
     ids_a, ids_b = set(a.scene_ids()), set(b.scene_ids())
-    found = StoreDifference(
+    difference = StoreDifference(
         taxonomy=taxonomy,
         only_a=tuple(sorted(ids_a - ids_b)),
         only_b=tuple(sorted(ids_b - ids_a)),
@@ -89,28 +90,28 @@ def diff(
         confusion=np.zeros((R, K, K), np.int64),
         trusted=np.zeros((2, 2), np.int64),
     )
-    seen = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
+    observed = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
     for scene_id in sorted(ids_a & ids_b):
-        one, other = a.scene(scene_id), b.scene(scene_id)
-        for token in sorted(set(one.frame_tokens) ^ set(other.frame_tokens)):
-            found.unmatched.append(f"{scene_id} {token}")
-        for k, token in enumerate(one.frame_tokens):
-            if token not in other.frame_tokens:
+        scene_a, scene_b = a.scene(scene_id), b.scene(scene_id)
+        for token in sorted(set(scene_a.frame_tokens) ^ set(scene_b.frame_tokens)):
+            difference.unmatched.append(f"{scene_id} {token}")
+        for k, token in enumerate(scene_a.frame_tokens):
+            if token not in scene_b.frame_tokens:
                 continue
-            there = other.index_of(token)
-            if apart := _apart(one.T_global_grid[k], other.T_global_grid[there]):
-                found.elsewhere.append(f"{scene_id} {token}: {apart}")
+            position = scene_b.index_of(token)
+            if offset := _apart(scene_a.T_global_grid[k], scene_b.T_global_grid[position]):
+                difference.elsewhere.append(f"{scene_id} {token}: {offset}")
                 continue
-            x, y = one.frame(k), other.frame(there)
-            known = (x.semantics < K) & (y.semantics < K) & ((x.mask | y.mask) & seen > 0)
-            index = (rings[known].astype(np.int64) * K + x.semantics[known]) * K
-            index += y.semantics[known]
-            found.confusion += np.bincount(index, minlength=R * K * K).reshape(R, K, K)
-            trust = [(labels.mask[known] & MaskBit.TRUSTED > 0) for labels in (x, y)]
-            found.trusted += np.bincount(trust[0] * 2 + trust[1], minlength=4).reshape(2, 2)
-            found.frames += 1
+            x, y = scene_a.frame(k), scene_b.frame(position)
+            judged = (x.semantics < K) & (y.semantics < K) & ((x.mask | y.mask) & observed > 0)
+            index = (rings[judged].astype(np.int64) * K + x.semantics[judged]) * K
+            index += y.semantics[judged]
+            difference.confusion += np.bincount(index, minlength=R * K * K).reshape(R, K, K)
+            trust = [(labels.mask[judged] & MaskBit.TRUSTED > 0) for labels in (x, y)]
+            difference.trusted += np.bincount(trust[0] * 2 + trust[1], minlength=4).reshape(2, 2)
+            difference.frames += 1
         on_scene()
-    return found
+    return difference
 
 
 def _apart(a: Transform, b: Transform) -> str:

@@ -63,14 +63,14 @@ def export(
     if reviews is not None:
         reviews.require_whole()
     mended = [
-        (one, {}, frozenset[str]())
+        (scene_id, {}, frozenset[str]())
         if reviews is None
-        else (one, reviews.strokes(one), reviews.rejected(one))
-        for one in scenes
+        else (scene_id, reviews.strokes(scene_id), reviews.rejected(scene_id))
+        for scene_id in scenes
     ]
     work = partial(_export_scene, where, benchmark, source, out)
-    found = map_in_processes(work, mended, workers, on_scene)
-    return {scene: why for scene, why in zip(scenes, found, strict=True) if why}
+    reasons = map_in_processes(work, mended, workers, on_scene)
+    return {scene: why for scene, why in zip(scenes, reasons, strict=True) if why}
 
 
 def _export_scene(

@@ -48,7 +48,7 @@ def info(store: LabelStore) -> StoreInfo:
     frames = voxels = trusted = size = 0
     by_class = np.zeros(store.header.taxonomy.n_classes, np.int64)
     inputs = hashlib.sha256()
-    for scene_id, attributes in (there := store.committed()).items():
+    for scene_id, attributes in (committed := store.committed()).items():
         try:
             with parsing():
                 counts = attributes["counts"]
@@ -60,9 +60,9 @@ def info(store: LabelStore) -> StoreInfo:
             where = f"label store {store.place}: scene {scene_id}"
             raise UnreadableError(f"{where}: its counts are damaged: {error}") from error
     for key, n in store.place.files(SCENES):
-        size += n if key.split("/")[0] in there else 0
+        size += n if key.split("/")[0] in committed else 0
     return StoreInfo(
-        scenes=len(there),
+        scenes=len(committed),
         frames=frames,
         voxels=voxels,
         trusted=trusted,
@@ -85,8 +85,8 @@ def verify(
     store = LabelStore.open(where)
     committed, unreadable = store.looked_at()
     scenes = sorted(committed.keys() | unreadable.keys())
-    found = map_in_processes(partial(_verify_scene, where), scenes, workers, on_scene)
-    return {scene: why for scene, why in zip(scenes, found, strict=True) if why}
+    reasons = map_in_processes(partial(_verify_scene, where), scenes, workers, on_scene)
+    return {scene: reason for scene, reason in zip(scenes, reasons, strict=True) if reason}
 
 
 def _verify_scene(where: StorePath, scene_id: str) -> str:
@@ -104,17 +104,17 @@ def leftovers(store: LabelStore) -> list[str]:
     Raises:
         UnreadableError: a scene cannot be read, so nobody knows what is left over.
     """
-    at = store.place
-    there = set(store.scene_ids())
-    found = [f"{SCENES}/{name}" for name in at.list_dirs(SCENES) if name not in there]
-    found += [f"{QUARANTINE}/{name}" for name in at.list_dirs(QUARANTINE) if name in there]
-    return found + ([PARTIAL] if PARTIAL in (at.list_root() or []) else [])
+    place = store.place
+    committed = set(store.scene_ids())
+    keys = [f"{SCENES}/{name}" for name in place.list_dirs(SCENES) if name not in committed]
+    keys += [f"{QUARANTINE}/{name}" for name in place.list_dirs(QUARANTINE) if name in committed]
+    return keys + ([PARTIAL] if PARTIAL in (place.list_root() or []) else [])
 
 
 def prune(store: LabelStore) -> list[str]:
     """Remove the leftovers; gives their keys. No job must be at work on the store. Raises as
     ``leftovers``, before anything is removed."""
-    found = leftovers(store)
-    for key in found:
+    keys = leftovers(store)
+    for key in keys:
         store.place.remove(key)
-    return found
+    return keys

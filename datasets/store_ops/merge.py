@@ -25,8 +25,8 @@ def merge(
     owner: dict[str, LabelStore] = {}
     for store in stores:
         if store.header.run_id != first.header.run_id:
-            what = header_difference(first.header, store.header)
-            raise SetupError(f"{store.place}: of another job than {first.place} ({what})")
+            difference = header_difference(first.header, store.header)
+            raise SetupError(f"{store.place}: of another job than {first.place} ({difference})")
         for scene_id in store.scene_ids():
             other = owner.setdefault(scene_id, store)
             sums = [s.scene(scene_id).attributes["sha256"] for s in (store, other)]

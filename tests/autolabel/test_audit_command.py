@@ -130,7 +130,7 @@ def test_a_scene_that_cannot_be_opened_is_set_aside(
     samples.write_text(json.dumps(rows))
     assert launch("audit", [str(store), "--root", str(broken)]) == 1
     said = capsys.readouterr().out
-    assert "set aside: scene-6001" in said
+    assert "quarantined: scene-6001" in said
     assert "1 scenes audited" in said
 
 
