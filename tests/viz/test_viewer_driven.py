@@ -19,7 +19,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.reviews.overlay import EditEntry, Reviews, Verdict, VerdictEntry
 from datasets.taxonomy import OCC3D_NUSCENES
-from viz.render.offscreen import draw_open3d
+from viz.render.offscreen import Open3DProcess
 from viz.render.scene3d import Scene3D
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -41,7 +41,9 @@ def display() -> Iterator[str]:
     nothing = Scene3D(
         meshes=(), points=(), lines=(), eye_m=np.array([1.0, 0, 1]), target_m=np.zeros(3)
     )
-    if isinstance(why := draw_open3d(nothing, width=64, height=64), str):
+    with Open3DProcess() as process:
+        why = process.draw(nothing, width=64, height=64)
+    if isinstance(why, str):
         pytest.skip(f"Open3D cannot draw on this machine: {why}")
     read, write = os.pipe()
     screen = ["-screen", "0", f"{WIDTH}x{HEIGHT}x24", "-nolisten", "tcp"]

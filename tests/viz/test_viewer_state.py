@@ -19,8 +19,8 @@ from viz.render.layers import LayerSettings
 from viz.render.merged_faces import BLOCK, merged_faces
 from viz.render.voxel_mesh import surface_meshes
 from viz.review.actions import perform
-from viz.review.controller import ReviewController, estimate_rows
-from viz.review.keys import KEEP_VIEWS, SECTIONS, VERDICTS, VIEWS, Action, action_of, key_of
+from viz.review.controller import VERDICTS, ReviewController, estimate_rows
+from viz.review.keys import KEEP_VIEWS, SECTIONS, VIEWS, Action, action_of, key_of
 from viz.review.review_queue import QueueItem
 from viz.review.shared_review import SharedReview
 from viz.review.state import Available, ReviewState

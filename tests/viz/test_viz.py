@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from chromium import chromium
 from PIL import Image
+from plain_drawing import nearest_faces_plain, surface_meshes_plain
 
 from datasets.cli.launch import launch
 from datasets.errors import SceneError, SetupError
@@ -26,8 +27,8 @@ from viz.commands.options.inspect_labels import parse
 from viz.render.bev_images import class_map
 from viz.render.camera_overlay import NO_ID, blend, pinhole_of, project_labels
 from viz.render.layers import LayerSettings
-from viz.render.offscreen import draw_open3d
-from viz.render.rasterizer import Pinhole, nearest_faces, nearest_faces_plain
+from viz.render.offscreen import Open3DProcess
+from viz.render.rasterizer import Pinhole, nearest_faces
 from viz.render.renderer import ViewPainter
 from viz.render.scene3d import (
     BACKGROUND,
@@ -41,7 +42,7 @@ from viz.render.scene3d import (
     ego_marker,
 )
 from viz.render.screenshot import screenshot
-from viz.render.voxel_mesh import surface_meshes, surface_meshes_plain
+from viz.render.voxel_mesh import surface_meshes
 from viz.session.session import CameraImage, ReviewFrame, ReviewSession, read_images, shown_voxels
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -451,7 +452,8 @@ def test_the_ego_marker_points_ahead_only_where_the_heading_is_known() -> None:
 
 def test_open3d_draws_the_same_view_as_the_plain_rasteriser() -> None:
     scene = with_line_and_points(street_scene())
-    drawn = draw_open3d(scene, width=320, height=180)
+    with Open3DProcess() as process:
+        drawn = process.draw(scene, width=320, height=180)
     if isinstance(drawn, str):
         pytest.skip(f"Open3D cannot draw on this machine: {drawn}")
     plain = np.asarray(draw_plain(scene, width=320, height=180)).astype(int)

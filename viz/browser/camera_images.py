@@ -30,8 +30,8 @@ def camera_images(
             image, drawn.surface, drawn.color_table, width=WIDTH_PX, height=height
         )
         if (mark := marks.get(view.name)) is not None:
-            at = mark.u * WIDTH_PX / view.width, mark.v * height / view.height
-            _ring(overlay, *at, color=_HIDDEN if mark.hidden else _SEEN)
+            center = mark.u * WIDTH_PX / view.width, mark.v * height / view.height
+            _ring(overlay, *center, color=_HIDDEN if mark.hidden else _SEEN)
         yield np.asarray(overlay)
 
 

@@ -83,15 +83,15 @@ def _primitives(places: NDArray[np.uint16]) -> tuple[list[dict[str, Any]], list[
     accessors: list[dict[str, Any]] = []
     primitives: list[dict[str, Any]] = []
     for first in range(0, len(places) // 4, _FACES_EACH):
-        here = slice(4 * first, 4 * (first + _FACES_EACH))
-        n = len(places[here])
-        at = {"byteOffset": 4 * first * _STRIDE, "componentType": _UINT16, "count": n}
-        lowest, highest = _extent(places[here].reshape(-1, 4, 4))
+        block = slice(4 * first, 4 * (first + _FACES_EACH))
+        n = len(places[block])
+        accessor = {"byteOffset": 4 * first * _STRIDE, "componentType": _UINT16, "count": n}
+        lowest, highest = _extent(places[block].reshape(-1, 4, 4))
         box = {"min": lowest.astype(int).tolist(), "max": highest.astype(int).tolist()}
         i = len(accessors)
         accessors += [
-            {"bufferView": 0, "type": "VEC3", **at, **box},
-            {"bufferView": 1, "type": "VEC4", "normalized": True, **at},
+            {"bufferView": 0, "type": "VEC3", **accessor, **box},
+            {"bufferView": 1, "type": "VEC4", "normalized": True, **accessor},
             {"bufferView": 2, "type": "SCALAR", "componentType": _UINT16, "count": n // 4 * 6},
         ]
         primitives.append(

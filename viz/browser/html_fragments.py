@@ -84,10 +84,10 @@ def verdict_facts(
         match entry.what:
             case VerdictEntry() as judged if frame.labels.token in judged.tokens:
                 text, note = judged.verdict.value, judged.note
-            case NoteEntry() as remark if remark.token == frame.labels.token:
-                text, note = "note", remark.note
-            case EditEntry() as stroke if stroke.token == frame.labels.token:
-                text, note = f"painted {len(stroke.voxels):,} voxels", stroke.note
+            case NoteEntry() as note_entry if note_entry.token == frame.labels.token:
+                text, note = "note", note_entry.note
+            case EditEntry() as edit if edit.token == frame.labels.token:
+                text, note = f"painted {len(edit.voxels):,} voxels", edit.note
             case _:
                 continue
         ago = _ago(now_s - entry.time_us / 1e6)

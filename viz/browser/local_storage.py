@@ -46,9 +46,9 @@ class Memory:
         only the reviewer is recalled, the scene is empty."""
         try:
             text = self._storage.get_item(KEY, timeout=_TIMEOUT_S)
-            found = json.loads(text or "null")
-            reviewer, scene_id, k = str(found["reviewer"]), str(found["scene"]), int(found["k"])
-            same = found["run"] == self._run
+            kept = json.loads(text or "null")
+            reviewer, scene_id, k = str(kept["reviewer"]), str(kept["scene"]), int(kept["k"])
+            same = kept["run"] == self._run
         except (RuntimeError, TimeoutError, ValueError, KeyError, TypeError):
             return None
         return Place(reviewer=reviewer, scene_id=scene_id if same else "", k=k if same else 0)
@@ -58,5 +58,5 @@ class Memory:
         if place == self._kept:
             return
         self._kept = place
-        found = {"reviewer": place.reviewer, "scene": place.scene_id, "k": place.k}
-        self._storage.set_item(KEY, json_text({**found, "run": self._run}))
+        kept = {"reviewer": place.reviewer, "scene": place.scene_id, "k": place.k}
+        self._storage.set_item(KEY, json_text({**kept, "run": self._run}))

@@ -92,14 +92,14 @@ class Panel:
     def show(self) -> LayerSettings:
         """The layers chosen, no voxel picked."""
         low, high = self._height.value
-        whole = low <= self._height.min and high >= self._height.max
-        every = all(self._on.values())
+        unclipped = low <= self._height.min and high >= self._height.max
+        all_shown = all(self._on.values())
         return LayerSettings(
             voxels=self._voxels.value,
             color=self._color.value,
             mask=self._mask.value,
-            classes=None if every else frozenset(i for i, on in self._on.items() if on),
-            height_m=None if whole else (low, high),
+            classes=None if all_shown else frozenset(i for i, on in self._on.items() if on),
+            height_m=None if unclipped else (low, high),
             points=self._points.value,
             flow=self._flow.value,
             boxes=self._boxes.value,
@@ -197,8 +197,8 @@ class Panel:
             self._rings = gui.add_checkbox("range rings", show.rings)
             self._boxes = gui.add_checkbox("boxes", show.boxes)
             self._flow = gui.add_checkbox("flow", show.flow)
-            at = show.height_m or (low, high)
-            inside = tuple(float(min(max(z, low), high)) for z in at)
+            heights = show.height_m or (low, high)
+            inside = tuple(float(min(max(z, low), high)) for z in heights)
             self._height = gui.add_multi_slider(
                 "height m", float(low), float(high), float(step), inside, min_range=float(step)
             )
@@ -214,8 +214,8 @@ class Panel:
         self._colors = {i: tuple(taxonomy.colors[i]) for i in taxonomy.semantic_ids}
         self._classes = {}
         with gui.add_folder("Classes and voxels shown"):
-            which = gui.add_button_group("show", ("all", "none"))
-            _chosen(which, lambda name: self._turn(self._on, name == "all"))
+            buttons = gui.add_button_group("show", ("all", "none"))
+            _chosen(buttons, lambda name: self._turn(self._on, name == "all"))
             for i in taxonomy.semantic_ids:
                 button = gui.add_button(taxonomy.names[i], color=self._class_color(i))
                 _pressed(button, partial(self._toggle, i))

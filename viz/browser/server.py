@@ -148,8 +148,9 @@ def _started(host: str, port: int) -> Any:
         with socket.create_server((host, port)):
             pass
     except OSError as error:
-        why = os.strerror(error.errno) if error.errno else error
-        raise SetupError(f"port {port} cannot be had: {why}; name another: --serve PORT") from error
+        reason = os.strerror(error.errno) if error.errno else error
+        text = f"port {port} cannot be had: {reason}; name another: --serve PORT"
+        raise SetupError(text) from error
     with contextlib.redirect_stdout(io.StringIO()):  # its banner
         server = viser.ViserServer(host=host, port=port, verbose=False)
     logging.getLogger("websockets.server").addFilter(_not_a_handshake)

@@ -19,7 +19,7 @@ class Worker:
     only the last frame is drawn, and what is posted with a delay waits for quiet.
 
     Args:
-        on_error: told of a job's ``AutolabelError`` in one line; other errors are bugs and are
+        on_error: called with a job's ``AutolabelError`` in one line; other errors are bugs and are
             printed whole.
     """
 

@@ -50,9 +50,9 @@ def confidence(content: Content) -> Section:
             Column(name="Measured on", text=True),
             Column(name="Voxels", text=True),
             Column(name="Counted"),
-            Column(name="ECE", told="expected calibration error, plain: mean |right - claimed|"),
-            Column(name="AURC", told="area under the risk-coverage curve"),
-            Column(name="Wrong", told="share of all, trusted or not"),
+            Column(name="ECE", hint="expected calibration error, plain: mean |right - claimed|"),
+            Column(name="AURC", hint="area under the risk-coverage curve"),
+            Column(name="Wrong", hint="share of all, trusted or not"),
         ]
         parts.append(table(columns, rows, "Calibration error and risk"))
     return Section(
@@ -86,29 +86,29 @@ def _no_truth(content: Content) -> Html:
 
 def _measured(content: Content) -> list[tuple[str, str, Counts, Counts]]:
     """What was measured: its name, its style, (K, L) voxels and right ones."""
-    found = []
+    curves = []
     calibration, n = content.calibration, content.numbers
     if calibration and (counts := calibration.reliability) is not None:
-        found.append(("calibration", "calibrated", counts.seen, counts.right))
+        curves.append(("calibration", "calibrated", counts.seen, counts.right))
     if content.truth and n.scored.any():
-        found.append(("measured", "actual", n.scored.sum((1, 3)), n.right.sum((1, 3))))
-    return found
+        curves.append(("measured", "actual", n.scored.sum((1, 3)), n.right.sum((1, 3))))
+    return curves
 
 
 def _reliability(content: Content, groups: Masks) -> Html | None:
     levels = content.numbers.levels
     series = []
-    for source, style, seen, right in _measured(content):
+    for source, style, counts, right in _measured(content):
         for name, ids in groups:
-            there, good = seen[ids].sum(0), right[ids].sum(0)
-            some = there >= FEWEST
+            total, good = counts[ids].sum(0), right[ids].sum(0)
+            enough = total >= FEWEST
             series.append(
                 Series(
                     name=f"{name}, {source}",
-                    x=levels[some],
-                    y=good[some] / there[some],
+                    x=levels[enough],
+                    y=good[enough] / total[enough],
                     style=f"{style} {name}",
-                    voxels=tuple(there[some].tolist()),
+                    voxels=tuple(total[enough].tolist()),
                 )
             )
     if not series:
@@ -148,18 +148,18 @@ def _risk(content: Content, name: str, ids: NDArray[np.bool_]) -> Html:
     trusted = n.labels[ids][..., 1].sum(1).astype(np.float64)
     claimed = np.broadcast_to(levels, voxels.shape)
     kinds = [("claimed", "claimed", voxels, trusted, claimed)]
-    for source, style, seen, right in _measured(content):
-        rates = np.divide(right[ids], seen[ids], out=claimed.copy(), where=seen[ids] > 0)
+    for source, style, counts, right in _measured(content):
+        rates = np.divide(right[ids], counts[ids], out=claimed.copy(), where=counts[ids] > 0)
         if style == "actual":
-            there, kept = seen[ids].astype(np.float64), n.scored[ids][..., 1].sum(1)
-            kinds.append((source, style, there, kept.astype(np.float64), rates))
+            total, kept = counts[ids].astype(np.float64), n.scored[ids][..., 1].sum(1)
+            kinds.append((source, style, total, kept.astype(np.float64), rates))
         else:
             kinds.append((f"expected by the {source}", style, voxels, trusted, rates))
-    series, here = [], []
-    for source, style, there, kept, rates in kinds:
-        if not there.any():
+    series, crosses = [], []
+    for source, style, total, kept, rates in kinds:
+        if not total.any():
             continue
-        curve = risk_coverage(levels, there.sum(0), (there * rates).sum(0))
+        curve = risk_coverage(levels, total.sum(0), (total * rates).sum(0))
         look = f"{style} {name}"
         series.append(Series(name=source, x=curve.coverage, y=curve.risk, style=look))
         if kept.any():
@@ -167,7 +167,7 @@ def _risk(content: Content, name: str, ids: NDArray[np.bool_]) -> Html:
             if style == "actual":
                 right_kept = n.right[ids][..., 1].sum()
                 wrong = share(kept.sum() - right_kept, kept.sum())
-            here.append((share(kept.sum(), there.sum()), wrong, look))
+            crosses.append((share(kept.sum(), total.sum()), wrong, look))
     if not series:
         return _chart(f"Risk and coverage, {name}", empty(f"No observed {name} voxel."), None, "")
     promised = content.promise.max_error if content.promise else None
@@ -177,7 +177,7 @@ def _risk(content: Content, name: str, ids: NDArray[np.bool_]) -> Html:
             series,
             f"Share of wrong {name} labels against the share taken",
             promised=promised,
-            trusted=here,
+            trusted=crosses,
         ),
         _keys(series, promised),
         "The large dots are what the store trusts. What is claimed should be what is measured.",
@@ -187,20 +187,20 @@ def _risk(content: Content, name: str, ids: NDArray[np.bool_]) -> Html:
 def _error_rows(content: Content, groups: Masks) -> list[list[Html]]:
     levels, rows = content.numbers.levels, []
     names = {"calibration": "calibration, held-out scenes", "measured": content.truth}
-    for source, _, seen, right in _measured(content):
-        everything = np.ones(len(seen), bool)
-        for name, ids in (*groups, ("all", everything)):
-            there, good = seen[ids].sum(0), right[ids].sum(0)
-            if not there.any():
+    for source, _, counts, right in _measured(content):
+        all_ids = np.ones(len(counts), bool)
+        for name, ids in (*groups, ("all", all_ids)):
+            total, good = counts[ids].sum(0), right[ids].sum(0)
+            if not total.any():
                 continue
-            wrong = share(there.sum() - good.sum(), there.sum())
-            area = risk_coverage(levels, there, good).area
-            error = calibration_error(levels, there, good)
+            wrong = share(total.sum() - good.sum(), total.sum())
+            area = risk_coverage(levels, total, good).area
+            error = calibration_error(levels, total, good)
             rows.append(
                 [
                     words(names[source]),
                     words(name),
-                    number(f"{there.sum():,}"),
+                    number(f"{total.sum():,}"),
                     number(f"{error:.4f}" if np.isfinite(error) else NOTHING),
                     number(f"{area:.4f}" if np.isfinite(area) else NOTHING),
                     bar(wrong, percent(wrong, 2), style="risk"),
@@ -210,12 +210,12 @@ def _error_rows(content: Content, groups: Masks) -> list[list[Html]]:
 
 
 def _keys(series: Sequence[Series], promised: float | None = None) -> Html:
-    looks = [(one.name, one.style) for one in series]
+    looks = [(line.name, line.style) for line in series]
     if promised is not None:
         looks.append((f"promised: at most {100 * promised:g}\u00a0%", "limit"))
     return legend(looks)
 
 
 def _chart(title: str, plot: Html, keys: Child, caption: str) -> Html:
-    told = tag("figcaption", caption) if caption else None
-    return tag("figure", tag("h3", title), plot, keys, told, class_="chart")
+    figcaption = tag("figcaption", caption) if caption else None
+    return tag("figure", tag("h3", title), plot, keys, figcaption, class_="chart")

@@ -72,7 +72,7 @@ class Content:
     @property
     def audited(self) -> dict[str, AuditedScene]:
         """What the audit found, by scene id."""
-        return {} if self.audit is None else {one.scene_id: one for one in self.audit.scenes}
+        return {} if self.audit is None else {scene.scene_id: scene for scene in self.audit.scenes}
 
 
 def ranked(
@@ -80,7 +80,7 @@ def ranked(
 ) -> tuple[tuple[SceneNumbers, ...], str]:
     """Scenes, worst first, and by what."""
     if audit is not None:
-        place = {one.scene_id: i for i, one in enumerate(audit.scenes)}
+        place = {scene.scene_id: i for i, scene in enumerate(audit.scenes)}
         scenes = sorted(
             numbers.scenes,
             key=lambda s: (place.get(s.scene_id, len(place)), -doubt(s, numbers), s.scene_id),
@@ -96,14 +96,14 @@ def ranked(
 
 def doubt(scene: SceneNumbers, numbers: StoreNumbers) -> float:
     """Share of the scene's observed voxels that is wrong by their own confidence; 0 of none."""
-    found = expected_wrong(scene.labels.sum(1), numbers.levels)
-    return found if math.isfinite(found) else 0.0
+    wrong = expected_wrong(scene.labels.sum(1), numbers.levels)
+    return wrong if math.isfinite(wrong) else 0.0
 
 
 def known_wrong(scene: SceneNumbers) -> float:
     """Share of the scored voxels that is wrong; -1 without truth."""
-    found = share(scene.scored - scene.right, scene.scored)
-    return found if math.isfinite(found) else -1.0
+    wrong = share(scene.scored - scene.right, scene.scored)
+    return wrong if math.isfinite(wrong) else -1.0
 
 
 def set_aside(store: LabelStore) -> dict[str, SetAside]:

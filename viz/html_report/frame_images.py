@@ -70,19 +70,19 @@ def frame_images(
     Raises:
         SetupError: Open3D was asked for and cannot draw on this machine.
     """
-    found, bad = [], {}
+    images, bad = [], {}
     for scene in scenes:
         try:
-            found.append(_images(session.frame(scene.scene_id, scene.worst_frame), painter))
+            images.append(_images(session.frame(scene.scene_id, scene.worst_frame), painter))
         except SceneError as error:
             bad[scene.scene_id] = str(error)
         on_scene()
-    return tuple(found), bad
+    return tuple(images), bad
 
 
 def _images(frame: ReviewFrame, painter: ViewPainter) -> FrameImages:
     drawn = draw(frame, LayerSettings(mask="trusted"))
-    where = f"scene {frame.scene_id}, frame {frame.k}"
+    place = f"scene {frame.scene_id}, frame {frame.k}"
     width, height = VIEW_PX
     view = painter.draw(scene_of(frame, drawn), width=width, height=height)
     caption = f"trusted {drawn.caption}"
@@ -91,9 +91,9 @@ def _images(frame: ReviewFrame, painter: ViewPainter) -> FrameImages:
         token=frame.labels.token,
         k=frame.k,
         n_frames=frame.n_frames,
-        view=embedded(view, f"{where}: trusted labels in 3D", caption),
-        maps=tuple(_maps(frame, drawn, where)),
-        cameras=tuple(_cameras(frame, drawn, where)),
+        view=embedded(view, f"{place}: trusted labels in 3D", caption),
+        maps=tuple(_maps(frame, drawn, place)),
+        cameras=tuple(_cameras(frame, drawn, place)),
         grid=frame.grid,
         drawn_by=painter.drawn_by,
         notes=frame.notes,
@@ -110,11 +110,11 @@ def _maps(frame: ReviewFrame, drawn: RenderedLayers, where: str) -> list[Embedde
     ]
     if frame.truth is not None:
         truth = draw(frame, LayerSettings(voxels="truth", mask="all", points="off"))
-        apart = draw(frame, LayerSettings(voxels="difference", mask="trusted", points="off"))
-        told = "trusted against truth: yellow other class, red truly free, blue truly occupied"
+        difference = draw(frame, LayerSettings(voxels="difference", mask="trusted", points="off"))
+        caption = "trusted against truth: yellow other class, red truly free, blue truly occupied"
         maps += [
             _map(_from_above(truth), where, "ground truth"),
-            _map(_from_above(apart), where, told),
+            _map(_from_above(difference), where, caption),
         ]
     return maps
 
@@ -124,15 +124,15 @@ def _from_above(drawn: RenderedLayers) -> NDArray[np.uint8]:
 
 
 def _cameras(frame: ReviewFrame, drawn: RenderedLayers, where: str) -> list[Embedded]:
-    found = []
+    cameras = []
     for image in frame.images:
         view = image.view
         width = min(CAMERA_PX, view.width)
         height = max(1, round(view.height * width / view.width))
         overlay = draw_overlay(image, drawn.surface, drawn.color_table, width=width, height=height)
         alt = f"{where}: {view.name} with the trusted labels drawn over it"
-        found.append(embedded(overlay, alt, view.name))
-    return found
+        cameras.append(embedded(overlay, alt, view.name))
+    return cameras
 
 
 def _map(pixels: NDArray[np.uint8], where: str, what: str) -> Embedded:

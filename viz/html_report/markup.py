@@ -23,14 +23,14 @@ Child = str | int | None
 def tag(name: str, /, *children: Child, **attributes: str | float | None) -> Html:
     """An element. ``class_="a"`` gives ``class="a"``, ``text_anchor`` gives ``text-anchor``;
     attributes that are None are left out."""
-    given = "".join(
+    pairs = "".join(
         f' {key.rstrip("_").replace("_", "-")}="{html.escape(printable(_text(value), lines=True))}"'
         for key, value in attributes.items()
         if value is not None
     )
     if name in VOID:
-        return Html(f"<{name}{given}>" if name in ("br", "img", "meta") else f"<{name}{given}/>")
-    return Html(f"<{name}{given}>{join(children)}</{name}>")
+        return Html(f"<{name}{pairs}>" if name in ("br", "img", "meta") else f"<{name}{pairs}/>")
+    return Html(f"<{name}{pairs}>{join(children)}</{name}>")
 
 
 def join(children: Iterable[Child], between: str = "") -> Html:

@@ -32,12 +32,12 @@ class Section:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Column:
     """Attributes:
-    told: what the numbers are, shown where the pointer rests on the heading.
+    hint: what the numbers are, shown where the pointer rests on the heading.
     text: left-aligned words rather than numbers.
     """
 
     name: str
-    told: str = ""
+    hint: str = ""
     text: bool = False
 
 
@@ -103,7 +103,7 @@ def table(columns: Sequence[Column], rows: Sequence[Sequence[Html]], caption: st
             "th",
             column.name,
             scope="col",
-            title=column.told or None,
+            title=column.hint or None,
             class_="words" if column.text else None,
         )
         for column in columns
@@ -154,13 +154,13 @@ def many(n: int, unit: str = "") -> str:
     return f"{n:,}\u00a0{unit}" if unit else f"{n:,}"
 
 
-def card(name: str, value: str, told: Child = None, *, style: str = "") -> Html:
+def card(name: str, value: str, hint: Child = None, *, style: str = "") -> Html:
     """A number to be seen first."""
     return tag(
         "div",
         tag("div", name, class_="name"),
         tag("div", value, class_="value"),
-        tag("div", told, class_="told") if told else None,
+        tag("div", hint, class_="hint") if hint else None,
         class_=f"card {style}".strip(),
     )
 

@@ -17,19 +17,19 @@ APART = ("config", "software", "calibration")
 def provenance(content: Content) -> Section:
     """All that determined the labels."""
     header = content.numbers.header
-    grid, known = header.grid, header.provenance
+    grid, provenance = header.grid, header.provenance
     shape, size = (" x ".join(f"{v:g}" for v in values) for values in (grid.shape, grid.size_m))
     facts: dict[str, Any] = {
         "store": content.where,
         "run id": header.run_id,
-        "inputs": content.inputs_sha256 or "not told",
+        "inputs": content.inputs_sha256 or "not known",
         "voxels": f"{shape} of {size} m, in the {header.frame} frame",
         "from": ", ".join(f"{v:g}" for v in grid.min_m) + " m",
         "classes": header.taxonomy.name,
-        "size": many(content.n_bytes, "B") if content.n_bytes else "not told",
-        **{key: value for key, value in known.items() if key not in APART},
+        "size": many(content.n_bytes, "B") if content.n_bytes else "not known",
+        **{key: value for key, value in provenance.items() if key not in APART},
     }
-    config, software = (_flat(known.get(key)) for key in ("config", "software"))
+    config, software = (_flat(provenance.get(key)) for key in ("config", "software"))
     two = [tag("div", tag("h3", "Software"), _facts(software, "Software"))] if software else []
     if config:
         two.insert(0, tag("div", tag("h3", "Configuration"), _facts(config, "Configuration")))
@@ -60,10 +60,10 @@ def _flat(value: Any, prefix: str = "") -> dict[str, Any]:
     """Nested JSON as dotted names; long lists stay lists."""
     if not isinstance(value, dict):
         return {prefix: value} if prefix else {}
-    found: dict[str, Any] = {}
+    flat: dict[str, Any] = {}
     for name, inner in value.items():
-        found |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
-    return found
+        flat |= _flat(inner, f"{prefix}.{name}" if prefix else str(name))
+    return flat
 
 
 def _shown(value: Any) -> str:

@@ -52,7 +52,7 @@ class ReviewNumbers:
     standing: the verdict of every judged frame by scene and token.
     by_reviewer: entries of each by what they are.
     disputed: scene and frame of the verdicts that reviewers differ in, and what stands.
-    strokes, painted: strokes of the brush, and the voxels in them.
+    edits, painted: edits of voxels, and the voxels in them.
     stale: entries on labels that were made anew since; damaged: files that are no entry.
     notes: the latest last.
     estimate: of the share of wrong frames; None as long as nobody judged one.
@@ -62,7 +62,7 @@ class ReviewNumbers:
     standing: Mapping[tuple[str, str], FrameVerdict] = field(default_factory=dict)
     by_reviewer: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
     disputed: tuple[tuple[str, str, Verdict], ...] = ()
-    strokes: int = 0
+    edits: int = 0
     painted: int = 0
     stale: int = 0
     damaged: tuple[str, ...] = ()
@@ -77,7 +77,7 @@ class ReviewNumbers:
     @property
     def verdicts(self) -> dict[tuple[str, str], Verdict]:
         """Of every judged frame, by scene and token."""
-        return {key: one.verdict for key, one in self.standing.items()}
+        return {key: standing.verdict for key, standing in self.standing.items()}
 
     @property
     def by_verdict(self) -> Counter[Verdict]:
@@ -92,38 +92,38 @@ def review_numbers(reviews: Reviews, frames: Mapping[str, Sequence[str]]) -> Rev
     standing: dict[tuple[str, str], FrameVerdict] = {}
     by_reviewer: dict[str, Counter[str]] = {}
     disputed, notes = [], []
-    strokes = painted = 0
+    edits = painted = 0
     for scene_id, tokens in frames.items():
-        for token, found in reviews.verdicts(scene_id).items():
-            standing[scene_id, token] = found
-            if found.disputed:
-                disputed.append((scene_id, _frame(tokens, token), found.verdict))
+        for token, verdict in reviews.verdicts(scene_id).items():
+            standing[scene_id, token] = verdict
+            if verdict.disputed:
+                disputed.append((scene_id, _frame(tokens, token), verdict.verdict))
     for entry in reviews.entries():
-        what, counts = entry.what, by_reviewer.setdefault(entry.reviewer, Counter())
-        match what:
+        content, counts = entry.what, by_reviewer.setdefault(entry.reviewer, Counter())
+        match content:
             case VerdictEntry():
-                counts[what.verdict] += len(what.tokens)
-                done, on = str(what.verdict), what.tokens
+                counts[content.verdict] += len(content.tokens)
+                done, on = str(content.verdict), content.tokens
             case NoteEntry():
-                done, on = "note", (what.token,)
+                done, on = "note", (content.token,)
                 counts["note"] += 1
             case EditEntry():
-                strokes, painted = strokes + 1, painted + len(what.voxels)
-                done, on = f"painted {len(what.voxels):,} voxels", (what.token,)
-                counts["stroke"] += 1
+                edits, painted = edits + 1, painted + len(content.voxels)
+                done, on = f"painted {len(content.voxels):,} voxels", (content.token,)
+                counts["edit"] += 1
             case _:
                 continue
-        if what.note:
-            names = [_frame(frames.get(what.scene_id, ()), token) for token in on]
+        if content.note:
+            names = [_frame(frames.get(content.scene_id, ()), token) for token in on]
             shown = ", ".join(names[:6]) + (f", {len(names) - 6} more" if len(names) > 6 else "")
             notes.append(
                 Note(
                     time_us=entry.time_us,
                     reviewer=entry.reviewer,
-                    scene_id=what.scene_id,
+                    scene_id=content.scene_id,
                     frames=shown,
                     what=done,
-                    text=what.note,
+                    text=content.note,
                 )
             )
     return ReviewNumbers(
@@ -131,7 +131,7 @@ def review_numbers(reviews: Reviews, frames: Mapping[str, Sequence[str]]) -> Rev
         standing=standing,
         by_reviewer=by_reviewer,
         disputed=tuple(disputed),
-        strokes=strokes,
+        edits=edits,
         painted=painted,
         stale=len(reviews.stale()),
         damaged=reviews.damaged(),
@@ -148,15 +148,15 @@ def review_cards(found: ReviewNumbers) -> list[Html]:
     """For the summary."""
     share = found.judged / found.frames if found.frames else 0.0
     verdicts = ", ".join(f"{n} {verdict}" for verdict, n in found.by_verdict.items() if n)
-    told = f"of {found.frames:,} frames; {verdicts}" if verdicts else "nobody judged a frame yet"
-    cards = [card("Reviewed", percent(share), told)]
+    caption = f"of {found.frames:,} frames; {verdicts}" if verdicts else "nobody judged a frame yet"
+    cards = [card("Reviewed", percent(share), caption)]
     if (guess := found.estimate) is not None:
         more = guess.more_for()
-        told = f"95\u00a0%: {percent(guess.low)} to {percent(guess.high)}"
+        caption = f"95\u00a0%: {percent(guess.low)} to {percent(guess.high)}"
         if more:
-            told += f"; {more:,} more drawn by chance for +-2\u00a0points"
-        known = percent(guess.wrong_share)
-        cards.append(card("Frames wrong", "not known" if known == NOTHING else known, told))
+            caption += f"; {more:,} more drawn by chance for +-2\u00a0points"
+        value = percent(guess.wrong_share)
+        cards.append(card("Frames wrong", "not known" if value == NOTHING else value, caption))
     return cards
 
 
@@ -194,19 +194,19 @@ def reviews_section(found: ReviewNumbers, command: str) -> Section:
 
 
 def _tables(found: ReviewNumbers) -> list[Html]:
-    kinds = (*(str(v) for v in Verdict), "stroke", "note")
+    kinds = (*(str(v) for v in Verdict), "edit", "note")
     columns = [Column(name="Reviewer", text=True), *(Column(name=kind) for kind in kinds)]
     rows = [
         [words(reviewer), *(number(f"{counts.get(kind, 0):,}") for kind in kinds)]
         for reviewer, counts in sorted(found.by_reviewer.items())
     ]
     standing = [number(f"{found.by_verdict.get(v, 0):,}") for v in Verdict]
-    mended = [number(f"{found.strokes:,}"), number(f"{len(found.notes):,}")]
-    rows.append([words(tag("strong", "what stands, frames")), *standing, *mended])
+    others = [number(f"{found.edits:,}"), number(f"{len(found.notes):,}")]
+    rows.append([words(tag("strong", "what stands, frames")), *standing, *others])
     parts = [table(columns, rows, "Entries by reviewer and kind")]
     if found.estimate is not None:
         parts.insert(0, tag("p", f"{found.estimate}."))
-    if found.strokes:
+    if found.edits:
         parts.append(tag("p", f"{found.painted:,} voxels were painted.", class_="lead"))
     if found.stale:
         text = f"{found.stale:,} entries are on labels that were made anew since; none is applied."
@@ -233,8 +233,8 @@ def _tables(found: ReviewNumbers) -> list[Html]:
             ]
             for note in latest
         ]
-        more = len(found.notes) - len(latest)
-        title = "Notes, latest first" + (f" ({more:,} older ones are left out)" if more else "")
+        hidden = len(found.notes) - len(latest)
+        title = "Notes, latest first" + (f" ({hidden:,} older ones are left out)" if hidden else "")
         parts += [tag("h3", title), table(heads, rows, "Notes of the reviewers")]
     if found.damaged:
         names = tag("pre", "\n".join(found.damaged))

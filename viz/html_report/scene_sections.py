@@ -36,27 +36,27 @@ MOST_DETAIL = 20_000
 def scenes(content: Content) -> Section:
     """A row per scene, worst first."""
     n, audited = content.numbers, content.audited
-    order, by = ranked(n, content.audit)
+    order, order_name = ranked(n, content.audit)
     votes = [] if content.audit is None else list(content.audit.by_class)
     columns = [
         Column(name="Scene", text=True),
         Column(name="Frames"),
-        Column(name="Trusted", told="share of the observed voxels"),
-        Column(name="Expected wrong", told="share of the observed voxels, by their confidence"),
+        Column(name="Trusted", hint="share of the observed voxels"),
+        Column(name="Expected wrong", hint="share of the observed voxels, by their confidence"),
     ]
     if content.truth:
-        told = f"share of the observed voxels that {content.truth} contradicts"
-        columns.append(Column(name="Wrong, measured", told=told))
+        legend = f"share of the observed voxels that {content.truth} contradicts"
+        columns.append(Column(name="Wrong, measured", hint=legend))
     if content.audit is not None:
-        columns.append(Column(name="Score", told="of the audit; higher is more suspect"))
+        columns.append(Column(name="Score", hint="of the audit; higher is more suspect"))
         columns += [
-            Column(name=vote.capitalize(), told="share voted against by held-out LiDAR")
+            Column(name=vote.capitalize(), hint="share voted against by held-out LiDAR")
             for vote in votes
         ]
-        columns.append(Column(name="Fit", told="of labels and LiDAR, 0..1"))
-    told = "expected share of wrong voxels, frame by frame; all rows have the same height"
-    columns.append(Column(name="Over the frames", told=told))
-    most = max([float(s.doubt.max(initial=0.0)) for s in order], default=0.0) or 1.0
+        columns.append(Column(name="Fit", hint="of labels and LiDAR, 0..1"))
+    legend = "expected share of wrong voxels, frame by frame; all rows have the same height"
+    columns.append(Column(name="Over the frames", hint=legend))
+    highest = max([float(s.doubt.max(initial=0.0)) for s in order], default=0.0) or 1.0
     rows = []
     for scene in order:
         trusted = share(scene.labels[..., 1].sum(), scene.labels.sum())
@@ -71,16 +71,18 @@ def scenes(content: Content) -> Section:
             wrong = known_wrong(scene)
             row.append(bar(wrong, percent(wrong), style="risk") if wrong >= 0 else number(NOTHING))
         if content.audit is not None:
-            found = audited.get(scene.scene_id)
-            row.append(number(f"{found.score:.3f}" if found else NOTHING))
-            row += [number(percent(found.shares.get(v) if found else None, 2)) for v in votes]
-            known = found is not None and found.fit is not None
-            row.append(number(f"{found.fit:.3f}" if found and known else NOTHING))
+            finding = audited.get(scene.scene_id)
+            row.append(number(f"{finding.score:.3f}" if finding else NOTHING))
+            row += [number(percent(finding.shares.get(v) if finding else None, 2)) for v in votes]
+            fitted = finding is not None and finding.fit is not None
+            row.append(number(f"{finding.fit:.3f}" if finding and fitted else NOTHING))
         title = f"{scene.scene_id}: expected wrong, up to {percent(float(scene.doubt.max()))}"
-        row.append(tag("td", sparkline(scene.doubt.tolist(), most, title)))
+        row.append(tag("td", sparkline(scene.doubt.tolist(), highest, title)))
         rows.append(row)
     body = table(columns, rows, "Scenes, worst first") if rows else empty("No scene is there.")
-    return Section(id="scenes", title="Scenes", lead=f"Ranked by {by}, worst first.", body=body)
+    return Section(
+        id="scenes", title="Scenes", lead=f"Ranked by {order_name}, worst first.", body=body
+    )
 
 
 def worst(content: Content) -> Section:
@@ -89,7 +91,7 @@ def worst(content: Content) -> Section:
     drawn = ""
     if content.images:
         why = f": {content.renderer_note}" if content.renderer_note else ""
-        painters = " and ".join(dict.fromkeys(one.drawn_by for one in content.images))
+        painters = " and ".join(dict.fromkeys(images.drawn_by for images in content.images))
         drawn = f" 3D views are drawn by {painters}{why}."
     if content.images:
         names = [
@@ -97,7 +99,7 @@ def worst(content: Content) -> Section:
             for i in taxonomy.semantic_ids
         ]
         keys = tag("div", *names, _heat_key(), class_="classes")
-        body = join([keys, *(_scene(content, one) for one in content.images)])
+        body = join([keys, *(_scene(content, images) for images in content.images)])
     elif content.asked_images:
         body = empty("No scene could be drawn.")
     else:
@@ -127,7 +129,7 @@ def _scene(content: Content, found: FrameImages) -> Html:
         facts.append(f"{said.verdict} by {said.reviewer}{differ}")
     command = content.command("viz/inspect.py", "--scene", found.scene_id, "--frame", str(found.k))
     facing = n.header.frame == "ego"
-    maps = [_image(one, found.grid, facing=facing) for one in found.maps]
+    maps = [_image(above, found.grid, facing=facing) for above in found.maps]
     look = "images four" if len(maps) > 2 else "images"
     parts = [
         tag("h3", f"{found.scene_id}, frame {found.k} ({found.n_frames} in all)"),
@@ -135,7 +137,7 @@ def _scene(content: Content, found: FrameImages) -> Html:
         tag("div", _image(found.view), tag("div", *maps, class_="maps"), class_=look),
     ]
     if found.cameras:
-        parts.append(tag("div", *(_image(one) for one in found.cameras), class_="cameras"))
+        parts.append(tag("div", *(_image(image) for image in found.cameras), class_="cameras"))
     parts += [tag("p", note, class_="lead") for note in found.notes]
     return tag("article", *parts, class_="scene")
 
@@ -176,8 +178,8 @@ def _heat_key() -> Html:
 
 def audit(content: Content) -> Section:
     """Faults by name, votes by class and distance, what was not tested."""
-    found = content.audit
-    if found is None:
+    record = content.audit
+    if record is None:
         command = content.command("autolabel/audit.py", "--json", "audit.json")
         body = empty(
             "No audit given: run ",
@@ -187,28 +189,28 @@ def audit(content: Content) -> Section:
             ".",
         )
         return Section(id="audit", title="Audit", lead="", body=body)
-    parts = [_faults(found)]
-    for title, by, first in (
-        ("Votes by class", found.by_class, "Class"),
-        ("Votes by distance", found.by_range, "Distance"),
+    parts = [_faults(record)]
+    for title, column, first in (
+        ("Votes by class", record.by_class, "Class"),
+        ("Votes by distance", record.by_range, "Distance"),
     ):
-        if any(by.values()):
-            parts += [tag("h3", title), _votes(by, first, title, content)]
-    ours = {scene.scene_id for scene in content.numbers.scenes}
-    if strangers := [one.scene_id for one in found.scenes if one.scene_id not in ours]:
+        if any(column.values()):
+            parts += [tag("h3", title), _votes(column, first, title, content)]
+    stored = {scene.scene_id for scene in content.numbers.scenes}
+    if strangers := [scene.scene_id for scene in record.scenes if scene.scene_id not in stored]:
         text = f"It names {len(strangers)} scenes that the store does not have whole, such as "
         parts.append(tag("p", f"{text}{strangers[0]}.", class_="lead"))
-    lines = [*found.notes, *(f"{s}: set aside: {why}" for s, why in found.quarantined.items())]
-    lines += [f"{s.scene_id}: left out: {p}" for s in found.scenes for p in s.problems]
+    lines = [*record.notes, *(f"{s}: set aside: {why}" for s, why in record.quarantined.items())]
+    lines += [f"{s.scene_id}: left out: {p}" for s in record.scenes for p in s.problems]
     if lines:
         heading = tag("summary", tag("strong", "What was not tested or could not be read"))
         parts.append(tag("details", heading, tag("pre", "\n".join(lines))))
     return Section(
         id="audit",
         title="Audit",
-        lead=f"Of {found.what}: LiDAR sweeps that the teacher did not read vote on the labels.",
+        lead=f"Of {record.what}: LiDAR sweeps that the teacher did not read vote on the labels.",
         body=join(parts),
-        alarms=len(found.faults) + len(found.quarantined),
+        alarms=len(record.faults) + len(record.quarantined),
     )
 
 
@@ -232,8 +234,8 @@ def _votes(by: dict[str, Votes], first: str, title: str, content: Content) -> Ht
     names = list(dict.fromkeys(name for votes in by.values() for name in votes))
     columns = [Column(name=first, text=True)]
     for vote in by:
-        columns.append(Column(name=vote.capitalize(), told="share of the judged voxels"))
-        columns.append(Column(name="of voxels", told=f"judged for {vote}"))
+        columns.append(Column(name=vote.capitalize(), hint="share of the judged voxels"))
+        columns.append(Column(name="of voxels", hint=f"judged for {vote}"))
     rows = []
     for name in names:
         shown: list[str] = [name.replace("_", " ")]

@@ -67,8 +67,8 @@ class SceneNumbers:
     @property
     def worst_frame(self) -> int:
         """The frame with the most errors: true ones where the truth is known, else expected."""
-        known = np.isfinite(self.wrong)
-        return int(np.where(known, self.wrong, -1.0 if known.any() else self.doubt).argmax())
+        finite = np.isfinite(self.wrong)
+        return int(np.where(finite, self.wrong, -1.0 if finite.any() else self.doubt).argmax())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -139,7 +139,7 @@ def store_numbers(
     for scene_id in committed:
         frames, bad = _true_frames(truth, scene_id)
         try:
-            one, counts, bad_truth = _scene_numbers(store, scene_id, truth, frames, on_frame)
+            numbers, counts, bad_truth = _scene_numbers(store, scene_id, truth, frames, on_frame)
         except (SceneError, KeyError, TypeError, ValueError) as error:
             # attributes that were altered by hand raise anything
             named = isinstance(error, SceneError)
@@ -147,7 +147,7 @@ def store_numbers(
             continue
         if bad := bad or bad_truth:
             truth_damaged[scene_id] = bad
-        scenes.append(one)
+        scenes.append(numbers)
         for sums, part in zip((total, scored, right), counts, strict=True):
             sums += part
     return StoreNumbers(
@@ -195,13 +195,13 @@ def _scene_numbers(
     for k in range(len(scene)):
         labels = scene.frame(k)
         observed = (labels.mask & OBSERVED) > 0
-        known = observed & (labels.semantics != IGNORE_ID)
+        labeled = observed & (labels.semantics != IGNORE_ID)
         cells = _cells(labels, rings, header)
-        counts = _counted(cells[known], shape)
+        counts = _counted(cells[labeled], shape)
         total += counts
         lidar += int(np.count_nonzero(labels.mask & MaskBit.LIDAR_OBSERVED))
         camera += int(np.count_nonzero(labels.mask & MaskBit.CAMERA_VISIBLE))
-        ignored += int(observed.sum()) - int(known.sum())
+        ignored += int(observed.sum()) - int(labeled.sum())
         doubt[k] = expected_wrong(counts.sum(3), levels)
         if truth is not None and labels.token in true_frames:
             try:
@@ -209,7 +209,7 @@ def _scene_numbers(
             except SceneError as error:
                 bad = bad or str(error)
             else:
-                judged = known & true.scored()
+                judged = labeled & true.scored()
                 good = judged & (labels.semantics == true.semantics)
                 n, n_good = _counted(cells[judged], shape), _counted(cells[good], shape)
                 scored, right = scored + n, right + n_good

@@ -72,26 +72,26 @@ def _seen_by(content: Content) -> str:
 def _by_group(labels: Counts, content: Content, *, kept: bool = False) -> str:
     """Of occupied and of free voxels: the share trusted, or that is expected to be wrong."""
     occupied = content.numbers.occupied
-    found = []
+    rates = []
     for name, ids in (("occupied", occupied), ("free", ~occupied)):
         part = labels[ids]
         if kept:
             value = share(part[..., 1].sum(), part.sum())
         else:
             value = expected_wrong(part[..., 1], content.numbers.levels)
-        found.append(f"{name} {percent(value)}")
-    return ", ".join(found)
+        rates.append(f"{name} {percent(value)}")
+    return ", ".join(rates)
 
 
 def _error_bound_card(content: Content) -> Html:
     promise = content.promise
     if promise is None:
         config = content.numbers.header.provenance.get("config")
-        least = config.get("min_confidence") if isinstance(config, dict) else None
-        how = "autolabel/run.py --max-error E picks trusted labels with a bound"
-        if least is not None:
-            how = f"trusted from P {least} on; {how}"
-        return card("Error bound", "none", how)
+        threshold = config.get("min_confidence") if isinstance(config, dict) else None
+        caption = "autolabel/run.py --max-error E picks trusted labels with a bound"
+        if threshold is not None:
+            caption = f"trusted from P {threshold} on; {caption}"
+        return card("Error bound", "none", caption)
     return card(
         "Error bound",
         f"at most {100 * promise.max_error:g} %",
@@ -108,43 +108,44 @@ def _truth_card(content: Content) -> Html:
         for name, ids in (("occupied", occupied), ("free", ~occupied))
     }
     limit = content.promise.max_error if content.promise else 1.0
-    told = ", ".join(f"{name} {percent(value)}" for name, value in parts.items())
+    rates = ", ".join(f"{name} {percent(value)}" for name, value in parts.items())
     return card(
         "Wrong, measured",
         percent(share(scored.sum() - right.sum(), scored.sum())),
-        f"of the trusted that {content.truth} scores; {told}",
+        f"of the trusted that {content.truth} scores; {rates}",
         style="bad" if any(value > limit for value in parts.values()) else "",
     )
 
 
 def _notices(content: Content) -> list[Html]:
     """What needs attention, worst first."""
-    found = []
+    notices = []
 
     def link(section: str, text: str) -> Html:
         return tag("a", text, href=f"#{section}")
 
     if bad := content.unreadable:
-        found.append(
+        notices.append(
             notice(
                 "bad", f"{_n(len(bad), 'scene')} could not be read whole: ", link("aside", "why")
             )
         )
-    if aside := content.set_aside:
-        text = f"{_n(len(aside), 'scene')} set aside by the labelling job: "
-        found.append(notice("bad", text, link("aside", "reasons")))
+    if quarantined := content.set_aside:
+        text = f"{_n(len(quarantined), 'scene')} set aside by the labelling job: "
+        notices.append(notice("bad", text, link("aside", "reasons")))
     if content.audit is not None and (faults := content.audit.faults):
         names = ", ".join(dict.fromkeys(fault.name for fault in faults))
-        found.append(notice("bad", f"The audit names faults: {names}. ", link("audit", "Evidence")))
-    found += review_notices(content.reviews)
-    found += [notice("warn", note) for note in content.notes]
+        text = f"The audit names faults: {names}. "
+        notices.append(notice("bad", text, link("audit", "Evidence")))
+    notices += review_notices(content.reviews)
+    notices += [notice("warn", note) for note in content.notes]
     if not (content.numbers.scenes or content.unreadable):
-        found.append(notice("warn", "The store holds no scene yet."))
-    elif not found:
-        found.append(notice("good", "Every scene could be read, and none was set aside."))
+        notices.append(notice("warn", "The store holds no scene yet."))
+    elif not notices:
+        notices.append(notice("good", "Every scene could be read, and none was set aside."))
     licence = _licence(content)
-    found.append(notice("good" if "may be shared" in licence else "warn", licence))
-    return found
+    notices.append(notice("good" if "may be shared" in licence else "warn", licence))
+    return notices
 
 
 def _licence(content: Content) -> str:
@@ -163,34 +164,34 @@ def classes(content: Content) -> Section:
     columns = [
         Column(name="Class", text=True),
         Column(name="Observed voxels"),
-        Column(name="Share", told="of the observed voxels"),
-        Column(name="Trusted", told="share of the class's observed voxels that is trusted"),
-        Column(name="Mean confidence", told="of the observed voxels, P(label is right)"),
-        Column(name="Expected wrong", told="share of the trusted voxels, by their confidence"),
+        Column(name="Share", hint="of the observed voxels"),
+        Column(name="Trusted", hint="share of the class's observed voxels that is trusted"),
+        Column(name="Mean confidence", hint="of the observed voxels, P(label is right)"),
+        Column(name="Expected wrong", hint="share of the trusted voxels, by their confidence"),
         Column(
             name="Balance kept",
-            told="share of the class among the trusted over its share among the observed voxels; "
+            hint="share of the class among the trusted over its share among the observed voxels; "
             "below 1 a student sees less of it than there is",
         ),
     ]
     if promise is not None:
-        told = "share of the trusted voxels, on the calibration scenes of the promise"
-        columns.append(Column(name="Wrong in calibration", told=told))
+        caption = "share of the trusted voxels, on the calibration scenes of the promise"
+        columns.append(Column(name="Wrong in calibration", hint=caption))
     if truth:
-        told = f"share of the trusted voxels of this label that {content.truth} contradicts"
-        columns.append(Column(name="Wrong, measured", told=told))
+        caption = f"share of the trusted voxels of this label that {content.truth} contradicts"
+        columns.append(Column(name="Wrong, measured", hint=caption))
     order = [*taxonomy.semantic_ids, taxonomy.free_id]
-    total, kept = n.labels.sum(), n.labels[..., 1].sum()
+    total, all_trusted = n.labels.sum(), n.labels[..., 1].sum()
     rows = []
     for i in order:
-        mine, trusted = n.labels[i].sum(), n.labels[i][..., 1].sum()
+        count, trusted = n.labels[i].sum(), n.labels[i][..., 1].sum()
         name = name_cell(swatch(taxonomy.colors[i]), taxonomy.names[i].replace("_", " "))
-        among = share(mine, total)
-        balance = share(share(trusted, kept), among) if among else float("nan")
+        among = share(count, total)
+        balance = share(share(trusted, all_trusted), among) if among else float("nan")
         row = [
             name,
-            number(f"{mine:,}" if mine else NOTHING),
-            bar(among, percent(among, 2)) if mine else number(NOTHING),
+            number(f"{count:,}" if count else NOTHING),
+            bar(among, percent(among, 2)) if count else number(NOTHING),
             *_trust_cells(n.labels[i], n.levels),
             number(f"{balance:.2f}" if np.isfinite(balance) else NOTHING),
         ]
@@ -214,28 +215,28 @@ def distances(content: Content) -> Section:
     columns = [
         Column(name="Distance", text=True),
         Column(name="Observed voxels"),
-        Column(name="Occupied", told="share of the observed voxels that is labelled occupied"),
+        Column(name="Occupied", hint="share of the observed voxels that is labelled occupied"),
         Column(name="Trusted of occupied"),
         Column(name="Trusted of free"),
-        Column(name="Mean confidence", told="of the observed voxels, P(label is right)"),
-        Column(name="Expected wrong", told="share of the trusted voxels, by their confidence"),
+        Column(name="Mean confidence", hint="of the observed voxels, P(label is right)"),
+        Column(name="Expected wrong", hint="share of the trusted voxels, by their confidence"),
     ]
     if content.truth:
-        told = f"share of the trusted voxels that {content.truth} contradicts"
-        columns.append(Column(name="Wrong, measured", told=told))
+        caption = f"share of the trusted voxels that {content.truth} contradicts"
+        columns.append(Column(name="Wrong, measured", hint=caption))
     rows = []
     for ring, name in enumerate(RINGS.names):
-        here = n.labels[:, ring]
-        parts = here[occupied], here[~occupied]
-        there = share(parts[0].sum(), here.sum())
-        kept = [share(part[..., 1].sum(), part.sum()) for part in parts]
-        _, *rest = _trust_cells(here, n.levels)
+        in_ring = n.labels[:, ring]
+        parts = in_ring[occupied], in_ring[~occupied]
+        occupied_share = share(parts[0].sum(), in_ring.sum())
+        trusted = [share(part[..., 1].sum(), part.sum()) for part in parts]
+        _, *cells = _trust_cells(in_ring, n.levels)
         row = [
             name_cell(name),
-            number(f"{here.sum():,}" if here.any() else NOTHING),
-            bar(there, percent(there)),
-            *(bar(value, percent(value)) for value in kept),
-            *rest,
+            number(f"{in_ring.sum():,}" if in_ring.any() else NOTHING),
+            bar(occupied_share, percent(occupied_share)),
+            *(bar(value, percent(value)) for value in trusted),
+            *cells,
         ]
         if content.truth:
             row.append(_wrong_cell(n.scored[:, ring][..., 1], n.right[:, ring][..., 1]))

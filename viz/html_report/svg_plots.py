@@ -28,7 +28,7 @@ Values = NDArray[np.float64]
 class Series:
     """Attributes:
     x, y: (N,); what is not finite is left out.
-    voxels: (N,) behind each point; empty: not told.
+    voxels: (N,) behind each point; empty: not known.
     style: class of the style sheet.
     """
 
@@ -79,16 +79,16 @@ def reliability_plot(series: Sequence[Series], title: str) -> Html:
     x, y = probabilities("confidence claimed"), probabilities("labels right")
     diagonal = tag("line", x1=_px(0), y1=_py(0), x2=_px(1), y2=_py(1), class_="diagonal")
     marks = [diagonal]
-    for one in series:
-        places = [(x.place(a), y.place(b)) for a, b in one.points]
-        marks.append(_path(places, f"curve {one.style}"))
-        voxels = one.voxels or (1,) * len(one.points)
-        for (a, b), place, n in zip(one.points, places, voxels, strict=True):
-            told = tag(
-                "title", f"{one.name}: claimed {100 * a:g} %, right {100 * b:.2f} % of {n:,}"
+    for line in series:
+        places = [(x.place(a), y.place(b)) for a, b in line.points]
+        marks.append(_path(places, f"curve {line.style}"))
+        voxels = line.voxels or (1,) * len(line.points)
+        for (a, b), place, n in zip(line.points, places, voxels, strict=True):
+            tooltip = tag(
+                "title", f"{line.name}: claimed {100 * a:g} %, right {100 * b:.2f} % of {n:,}"
             )
             radius = 1.6 + 0.55 * math.log10(max(n, 1))
-            marks.append(_dot(place, radius, one.style, told))
+            marks.append(_dot(place, radius, line.style, tooltip))
     return _framed(x, y, marks, title)
 
 
@@ -105,29 +105,29 @@ def risk_coverage_plot(
         promised: the error that is promised, a line.
         trusted: (coverage, risk, style of its series) of what the store trusts.
     """
-    ends = [y for one in series for _, y in one.points] + [y for _, y, _ in trusted]
-    most = max([0.01, *ends, (promised or 0) * 1.15])
+    ends = [y for line in series for _, y in line.points] + [y for _, y, _ in trusted]
+    highest = max([0.01, *ends, (promised or 0) * 1.15])
     x = linear("share of the observed voxels taken, surest first", 1.0)
-    y = linear("wrong", 1.04 * most)
+    y = linear("wrong", 1.04 * highest)
     marks = []
     if promised is not None:
         height = _py(y.place(promised))
         marks.append(tag("line", x1=_px(0), x2=_px(1), y1=height, y2=height, class_="promised"))
     marks += [
-        _path([(x.place(a), y.place(b)) for a, b in one.points], f"curve {one.style}")
-        for one in series
+        _path([(x.place(a), y.place(b)) for a, b in line.points], f"curve {line.style}")
+        for line in series
     ]
     for coverage, risk, style in trusted:
         if math.isfinite(coverage) and math.isfinite(risk):
-            told = tag("title", f"trusted: {100 * coverage:.1f} %, {100 * risk:.2f} % wrong")
-            marks.append(_dot((x.place(coverage), y.place(risk)), 5.0, f"here {style}", told))
+            tooltip = tag("title", f"trusted: {100 * coverage:.1f} %, {100 * risk:.2f} % wrong")
+            marks.append(_dot((x.place(coverage), y.place(risk)), 5.0, f"here {style}", tooltip))
     return _framed(x, y, marks, title)
 
 
 def histogram(levels: Sequence[float], series: Sequence[Series], title: str) -> Html:
     """Shares of voxels at each level of confidence, series side by side."""
-    most = max([0.01, *(float(one.y.max(initial=0.0)) for one in series)])
-    y = linear("share of voxels", 1.04 * most)
+    highest = max([0.01, *(float(line.y.max(initial=0.0)) for line in series)])
+    y = linear("share of voxels", 1.04 * highest)
     n = len(levels)
     x = Axis(
         label="confidence level of the store, %",
@@ -141,7 +141,7 @@ def histogram(levels: Sequence[float], series: Sequence[Series], title: str) -> 
     for s, one in enumerate(series):
         for i, (value, voxels) in enumerate(zip(one.y.tolist(), one.voxels, strict=True)):
             top = _py(y.place(value))
-            told = tag("title", f"{one.name}, level {100 * levels[i]:g} %: {voxels:,} voxels")
+            tooltip = tag("title", f"{one.name}, level {100 * levels[i]:g} %: {voxels:,} voxels")
             bar = tag(
                 "rect",
                 x=_px(0) + (i + 0.1) * slot + s * width,
@@ -150,7 +150,7 @@ def histogram(levels: Sequence[float], series: Sequence[Series], title: str) -> 
                 height=_py(0) - top,
                 class_=f"bar {one.style}",
             )
-            marks.append(tag("g", told, bar))
+            marks.append(tag("g", tooltip, bar))
     return _framed(x, y, marks, title)
 
 
@@ -162,22 +162,22 @@ def sparkline(values: Sequence[float], most: float, title: str) -> Html:
     steps = "".join(f"V{top:.1f}H{left + step:.1f}" for left, top in tops)
     shape = tag("path", d=f"M0 {height:g}{steps}V{height:g}Z", class_="area")
     box = f"0 0 {width:g} {height:g}"
-    told = tag("title", title)
-    return tag("svg", told, shape, viewBox=box, class_="spark", role="img", aria_label=title)
+    tooltip = tag("title", title)
+    return tag("svg", tooltip, shape, viewBox=box, class_="spark", role="img", aria_label=title)
 
 
 def _framed(x: Axis, y: Axis, marks: Sequence[Html], title: str) -> Html:
     left, right, bottom, top = _px(0), _px(1), _py(0), _py(1)
     parts = [tag("title", title)]
     for value, text in y.ticks:
-        at = _py(y.place(value))
-        parts.append(tag("line", x1=left, x2=right, y1=at, y2=at, class_="grid"))
-        parts.append(_text(left - 7, at + 4, text, "end"))
+        pixel = _py(y.place(value))
+        parts.append(tag("line", x1=left, x2=right, y1=pixel, y2=pixel, class_="grid"))
+        parts.append(_text(left - 7, pixel + 4, text, "end"))
     small = "small" if len(x.ticks) > MANY_TICKS else None
     for value, text in x.ticks:
-        at = _px(x.place(value))
-        parts.append(tag("line", x1=at, x2=at, y1=bottom, y2=bottom + 4, class_="axis"))
-        parts.append(_text(at, bottom + 17, text, "middle", small))
+        pixel = _px(x.place(value))
+        parts.append(tag("line", x1=pixel, x2=pixel, y1=bottom, y2=bottom + 4, class_="axis"))
+        parts.append(_text(pixel, bottom + 17, text, "middle", small))
     parts.append(tag("line", x1=left, x2=right, y1=bottom, y2=bottom, class_="axis"))
     parts.append(_text((left + right) / 2, HEIGHT - 8, x.label, "middle", "label"))
     middle = (top + bottom) / 2
@@ -200,9 +200,9 @@ def _path(places: Sequence[tuple[float, float]], style: str) -> Html:
     return tag("polyline", points=points, class_=style)
 
 
-def _dot(place: tuple[float, float], radius: float, style: str, told: Html) -> Html:
+def _dot(place: tuple[float, float], radius: float, style: str, hint: Html) -> Html:
     circle = tag("circle", cx=_px(place[0]), cy=_py(place[1]), r=radius, class_=f"dot {style}")
-    return tag("g", told, circle)
+    return tag("g", hint, circle)
 
 
 def _text(x: float, y: float, text: str, anchor: str, style: str | None = None) -> Html:

@@ -118,10 +118,10 @@ def mark_places(
     """A copy with a cross-hair where the images have the picked voxel, grey where other voxels
     hide it."""
     marked = sheet.copy()
-    where = {place.camera: place for place in places}
+    place_of = {place.camera: place for place in places}
     for cell in layout.cells:
         view = views[cell.image]
-        if (place := where.get(view.name)) is None:
+        if (place := place_of.get(view.name)) is None:
             continue
         box = (cell.left, cell.top, cell.left + cell.width, cell.top + cell.height)
         image = marked.crop(box)  # the mark does not reach into the next image

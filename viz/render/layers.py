@@ -201,7 +201,7 @@ def _painted(frame: ReviewFrame, show: LayerSettings) -> _Painted:
     labels, taxonomy = voxels_of(frame, show.voxels), frame.taxonomy
     names = tuple("" if i == taxonomy.free_id else n for i, n in enumerate(taxonomy.names))
     table = taxonomy.color_table()
-    nothing = np.zeros(frame.grid.shape, bool)
+    none_shown = np.zeros(frame.grid.shape, bool)
     if show.voxels == "difference":
         return _difference(frame, show)
     if labels is None:
@@ -210,7 +210,7 @@ def _painted(frame: ReviewFrame, show: LayerSettings) -> _Painted:
         if show.voxels in missing:
             caption = f"{missing[show.voxels]} of this frame"
         ids = np.zeros(frame.grid.shape, np.uint8)
-        return _Painted(ids=ids, shown=nothing, names=names, table=table, caption=caption)
+        return _Painted(ids=ids, shown=none_shown, names=names, table=table, caption=caption)
     masked = _masked(labels, show.mask)
     shown = masked & _allowed(taxonomy, show.classes)[labels.semantics]
     caption = {"labels": "classes", "truth": "ground truth", "second": "second store"}[show.voxels]
@@ -229,13 +229,13 @@ def _painted(frame: ReviewFrame, show: LayerSettings) -> _Painted:
         if evidence is not None:
             ids, worth = findings(evidence, labels, shown, taxonomy.free_id)
             shown = worth if show.classes is None else shown
-            what = "evidence of the store" if evidence.stored else "evidence of the key sweep"
+            rays = "evidence of the store" if evidence.stored else "evidence of the key sweep"
             return _Painted(
                 ids=ids,
                 shown=shown & masked,
                 names=tuple(FINDING_NAMES[f] for f in Finding),
                 table=_table(FINDING_COLORS),
-                caption=f"{what}: green hit, orange mostly passed, red only passed, violet missed",
+                caption=f"{rays}: green hit, orange mostly passed, red only passed, violet missed",
             )
         caption = "classes; neither store nor log has LiDAR evidence"
     return _Painted(ids=labels.semantics, shown=shown, names=names, table=table, caption=caption)
@@ -243,32 +243,32 @@ def _painted(frame: ReviewFrame, show: LayerSettings) -> _Painted:
 
 def _difference(frame: ReviewFrame, show: LayerSettings) -> _Painted:
     """The labels beside the second store or the ground truth."""
-    other, what = frame.second, "second store"
+    other, side = frame.second, "second store"
     if other is None:
-        other, what = frame.truth, "ground truth"
+        other, side = frame.truth, "ground truth"
     names = (
         "the same class",
         "occupied in both, other class",
         "only in the labels",
-        f"only in the {what}",
+        f"only in the {side}",
     )
     ids = np.zeros(frame.grid.shape, np.uint8)
     shown = np.zeros(frame.grid.shape, bool)
     caption = "nothing to compare with in this frame"
     if other is not None:
         taxonomy, a, b = frame.taxonomy, frame.labels.semantics, other.semantics
-        known = (a != IGNORE_ID) & (b != IGNORE_ID)
+        comparable = (a != IGNORE_ID) & (b != IGNORE_ID)
         if other is frame.truth:  # elsewhere benchmarks write free and mean unknown
-            known &= (other.mask & np.uint8(_OBSERVED)) != 0
+            comparable &= (other.mask & np.uint8(_OBSERVED)) != 0
         in_a, in_b = a != taxonomy.free_id, b != taxonomy.free_id
         allowed = _allowed(taxonomy, show.classes)
-        shown = known & (allowed[a] | allowed[b]) & (in_a | in_b)
+        shown = comparable & (allowed[a] | allowed[b]) & (in_a | in_b)
         shown &= _masked(frame.labels, show.mask)
         ids[in_a & in_b & (a != b)] = Difference.OTHER_CLASS
         ids[in_a & ~in_b] = Difference.ONLY_LABELS
         ids[~in_a & in_b] = Difference.ONLY_OTHER
         caption = (
-            f"labels against the {what}: red only in the labels, blue only in the {what}, "
+            f"labels against the {side}: red only in the labels, blue only in the {side}, "
             "yellow other class"
         )
     return _Painted(

@@ -48,11 +48,11 @@ def flow_arrows(
     _, block_of, n = np.unique(
         x // block_x * grid.shape[1] + y // block_y, return_inverse=True, return_counts=True
     )
-    where = grid.centers(np.stack([x, y, z], axis=1))
+    starts_m = grid.centers(np.stack([x, y, z], axis=1))
     mean = np.stack([np.bincount(block_of, velocity[:, i]) / n for i in (0, 1)], axis=1)
-    start = np.stack([np.bincount(block_of, where[:, i]) / n for i in (0, 1, 2)], axis=1)
+    start = np.stack([np.bincount(block_of, starts_m[:, i]) / n for i in (0, 1, 2)], axis=1)
     start[:, 2] = -np.inf
-    np.maximum.at(start[:, 2], block_of, where[:, 2] + grid.size_m[2])
+    np.maximum.at(start[:, 2], block_of, starts_m[:, 2] + grid.size_m[2])
     keep = slice(None, None, -(-len(n) // MAX_ARROWS) or 1)
     start, mean = start[keep], mean[keep]
     along = np.concatenate([mean, np.zeros((len(mean), 1))], axis=1)
@@ -60,8 +60,8 @@ def flow_arrows(
     # barbs of half a metre, shorter on short arrows
     length = np.linalg.norm(along, axis=1, keepdims=True)
     back = along * np.minimum(0.4, 0.5 / np.maximum(length, SLOWEST_MPS))
-    aside = 0.6 * np.stack([-back[:, 1], back[:, 0], back[:, 2]], axis=1)
-    lines = [(start, end), (end, end - back + aside), (end, end - back - aside)]
+    sideways = 0.6 * np.stack([-back[:, 1], back[:, 0], back[:, 2]], axis=1)
+    lines = [(start, end), (end, end - back + sideways), (end, end - back - sideways)]
     ends = np.concatenate([np.stack(pair, axis=1) for pair in lines])
     return _lines("flow", ends, ARROW_COLOR)
 
@@ -114,10 +114,10 @@ def ground_top_m(shown: NDArray[np.bool_], grid: VoxelGrid, *, within_m: float =
     low = grid.indices(np.array([-within_m, -within_m, 0.0])).clip(0, grid.shape)
     high = grid.indices(np.array([within_m, within_m, 0.0])).clip(0, grid.shape)
     near = shown[low[0] : high[0], low[1] : high[1]]
-    there = near.any(axis=2)
-    if not there.any():
+    occupied = near.any(axis=2)
+    if not occupied.any():
         return 0.0
-    lowest = float(np.median(np.argmax(near, axis=2)[there]))
+    lowest = float(np.median(np.argmax(near, axis=2)[occupied]))
     return grid.min_m[2] + (lowest + 1) * grid.size_m[2]
 
 

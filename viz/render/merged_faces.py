@@ -43,13 +43,13 @@ def merged_faces(
     """
     if ids.shape != grid.shape or shown.shape != grid.shape:
         raise ValueError(f"ids {ids.shape} and shown {shown.shape}, the grid is {grid.shape}")
-    found = _rectangles(np.ascontiguousarray(ids), np.ascontiguousarray(shown), BLOCK)
-    direction, low, extent = found[:, 0], found[:, 1:4], found[:, 4:7]
+    rectangles = _rectangles(np.ascontiguousarray(ids), np.ascontiguousarray(shown), BLOCK)
+    direction, low, extent = rectangles[:, 0], rectangles[:, 1:4], rectangles[:, 4:7]
     cells = low[:, None, :] + CORNERS[direction] * extent[:, None, :]
     corners = cells * np.asarray(grid.size_m) + np.asarray(grid.min_m)
     odd = (low // BLOCK).sum(axis=1) % 2 == 1
     shade = SHADES[direction] * np.where(odd, _DARKER, 1.0)
-    colors = (color_table[found[:, 7]] * shade[:, None]).round().astype(np.uint8)
+    colors = (color_table[rectangles[:, 7]] * shade[:, None]).round().astype(np.uint8)
     return ColoredMesh(name=name, corners_m=corners.astype(np.float32), colors=colors)
 
 
@@ -87,30 +87,30 @@ def _rectangles(ids: Any, shown: Any, block: int) -> Any:
                             open_id[i, j] = ids[cell[0], cell[1], cell[2]]
             for i in range(n[a]):
                 for j in range(n[b]):
-                    this = open_id[i, j]
-                    if this < 0:
+                    face_id = open_id[i, j]
+                    if face_id < 0:
                         continue
                     end_j = min((j // block + 1) * block, n[b])
                     end_i = min((i // block + 1) * block, n[a])
                     wide = 1
-                    while j + wide < end_j and open_id[i, j + wide] == this:
+                    while j + wide < end_j and open_id[i, j + wide] == face_id:
                         wide += 1
                     high = 1
                     while i + high < end_i:
-                        same = True
+                        mergeable = True
                         for jj in range(j, j + wide):
-                            if open_id[i + high, jj] != this:
-                                same = False
+                            if open_id[i + high, jj] != face_id:
+                                mergeable = False
                                 break
-                        if not same:
+                        if not mergeable:
                             break
                         high += 1
                     open_id[i : i + high, j : j + wide] = -1
                     if count == capacity:
-                        more = np.empty((2 * capacity, 8), np.int64)
-                        more[:capacity] = out
-                        out, capacity = more, 2 * capacity
-                    out[count, 0], out[count, 7] = direction, this
+                        larger = np.empty((2 * capacity, 8), np.int64)
+                        larger[:capacity] = out
+                        out, capacity = larger, 2 * capacity
+                    out[count, 0], out[count, 7] = direction, face_id
                     out[count, 1 + axis], out[count, 4 + axis] = layer, 1
                     out[count, 1 + a], out[count, 4 + a] = i, high
                     out[count, 1 + b], out[count, 4 + b] = j, wide

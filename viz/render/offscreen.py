@@ -135,12 +135,6 @@ class Open3DProcess:
             process.wait()
 
 
-def draw_open3d(scene: Scene3D, *, width: int, height: int) -> Image.Image | str:
-    """Draw one scene; see ``Open3DProcess.draw``."""
-    with Open3DProcess() as process:
-        return process.draw(scene, width=width, height=height)
-
-
 def _serve(folder: Path) -> None:
     """Draw the scene in the folder as often as a line "width height" comes in."""
     from open3d.visualization import rendering

@@ -18,8 +18,6 @@ from datasets.geometry.transforms import Transform, apply, inverse
 
 NEAR_M = 0.1
 _EDGE = 1e-6
-_CHUNK = 2_000_000
-_NOTHING = np.uint64(0xFFFF_FFFF_FFFF_FFFF)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,65 +139,6 @@ def _nearest_faces(corners: Any, T: Any, K: Any, to_ray: Any, face: Any, depth: 
                     face[v, u] = f
 
 
-def nearest_faces_plain(
-    corners_m: NDArray[np.float32], camera: Pinhole
-) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Twin of ``nearest_faces`` in plain numpy; slow, what the fast one is checked against."""
-    buffer = np.full(camera.width * camera.height, _NOTHING, np.uint64)
-    p = apply(camera.T_camera_ego, corners_m)
-    index = np.flatnonzero((p[..., 2] > NEAR_M).all(axis=1))
-    p = p[index]
-    edge_a, edge_b = p[:, 1] - p[:, 0], p[:, 3] - p[:, 0]
-    normal = np.cross(edge_a, edge_b)
-    offset = (normal * p[:, 0]).sum(axis=1)
-    uv = (p / p[..., 2:]) @ camera.intrinsics[:2].T
-    low = np.maximum(np.ceil(uv.min(axis=1)), 0)
-    high = np.minimum(np.floor(uv.max(axis=1)), [camera.width - 1, camera.height - 1])
-    seen = np.flatnonzero((offset < 0) & (high >= low).all(axis=1))
-    index, p0, normal, offset = index[seen], p[seen, 0], normal[seen], offset[seen]
-    # coordinates along the two edges, 0..1 inside the rectangle
-    edge_a = edge_a[seen] / (edge_a[seen] ** 2).sum(axis=1, keepdims=True)
-    edge_b = edge_b[seen] / (edge_b[seen] ** 2).sum(axis=1, keepdims=True)
-    low, extent = low[seen].astype(np.int64), (high - low)[seen].astype(np.int64) + 1
-    to_ray = np.linalg.inv(camera.intrinsics)
-
-    # faces of like extent together: each group is a dense (faces, rows, columns) block
-    size_class = np.ceil(np.log2(extent)).astype(np.int64)
-    for w_class, h_class in np.unique(size_class, axis=0):
-        group = np.flatnonzero((size_class == (w_class, h_class)).all(axis=1))
-        w, h = 1 << int(w_class), 1 << int(h_class)
-        per_chunk = max(1, _CHUNK // (w * h))
-        dv, du = (a.ravel() for a in np.mgrid[:h, :w])
-        for start in range(0, len(group), per_chunk):
-            f = group[start : start + per_chunk]
-            u, v = low[f, :1] + du, low[f, 1:] + dv  # (faces, pixels)
-            ray_x = to_ray[0, 0] * u + to_ray[0, 1] * v + to_ray[0, 2]
-            ray_y = to_ray[1, 1] * v + to_ray[1, 2]
-            n, a, b = normal[f, :, None], edge_a[f, :, None], edge_b[f, :, None]
-            facing = n[:, 0] * ray_x + n[:, 1] * ray_y + n[:, 2]
-            with np.errstate(divide="ignore", invalid="ignore"):
-                z = offset[f, None] / facing
-                along_a = (a[:, 0] * ray_x + a[:, 1] * ray_y + a[:, 2]) * z
-                along_b = (b[:, 0] * ray_x + b[:, 1] * ray_y + b[:, 2]) * z
-                along_a -= (a[:, :, 0] * p0[f]).sum(axis=1, keepdims=True)
-                along_b -= (b[:, :, 0] * p0[f]).sum(axis=1, keepdims=True)
-                inside = (along_a >= -_EDGE) & (along_a <= 1 + _EDGE)
-                inside &= (along_b >= -_EDGE) & (along_b <= 1 + _EDGE)
-            inside &= (z > NEAR_M) & (u < camera.width) & (v < camera.height)
-            row, _ = np.nonzero(inside)
-            pixel = v[inside] * camera.width + u[inside]
-            # positive floats sort like their bits: depth above, face below
-            key = z[inside].astype(np.float32).view(np.uint32).astype(np.uint64) << np.uint64(32)
-            np.minimum.at(buffer, pixel, key | index[f[row]].astype(np.uint64))
-
-    hit = buffer != _NOTHING
-    face = np.where(hit, (buffer & np.uint64(0xFFFF_FFFF)).astype(np.int64), -1)
-    bits = (buffer >> np.uint64(32)).astype(np.uint32)
-    depth = np.where(hit, bits.view(np.float32), np.float32(np.inf))
-    shape = (camera.height, camera.width)
-    return face.reshape(shape), depth.reshape(shape).astype(np.float32)
-
-
 def visible_points(
     points_m: NDArray[np.float32],
     camera: Pinhole,
@@ -215,10 +154,10 @@ def visible_points(
         (M,) int64 each: rows, columns, and which point it is.
     """
     p = apply(camera.T_camera_ego, points_m)
-    which = np.flatnonzero(p[:, 2] > NEAR_M)
-    p = p[which]
+    index = np.flatnonzero(p[:, 2] > NEAR_M)
+    p = p[index]
     uv = (p / p[:, 2:]) @ camera.intrinsics[:2].T
-    return _before(uv, p[:, 2], which, camera, depth_m)
+    return _before(uv, p[:, 2], index, camera, depth_m)
 
 
 def visible_line_pixels(
@@ -237,8 +176,8 @@ def visible_line_pixels(
     """
     p = apply(camera.T_camera_ego, ends_m)
     near = 2 * NEAR_M
-    which = np.flatnonzero((p[..., 2] > near).any(axis=1))
-    a, b = p[which, 0], p[which, 1]
+    index = np.flatnonzero((p[..., 2] > near).any(axis=1))
+    a, b = p[index, 0], p[index, 1]
     with np.errstate(divide="ignore", invalid="ignore"):
         share = (near - a[:, 2]) / (b[:, 2] - a[:, 2])
         cut = a + share[:, None] * (b - a)
@@ -249,12 +188,12 @@ def visible_line_pixels(
     uv_a, uv_b = ((e / e[:, 2:]) @ camera.intrinsics[:2].T for e in (a, b))
     longest = 2 * (camera.width + camera.height)  # of a line that leaves the image
     steps = np.abs(uv_b - uv_a).max(axis=1).clip(1, longest).astype(np.int64) + 1
-    line = np.repeat(np.arange(len(which)), steps)
+    line = np.repeat(np.arange(len(index)), steps)
     first = np.cumsum(steps) - steps
     t = (np.arange(len(line)) - first[line]) / (steps[line] - 1)
     uv = uv_a[line] + t[:, None] * (uv_b - uv_a)[line]
     inverse_z = 1 / a[line, 2] + t * (1 / b[line, 2] - 1 / a[line, 2])
-    return _before(uv, 1 / inverse_z, which[line], camera, depth_m)
+    return _before(uv, 1 / inverse_z, index[line], camera, depth_m)
 
 
 def _before(

@@ -128,14 +128,14 @@ class Scene3D:
             data = partial(npz_member, file, limit=_MAX_BYTES)
             things: dict[str, Any] = {
                 kind: tuple(
-                    made(
+                    drawable(
                         name=str(name),
                         colors=data(f"{kind}_colors_{i}"),
                         **{places: data(f"{kind}_places_{i}")},
                     )
                     for i, name in enumerate(data(kind))
                 )
-                for kind, (made, places) in _KINDS.items()
+                for kind, (drawable, places) in _KINDS.items()
             }
             return cls(eye_m=data("eye_m"), target_m=data("target_m"), **things)
 
@@ -211,11 +211,11 @@ def draw_plain(scene: Scene3D, *, width: int, height: int) -> Image.Image:
         colors = np.concatenate([m.colors for m in meshes])
         pixels = np.where((face >= 0)[..., None], colors[face], pixels)
     for lines in scene.lines:
-        rows, columns, which = visible_line_pixels(scene.in_front(lines).ends_m, camera, depth)
-        _dot(pixels, rows, columns, lines.colors[which])
+        rows, columns, index = visible_line_pixels(scene.in_front(lines).ends_m, camera, depth)
+        _dot(pixels, rows, columns, lines.colors[index])
     for points in scene.points:
-        rows, columns, which = visible_points(scene.in_front(points).points_m, camera, depth)
-        _dot(pixels, rows, columns, points.colors[which])
+        rows, columns, index = visible_points(scene.in_front(points).points_m, camera, depth)
+        _dot(pixels, rows, columns, points.colors[index])
     return Image.fromarray(pixels).resize((width, height), Image.Resampling.BOX)
 
 

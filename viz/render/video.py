@@ -116,10 +116,10 @@ def _is_whole_mp4(path: Path) -> bool:
     """Whether the file consists of MP4 boxes up to its end, images and their table among them."""
     if not path.is_file():
         return False
-    kinds, at, size = set(), 0, path.stat().st_size
+    kinds, offset, size = set(), 0, path.stat().st_size
     with path.open("rb") as file:
-        while at < size:
-            file.seek(at)
+        while offset < size:
+            file.seek(offset)
             head = file.read(16)
             length = int.from_bytes(head[:4], "big")
             if length == 1:
@@ -127,8 +127,8 @@ def _is_whole_mp4(path: Path) -> bool:
             if length < 8:
                 return False
             kinds.add(head[4:8])
-            at += length
-    return at == size and {b"mdat", b"moov"} <= kinds
+            offset += length
+    return offset == size and {b"mdat", b"moov"} <= kinds
 
 
 def _write_gif(

@@ -68,8 +68,8 @@ def surface_meshes(
         ValueError: a shape is not the grid's.
     """
     _check(ids, shown, grid)
-    dense, seen = np.ascontiguousarray(ids), np.ascontiguousarray(shown)
-    open_sides, counts = _open_sides(dense, seen)
+    dense, visible = np.ascontiguousarray(ids), np.ascontiguousarray(shown)
+    open_sides, counts = _open_sides(dense, visible)
     corners = np.empty((int(counts.sum()), 4, 3), np.float32)
     shades = np.empty(len(corners), np.float32)
     ends = np.cumsum(counts).reshape(counts.shape)
@@ -83,31 +83,6 @@ def surface_meshes(
         SurfaceMesh(id=int(i), corners_m=corners[start:end], shades=shades[start:end])
         for i in np.flatnonzero(counts.any(axis=1))
         for start, end in [(ends[i, 0] - counts[i, 0], ends[i, -1])]
-    )
-
-
-def surface_meshes_plain(
-    ids: NDArray[np.uint8], shown: NDArray[np.bool_], grid: VoxelGrid
-) -> tuple[SurfaceMesh, ...]:
-    """Twin of ``surface_meshes`` in plain numpy; slow, what the fast one is checked against."""
-    _check(ids, shown, grid)
-    padded = np.pad(shown, 1)
-    voxels, directions = [], []
-    for direction in range(6):
-        axis, step = direction // 2, 2 * (direction % 2) - 1
-        neighbour = np.roll(padded, -step, axis=axis)[1:-1, 1:-1, 1:-1]
-        found = np.argwhere(shown & ~neighbour)
-        voxels.append(found)
-        directions.append(np.full(len(found), direction))
-    voxel, direction_of = np.concatenate(voxels), np.concatenate(directions)
-    id_of = ids[tuple(voxel.T)]
-    cells = voxel[:, None, :] + CORNERS[direction_of]
-    corners = (cells * np.asarray(grid.size_m) + np.asarray(grid.min_m)).astype(np.float32)
-    chequer = np.where(voxel.sum(axis=1) % 2 == 0, 1.0, _CHEQUER)
-    shades = (SHADES[direction_of] * chequer).astype(np.float32)
-    return tuple(
-        SurfaceMesh(id=int(i), corners_m=corners[id_of == i], shades=shades[id_of == i])
-        for i in np.unique(id_of)
     )
 
 

@@ -30,12 +30,12 @@ def perform(state: ReviewState, action: Action) -> bool:
 
 def colors_there(state: ReviewState) -> tuple[Literal["class", "confidence", "evidence"], ...]:
     """Ways to color a voxel for which the labels have the data."""
-    there = {
+    stored = {
         "class": True,
         "confidence": state.available.confidence,
         "evidence": state.available.evidence,
     }
-    return tuple(one for one in COLORS if there[one])
+    return tuple(color for color in COLORS if stored[color])
 
 
 def _after(order: Sequence[T], now: T) -> T:
@@ -49,9 +49,9 @@ def _by_frames(by: int) -> Callable[[ReviewState], None]:
 
 def _to_scene(state: ReviewState, by: int) -> None:
     scenes = list(state.tokens)
-    at = scenes.index(state.scene_id) + by
-    if 0 <= at < len(scenes):
-        state.go(scenes[at], 0)
+    place = scenes.index(state.scene_id) + by
+    if 0 <= place < len(scenes):
+        state.go(scenes[place], 0)
     else:
         state.message = "there is no further scene"
 
@@ -60,14 +60,14 @@ def _voxels(
     wanted: Literal["labels", "truth", "second", "difference"],
 ) -> Callable[[ReviewState], None]:
     """Show these; shown already, show the labels; the labels themselves go off."""
-    otherwise: Literal["labels", "none"] = "none" if wanted == "labels" else "labels"
-    return lambda state: state.set_voxels(otherwise if state.show.voxels == wanted else wanted)
+    fallback: Literal["labels", "none"] = "none" if wanted == "labels" else "labels"
+    return lambda state: state.set_voxels(fallback if state.show.voxels == wanted else wanted)
 
 
 def _color(state: ReviewState) -> None:
-    there = colors_there(state)
-    state.show = replace(state.show, color=_after(there, state.show.color))
-    if len(there) == 1:
+    colors = colors_there(state)
+    state.show = replace(state.show, color=_after(colors, state.show.color))
+    if len(colors) == 1:
         state.message = "neither confidence nor evidence is stored"
 
 
@@ -100,8 +100,8 @@ def _rings(state: ReviewState) -> None:
 def _class(by: int) -> Callable[[ReviewState], None]:
     def change(state: ReviewState) -> None:
         ids = state.paint_ids()
-        at = ids.index(state.class_id) if state.class_id in ids else 0
-        state.class_id = ids[(at + by) % len(ids)]
+        place = ids.index(state.class_id) if state.class_id in ids else 0
+        state.class_id = ids[(place + by) % len(ids)]
         state.message = f"class at hand: {state.class_name(state.class_id)}"
 
     return change

@@ -16,7 +16,7 @@ from viz.review.state import ReviewState
 from viz.review.writer import ReviewWriter
 from viz.session.session import ReviewFrame
 
-_VERDICTS = {
+VERDICTS = {
     Action.ACCEPT: Verdict.ACCEPT,
     Action.REJECT: Verdict.REJECT,
     Action.UNSURE: Verdict.UNSURE,
@@ -36,8 +36,8 @@ class ReviewController:
 
     def act(self, action: Action) -> bool:
         """Do what an action does; False where it is the display's to do."""
-        if action in _VERDICTS:
-            self.judge(_VERDICTS[action])
+        if action in VERDICTS:
+            self.judge(VERDICTS[action])
         elif action is Action.UNDO:
             self.writer.undo()
         else:
@@ -115,9 +115,9 @@ class ReviewController:
 
     def verdicts(self) -> list[str]:
         """Of every frame of the scene; empty where there is none."""
-        known = self.shared.verdicts(self.state.scene_id)
+        by_token = self.shared.verdicts(self.state.scene_id)
         tokens = self.state.tokens[self.state.scene_id]
-        return [str(known[t].verdict) if t in known else "" for t in tokens]
+        return [str(by_token[t].verdict) if t in by_token else "" for t in tokens]
 
     def verdict_line(self) -> tuple[str, str]:
         """The verdict on this frame, and in words whose it is."""

@@ -184,26 +184,26 @@ class Estimator:
     def of_reviews(self, reviews: Reviews) -> Estimate:
         return self.of_verdicts(
             {
-                (scene_id, token): one.verdict
+                (scene_id, token): frame.verdict
                 for scene_id in reviews.scene_ids()
-                for token, one in reviews.verdicts(scene_id).items()
+                for token, frame in reviews.verdicts(scene_id).items()
             }
         )
 
     def of_verdicts(self, verdicts: Mapping[tuple[str, str], Verdict]) -> Estimate:
         """From the verdicts on frames, by scene and token."""
-        said = {one: verdict for one, verdict in verdicts.items() if one in self.frames}
+        said = {frame: verdict for frame, verdict in verdicts.items() if frame in self.frames}
         top = _reviewed_top(self.suspect, said)
-        known = frozenset(top)
-        beginning = itertools.takewhile(lambda one: one in said or one in known, self.drawn)
-        sample = [one for one in beginning if one not in known]
-        others = [one for one in said if one not in known]
+        top_frames = frozenset(top)
+        beginning = itertools.takewhile(lambda one: one in said or one in top_frames, self.drawn)
+        sample = [frame for frame in beginning if frame not in top_frames]
+        others = [frame for frame in said if frame not in top_frames]
 
         def count(frames: Sequence[tuple[str, str]], verdict: Verdict) -> int:
-            return sum(said.get(one) is verdict for one in frames)
+            return sum(said.get(frame) is verdict for frame in frames)
 
         n, m = len(self.frames), len(sample)
-        rest = SampledFrames(
+        sampled = SampledFrames(
             frames=n - len(top),
             drawn=m,
             wrong=count(sample, Verdict.REJECT),
@@ -211,22 +211,22 @@ class Estimator:
             known_wrong=count(others, Verdict.REJECT),
             known_right=count(others, Verdict.ACCEPT),
         )
-        low, high = rest.bounds()
+        low, high = sampled.bounds()
         wrong = count(top, Verdict.REJECT)
         gaps = len(top) - wrong - count(top, Verdict.ACCEPT)
-        likely = rest.wrong / m * rest.frames if m else math.nan if rest.frames else 0.0
+        likely = sampled.wrong / m * sampled.frames if m else math.nan if sampled.frames else 0.0
         return Estimate(
             wrong_share=float(wrong + np.clip(likely, low, high)) / n,
             low=(wrong + low) / n,
             high=(wrong + gaps + high) / n,
             n_frames=n,
             n_reviewed=len(said),
-            n_unsure=sum(one is Verdict.UNSURE for one in said.values()),
+            n_unsure=sum(verdict is Verdict.UNSURE for verdict in said.values()),
             n_sampled=m,
             known=len(top),
             known_wrong=wrong,
             gaps=gaps,
-            rest=rest,
+            rest=sampled,
         )
 
 
@@ -271,8 +271,8 @@ def _reviewed_top(
     and frames picked from far behind do not move it: how far it reaches must not depend on what
     the sample showed."""
     reached = balance = best = 0
-    for i, one in enumerate(order, 1):
-        balance += 1 if one in said else -GAPS
+    for i, frame in enumerate(order, 1):
+        balance += 1 if frame in said else -GAPS
         if balance > best:
             reached, best = i, balance
     return order[:reached]

@@ -75,7 +75,6 @@ class Action(enum.StrEnum):
 
 VIEWS = (Action.VIEW_1, Action.VIEW_2, Action.VIEW_3, Action.VIEW_4)
 KEEP_VIEWS = (Action.KEEP_VIEW_1, Action.KEEP_VIEW_2, Action.KEEP_VIEW_3, Action.KEEP_VIEW_4)
-VERDICTS = (Action.ACCEPT, Action.REJECT, Action.UNSURE)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -50,16 +50,16 @@ def read_reports(paths: Sequence[Path], scenes: Mapping[str, Sequence[str]]) -> 
     by_scene, by_frame = dict[str, float](), dict[tuple[str, int], float]()
     why = dict[str | tuple[str, int], str]()
     for path in paths:
-        found = _read(path)
-        if "chosen" in found:
-            rows = _chosen(path, found)
-        elif found.get("format") == FORMAT:
-            rows = _audited(path, found)
+        data = _read(path)
+        if "chosen" in data:
+            rows = _chosen(path, data)
+        elif data.get("format") == FORMAT:
+            rows = _audited(path, data)
         else:
             raise SetupError(
                 f"{path}: neither the report of an audit nor the list of a selection (--json)"
             )
-        known = 0
+        n_known = 0
         highest = max((score for _, _, score, _ in rows), default=0) or 1
         for scene_id, token, score, words in rows:
             if scene_id not in scenes:
@@ -72,9 +72,9 @@ def read_reports(paths: Sequence[Path], scenes: Mapping[str, Sequence[str]]) -> 
                 by_frame[key] = max(by_frame.get(key, 0), score / highest)
             else:
                 continue
-            known += 1
+            n_known += 1
             why[key] = "; ".join(part for part in (why.get(key, ""), words) if part)
-        if not known:
+        if not n_known:
             raise SetupError(f"{path}: it knows no scene of this store; is it of another one?")
     return ReviewPriority(scenes=by_scene, frames=by_frame, why=why)
 
@@ -85,21 +85,21 @@ def store_priority(store: LabelStore, *, frames_read: int = FRAMES_READ) -> Revi
     ``frames_read``, and then only what is not trusted.
     """
     committed, _ = store.looked_at()
-    if sum(len(one["frame_tokens"]) for one in committed.values()) > frames_read:
-        scores = {name: _untrusted(one["counts"]) for name, one in committed.items()}
+    if sum(len(attributes["frame_tokens"]) for attributes in committed.values()) > frames_read:
+        scores = {name: _untrusted(attributes["counts"]) for name, attributes in committed.items()}
         return ReviewPriority(
             scenes=scores,
             why={name: f"{100 * score:.1f} % not trusted" for name, score in scores.items()},
         )
     by_frame, reasons = dict[tuple[str, int], float](), dict[str | tuple[str, int], str]()
     wrong = 1 - np.asarray(store.header.levels)
-    seen = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
+    observed_bits = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
     for scene_id in committed:
         try:
             scene = store.scene(scene_id)
             for k in range(len(scene)):
                 mask, confidence = scene.voxels("mask", k), scene.voxels("confidence", k)
-                observed = (mask & seen) > 0
+                observed = (mask & observed_bits) > 0
                 n = max(1, int(observed.sum()))
                 levels = np.bincount(confidence[observed], minlength=len(wrong))
                 expected = float(levels @ wrong) / n if len(wrong) > 1 else 0.0
@@ -137,23 +137,23 @@ def _chosen(path: Path, found: dict[str, Any]) -> list[_Row]:
     if not isinstance(chosen, list):
         raise SetupError(f"selection {path}: what it chose is not a list")
     rows: list[_Row] = []
-    for rank, one in enumerate(chosen, 1):
-        scene_id = _field(path, one, "scene_id", str)
-        token = _field(path, one, "token", str) if "frame" in one else None
+    for rank, row in enumerate(chosen, 1):
+        scene_id = _field(path, row, "scene_id", str)
+        token = _field(path, row, "token", str) if "frame" in row else None
         rows.append((scene_id, token, 1 / rank, f"selection {rank} of {len(chosen)}"))
     return rows
 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        found = read_json_file(path)
+        data = read_json_file(path)
     except OSError as error:
         raise SetupError(f"{path}: cannot be read: {error.strerror}") from error
     except ValueError as error:
         raise SetupError(f"{path}: not JSON: {error}") from error
-    if not isinstance(found, dict):
+    if not isinstance(data, dict):
         raise SetupError(f"{path}: neither the report of an audit nor the list of a selection")
-    return found
+    return data
 
 
 def _field(path: Path, row: object, name: str, kind: type) -> Any:

@@ -74,7 +74,7 @@ def review_queue(
     items: list[QueueItem] = []
     for i in range(sum(map(len, scenes.values())) - len(done)):
         sampled = int((i + 1) * random_share) > int(i * random_share)
-        scene_id, k = next(one for one in orders[sampled] if one not in done)
+        scene_id, k = next(frame for frame in orders[sampled] if frame not in done)
         done.add((scene_id, k))
         why = "drawn at random" if sampled else priority.reason(scene_id, k)
         token = scenes[scene_id][k]
@@ -148,7 +148,8 @@ def judged(reviews: Reviews) -> set[tuple[str, str]]:
 
 def frames_of(store: LabelStore) -> dict[str, tuple[str, ...]]:
     """Tokens of the frames of every committed scene."""
-    return {name: tuple(one["frame_tokens"]) for name, one in store.looked_at()[0].items()}
+    committed, _ = store.looked_at()
+    return {name: tuple(scene["frame_tokens"]) for name, scene in committed.items()}
 
 
 def _has(scenes: Frames, scene_id: str, token: str) -> bool:

@@ -277,14 +277,14 @@ class ReviewState:
 
     def shown_classes(self) -> frozenset[int]:
         """Ids of the classes that are not hidden."""
-        every = frozenset(self.taxonomy.semantic_ids)
-        return every if self.show.classes is None else self.show.classes
+        all_ids = frozenset(self.taxonomy.semantic_ids)
+        return all_ids if self.show.classes is None else self.show.classes
 
     def toggle_class(self, class_id: int) -> None:
         """Hide a class or show it again."""
         classes = self.shown_classes() ^ {class_id}
-        every = classes == frozenset(self.taxonomy.semantic_ids)
-        self.show = replace(self.show, classes=None if every else classes)
+        all_shown = classes == frozenset(self.taxonomy.semantic_ids)
+        self.show = replace(self.show, classes=None if all_shown else classes)
 
     def class_name(self, class_id: int) -> str:
         """For people: also of free space and of what is to be ignored."""
@@ -302,8 +302,8 @@ class ReviewState:
         low_m, high_m = max(low_m, bottom), min(high_m, top)
         if high_m <= low_m:
             return
-        whole = low_m <= bottom + 1e-6 and high_m >= top - 1e-6
-        self.show = replace(self.show, height_m=None if whole else (low_m, high_m))
+        unclipped = low_m <= bottom + 1e-6 and high_m >= top - 1e-6
+        self.show = replace(self.show, height_m=None if unclipped else (low_m, high_m))
 
     def heights(self) -> tuple[float, float]:
         """Lowest and highest metre shown."""

@@ -43,10 +43,10 @@ def history_words(history: Sequence[Moment], taxonomy: Taxonomy) -> str:
     """Runs of frames in which the place has one class, e.g. ``0-4 car, 5 free``."""
     runs = []
     # frames without the place are a gap: k grows faster than the number of the moment
-    for (class_id, _), found in groupby(
+    for (class_id, _), run in groupby(
         enumerate(history), key=lambda one: (one[1].class_id, one[1].k - one[0])
     ):
-        ks = [moment.k for _, moment in found]
+        ks = [moment.k for _, moment in run]
         frames = f"{ks[0]}-{ks[-1]}" if len(ks) > 1 else f"{ks[0]}"
         runs.append(f"{frames} {class_name(taxonomy, class_id)}")
     return ", ".join(runs) or "seen in this frame only"
@@ -55,5 +55,5 @@ def history_words(history: Sequence[Moment], taxonomy: Taxonomy) -> str:
 def _evidence(facts: VoxelFacts) -> str:
     if facts.hits is None or facts.passes is None:
         return "neither stored nor a sweep at hand"
-    whose = "" if facts.evidence_stored else " (key sweep alone)"
-    return f"{facts.hits} rays end here, {facts.passes} pass through{whose}"
+    origin = "" if facts.evidence_stored else " (key sweep alone)"
+    return f"{facts.hits} rays end here, {facts.passes} pass through{origin}"

@@ -80,8 +80,8 @@ def findings(
     are labelled free but hit often and more often than passed. Both (X, Y, Z)."""
     hits, passes = evidence.hits, evidence.passes
     out = np.zeros(hits.shape, np.uint8)
-    seen = (hits > 0) | (passes > 0)
-    out[seen] = Finding.HIT
+    reached = (hits > 0) | (passes > 0)
+    out[reached] = Finding.HIT
     out[passes > hits] = Finding.MOSTLY_PASSED
     out[(passes > 0) & (hits == 0)] = Finding.ONLY_PASSED
     missed = (labels.semantics == free_id) & (hits >= MISSED_HITS) & (hits > passes)

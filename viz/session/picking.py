@@ -83,7 +83,7 @@ def in_cameras(frame: ReviewFrame, shown: NDArray[np.bool_], cell: Cell) -> tupl
     targets = np.concatenate([centre[None], centre + sides])
     blocking = shown.copy()
     blocking[cell] = True
-    found = []
+    places = []
     for image in frame.images:
         view = image.view
         if (pixel := camera_pixel(view, centre)) is None:
@@ -91,9 +91,9 @@ def in_cameras(frame: ReviewFrame, shown: NDArray[np.bool_], cell: Cell) -> tupl
         eye = view.T_ego_camera[:3, 3]
         along = (targets - eye) / np.asarray(grid.size_m)
         first, _ = first_hits(blocking, grid.cells(eye), along)
-        seen = bool((first == np.asarray(cell)).all(axis=1).any())
-        found.append(InCamera(camera=view.name, u=pixel[0], v=pixel[1], hidden=not seen))
-    return tuple(found)
+        visible = bool((first == np.asarray(cell)).all(axis=1).any())
+        places.append(InCamera(camera=view.name, u=pixel[0], v=pixel[1], hidden=not visible))
+    return tuple(places)
 
 
 def voxel_of_pixel(
@@ -206,11 +206,11 @@ def component(
         within: (X, Y, Z) only these count, e.g. those shown; the voxel itself does in any case.
     """
     semantics = frame.labels.semantics
-    same = semantics == semantics[cell]
+    component_mask = semantics == semantics[cell]
     if within is not None:
-        same &= within
-        same[cell] = True
-    numbers, _ = ndimage.label(same, structure=np.ones((3, 3, 3), bool))
+        component_mask &= within
+        component_mask[cell] = True
+    numbers, _ = ndimage.label(component_mask, structure=np.ones((3, 3, 3), bool))
     return np.flatnonzero(numbers == numbers[cell])
 
 
@@ -228,27 +228,27 @@ def _history(session: ReviewSession, frame: ReviewFrame, cell: Cell) -> tuple[Mo
     centre = frame.grid.centers(np.asarray(cell))
     place = apply(frame.labels.T_global_grid, centre)
     grid = session.labels.header.grid
-    found = []
+    moments = []
     first, last = (
         max(0, frame.k - HISTORY_FRAMES),
         min(frame.n_frames, frame.k + HISTORY_FRAMES + 1),
     )
     for k in range(first, last):
         if k == frame.k:
-            labels, there = frame.labels, np.asarray(cell)
+            labels, index = frame.labels, np.asarray(cell)
         else:
             try:
                 labels = session.stored(frame.scene_id, k)
             except AutolabelError:
                 continue
-            there = grid.indices(apply(inverse(labels.T_global_grid), place))
-            if not ((there >= 0) & (there < grid.shape)).all():
+            index = grid.indices(apply(inverse(labels.T_global_grid), place))
+            if not ((index >= 0) & (index < grid.shape)).all():
                 continue
-        at = (int(there[0]), int(there[1]), int(there[2]))
-        class_id = int(labels.semantics[at])
-        confidence = _confidence(labels, frame.levels, at)
-        found.append(Moment(k=k, class_id=class_id, confidence=confidence))
-    return tuple(found)
+        voxel = (int(index[0]), int(index[1]), int(index[2]))
+        class_id = int(labels.semantics[voxel])
+        confidence = _confidence(labels, frame.levels, voxel)
+        moments.append(Moment(k=k, class_id=class_id, confidence=confidence))
+    return tuple(moments)
 
 
 def _confidence(labels: FrameLabels, levels: tuple[float, ...], cell: Cell) -> float | None:

@@ -55,7 +55,7 @@ class ReviewFrame:
         name, grid, taxonomy, levels: of the labels, see ``LabelSetHeader``. A grid along a LiDAR's
             axes is turned so that X points most nearly forward, and all else with it.
         k, n_frames: its place in the scene.
-        labels: as stored, with the strokes of the reviews applied.
+        labels: as stored, with the edits of the reviews applied.
         images: any number, in the source's order; their poses are in the grid's frame.
         points_m: (N, 3) float32, returns of the frame's moment in the grid's frame, metres, without
             those from the vehicle itself; None if not at hand.
@@ -118,7 +118,7 @@ class ReviewSession:
     Args:
         log: the log, or why it is not at hand. The labels are then shown alone.
         truth, second: labels to compare with.
-        reviews: the verdicts and strokes on a store's labels.
+        reviews: the verdicts and edits on a store's labels.
 
     Raises:
         SetupError: truth or second have other voxels or classes.
@@ -222,10 +222,11 @@ class ReviewSession:
         return self._scenes.get((0, scene_id), lambda: self._opened(scene_id))
 
     def _opened(self, scene_id: str) -> LabeledScene:
-        known = self.labels.scene_ids()
-        if scene_id not in known:
+        scene_ids = self.labels.scene_ids()
+        if scene_id not in scene_ids:
             raise SetupError(
-                f"{self.labels.header.what}: unknown scene {scene_id!r}; it has {_shortened(known)}"
+                f"{self.labels.header.what}: unknown scene {scene_id!r}; it has "
+                f"{_shortened(scene_ids)}"
             )
         return self.labels.scene(scene_id)
 
@@ -240,13 +241,13 @@ class ReviewSession:
         """A frame's labels in another set; a note where it has none, or those of another log."""
         if other is None:
             return None
-        which = 1 if other is self.truth else 2
+        cache_key = 1 if other is self.truth else 2
         try:
-            scene = self._scenes.get((which, scene_id), lambda: other.scene(scene_id))
+            scene = self._scenes.get((cache_key, scene_id), lambda: other.scene(scene_id))
             k = scene.frame_tokens.index(labels.token)
-            found = self._stored.get((which, scene_id, k), lambda: scene.frame(k))
-            require_same_frame(other.header.name, found, labels, self._grid_frame)
-            return found
+            frame = self._stored.get((cache_key, scene_id, k), lambda: scene.frame(k))
+            require_same_frame(other.header.name, frame, labels, self._grid_frame)
+            return frame
         except KeyError:
             notes.append(f"no {what}: {other.header.name} lacks this scene")
         except ValueError:
@@ -272,14 +273,14 @@ class _TokensByScene(Mapping[str, tuple[str, ...]]):
 
 def _check_comparable(labels: LabelSetHeader, other: LabelSetHeader) -> None:
     """Raises ``SetupError`` unless both have the same voxels and classes."""
-    ours = voxels_in_words(labels.grid, labels.taxonomy, labels.frame)
-    theirs = voxels_in_words(other.grid, other.taxonomy, other.frame)
+    labels_words = voxels_in_words(labels.grid, labels.taxonomy, labels.frame)
+    other_words = voxels_in_words(other.grid, other.taxonomy, other.frame)
     if (labels.grid, labels.taxonomy.names, labels.frame) != (
         other.grid,
         other.taxonomy.names,
         other.frame,
     ):
-        raise SetupError(f"{other.what} has {theirs}; {labels.what} has {ours}")
+        raise SetupError(f"{other.what} has {other_words}; {labels.what} has {labels_words}")
 
 
 def _shortened(names: tuple[str, ...], limit: int = 8) -> str:

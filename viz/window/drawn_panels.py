@@ -30,12 +30,12 @@ def draw_classes(state: ReviewState, counts: Mapping[int, int], width: int) -> I
         top, middle = row * ROW_PX, row * ROW_PX + ROW_PX // 2
         if class_id == state.class_id:
             draw.rounded_rectangle((0, top, width - 1, top + ROW_PX - 2), 3, fill=HELD)
-        on, n = class_id in shown, counts.get(class_id, 0)
+        visible, n = class_id in shown, counts.get(class_id, 0)
         color = state.taxonomy.colors[class_id]
         swatch = (5, middle - 6, 16, middle + 5)
-        draw.rectangle(swatch, fill=color if on else None, outline=color, width=2)
-        number = f"{n:,}" if on else "hidden"
-        ink = TEXT if on and (n or class_id == state.class_id) else FAINT
+        draw.rectangle(swatch, fill=color if visible else None, outline=color, width=2)
+        number = f"{n:,}" if visible else "hidden"
+        ink = TEXT if visible and (n or class_id == state.class_id) else FAINT
         end = width - 5
         draw.text((end, middle), number, font=face, fill=ink, anchor="rm")
         room = end - face.getlength(number) - 30

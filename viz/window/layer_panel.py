@@ -73,9 +73,9 @@ class LayerPanel:
             switches.add_child(switch)
         self.widget.add_child(switches)
 
-        everything = button("all  0", lambda: act(Action.ALL_CLASSES))
+        all_classes = button("all  0", lambda: act(Action.ALL_CLASSES))
         self._total = heading("")
-        self.widget.add_child(row(everything, level(self._total)))
+        self.widget.add_child(row(all_classes, level(self._total)))
         self._classes = ImageView(self._click_class)
         self.widget.add_child(self._classes.widget)
 

@@ -15,7 +15,7 @@ def note_dialog(note: str, done: Callable[[str, bool], None]) -> Any:
     """A dialog with one line of text.
 
     Args:
-        done: told the note, and whether it is to be written now, without a verdict.
+        done: called with the note, and whether it is to be written now, without a verdict.
     """
     dialog = gui.Dialog("Note")
     field = gui.TextEdit()

@@ -46,11 +46,6 @@ class LatestWorker(Generic[J, R]):
                 self._made.move_to_end(job)
             return self._made.get(job)
 
-    def forget(self) -> None:
-        """Drop all results."""
-        with self._changed:
-            self._made.clear()
-
     def close(self) -> None:
         """End after the job at hand."""
         with self._changed:
@@ -65,7 +60,7 @@ class LatestWorker(Generic[J, R]):
             except Exception as error:
                 result = error
             with self._changed:
-                self._wanted = tuple(one for one in self._wanted if one != job)
+                self._wanted = tuple(wanted for wanted in self._wanted if wanted != job)
                 if not isinstance(result, Exception):
                     self._made[job] = result
                     while len(self._made) > self._keep:

@@ -57,7 +57,7 @@ class ReviewPanel:
     Args:
         changed: called after the state was changed by a widget.
         act: does an action as its key would.
-        click_image: told where the sheet of images was clicked.
+        click_image: called with the pixel of the sheet of images that was clicked.
     """
 
     def __init__(
@@ -125,8 +125,8 @@ class ReviewPanel:
         """Show the state; whether the panel must be laid out anew."""
         state = self._state
         empty = "click a voxel, or a pixel of an image"
-        again = self._facts.show(draw_facts(words.voxel, width, empty=empty))
-        again |= self._queue.show(draw_facts(words.queue, width, empty="no queue"))
+        resized = self._facts.show(draw_facts(words.voxel, width, empty=empty))
+        resized |= self._queue.show(draw_facts(words.queue, width, empty="no queue"))
         self._verdict.text = words.verdict_line
         self._verdict.text_color = color(VERDICT_COLORS.get(words.verdict, FAINT))
         n, before = len(state.frames), (self._mark.text, self._apply.text, self._written.text)
@@ -143,7 +143,7 @@ class ReviewPanel:
             (box is not None, self._box),
             (bool(state.note), self._note),
         ):
-            again |= widget.visible != visible
+            resized |= widget.visible != visible
             widget.visible = visible
         self._free.checked = state.free_too
         if box is not None:
@@ -151,7 +151,7 @@ class ReviewPanel:
         self._written.text = words.written
         self._written.text_color = color(BAD if words.failed else TEXT)
         texts = (self._mark.text, self._apply.text, self._written.text)
-        return again or texts != before
+        return resized or texts != before
 
     def _set_tool(self, place: int) -> None:
         self._state.set_tool(TOOLS[place])

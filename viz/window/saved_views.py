@@ -32,10 +32,10 @@ def read_views(path: Path) -> dict[int, View]:
     """Views by their number, 1..4; what cannot be read counts as not saved."""
     try:
         data = read_json_file(path)
-        found = {int(number): _view(one) for number, one in data.items()}
+        views = {int(number): _view(view) for number, view in data.items()}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, OverflowError):
         return {}
-    return {number: view for number, view in found.items() if 1 <= number <= N_VIEWS}
+    return {number: view for number, view in views.items() if 1 <= number <= N_VIEWS}
 
 
 def write_views(path: Path, views: dict[int, View]) -> None:

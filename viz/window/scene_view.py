@@ -67,16 +67,16 @@ def faces_down(corners_m: NDArray[np.float32]) -> NDArray[np.bool_]:
 
 def material(shader: str, *, point: float = 1, line: float = 1) -> Any:
     """Colors come out as they are; sizes in pixels."""
-    made = rendering.MaterialRecord()
-    made.shader, made.point_size, made.line_width = shader, point, line
-    return made
+    record = rendering.MaterialRecord()
+    record.shader, record.point_size, record.line_width = shader, point, line
+    return record
 
 
 class SceneView:
     """Open3D's scene widget with what the review needs of it.
 
     Args:
-        on_click: told the eye and the direction, each (3,), grid's frame, of a click.
+        on_click: called with the eye and the direction, each (3,), grid's frame, of a click.
     """
 
     def __init__(
@@ -107,8 +107,8 @@ class SceneView:
         for name in self._there.get(layer, ()):
             scene.remove_geometry(name)
         names = {f"{layer}/{name}" for name in geometry}
-        for name, (what, made_of) in geometry.items():
-            scene.add_geometry(f"{layer}/{name}", what, made_of)
+        for name, (geometry_of, made_of) in geometry.items():
+            scene.add_geometry(f"{layer}/{name}", geometry_of, made_of)
         self._there[layer] = names
         self._hide_undersides()
         self.widget.force_redraw()

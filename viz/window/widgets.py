@@ -26,9 +26,9 @@ def open3d_image(image: Image.Image) -> Any:
 
 def panel() -> Any:
     """A column of widgets that scrolls where it is too long."""
-    made = gui.ScrollableVert(GAP_PX, gui.Margins(EDGE_PX, EDGE_PX, EDGE_PX, EDGE_PX))
-    made.background_color = color(PANEL)
-    return made
+    column = gui.ScrollableVert(GAP_PX, gui.Margins(EDGE_PX, EDGE_PX, EDGE_PX, EDGE_PX))
+    column.background_color = color(PANEL)
+    return column
 
 
 def heading(text: str) -> Any:
@@ -39,9 +39,9 @@ def heading(text: str) -> Any:
 
 def section(words: str) -> Any:
     """A heading with room above it."""
-    made = gui.Vert(0, gui.Margins(0, GAP_PX, 0, 0))
-    made.add_child(heading(words))
-    return made
+    column = gui.Vert(0, gui.Margins(0, GAP_PX, 0, 0))
+    column.add_child(heading(words))
+    return column
 
 
 def text(words: str = "", ink: Color = TEXT) -> Any:
@@ -51,43 +51,43 @@ def text(words: str = "", ink: Color = TEXT) -> Any:
 
 
 def button(words: str, clicked: Callable[[], None], *, tip: str = "") -> Any:
-    made = gui.Button(words)
-    made.horizontal_padding_em, made.vertical_padding_em = 0.5, 0.15
-    made.background_color = color(RAISED)
-    made.set_on_clicked(clicked)
+    widget = gui.Button(words)
+    widget.horizontal_padding_em, widget.vertical_padding_em = 0.5, 0.15
+    widget.background_color = color(RAISED)
+    widget.set_on_clicked(clicked)
     if tip:
-        made.tooltip = tip
-    return made
+        widget.tooltip = tip
+    return widget
 
 
 def checkbox(words: str, changed: Callable[[bool], None]) -> Any:
-    made = gui.Checkbox(words)
-    made.set_on_checked(changed)
-    return made
+    widget = gui.Checkbox(words)
+    widget.set_on_checked(changed)
+    return widget
 
 
 def choices(names: Sequence[str], chosen: Callable[[int], None]) -> Any:
-    """A list that opens; told the place of what is chosen."""
-    made = gui.Combobox()
+    """A list that opens; calls ``chosen`` with the place of what is chosen."""
+    widget = gui.Combobox()
     for name in names:
-        made.add_item(name)
-    made.set_on_selection_changed(lambda _, place: chosen(int(place)))
-    return made
+        widget.add_item(name)
+    widget.set_on_selection_changed(lambda _, place: chosen(int(place)))
+    return widget
 
 
 def row(*widgets: Any) -> Any:
     """Widgets side by side."""
-    made = gui.Horiz(GAP_PX)
+    line = gui.Horiz(GAP_PX)
     for widget in widgets:
-        made.add_child(widget)
-    return made
+        line.add_child(widget)
+    return line
 
 
 def level(label: Any) -> Any:
     """A text that stands as high as the widgets beside it."""
-    made = gui.Vert(0, gui.Margins(0, _LETTERS_DOWN_PX, 0, 0))
-    made.add_child(label)
-    return made
+    column = gui.Vert(0, gui.Margins(0, _LETTERS_DOWN_PX, 0, 0))
+    column.add_child(label)
+    return column
 
 
 def labelled(rows: Sequence[tuple[str, Any]], width: int) -> Any:
@@ -104,7 +104,7 @@ class ImageView:
     """An image in the window that can be clicked.
 
     Args:
-        clicked: told where, in pixels of the image.
+        clicked: called with the pixel of the image.
     """
 
     def __init__(self, clicked: Callable[[float, float], None] | None = None) -> None:

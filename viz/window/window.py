@@ -74,7 +74,7 @@ class ReviewWindow:
     """The window, from its opening to its close.
 
     Args:
-        on_shown: told, in the interface's thread, whenever another view is on the screen.
+        on_shown: called in the interface's thread with each view that comes on the screen.
     """
 
     def __init__(
@@ -144,8 +144,8 @@ class ReviewWindow:
             self._selection = None
             self.scene.put("selection", {})
         for job in wanted.now():
-            if (made := self._worker.made(job)) is not None:
-                self._take(job, made)
+            if (result := self._worker.made(job)) is not None:
+                self._take(job, result)
         self._mark_cell()
         self._update()
 
@@ -208,7 +208,7 @@ class ReviewWindow:
     def _update(self) -> None:
         """Panels and texts."""
         state, view = self._state, self._view
-        again = self._layers.update(
+        resized = self._layers.update(
             view.drawn.counts if view else {}, _inside(self._parts().layers)
         )
         controller, writer, selection = self._controller, self._writer, self._selection
@@ -226,22 +226,22 @@ class ReviewWindow:
             written=writer.message,
             failed=writer.failed,
         )
-        again |= self._review.update(words, _inside(self._parts().review))
+        resized |= self._review.update(words, _inside(self._parts().review))
         if self._images is not None and view is not None:
-            again |= self._review.show_images(self._marked_sheet(self._images, view))
+            resized |= self._review.show_images(self._marked_sheet(self._images, view))
         waiting = self._wanted is not None and self._shown_view != self._wanted.view
         title = f"{state.scene_id} frame {state.k} {verdict or 'not judged'}"
         if not waiting and title != self.window.title:
             self.window.title = title
-        again |= self._time.update(controller.verdicts(), verdict, waiting=waiting)
+        resized |= self._time.update(controller.verdicts(), verdict, waiting=waiting)
         if view is not None:
             by_class = state.show.color == "class" and state.show.voxels != "difference"
             key = draw_color_key(view.drawn, by_class=by_class, max_width=self._parts().scene.width)
-            again |= self._key.show(key) or not self._key.widget.visible
+            resized |= self._key.show(key) or not self._key.widget.visible
             self._key.widget.visible = True
         if state.help != self._help.widget.visible:
-            again, self._help.widget.visible = True, state.help
-        if again:
+            resized, self._help.widget.visible = True, state.help
+        if resized:
             self.window.set_needs_layout()
         self.window.post_redraw()
         now = time.monotonic()
@@ -295,8 +295,8 @@ class ReviewWindow:
         if (view := self._view) is None or self._images is None:
             return
         views = [image.view for image in view.frame.images]
-        if (found := self._images.layout.pixel_at(views, x, y)) is not None:
-            i, u, v = found
+        if (hit := self._images.layout.pixel_at(views, x, y)) is not None:
+            i, u, v = hit
             self._state.pick(voxel_of_pixel(view.frame, view.drawn.shown, views[i], u, v))
             self.refresh()
 
