@@ -105,19 +105,19 @@ class Case:
     relabel: bool = False
 
 
-def of_cameras(what: str, name: str, change: Change, *, any_log: bool = False) -> Case:
-    return Case(what=what, name=name, log=change, parts=("cameras",), any_log=any_log)
+def of_cameras(fault: str, name: str, change: Change, *, any_log: bool = False) -> Case:
+    return Case(what=fault, name=name, log=change, parts=("cameras",), any_log=any_log)
 
 
-def of_lidar(what: str, name: str, change: Change) -> Case:
-    return Case(what=what, name=name, log=change, any_log=True)
+def of_lidar(fault: str, name: str, change: Change) -> Case:
+    return Case(what=fault, name=name, log=change, any_log=True)
 
 
-def of_labels(what: str, name: str, *, two_logs: bool = False, **change: Any) -> Case:
+def of_labels(fault: str, name: str, *, two_logs: bool = False, **change: Any) -> Case:
     def changed(own: LabelSet, other: LabelSet | None) -> LabelSet:
         return ChangedLabels(own, of_log=other if two_logs else None, **change)
 
-    return Case(what=what, name=name, labels=changed, parts=("fits",), two_logs=two_logs)
+    return Case(what=fault, name=name, labels=changed, parts=("fits",), two_logs=two_logs)
 
 
 LEFT, FRONT = "CAM_FRONT_LEFT", "CAM_FRONT"
@@ -213,11 +213,11 @@ def main() -> int:
     for case in CASES:
         if (case.two_logs and len(cities) < 2) or (case.relabel and args.no_relabel):
             continue
-        found = []
+        results = []
         for k, city in enumerate(cities[:1] if case.relabel else cities):
             other = StoredLabels(cities[(k + 1) % len(cities)].store)
-            found.append(try_case(case, args, city, other, past_sweeps))
-        cases[case.what] = judged(case, found)
+            results.append(try_case(case, args, city, other, past_sweeps))
+        cases[case.what] = judged(case, results)
     audits = [audit for city in cities for audit in city.clean.audits]
     errors = [error for city in cities for error in true_errors(args.benchmark, city)]
     figures: dict[str, Any] = {
@@ -229,7 +229,7 @@ def main() -> int:
         "ranking": ranking(audits, errors),
         "cases": cases,
         "real": [
-            one for kind, root, where in args.real for one in real(kind, Path(root), Path(where))
+            row for kind, root, path in args.real for row in real(kind, Path(root), Path(path))
         ],
     }
     write_json(args.out / "audit.json", figures)
@@ -258,17 +258,18 @@ def try_case(
         return city.clean
     chosen = city.scene_ids[: RELABELLED if case.relabel else None]
     faulty = city.log if case.log is None else ChangedLog(city.log, case.log)
-    now = original(city.root, case, past_sweeps)
-    where = args.out / f"{slug(case.what)}.zarr" if case.relabel else city.store
+    log = original(city.root, case, past_sweeps)
+    store = args.out / f"{slug(case.what)}.zarr" if case.relabel else city.store
     if case.relabel:
-        label(args.weights, now, chosen, where)
-    labels: LabelSet = StoredLabels(where)
+        label(args.weights, log, chosen, store)
+    labels: LabelSet = StoredLabels(store)
     labels = case.labels(labels, other) if case.labels else labels
     bar = tqdm(chosen, desc=f"{case.what}, {city.root.name}", unit="scene")
-    found = audit_scenes(labels, faulty, bar, fingerprint=now.fingerprint, parts=case.parts)
+    gathered = audit_scenes(labels, faulty, bar, fingerprint=log.fingerprint, parts=case.parts)
     right = {audit.scene_id: audit for audit in city.clean.audits}
     return replace(
-        found, audits=[joined(right[one.scene_id], one, case.parts) for one in found.audits]
+        gathered,
+        audits=[joined(right[audit.scene_id], audit, case.parts) for audit in gathered.audits],
     )
 
 
@@ -296,7 +297,7 @@ def slug(text: str) -> str:
     return "-".join("".join(c if c.isalnum() else " " for c in text).split())
 
 
-def label(weights: Path, log: SceneSource, scene_ids: Sequence[str], where: Path) -> Path:
+def label(weights: Path, log: SceneSource, scene_ids: Sequence[str], path: Path) -> Path:
     """Scenes that are there already are not labelled again."""
     model = load_checkpoint(weights)
     if CALIBRATION_KEY not in model.metadata:
@@ -306,41 +307,43 @@ def label(weights: Path, log: SceneSource, scene_ids: Sequence[str], where: Path
     config = LabelingConfig(visibility_split=2 if coarse else 1)
     teacher = OccupancyPredictor(model.module, model.preset)
     header = store_header(model, calibration, config, source="city", licence=log.licence)
-    store = LabelStore.open_or_create(where, header)
+    store = LabelStore.open_or_create(path, header)
     for scene_id in tqdm([s for s in scene_ids if s not in store], desc="label", unit="scene"):
         write_labels(store, log.scene(scene_id), log, teacher, calibration, config)
-    return where
+    return path
 
 
-def judged(case: Case, found: Sequence[SceneAudits]) -> dict[str, Any]:
+def judged(case: Case, gathered: Sequence[SceneAudits]) -> dict[str, Any]:
     """Alarms, and how they were named: of all scenes of a log together, and of each alone."""
-    together = [find_faults(one.audits) for one in found]
-    alone = [find_faults([audit]) for one in found for audit in one.audits]
+    of_logs = [find_faults(log.audits) for log in gathered]
+    of_scenes = [find_faults([audit]) for log in gathered for audit in log.audits]
     return {
         "must be named": case.name,
-        "logs": verdicts(case, together),
-        "scenes": verdicts(case, alone),
-        "with the records": names(fault for one in found for fault in one.records),
-        "evidence": [str(fault) for faults in together for fault in faults][:3],
+        "logs": verdicts(case, of_logs),
+        "scenes": verdicts(case, of_scenes),
+        "with the records": names(fault for log in gathered for fault in log.records),
+        "evidence": [str(fault) for faults in of_logs for fault in faults][:3],
         "wrong": [
             str(fault)
-            for faults in (*together, *alone)
+            for faults in (*of_logs, *of_scenes)
             for fault in faults
             if fault.name not in (case.name, UNKNOWN)
         ][:6],
-        "set aside": {scene: why for one in found for scene, why in one.quarantined.items()},
+        "set aside": {
+            scene: reason for log in gathered for scene, reason in log.quarantined.items()
+        },
     }
 
 
-def verdicts(case: Case, found: Sequence[Sequence[AuditFault]]) -> dict[str, int]:
+def verdicts(case: Case, faults_of: Sequence[Sequence[AuditFault]]) -> dict[str, int]:
     """Of so many logs or scenes: alarms, right and wrong names, and alarms of unknown cause."""
-    named = [set(names(faults)) for faults in found]
+    named = [set(names(faults)) for faults in faults_of]
     return {
         "of": len(named),
-        "alarms": sum(bool(one) for one in named),
-        "right": sum(case.name in one for one in named),
-        "wrong": sum(bool(one - {case.name, UNKNOWN}) for one in named),
-        "unknown": sum(one == {UNKNOWN} for one in named),
+        "alarms": sum(bool(causes) for causes in named),
+        "right": sum(case.name in causes for causes in named),
+        "wrong": sum(bool(causes - {case.name, UNKNOWN}) for causes in named),
+        "unknown": sum(causes == {UNKNOWN} for causes in named),
     }
 
 
@@ -350,18 +353,20 @@ def names(faults: Iterable[AuditFault]) -> list[str]:
 
 def true_errors(benchmark_name: str, city: City) -> list[dict[str, float]]:
     """Of each scene, in the mask of the benchmark: 1 - accuracy and 1 - mIoU."""
-    of, labels = benchmark(benchmark_name), StoredLabels(city.store)
-    of.require(labels.header.what, labels.header.grid, labels.header.taxonomy, labels.header.frame)
+    scored, labels = benchmark(benchmark_name), StoredLabels(city.store)
+    scored.require(
+        labels.header.what, labels.header.grid, labels.header.taxonomy, labels.header.frame
+    )
     out = []
     for audit in tqdm(city.clean.audits, desc="truth", unit="scene"):
-        matrix = ConfusionMatrix(of.taxonomy.n_classes)
+        matrix = ConfusionMatrix(scored.taxonomy.n_classes)
         scene = labels.scene(audit.scene_id)
         for frame in city.log.scene(audit.scene_id).frames:
-            truth = of.labels(city.root / of.folder, city.log, frame)
+            truth = scored.labels(city.root / scored.folder, city.log, frame)
             semantics = scene.frame(scene.index_of(frame.token)).semantics
             matrix.update(truth.semantics, semantics, truth.scored())
         right = float(np.trace(matrix.counts) / matrix.counts.sum())
-        miou = matrix.miou(of.taxonomy.semantic_ids)
+        miou = matrix.miou(scored.taxonomy.semantic_ids)
         out.append({"1 - accuracy": 1 - right, "1 - mIoU": 1 - miou})
     return out
 
@@ -403,15 +408,15 @@ def rounded(value: float) -> float | None:
     return round(float(value), 4) if np.isfinite(value) else None
 
 
-def real(kind: str, root: Path, where: Path) -> list[dict[str, Any]]:
+def real(kind: str, root: Path, path: Path) -> list[dict[str, Any]]:
     """A real log as it is and with every fault that any log can have."""
     source = open_log(kind, root, past_sweeps=0)
-    stored = (where / "zarr.json").exists()
+    stored = (path / "zarr.json").exists()
 
     def found(case: Case) -> SceneAudits:
         log = source if case.log is None else ChangedLog(source, case.log)
-        truth = None if stored else GroundTruthLabels(benchmark(NAMES[0]), where, source)
-        labels: LabelSet = truth or StoredLabels(where)
+        truth = None if stored else GroundTruthLabels(benchmark(NAMES[0]), path, source)
+        labels: LabelSet = truth or StoredLabels(path)
         return audit_scenes(labels, log, tqdm(labels.scene_ids(), desc=case.what, unit="scene"))
 
     out = []
@@ -421,11 +426,11 @@ def real(kind: str, root: Path, where: Path) -> list[dict[str, Any]]:
             continue
         n = len(next(iter(audits[0].votes.values())).bad)
         faults = find_faults(audits)
-        fits = [one.own for audit in audits for one in audit.fits]
+        fits = [fit.own for audit in audits for fit in audit.fits]
         out.append(
             {
                 "log": source.name,
-                "labels": where.name if stored else "ground truth",
+                "labels": path.name if stored else "ground truth",
                 "fault": case.what,
                 "must be named": case.name,
                 "frames": sum(audit.frames for audit in audits),

@@ -41,8 +41,8 @@ def main() -> int:
     add("--every", type=float, nargs=2, default=(2.0, 14.0), help="seconds between kills")
     add("--seed", type=int, default=0)
     args = parser.parse_args()
-    given = ((mode, getattr(args, mode.replace("-", "_"))) for mode in MODES)
-    mode, number = next((mode, number) for mode, number in given if number is not None)
+    counts = ((mode, getattr(args, mode.replace("-", "_"))) for mode in MODES)
+    mode, number = next((mode, number) for mode, number in counts if number is not None)
     options = Options(
         number=number,
         seed=args.seed,

@@ -116,23 +116,23 @@ def main() -> int:
         figures["refinement_with_flips"] = bench.kept("flips", mirrored.refinement)
     ways = (("as predicted", None), ("refined", Refinement())) if "trust" in args.only else ()
     rows: dict[str, list[Curve]] = {}
-    for name, how in ways:
+    for name, refinement in ways:
         rows[name] = []
-        counts = [bench.counts(which, how) for which in ("calibration", "test")]
+        counts = [bench.counts(part, refinement) for part in ("calibration", "test")]
         (all_learnt, passes), (all_tested, _) = counts
         for raw in RAW:
-            learnt, tested, what = all_learnt[raw], all_tested[raw], f"{name}, by {raw}"
+            learnt, tested, title = all_learnt[raw], all_tested[raw], f"{name}, by {raw}"
             score = CalibrationScore(learnt, tested, passes, bench.taxonomy)
-            figures[f"calibration, {what}"] = score.to_json()
+            figures[f"calibration, {title}"] = score.to_json()
             rows[name] += score.curves(raw)
             for size in SIZES:
                 if size < len(learnt):
-                    kept = risk_figures(learnt, tested, passes, size)
-                    figures[f"risk, {what}, {size} scenes"] = kept
-                both = [*learnt, *tested]
-                if size < len(both):
-                    kept = split_figures(both, passes, size)
-                    figures[f"risk, {what}, splits of both cities, {size} scenes"] = kept
+                    risk = risk_figures(learnt, tested, passes, size)
+                    figures[f"risk, {title}, {size} scenes"] = risk
+                scenes = [*learnt, *tested]
+                if size < len(scenes):
+                    risk = split_figures(scenes, passes, size)
+                    figures[f"risk, {title}, splits of both cities, {size} scenes"] = risk
     if rows:
         draw_reliability(rows, bench.taxonomy, args.out / "reliability.png")
     write_json(args.out / "trust.json", figures)
@@ -160,64 +160,64 @@ class Bench:
             write_json(path, make())
         return json.loads(path.read_text())
 
-    def city(self, which: str) -> tuple[SceneSource, GroundTruthTargets]:
-        root = getattr(self.args, which)
+    def city(self, part: str) -> tuple[SceneSource, GroundTruthTargets]:
+        root = getattr(self.args, part)
         past = self.teacher.preset.inputs.past_sweeps
         source = open_source("city", root, past_sweeps=past, labelled=None)
-        known = benchmark(self.args.benchmark)
+        scored = benchmark(self.args.benchmark)
         scenes = source.scene_ids("val")[: self.args.scenes]
-        return source, GroundTruthTargets(known, root / known.folder, source, scenes)
+        return source, GroundTruthTargets(scored, root / scored.folder, source, scenes)
 
     def counts(
-        self, which: str, how: Refinement | None
+        self, part: str, refinement: Refinement | None
     ) -> tuple[dict[str, list[SceneCounts]], int]:
         """Counts per scene of a city by the softmax and by a meta classifier, and the passes of a
         trusted free voxel; kept in OUT."""
-        path = self.args.out / f"counts-{which}-{'refined' if how else 'plain'}.npz"
+        path = self.args.out / f"counts-{part}-{'refined' if refinement else 'plain'}.npz"
         if not path.is_file():
-            self._count(which, replace(self.config, refinement=how), path)
+            self._count(part, replace(self.config, refinement=refinement), path)
         taxonomy = self.taxonomy
         with np.load(path, allow_pickle=False) as data:
             counts: dict[str, list[SceneCounts]] = {}
             for raw in RAW:
                 counts[raw] = []
                 for s, name in enumerate(data["scenes"]):
-                    one = SceneCounts(
+                    scene_counts = SceneCounts(
                         scene_id=str(name),
                         observed=CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id),
                         free=CalibrationHistogram(len(FREE_PASSES)),
                     )
-                    for what in ("observed", "free"):
-                        histogram = getattr(one, what)
-                        histogram.seen, histogram.right = data[f"{what} by {raw}"][s]
-                    counts[raw].append(one)
+                    for kind in ("observed", "free"):
+                        histogram = getattr(scene_counts, kind)
+                        histogram.seen, histogram.right = data[f"{kind} by {raw}"][s]
+                    counts[raw].append(scene_counts)
             return counts, int(data["passes"])
 
-    def _count(self, which: str, config: LabelingConfig, path: Path) -> None:
-        source, truth = self.city(which)
+    def _count(self, part: str, config: LabelingConfig, path: Path) -> None:
+        source, truth = self.city(part)
         refiners, classifiers = self.learnt(config)
-        found = measure(
+        evaluated = measure(
             self.teacher,
             source,
             truth,
             truth.scenes,
             config,
-            self._for(which, truth, refiners) if refiners else None,
-            self._for(which, truth, classifiers),
+            self._for(part, truth, refiners) if refiners else None,
+            self._for(part, truth, classifiers),
         )
         arrays = {
-            f"{what} by {raw}": np.array(
-                [(getattr(s, what).seen, getattr(s, what).right) for s in scenes]
+            f"{kind} by {raw}": np.array(
+                [(getattr(s, kind).seen, getattr(s, kind).right) for s in scenes]
             )
-            for raw, scenes in zip(RAW, (found.by_softmax, found.by_meta), strict=True)
-            for what in ("observed", "free")
+            for raw, scenes in zip(RAW, (evaluated.by_softmax, evaluated.by_meta), strict=True)
+            for kind in ("observed", "free")
         }
-        names = np.array([s.scene_id for s in found.by_softmax])
-        write_npz(path, {"scenes": names, "passes": np.asarray(found.passes.best()), **arrays})
+        names = np.array([s.scene_id for s in evaluated.by_softmax])
+        write_npz(path, {"scenes": names, "passes": np.asarray(evaluated.passes.best()), **arrays})
 
     @staticmethod
-    def _for(which: str, truth: GroundTruthTargets, learnt: CrossFitted[T]) -> dict[str, T]:
-        return dict.fromkeys(truth.scenes, learnt.whole) if which == "test" else learnt.without
+    def _for(part: str, truth: GroundTruthTargets, learnt: CrossFitted[T]) -> dict[str, T]:
+        return dict.fromkeys(truth.scenes, learnt.whole) if part == "test" else learnt.without
 
     @functools.cache  # noqa: B019
     def learnt(
@@ -225,9 +225,9 @@ class Bench:
     ) -> tuple[CrossFitted[Refiner] | None, CrossFitted[MetaClassifier]]:
         """On the calibration city."""
         source, truth = self.city("calibration")
-        given = (self.teacher, source, truth, truth.scenes, config)
-        refiners = fit_refiners(*given) if config.refinement else None
-        classifiers = fit_classifiers(*given, refiners.without if refiners else None)
+        data = (self.teacher, source, truth, truth.scenes, config)
+        refiners = fit_refiners(*data) if config.refinement else None
+        classifiers = fit_classifiers(*data, refiners.without if refiners else None)
         if classifiers is None:
             raise SetupError(f"{self.args.calibration}: too few scenes to learn what is sure")
         return refiners, classifiers
@@ -235,15 +235,17 @@ class Bench:
     def refinement(self) -> dict[str, Any]:
         """Scores of each part."""
         source, truth = self.city("calibration")
-        learning = {name: RefinerFit(self.taxonomy, how) for name, how in PARTS.items()}
+        learning = {
+            name: RefinerFit(self.taxonomy, refinement) for name, refinement in PARTS.items()
+        }
         for scene_id in tqdm(truth.scenes, desc="learn to refine", unit="scene"):
             scene = source.scene(scene_id)
             sights = [s for _, s in frame_evidence(scene, source, self.teacher, self.config)]
             for k, frame in enumerate(scene.frames):
                 expected = truth.labels(frame)
-                for one in learning.values():
-                    one.update(sights, k, self.grid, expected.semantics, expected.observed())
-        refiners = {name: (PARTS[name], one.fit()) for name, one in learning.items()}
+                for learner in learning.values():
+                    learner.update(sights, k, self.grid, expected.semantics, expected.observed())
+        refiners = {name: (PARTS[name], learner.fit()) for name, learner in learning.items()}
         del learning
         source, truth = self.city("test")
         scores = {name: Scores(self.taxonomy) for name in ("none", *PARTS, *BOUNDS)}
@@ -282,8 +284,8 @@ def split_figures(scenes: Sequence[SceneCounts], free_passes: int, size: int) ->
     splits = []
     for _ in range(SPLITS):
         order = rng.permutation(len(scenes))
-        rest = sum_of([scenes[s] for s in order[size:]], free_passes)
-        splits.append(([scenes[s] for s in order[:size]], rest))
+        test = sum_of([scenes[s] for s in order[size:]], free_passes)
+        splits.append(([scenes[s] for s in order[:size]], test))
     return promises_kept(splits, free_passes)
 
 
@@ -300,38 +302,38 @@ def promises_kept(
     for max_error in ERRORS:
         rows: dict[str, list[tuple[float, float]]] = {"occupied": [], "free": []}
         refused: list[str] = []
-        for (calibration, evidence), (seen, right) in fits:
+        for (calibration, evidence), (n_seen, right) in fits:
             try:
-                made = control_risk(
+                bound = control_risk(
                     evidence, calibration.levels, max_error=max_error, confidence=CONFIDENCE
                 )
             except SetupError as error:
                 refused.append(str(error))
                 continue
-            kept = trusted(calibration, made.thresholds, seen)
+            mask = trusted(calibration, bound.thresholds, n_seen)
             for group, ids in evidence.groups().items():
-                n, good = (seen * kept)[:, ids].sum(), (right * kept)[:, ids].sum()
-                rows[group].append((1 - good / max(1, n), n / max(1, seen[:, ids].sum())))
+                n, good = (n_seen * mask)[:, ids].sum(), (right * mask)[:, ids].sum()
+                rows[group].append((1 - good / max(1, n), n / max(1, n_seen[:, ids].sum())))
         row: dict[str, Any] = {"refused": len(refused)}
         if refused:
             row["why"] = refused[0]
-        for group, found in rows.items():
-            if found:
-                errors, coverage = np.array(found).T
+        for group, pairs in rows.items():
+            if pairs:
+                errors, coverage = np.array(pairs).T
                 row[group] = {
                     "error % mean": round(100 * float(errors.mean()), 3),
                     "error % worst": round(100 * float(errors.max()), 3),
                     "broke": int((errors > max_error).sum()),
-                    "of": len(found),
+                    "of": len(pairs),
                     "coverage %": round(100 * float(coverage.mean()), 1),
                 }
         out[f"{100 * max_error:g} %"] = row
     return out
 
 
-def trusted(calibration: Calibration, thresholds: Sequence[int], seen: Any) -> Any:
+def trusted(calibration: Calibration, thresholds: Sequence[int], n_seen: Any) -> Any:
     """(R, K, B): bins that are trusted."""
-    levels = np.broadcast_to(calibration.table, seen.shape)
+    levels = np.broadcast_to(calibration.table, n_seen.shape)
     return levels >= np.asarray(thresholds)[None, :, None]
 
 

@@ -59,10 +59,10 @@ def main() -> int:
         )
         if not (lower / "city.json").is_file():
             generate_city(lower, config, workers=1)
-    known = statistics(teacher, args.calibration)
+    calibration = statistics(teacher, args.calibration)
     test = statistics(teacher, args.test)
     low = statistics(teacher, lower)
-    reference = of_weather(known, DAY)
+    reference = of_weather(calibration, DAY)
     logs = {
         "the same weather": of_weather(test, DAY),
         "rain": of_weather(test, ("rain",)),
@@ -72,20 +72,21 @@ def main() -> int:
     }
     figures: dict[str, object] = {"scenes": len(reference)}
     for name, log in logs.items():
-        found = drift(log, reference)
+        differences = drift(log, reference)
         figures[name] = {
             "scenes": len(log),
-            "raised": bool(found),
-            "differs in": [str(one) for one in found],
+            "raised": bool(differences),
+            "differs in": [str(difference) for difference in differences],
         }
-        print(f"{name} ({len(log)} scenes): {'; '.join(map(str, found[:3])) or 'nothing differs'}")
+        text = "; ".join(map(str, differences[:3])) or "nothing differs"
+        print(f"{name} ({len(log)} scenes): {text}")
     rng = np.random.default_rng(0)
-    everything = [one for _, one in known] + [one for _, one in test]
+    scenes = [scene for _, scene in calibration] + [scene for _, scene in test]
     alarms = 0
     for _ in range(SPLITS):
-        order = rng.permutation(len(everything))
-        here, there = order[:20], order[20:]
-        alarms += bool(drift([everything[k] for k in here], [everything[k] for k in there]))
+        order = rng.permutation(len(scenes))
+        sample, others = order[:20], order[20:]
+        alarms += bool(drift([scenes[k] for k in sample], [scenes[k] for k in others]))
     figures["false alarms"] = {"splits": SPLITS, "raised": alarms}
     print(f"random splits of both cities' scenes, 20 against the rest: {alarms} of {SPLITS} raised")
     reporting.write_figures(figures, args.out / "drift.json")
@@ -102,18 +103,20 @@ def statistics(teacher: OccupancyPredictor, root: Path) -> list[tuple[str, Stati
     """Weather and statistics of a city's scenes, each from its first and middle frame."""
     source = open_source("city", root, past_sweeps=teacher.preset.inputs.past_sweeps, labelled=None)
     described = json.loads((root / "v1.0-trainval" / "scene.json").read_text())
-    weather = {one["name"]: one["description"].split(", ")[1] for one in described}
-    found = []
+    weather = {row["name"]: row["description"].split(", ")[1] for row in described}
+    scenes = []
     for scene_id in tqdm(source.scene_ids("val"), desc=root.name, unit="scene"):
         scene = source.scene(scene_id)
-        some = replace(scene, frames=(scene.frames[0], scene.frames[len(scene.frames) // 2]))
-        guesses = predict_frames(some, source, teacher, LabelingConfig())
-        found.append((weather[scene_id], mean_of([guess.statistics for guess in guesses])))
-    return found
+        two_frames = replace(scene, frames=(scene.frames[0], scene.frames[len(scene.frames) // 2]))
+        guesses = predict_frames(two_frames, source, teacher, LabelingConfig())
+        scenes.append((weather[scene_id], mean_of([guess.statistics for guess in guesses])))
+    return scenes
 
 
-def of_weather(scenes: Sequence[tuple[str, Statistics]], which: Sequence[str]) -> list[Statistics]:
-    return [one for weather, one in scenes if weather in which]
+def of_weather(
+    scenes: Sequence[tuple[str, Statistics]], weathers: Sequence[str]
+) -> list[Statistics]:
+    return [scene for weather, scene in scenes if weather in weathers]
 
 
 if __name__ == "__main__":

@@ -94,8 +94,8 @@ def overhead(args: argparse.Namespace) -> dict[str, Any]:
         frames = source.scene(scene_id).frames
         for k, frame in enumerate(frames):
             began = time.perf_counter()
-            earlier = earlier_frames(frames, k, spec.past_frames)
-            inputs = collate([prepare_frame(source, frame, spec, earlier)])
+            past = earlier_frames(frames, k, spec.past_frames)
+            inputs = collate([prepare_frame(source, frame, spec, past)])
             reading_s += time.perf_counter() - began
             if n == 0:
                 teacher.predict(inputs)
@@ -195,8 +195,8 @@ class Repeated:
 def _later(frame: Frame, turn: int, by_us: int) -> Frame:
     """The same frame with everything in it taken later."""
 
-    def sweep(one: LidarSweep) -> LidarSweep:
-        return replace(one, timestamp_us=one.timestamp_us + by_us)
+    def sweep(lidar_sweep: LidarSweep) -> LidarSweep:
+        return replace(lidar_sweep, timestamp_us=lidar_sweep.timestamp_us + by_us)
 
     return replace(
         frame,
@@ -375,10 +375,10 @@ def many_scenes(args: argparse.Namespace) -> dict[str, Any]:
             n = len(LabelStore.open(path).scene_ids())
             openings.append(time.perf_counter() - began)
         began = time.perf_counter()
-        again = run_job(job, source.scene_ids("all"), source=source)
+        resumed = run_job(job, source.scene_ids("all"), source=source)
         resuming = time.perf_counter() - began
     ray.shutdown()
-    assert n == summary.scenes == again.skipped == args.scenes
+    assert n == summary.scenes == resumed.skipped == args.scenes
     per_scene = 1e3 * (wall * workers - summary.worker_s) / n
     figures = {
         "scenes": n,

@@ -103,7 +103,7 @@ def study(args: argparse.Namespace) -> int:
         known=read_known(args.known),
     )
     others = [teacher for teacher in profile.teachers if teacher not in args.teachers]
-    everything = plan(
+    parts = plan(
         profile,
         shop.log,
         percent=percent,
@@ -111,14 +111,14 @@ def study(args: argparse.Namespace) -> int:
         teachers=[*args.teachers, *others],
         device=args.device,
     )
-    wanted = [p for p in everything if p.what in (*args.teachers, *args.arms)]
+    wanted = [p for p in parts if p.what in (*args.teachers, *args.arms)]
 
     def report(_: Part) -> None:
-        write_report(shop, everything)
+        write_report(shop, parts)
 
     workers = args.workers or (_cores() if args.device == "cpu" else 1)
     failed = run(shop, in_order(wanted), workers=workers, on_done=report)
-    print(write_report(shop, everything))
+    print(write_report(shop, parts))
     reporting.print_files(*(shop.out / f"study.{ending}" for ending in ("json", "md", "png")))
     for name, reason in failed.items():
         print(f"{name} is missing: {reason}", file=sys.stderr)

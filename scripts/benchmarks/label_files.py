@@ -111,8 +111,8 @@ def check_the_same(form: Format, path: Path) -> None:
     layers = [truth.semantics, *(getattr(truth, name) for name in form.masks)]
     if form.flow:
         layers.append(truth.flow)
-    for ours, plain in zip(layers, form.plain(path), strict=True):
-        assert ours.dtype == plain.dtype and np.array_equal(ours, plain), path
+    for layer, plain in zip(layers, form.plain(path), strict=True):
+        assert layer.dtype == plain.dtype and np.array_equal(layer, plain), path
 
 
 def made_up(form: Format, rng: np.random.Generator) -> GroundTruth:
@@ -126,8 +126,8 @@ def made_up(form: Format, rng: np.random.Generator) -> GroundTruth:
         x, y, size = rng.integers(X), rng.integers(Y), rng.integers(2, 20)
         semantics[x : x + size, y : y + size, Z // 4 : Z // 2] = rng.choice(classes)
     occupied = semantics != form.taxonomy.free_id
-    seen = occupied | (rng.random(form.grid.shape) < 0.2)
-    layers: dict[str, object] = dict.fromkeys(form.masks, seen)
+    observed = occupied | (rng.random(form.grid.shape) < 0.2)
+    layers: dict[str, object] = dict.fromkeys(form.masks, observed)
     if form.flow:
         speed = rng.normal(0, 3, (*form.grid.shape, 2)) * occupied[..., None]
         layers["flow"] = speed.astype(np.float32)

@@ -54,9 +54,9 @@ def main() -> int:
             for name in FORMATS[k % 3 :] + FORMATS[: k % 3]:
                 path = Path(folder) / name
                 shutil.rmtree(path, ignore_errors=True)
-                one = STORES[name](path, scenes, source)
-                for what, value in measure(one, scenes, n_bytes, n_frames).items():
-                    figures[name].setdefault(what, []).append(value)
+                form = STORES[name](path, scenes, source)
+                for quantity, value in measure(form, scenes, n_bytes, n_frames).items():
+                    figures[name].setdefault(quantity, []).append(value)
     table = {f: {w: statistics.median(v) for w, v in rows.items()} for f, rows in figures.items()}
     print(describe(table, n_frames))
     reporting.write_figures({"frames": n_frames, "formats": table}, args.json)
@@ -66,8 +66,8 @@ def main() -> int:
 class InStore:
     """As a label store."""
 
-    def __init__(self, path: Path, scenes: list[SceneLabels], like: LabelStore) -> None:
-        self.path, self.scenes, self.like = path, scenes, like
+    def __init__(self, path: Path, scenes: list[SceneLabels], template: LabelStore) -> None:
+        self.path, self.scenes, self.like = path, scenes, template
 
     def write(self) -> None:
         store = LabelStore.create(self.path, self.like.header)
@@ -85,7 +85,7 @@ class InFiles:
 
     save = staticmethod(np.savez_compressed)
 
-    def __init__(self, path: Path, scenes: list[SceneLabels], like: LabelStore) -> None:
+    def __init__(self, path: Path, scenes: list[SceneLabels], template: LabelStore) -> None:
         self.path, self.scenes = path, scenes
 
     def write(self) -> None:
@@ -118,20 +118,20 @@ STORES: dict[str, Any] = {
 }
 
 
-def measure(one: Any, scenes: list[SceneLabels], n_bytes: int, n_frames: int) -> dict[str, float]:
+def measure(form: Any, scenes: list[SceneLabels], n_bytes: int, n_frames: int) -> dict[str, float]:
     began = time.perf_counter()
-    one.write()
+    form.write()
     writing = time.perf_counter() - began
-    size = sum(p.stat().st_size for p in one.path.rglob("*") if p.is_file())
-    everything = [(s, k) for s, scene in enumerate(scenes) for k in range(len(scene))]
-    read = one.opened()
+    size = sum(p.stat().st_size for p in form.path.rglob("*") if p.is_file())
+    frames = [(s, k) for s, scene in enumerate(scenes) for k in range(len(scene))]
+    read = form.opened()
     began = time.perf_counter()
-    for s, k in everything:
+    for s, k in frames:
         read(s, k)
     scanning = time.perf_counter() - began
-    read = one.opened()
+    read = form.opened()
     times = []
-    for s, k in random.Random(0).choices(everything, k=60):
+    for s, k in random.Random(0).choices(frames, k=60):
         began = time.perf_counter()
         read(s, k)
         times.append(time.perf_counter() - began)

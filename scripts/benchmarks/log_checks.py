@@ -76,9 +76,11 @@ CAUSES = {
 class CheckedLog(ChangedLog):
     """A changed log whose files are read once, with intensities times a factor."""
 
-    def __init__(self, log: AnnotatedSource, change: Change, intensity: float, kept: _Kept) -> None:
+    def __init__(
+        self, log: AnnotatedSource, change: Change, intensity: float, cache: _Kept
+    ) -> None:
         super().__init__(log, change)
-        self.annotated, self.intensity, self.kept = log, intensity, kept
+        self.annotated, self.intensity, self.kept = log, intensity, cache
         self.taxonomy: Taxonomy = log.taxonomy
 
     def scene(self, scene_id: str) -> Scene:
@@ -256,19 +258,19 @@ def main() -> int:
         count = clean.setdefault(root.name, Count())
         evidence: dict[str, list[Mapping[str, CameraEvidence]]] = {}
         for scene_id in tqdm(source.scene_ids("all"), desc=root.name):
-            kept = _Kept()
-            checked = check_scene(CheckedLog(source, unchanged, 1.0, kept), scene_id, 20)
+            cache = _Kept()
+            checked = check_scene(CheckedLog(source, unchanged, 1.0, cache), scene_id, 20)
             if bad := count.add(checked.findings, ()):
                 alarms.append({"log": root.name, "scene": scene_id, "findings": bad})
             evidence.setdefault("", []).append(checked.cameras)
             if kind == "city" and k % args.every == 0:
                 for case in CASES:
-                    log = CheckedLog(source, case.change, case.intensity, kept)
+                    log = CheckedLog(source, case.change, case.intensity, cache)
                     faulty = check_scene(log, scene_id, 20)
                     faults[case.what].add(faulty.findings, case.names)
                     evidence.setdefault(case.what, []).append(faulty.cameras)
             k += kind == "city"
-        judged = {what: [e for e in scenes if e] for what, scenes in evidence.items()}
+        judged = {fault: [e for e in scenes if e] for fault, scenes in evidence.items()}
         if bad := logs_clean.add(camera_findings(judged.pop("", [])), ()):
             alarms.append({"log": root.name, "scene": "all together", "findings": bad})
         for case in CASES:

@@ -247,8 +247,8 @@ def main() -> int:
     library = [source for room in LIBRARY for source in read[room]]
     if args.show:
         folder = args.show.rstrip("/")
-        everywhere = [source for sources in read.values() for source in sources]
-        chosen = [s for s in everywhere if s.path == folder or s.path.startswith(folder + "/")]
+        files = [source for sources in read.values() for source in sources]
+        chosen = [s for s in files if s.path == folder or s.path.startswith(folder + "/")]
         for name, places in function_words(chosen).items():
             print(f"{name}: {' '.join(f'{b.path}:{b.line}' for b in places)}")
         print(*_rows([share_of(folder, chosen)]), sep="\n")

@@ -195,7 +195,7 @@ def measure(
     steps.close()
 
     swept = inputs.points if chosen.inputs.lidar else None
-    points = sum(len(one) for one in swept) // B if swept is not None else 0
+    points = sum(len(cloud) for cloud in swept) // B if swept is not None else 0
     print(f"\n{chosen.name}: {count_parameters(network):,} parameters; {chosen.paper}")
     print(f"{B} x {inputs.images.shape[1]} pictures, {points:,} points each: {origin}")
     for mode, table in tables.items():

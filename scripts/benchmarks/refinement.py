@@ -81,30 +81,30 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         if metres or degrees:
             log = ChangedLog(source, poses_noisy(metres, degrees))
         scores = {name: Scores(taxonomy) for name in ("none", "all")}
-        what = f"{metres:g} m, {degrees:g} degrees" if metres else "as logged"
-        for scene_id in tqdm(scenes, desc=f"poses {what}", unit="scene"):
+        noise = f"{metres:g} m, {degrees:g} degrees" if metres else "as logged"
+        for scene_id in tqdm(scenes, desc=f"poses {noise}", unit="scene"):
             scene = log.scene(scene_id)
             began = time.perf_counter()
             sights = [s for _, s in frame_evidence(scene, log, teacher, config)]
             scores["none"].seconds += time.perf_counter() - began
             truths = [truth.labels(frame) for frame in source.scene(scene_id).frames]
             score_scene(scores, {"all": (refiner.config, refiner)}, sights, truths, taxonomy, grid)
-        out[what] = {name: score.to_json(scores["none"]) for name, score in scores.items()}
+        out[noise] = {name: score.to_json(scores["none"]) for name, score in scores.items()}
     return out
 
 
-def table(found: dict[str, Any]) -> str:
+def table(by_pose: dict[str, Any]) -> str:
     """Lines to read."""
     lines = [
         f"{'poses':<22}{'refined':<9}{'voxels':<10}{'mIoU':>8}{'static':>8}{'moving':>8}"
         f"{'gap closed':>12}{'trails':>9}{'s/frame':>9}"
     ]
-    for poses, ways in found.items():
+    for poses, ways in by_pose.items():
         for way, figures in ways.items():
             for mask in ("visible", "observed", "lidar"):
-                if (of := figures.get(mask)) is None:
+                if (scores := figures.get(mask)) is None:
                     continue
-                shown = {k: "-" if value is None else value for k, value in of.items()}
+                shown = {k: "-" if value is None else value for k, value in scores.items()}
                 lines.append(
                     f"{poses:<22}{way:<9}{mask:<10}{shown['mIoU']:>8}{shown['static']:>8}"
                     f"{shown['moving']:>8}{shown['static gap closed %']:>10} %"

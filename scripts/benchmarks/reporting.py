@@ -26,12 +26,12 @@ def parser(doc: str | None, *, json: bool = False) -> argparse.ArgumentParser:
     Args:
         json: add ``--json FILE``, for ``write_figures``.
     """
-    made = argparse.ArgumentParser(
+    built = argparse.ArgumentParser(
         description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     if json:
-        made.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
-    return made
+        built.add_argument("--json", type=Path, metavar="FILE", help="write the figures there")
+    return built
 
 
 def stamp() -> dict[str, Any]:

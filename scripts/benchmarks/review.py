@@ -108,11 +108,11 @@ def simulate(rng: np.random.Generator, world: World, way: str) -> Scored:
         busy = [0.0, 0.0]
         done: list[tuple[float, tuple[str, str]]] = []
         for frame in frames[:stop]:  # whoever is free takes the next one; wrong ones take longer
-            who = int(np.argmin(busy))
-            busy[who] += rng.exponential(3.0 if frame in world.wrong else 1.0)
-            done.append((busy[who], frame))
+            reviewer = int(np.argmin(busy))
+            busy[reviewer] += rng.exponential(3.0 if frame in world.wrong else 1.0)
+            done.append((busy[reviewer], frame))
         until = rng.uniform(0, max(busy))
-        return {frame: world.verdict(frame) for at, frame in done if at <= until}
+        return {frame: world.verdict(frame) for finished, frame in done if finished <= until}
     if way == "neighbours":
         verdicts: Scored = {}
         for item, frame in zip(queue, frames, strict=True):
@@ -127,11 +127,11 @@ def simulate(rng: np.random.Generator, world: World, way: str) -> Scored:
                     verdicts[item.scene_id, token] = world.verdict((item.scene_id, token))
         return verdicts
     verdicts, estimator = {}, world.estimator()
-    for at, frame in enumerate(frames, 1):
+    for n, frame in enumerate(frames, 1):
         verdicts[frame] = world.verdict(frame)
-        if at % 8 == 0:
-            found = estimator.of_verdicts(verdicts)
-            if found.high - found.low <= 0.04:
+        if n % 8 == 0:
+            estimate = estimator.of_verdicts(verdicts)
+            if estimate.high - estimate.low <= 0.04:
                 break
     return verdicts
 
@@ -142,11 +142,11 @@ def coverage(runs: int, share: float, suspicion: str, way: str, *, seed: int = 0
     covered, widths, errors, judged = 0, list[float](), list[float](), list[int]()
     for _ in range(runs):
         world = make_world(rng, share, suspicion)
-        found = world.estimate(simulate(rng, world, way))
-        covered += found.low <= world.share <= found.high
-        widths.append((found.high - found.low) / 2)
-        errors.append(found.wrong_share - world.share)
-        judged.append(found.n_reviewed)
+        estimate = world.estimate(simulate(rng, world, way))
+        covered += estimate.low <= world.share <= estimate.high
+        widths.append((estimate.high - estimate.low) / 2)
+        errors.append(estimate.wrong_share - world.share)
+        judged.append(estimate.n_reviewed)
     return {
         "runs": runs,
         "covered": covered,
@@ -162,12 +162,12 @@ def half_widths(runs: int, share: float, suspicion: str) -> dict[int, float]:
     worlds = [make_world(rng, share, suspicion) for _ in range(runs)]
     out = {}
     for n in (50, 100, 200, 400, 600):
-        found = []
+        half = []
         for world in worlds:
             frames = [(item.scene_id, item.token) for item in world.queue()[:n]]
-            one = world.estimate({frame: world.verdict(frame) for frame in frames})
-            found.append((one.high - one.low) / 2)
-        out[n] = round(100 * statistics.median(found), 2)
+            estimate = world.estimate({frame: world.verdict(frame) for frame in frames})
+            half.append((estimate.high - estimate.low) / 2)
+        out[n] = round(100 * statistics.median(half), 2)
     return out
 
 
@@ -188,21 +188,21 @@ for i in range(int(sys.argv[3])):
 def write_verdicts(store: Path, writers: int, n: int) -> float:
     """Seconds until so many processes have written n verdicts each."""
     command = [sys.executable, "-c", WRITE, str(store)]
-    those = [
+    processes = [
         subprocess.Popen(
             [*command, f"reviewer {i}", str(n)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         for i in range(writers)
     ]
-    for one in those:
-        assert one.stdout is not None and one.stdout.readline() == b"ready\n"
+    for process in processes:
+        assert process.stdout is not None and process.stdout.readline() == b"ready\n"
     start = time.perf_counter()
-    for one in those:
-        assert one.stdin is not None
-        one.stdin.write(b"\n")
-        one.stdin.close()
-    for one in those:
-        if one.wait():
+    for process in processes:
+        assert process.stdin is not None
+        process.stdin.write(b"\n")
+        process.stdin.close()
+    for process in processes:
+        if process.wait():
             raise RuntimeError("a writer failed")
     return time.perf_counter() - start
 
@@ -242,7 +242,7 @@ def overlay(folder: Path, *, entries: int, n: int) -> dict[str, Any]:
     alone_s = write_verdicts(folder / "one", 1, n)
     make_store(folder / "two")
     together_s = write_verdicts(folder / "two", 2, n)
-    there = len(Reviews(LabelStore.open(folder / "two")).entries())
+    n_entries = len(Reviews(LabelStore.open(folder / "two")).entries())
     reviews, rng = Reviews(store), np.random.default_rng(0)
     for i in tqdm(range(len(reviews.entries()), entries), desc="entries"):
         scene_id = f"s{i % 10}"
@@ -269,7 +269,7 @@ def overlay(folder: Path, *, entries: int, n: int) -> dict[str, Any]:
     return {
         "verdicts/s, one writer": round(n / alone_s, 1),
         f"seconds, two writers of {n} at once": round(together_s, 2),
-        "entries of the two that are there": there,
+        "entries of the two that are there": n_entries,
         "entries": len(reviews.entries()),
         "bytes an entry": round(size / entries),
         "ms to open": round(1e3 * seconds["open"], 1),
@@ -292,10 +292,10 @@ def main() -> int:
         for suspicion in SUSPICIONS:
             for way in WAYS:
                 runs = args.runs if way != "enough" else max(1, args.runs // 10)
-                found = coverage(runs, share, suspicion, way)
-                figures["coverage"][f"{share} {suspicion} {way}"] = found
-                half, bias = found["half width, points (median)"], found["bias, points (mean)"]
-                covered = f"{100 * found['covered'] / runs:.1f} %"
+                result = coverage(runs, share, suspicion, way)
+                figures["coverage"][f"{share} {suspicion} {way}"] = result
+                half, bias = result["half width, points (median)"], result["bias, points (mean)"]
+                covered = f"{100 * result['covered'] / runs:.1f} %"
                 print(
                     f"{100 * share:>5g}% {suspicion:>9} {way:>11} {covered:>8} {half:>6} {bias:>6}"
                 )

@@ -112,10 +112,10 @@ class Screen:
         """As the server has them."""
         image = self._x11.XGetImage(self._display, self._root, *self._area, 2**32 - 1, 2)
         width, height = self._area[2:]
-        found = ctypes.string_at(image.contents.data, 4 * width * height)
+        pixels = ctypes.string_at(image.contents.data, 4 * width * height)
         self._x11.XFree(image.contents.data)
         self._x11.XFree(image)
-        return found
+        return pixels
 
 
 class _XImage(ctypes.Structure):
@@ -157,11 +157,11 @@ class Bench:
             400,
             300,
         )
-        ahead, cold = [math.nan], [math.nan]
+        prefetched, cold = [math.nan], [math.nan]
         n = 0 if self.state.show.voxels == "none" else min(STEPS, self.state.n_frames - 1)
         for _ in range(n):
             self._idle(5.0)
-            ahead.append(self._step(lambda: self.window.act(Action.NEXT_FRAME)))
+            prefetched.append(self._step(lambda: self.window.act(Action.NEXT_FRAME)))
         for k in range(self.state.k + 2, self.state.n_frames if n else 0, 2):
             self._idle(5.0)
             cold.append(self._step(partial(self._go, k)))
@@ -169,7 +169,7 @@ class Bench:
         self.figures = {
             "grid": list(self.state.grid.shape),
             "rectangles": self._faces,
-            "step_ms_prefetched": _ms(ahead),
+            "step_ms_prefetched": _ms(prefetched),
             "step_ms_cold": _ms(cold),
             "orbit_fps": round(self._orbit(), 1),
             "steps": n,
@@ -177,7 +177,7 @@ class Bench:
         self._post(self.window.window.close)
 
     def _on_shown(self, view: MadeView) -> None:
-        meshes = [what for what, _ in view.geometry.values() if hasattr(what, "triangle")]
+        meshes = [mesh for mesh, _ in view.geometry.values() if hasattr(mesh, "triangle")]
         self._faces = sum(len(mesh.triangle.indices) // 2 for mesh in meshes)
 
     def _go(self, k: int) -> None:
@@ -202,8 +202,8 @@ class Bench:
             count += 1
             angle = 0.05 * count
             c, s = np.cos(angle), np.sin(angle)
-            away = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ (eye - target)
-            x, y, z = (float(v) for v in target + away)
+            offset = np.array([[c, -s, 0], [s, c, 0], [0, 0, 1]]) @ (eye - target)
+            x, y, z = (float(v) for v in target + offset)
             before = self._screen.pixels()
             self._post(partial(self._look, replace(view, eye_m=(x, y, z))))
             self._changed(before)

@@ -130,13 +130,13 @@ def measure(arrays: Arrays, name: str, *, threads: int) -> Speed:
     directions = np.tile(rays, (ORIGINS, 1))
     occupied = ~np.isin(case.truth, (OCC3D_NUSCENES.free_id, IGNORE_ID))
     fast_s = median_s(lambda: first_hits(occupied, starts, directions, threads=threads))
-    few = (starts[::EVERY], directions[::EVERY])
-    plain_s = median_s(lambda: first_hits_plain(occupied, *few))
+    sampled = (starts[::EVERY], directions[::EVERY])
+    plain_s = median_s(lambda: first_hits_plain(occupied, *sampled))
     return Speed(
         threads=threads,
         frames_per_s=1 / frame_s,
         rays_per_s=len(directions) / fast_s,
-        plain_rays_per_s=len(few[1]) / plain_s,
+        plain_rays_per_s=len(sampled[1]) / plain_s,
     )
 
 

@@ -117,7 +117,7 @@ def compare(arrays: Arrays, expected: Mapping[str, Any]) -> list[Difference]:
     """
     order = expected["_order"]
     cases = {name: read_case(arrays, name) for name in order}
-    found: dict[str, list[tuple[float, int]]] = {}
+    errors: dict[str, list[tuple[float, int]]] = {}
     allowed: dict[str, float] = {}
 
     def note(quantity: str, got: Any, wanted: Any, tolerance: float = 0.0) -> None:
@@ -127,7 +127,7 @@ def compare(arrays: Arrays, expected: Mapping[str, Any]) -> list[Difference]:
             b = np.full(a.shape, np.nan)
         if a.shape == b.shape and (np.isnan(a) == np.isnan(b)).all():
             error = float(np.abs(a - b)[~np.isnan(a)].max(initial=0.0))
-        found.setdefault(quantity, []).append((error, b.size))
+        errors.setdefault(quantity, []).append((error, b.size))
         allowed[quantity] = tolerance
 
     for name in (*order, ACCUMULATED):
@@ -141,11 +141,11 @@ def compare(arrays: Arrays, expected: Mapping[str, Any]) -> list[Difference]:
     return [
         Difference(
             quantity=quantity,
-            values=sum(n for _, n in errors),
-            error=max(e for e, _ in errors),
+            values=sum(n for _, n in of_quantity),
+            error=max(e for e, _ in of_quantity),
             allowed=allowed[quantity],
         )
-        for quantity, errors in found.items()
+        for quantity, of_quantity in errors.items()
     ]
 
 
@@ -219,8 +219,8 @@ def _waymo(note: Any, frames: Sequence[Case], wanted: Mapping[str, Any]) -> None
                 as_waymo(case.prediction, free=15)[mask], minlength=256
             )
         for side, counts in sides.items():
-            known = [want[side].get(str(c), 0) for c in range(K)]
-            note(f"{name}: voxels per class", counts[:K], known)
+            published = [want[side].get(str(c), 0) for c in range(K)]
+            note(f"{name}: voxels per class", counts[:K], published)
 
 
 def _openoccupancy(note: Any, frames: Sequence[Case], want: Mapping[str, Any]) -> None:
@@ -241,8 +241,8 @@ def _openoccupancy(note: Any, frames: Sequence[Case], want: Mapping[str, Any]) -
     note("OpenOccupancy: SSC mIoU", [score.ssc_miou()], mean, TOLERANCE)
     name = "OpenOccupancy: as printed, first frame twice"
     printed = _numbers(want["repo_evaluate_output"])
-    twice = [published.sc_iou(), *published.iou(), published.ssc_miou()]
-    note(name, np.round(twice, 3), printed, TOLERANCE)
+    values = [published.sc_iou(), *published.iou(), published.ssc_miou()]
+    note(name, np.round(values, 3), printed, TOLERANCE)
 
 
 def _rays(note: Any, arrays: Arrays, frames: Sequence[Case], want: Mapping[str, Any]) -> None:

@@ -12,7 +12,6 @@ K classes.
 from __future__ import annotations
 
 import copy
-import zipfile
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from datasets.errors import SetupError
+from datasets.files.bounded_files import npz_member, open_npz, parsing
 from datasets.geometry.grid import VoxelGrid
 from datasets.model_inputs import IMAGENET_MEAN, IMAGENET_STD, ModelInputs
 from models.networks.view_transform import LssViewTransform
@@ -145,15 +145,16 @@ def load_arrays(folder: Path, file: str) -> dict[str, NDArray[Any]]:
     """All arrays of an npz file of the oracle.
 
     Raises:
-        SetupError: there is no such file, or it is damaged.
+        SetupError: there is no such file, it is damaged, or an array is larger than
+            ``MAX_ARRAY_BYTES``.
     """
     path = folder / f"{file}.npz"
     if not path.is_file():
         raise SetupError(f"no reference outputs {path}: set AUTOLABEL_ORACLE to the oracle folder")
     try:
-        with np.load(path, allow_pickle=False) as z:
-            return {k: z[k] for k in z.files}
-    except (OSError, EOFError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        with parsing(), open_npz(path) as arrays:
+            return {name: npz_member(arrays, name) for name in arrays.files}
+    except (OSError, ValueError) as error:
         raise SetupError(f"{path}: damaged reference outputs: {error}") from error
 
 
@@ -498,12 +499,12 @@ class SameClass:
 def compare_classes(arrays: Arrays, logits: Tensor) -> SameClass:
     """Logits (1, X, Y, Z, K) of a whole network, every voxel."""
     published = arrays["argmax"]
-    same = logits[0].argmax(dim=-1).cpu().numpy() == published
+    equal = logits[0].argmax(dim=-1).cpu().numpy() == published
     small = np.unpackbits(arrays["small_margin"], count=published.size).astype(bool)
     clear = ~small.reshape(published.shape)
     return SameClass(
-        same=int(same.sum()),
-        voxels=same.size,
-        clear_same=int(same[clear].sum()),
+        same=int(equal.sum()),
+        voxels=equal.size,
+        clear_same=int(equal[clear].sum()),
         clear=int(clear.sum()),
     )

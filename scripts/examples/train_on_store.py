@@ -16,16 +16,16 @@ from models.training import fit, recipe
 
 
 def main(store: Path, log: Path, out: Path, steps: int) -> None:
-    how = recipe("city_student")
-    student = preset(how.preset)
+    chosen = recipe("city_student")
+    student = preset(chosen.preset)
     source = open_source("city", log, past_sweeps=0)  # no LiDAR file is opened
     labels = PseudoLabels(store, expect_grid=student.grid, expect_taxonomy=student.taxonomy)
-    frames = FrameDataset(source, [labels], student.inputs, augment=how.augmentation)
+    frames = FrameDataset(source, [labels], student.inputs, augment=chosen.augmentation)
     trained = fit(
         build(student.name),
         frames,
-        objective=how.label_loss(student.taxonomy, frames),
-        config=how.training(len(frames.items), steps=steps, loaders=0),
+        objective=chosen.label_loss(student.taxonomy, frames),
+        config=chosen.training(len(frames.items), steps=steps, loaders=0),
         folder=out,  # the same command continues a stopped training
     )
     weights = out / "student.safetensors"

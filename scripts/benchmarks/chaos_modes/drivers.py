@@ -120,16 +120,16 @@ def _both(
         assert driver.stdin is not None
         driver.stdin.write(b"\n")
         driver.stdin.flush()
-    seen: dict[str, int] = {}
+    inodes: dict[str, int] = {}
     while any(driver.poll() is None for driver in drivers) and time.monotonic() < deadline:
         for marker in store.glob("scenes/*/zarr.json"):  # one that changes was written twice
             try:
                 inode = marker.stat().st_ino
             except OSError:
                 continue
-            if seen.setdefault(marker.parent.name, inode) != inode:
+            if inodes.setdefault(marker.parent.name, inode) != inode:
                 counts.written_twice += 1
-                seen[marker.parent.name] = inode
+                inodes[marker.parent.name] = inode
         time.sleep(0.02)
     for driver in drivers:
         driver.kill()  # nothing to one that ended
@@ -164,10 +164,10 @@ def _judge(
     counts.damaged += len(verify(store))
     prune(opened)
     winner = next((c for c, code in zip(confidences, codes, strict=True) if code == 0), None)
-    found = tree(store)
-    if winner is None or found != wanted[winner]:
+    content = tree(store)
+    if winner is None or content != wanted[winner]:
         counts.unequal += 1
-        counts.mixed += found not in wanted.values()
+        counts.mixed += content not in wanted.values()
 
 
 def _describe(c: Counts) -> str:

@@ -85,14 +85,14 @@ class Counts:
 
 
 def run(options: Options, folder: Path) -> Outcome:
-    whole = labelled(folder)
-    judge = Judge(whole, folder / "city", folder / "copy.zarr")
+    store = labelled(folder)
+    judge = Judge(store, folder / "city", folder / "copy.zarr")
     rng = random.Random(options.seed)
     for _ in tqdm(range(options.number), desc="flips"):
-        judge.flip(*drawn(whole, rng))
+        judge.flip(*drawn(store, rng))
     for edit in EDITS:
         judge.edit(edit)
-    for key in sorted(p.relative_to(whole).as_posix() for p in whole.rglob(GROUP)):
+    for key in sorted(p.relative_to(store).as_posix() for p in store.rglob(GROUP)):
         judge.unreadable(key)
     counts = judge.counts
     return Outcome(text=describe(counts), facts=facts_of(counts), bad=counts.bad)
@@ -127,7 +127,7 @@ def review(store: LabelStore) -> None:
     first, second, *_ = store.scene_ids()
     tokens = store.scene(first).frame_tokens
     voxels = np.arange(4000, 4400, 3)
-    for what in (
+    for entry in (
         VerdictEntry(scene_id=first, tokens=tokens[:1], verdict=Verdict.ACCEPT, note="fine"),
         VerdictEntry(
             scene_id=second, tokens=store.scene(second).frame_tokens, verdict=Verdict.REJECT
@@ -136,7 +136,7 @@ def review(store: LabelStore) -> None:
         EditEntry(scene_id=first, token=tokens[0], voxels=voxels, class_id=4),
         EditEntry(scene_id=first, token=tokens[1], voxels=voxels + 9000, class_id=255),
     ):
-        reviews.add(what, reviewer="ann")
+        reviews.add(entry, reviewer="ann")
     reviews.undo("ann")
 
 
@@ -153,17 +153,18 @@ def drawn(store: Path, rng: random.Random) -> tuple[str, int]:
 class Judge:
     """Attacks copies of a store and counts what happens."""
 
-    def __init__(self, whole: Path, city: Path, copy: Path) -> None:
-        self.whole, self.copy = whole, copy
+    def __init__(self, store: Path, city: Path, copy: Path) -> None:
+        self.whole, self.copy = store, copy
         self.source = open_source("city", city, past_sweeps=0)
         self.frames = {
-            one: self.source.scene(one).frames for one in LabelStore.open(whole).scene_ids()
+            scene_id: self.source.scene(scene_id).frames
+            for scene_id in LabelStore.open(store).scene_ids()
         }
         self.counts = Counts()
         self._renew()
         self.before, self.tree = self.said(copy), names(copy)
         code, said = verified(copy)
-        if code or any(one.startswith("error") for one in self.before.values()):
+        if code or any(answer.startswith("error") for answer in self.before.values()):
             raise RuntimeError(f"the store is not whole to begin with: {said} {self.before}")
 
     def flip(self, key: str, bit: int) -> None:
@@ -185,31 +186,33 @@ class Judge:
             key, Refusing(LocalBackend(self.copy), key), f"{key} refused", harmless_only=False
         )
 
-    def _attack(self, key: str, data: bytes, what: str) -> None:
+    def _attack(self, key: str, data: bytes, attack: str) -> None:
         (self.copy / key).unlink()  # a link to the whole store's file
         (self.copy / key).write_bytes(data)
-        self._judge(key, self.copy, what)
+        self._judge(key, self.copy, attack)
         with contextlib.suppress(OSError):
             (self.copy / key).unlink()
             os.link(self.whole / key, self.copy / key)
         if names(self.copy) != self.tree:
-            self._broken("lost", f"{what}: prune took {sorted(self.tree - names(self.copy))[:3]}")
+            self._broken("lost", f"{attack}: prune took {sorted(self.tree - names(self.copy))[:3]}")
             self._renew()
 
     def _renew(self) -> None:
         shutil.rmtree(self.copy, ignore_errors=True)
         shutil.copytree(self.whole, self.copy, copy_function=os.link)
 
-    def _judge(self, key: str, where: Any, what: str, *, harmless_only: bool = True) -> None:
+    def _judge(self, key: str, store: Any, attack: str, *, harmless_only: bool = True) -> None:
         """Count what ``verify``, the readers and ``prune`` say of a store with one fault."""
         wrong: list[str] = []
-        said = self.said(where, wrong)
+        said = self.said(store, wrong)
         other = {
-            one for one in self.before.keys() | said.keys() if said.get(one) != self.before.get(one)
+            name
+            for name in self.before.keys() | said.keys()
+            if said.get(name) != self.before.get(name)
         }
-        silent = {one for one in other & said.keys() if not said[one].startswith("error")}
+        silent = {name for name in other & said.keys() if not said[name].startswith("error")}
         try:
-            code, line = verified(where)
+            code, line = verified(store)
         except Exception as error:
             code, line = 2, f"{place_of(key)}"
             wrong.append(f"verify: {error!r}")
@@ -217,48 +220,50 @@ class Judge:
             self.counts.named += 1
             self.counts.refused += bool(other - silent)
         elif other:
-            self._broken("unnoticed", f"{what}: {sorted(other)[:3]} differ; verify: {line!r:.200}")
+            self._broken(
+                "unnoticed", f"{attack}: {sorted(other)[:3]} differ; verify: {line!r:.200}"
+            )
         elif not code:
             self.counts.harmless += 1
         else:
-            self._broken("unnoticed", f"{what}: verify does not say where: {line!r:.200}")
-        if trusted := sorted(one for one in silent if one.split()[0] in LEARNT_FROM):
-            self._broken("let_in", f"{what}: {trusted[:3]} differ, no error")
+            self._broken("unnoticed", f"{attack}: verify does not say where: {line!r:.200}")
+        if trusted := sorted(name for name in silent if name.split()[0] in LEARNT_FROM):
+            self._broken("let_in", f"{attack}: {trusted[:3]} differ, no error")
         try:
-            prune(LabelStore.open(where))
+            prune(LabelStore.open(store))
         except AutolabelError:
             pass
         except Exception as error:
             wrong.append(f"prune: {error!r}")
         if wrong:
-            self._broken("wrong_errors", f"{what}: {wrong[0]:.300}")
+            self._broken("wrong_errors", f"{attack}: {wrong[0]:.300}")
 
     def _broken(self, promise: str, case: str) -> None:
         setattr(self.counts, promise, getattr(self.counts, promise) + 1)
         if len(self.counts.cases) < 40:
             self.counts.cases.append(f"{promise}: {case}")
 
-    def said(self, where: Any, wrong: list[str] | None = None) -> Said:
+    def said(self, place: Any, wrong: list[str] | None = None) -> Said:
         """What all readers give."""
-        found: Said = {}
+        answers: Said = {}
 
-        def note(what: str, read: Callable[..., object], *given: object) -> Any:
+        def note(reader: str, read: Callable[..., object], *arguments: object) -> Any:
             try:
-                value = read(*given)
+                value = read(*arguments)
             except AutolabelError as error:
-                found[what] = f"error: {error}"
+                answers[reader] = f"error: {error}"
             except Exception as error:
-                found[what] = f"error: {error!r}"
+                answers[reader] = f"error: {error!r}"
                 if wrong is not None:
-                    wrong.append(f"{what}: {error!r}")
+                    wrong.append(f"{reader}: {error!r}")
             else:
-                found[what] = value if isinstance(value, str) else ""
+                answers[reader] = value if isinstance(value, str) else ""
                 return value
             return None
 
-        store = note("open", LabelStore.open, where)
+        store = note("open", LabelStore.open, place)
         if store is None:
-            return found
+            return answers
         note("header", lambda: canonical_text(store.header.to_json()))
         note("ids", lambda: canonical_text(store.scene_ids()))
         note("notes", notes, store)
@@ -266,17 +271,17 @@ class Judge:
         note("reviews", reviewed, store)
         for scene_id in self.frames:
             note(f"scene {scene_id}", content, store, scene_id)
-        if labels := note("student set", PseudoLabels, where):
+        if labels := note("student set", PseudoLabels, place):
             for scene_id, frames in self.frames.items():
                 note(f"student left out {scene_id}", left_out, labels, scene_id)
                 for frame in frames:
                     note(f"student {frame.token}", target, labels, frame)
-        if shown := note("viewer", StoredLabels, where, print_bad_scene):
+        if shown := note("viewer", StoredLabels, place, print_bad_scene):
             with contextlib.redirect_stderr(io.StringIO()):
-                there = note("viewer ids", shown.scene_ids) or ()
-            for scene_id in there:
+                scene_ids = note("viewer ids", shown.scene_ids) or ()
+            for scene_id in scene_ids:
                 note(f"viewer {scene_id}", first_frame, shown, scene_id)
-        return found
+        return answers
 
 
 LEARNT_FROM = ("scene", "student", "ids", "header", "notes", "reviews", "info")
@@ -306,8 +311,8 @@ def digest(labels: Any) -> str:
 
 
 def target(labels: PseudoLabels, frame: Any) -> str:
-    found = labels.target(frame)
-    return hashlib.sha256(found.semantics.tobytes() + found.weight.tobytes()).hexdigest()
+    learnt = labels.target(frame)
+    return hashlib.sha256(learnt.semantics.tobytes() + learnt.weight.tobytes()).hexdigest()
 
 
 def left_out(labels: PseudoLabels, scene_id: str) -> str:
@@ -320,27 +325,27 @@ def first_frame(labels: StoredLabels, scene_id: str) -> str:
 
 def reviewed(store: LabelStore) -> str:
     """All entries; those that are damaged are an error of this reader."""
-    found = Reviews(store)
-    if damaged := found.damaged():
-        raise AutolabelError(f"{damaged[0]}: {found.why_damaged(damaged[0])}")
-    entries = [to_document(one).decode() for one in (*found.entries(), *found.stale())]
-    return canonical_text([entries, found.fingerprint()])
+    reviews = Reviews(store)
+    if damaged := reviews.damaged():
+        raise AutolabelError(f"{damaged[0]}: {reviews.why_damaged(damaged[0])}")
+    entries = [to_document(entry).decode() for entry in (*reviews.entries(), *reviews.stale())]
+    return canonical_text([entries, reviews.fingerprint()])
 
 
 def notes(store: LabelStore) -> str:
     """All notes; those that cannot be read are an error of this reader."""
-    found = store.quarantined()
-    for one in found.values():
-        if one["reason"].startswith("the note on it cannot be read"):
-            raise AutolabelError(one["reason"])
-    return canonical_text(found)
+    quarantined = store.quarantined()
+    for note in quarantined.values():
+        if note["reason"].startswith("the note on it cannot be read"):
+            raise AutolabelError(note["reason"])
+    return canonical_text(quarantined)
 
 
-def verified(where: Any) -> tuple[int, str]:
+def verified(store: Any) -> tuple[int, str]:
     """Exit code of ``store.py verify`` and all that it says."""
     said = io.StringIO()
     with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        args = argparse.Namespace(store=where, workers=1)
+        args = argparse.Namespace(store=store, workers=1)
         code = exit_code(lambda: store_command.check(args))
     return code, said.getvalue()
 

@@ -169,66 +169,66 @@ class Attack:
     def command(self, command: Command) -> None:
         """Attack it twice: with the bytes left that it names, and with a part, drawn by chance, of
         what it writes."""
-        whole = self.folder / f"whole-{command.name}"
-        whole.mkdir()
-        first = spoken(command.line(whole))
+        undisturbed = self.folder / f"whole-{command.name}"
+        undisturbed.mkdir()
+        first = spoken(command.line(undisturbed))
         if first.returncode != command.done:
             last = first.stderr[-600:]
             self._broken("unequal", f"{command.name}, undisturbed: {first.returncode}: {last}")
             return
-        wanted = tree(whole)
+        wanted = tree(undisturbed)
         size = sum(map(len, wanted.values()))
         for left in (command.left, self.rng.randrange(size)):
             self.attack(command, wanted, left)
 
     def attack(self, command: Command, wanted: Tree, left: int) -> None:
-        what = f"{command.name}, {left:,} bytes left"
+        attack = f"{command.name}, {left:,} bytes left"
         with small_disk(self.folder / f"disk-{command.name}-{left}") as disk:
             for name in command.before:
                 (disk / name).write_bytes(b"good")
             ballast = filled(disk, left)
-            found = spoken(command.line(disk))
-            there = tree(disk)
-            self._said(command, what, found, complete=not differing(there, wanted))
-            for name, data in there.items():
+            ended = spoken(command.line(disk))
+            written = tree(disk)
+            self._said(command, attack, ended, complete=not differing(written, wanted))
+            for name, data in written.items():
                 if f"/{PARTIAL}/" in f"/{name}":
                     continue  # of a draft, which no reader sees; it goes with the second run
                 if data == b"good" and name in command.before:
                     continue
-                if why := torn(name, data, wanted.get(name)):
-                    self._broken("torn", f"{what}: {name}, {len(data)} bytes: {why}")
-            for name in set(command.before) - there.keys():
-                self._broken("torn", f"{what}: {name} is gone")
+                if fault := torn(name, data, wanted.get(name)):
+                    self._broken("torn", f"{attack}: {name}, {len(data)} bytes: {fault}")
+            for name in set(command.before) - written.keys():
+                self._broken("torn", f"{attack}: {name} is gone")
             ballast.unlink()
-            again = spoken(command.line(disk))
+            repeated = spoken(command.line(disk))
             after = tree(disk)
             other = differing(after, wanted)
-            if again.returncode != command.done or other:
-                case = f"{what}, again: exit {again.returncode}, {other[:4]}"
-                self._broken("unequal", f"{case} {again.stderr[-300:]}")
-            for name, data in there.items():
+            if repeated.returncode != command.done or other:
+                case = f"{attack}, again: exit {repeated.returncode}, {other[:4]}"
+                self._broken("unequal", f"{case} {repeated.stderr[-300:]}")
+            for name, data in written.items():
                 if format_of(name).goes_on and not after.get(name, b"").startswith(data):
-                    self._broken("unequal", f"{what}, again: lines of {name} are gone")
+                    self._broken("unequal", f"{attack}, again: lines of {name} are gone")
 
     def _said(
         self,
         command: Command,
-        what: str,
-        found: subprocess.CompletedProcess[str],
+        attack: str,
+        ended: subprocess.CompletedProcess[str],
         *,
         complete: bool,
     ) -> None:
         """Whether the exit code is right, and one line says that there is no space left."""
-        lines = [x for x in found.stderr.splitlines() if "error:" in x or "warning:" in x]
-        last = (lines or found.stderr.splitlines() or [""])[-1]
-        self.counts.commands[what] = [found.returncode, self._short(last)[-300:]]
-        if complete and found.returncode == command.done:  # it fits
+        lines = [x for x in ended.stderr.splitlines() if "error:" in x or "warning:" in x]
+        last = (lines or ended.stderr.splitlines() or [""])[-1]
+        self.counts.commands[attack] = [ended.returncode, self._short(last)[-300:]]
+        if complete and ended.returncode == command.done:  # it fits
             return
-        full = [line for line in found.stderr.splitlines() if "No space left" in line]
+        full = [line for line in ended.stderr.splitlines() if "No space left" in line]
         right = len(full) == 1 and f"{self.folder}/disk-{command.name}" in full[0]
-        clean = "Traceback" not in found.stderr and "Exception ignored" not in found.stderr
-        if found.returncode != command.code or not right or not clean:
-            case = f"{what}: exit {found.returncode}: {found.stderr[-900:]}"
+        clean = "Traceback" not in ended.stderr and "Exception ignored" not in ended.stderr
+        if ended.returncode != command.code or not right or not clean:
+            case = f"{attack}: exit {ended.returncode}: {ended.stderr[-900:]}"
             self._broken("wrong_codes", case)
 
     def reviews(self, store: Path) -> None:
@@ -237,12 +237,12 @@ class Attack:
                 LocalBackend(disk / "a.zarr").write(key, data)
             opened = LabelStore.open(disk / "a.zarr")
             before, first = tree(disk), opened.scene_ids()[0]
-            what = NoteEntry(
+            note = NoteEntry(
                 scene_id=first, token=opened.scene(first).frame_tokens[0], note="n" * 900
             )
             ballast = filled(disk, 0)
             try:
-                Reviews(opened).add(what, reviewer="eve")
+                Reviews(opened).add(note, reviewer="eve")
             except SetupError as error:
                 self.counts.commands["review"] = [2, self._short(str(error))]
             else:
@@ -250,7 +250,7 @@ class Attack:
             ballast.unlink()
             if tree(disk) != before:
                 self._broken("torn", "review")
-            wrote = Reviews(opened).add(what, reviewer="eve")
+            wrote = Reviews(opened).add(note, reviewer="eve")
             if wrote not in Reviews(opened).entries():
                 self._broken("unequal", "review")
 
@@ -264,19 +264,19 @@ class Attack:
 
 
 @contextmanager
-def small_disk(at: Path) -> Iterator[Path]:
+def small_disk(path: Path) -> Iterator[Path]:
     """A file system of its own, in memory. Raises ``SetupError`` where none may be mounted."""
-    at.mkdir()
+    path.mkdir()
     size = f"size={SIZE_MIB}m"
     done = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(at)], capture_output=True, text=True
+        ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(path)], capture_output=True, text=True
     )
     if done.returncode:
         raise SetupError(f"--full-disk mounts a tmpfs, which root may: {done.stderr.strip()}")
     try:
-        yield at
+        yield path
     finally:
-        subprocess.run(["umount", "--lazy", str(at)], check=True)
+        subprocess.run(["umount", "--lazy", str(path)], check=True)
 
 
 def filled(disk: Path, left: int) -> Path:
@@ -296,9 +296,9 @@ def spoken(line: list[str]) -> subprocess.CompletedProcess[str]:
 
 
 def tree(folder: Path) -> Tree:
-    there = LocalBackend(folder)
-    keys = (key for key, _ in there.files("") if not Path(key).name.startswith(".ballast"))
-    return {key: there.read(key) for key in keys}
+    backend = LocalBackend(folder)
+    keys = (key for key, _ in backend.files("") if not Path(key).name.startswith(".ballast"))
+    return {key: backend.read(key) for key in keys}
 
 
 def describe(counts: Counts) -> str:

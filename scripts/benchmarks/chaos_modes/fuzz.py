@@ -123,21 +123,21 @@ _RESULTS = ("accepted", "refused", "unexpected", "hang", "memory")
 def _attempts(options: Options, good: Path, folder: Path, repeated: list[int]) -> Iterator[Attempt]:
     """Every attempt's result; ``repeated`` takes the indices that missed the deadline once."""
     context = multiprocessing.get_context("spawn")
-    todo, again = iter(range(options.number)), list[int]()
+    todo, retries = iter(range(options.number)), list[int]()
     workers: list[_Worker] = []
 
     def start(number: int) -> _Worker:
-        ours, theirs = context.Pipe()
+        receiver, sender = context.Pipe()
         scratch = folder / f"scratch-{number}"
         process = context.Process(
-            target=_work, args=(theirs, options.seed, good, scratch), daemon=True
+            target=_work, args=(sender, options.seed, good, scratch), daemon=True
         )
         process.start()
-        theirs.close()
-        return _Worker(process=process, pipe=ours)
+        sender.close()
+        return _Worker(process=process, pipe=receiver)
 
     def give(worker: _Worker, extra_s: float = 0.0) -> bool:
-        worker.index = again.pop() if again else next(todo, -1)
+        worker.index = retries.pop() if retries else next(todo, -1)
         worker.deadline = time.monotonic() + DEADLINE_S + extra_s
         if worker.index >= 0:
             worker.pipe.send(worker.index)
@@ -164,7 +164,7 @@ def _attempts(options: Options, good: Path, folder: Path, repeated: list[int]) -
                     answer = _lost(options, worker.index, "")
                 else:
                     repeated.append(worker.index)
-                    again.append(worker.index)
+                    retries.append(worker.index)
             if answer is not None:
                 yield answer
                 worker.reports += 1
@@ -186,13 +186,13 @@ def _attempts(options: Options, good: Path, folder: Path, repeated: list[int]) -
                 worker.process.join()
 
 
-def _lost(options: Options, index: int, why: str) -> Attempt:
+def _lost(options: Options, index: int, reason: str) -> Attempt:
     return Attempt(
         index=index,
         reader=reader_of(index),
         mutation="see the seed and the index",
-        result="unexpected" if why else "hang",
-        said=why or f"more than {DEADLINE_S} s",
+        result="unexpected" if reason else "hang",
+        said=reason or f"more than {DEADLINE_S} s",
         bytes_=0,
         seconds=DEADLINE_S,
     )
@@ -235,9 +235,9 @@ def attempt(seed: int, index: int, good: Path, scratch: Path) -> Attempt:
     before = _resident(reset=True)
     began = time.monotonic()
     result, said = _outcome(READERS[name], scratch)
-    taken = max(0, _resident() - before)
-    if taken > MAX_BYTES and result in ("accepted", "refused"):
-        result, said = "memory", f"{taken >> 20} MiB, then {result}: {said}"
+    peak_bytes = max(0, _resident() - before)
+    if peak_bytes > MAX_BYTES and result in ("accepted", "refused"):
+        result, said = "memory", f"{peak_bytes >> 20} MiB, then {result}: {said}"
     seconds = time.monotonic() - began
     return Attempt(
         index=index,
@@ -245,7 +245,7 @@ def attempt(seed: int, index: int, good: Path, scratch: Path) -> Attempt:
         mutation=mutation,
         result=result,
         said=said,
-        bytes_=taken,
+        bytes_=peak_bytes,
         seconds=seconds,
     )
 
@@ -283,7 +283,7 @@ def _line(attempt: Attempt) -> str:
 
 
 def _described(options: Options, counts: _Counts) -> str:
-    head = "".join(f"{what:>12}" for what in (*_RESULTS, "peak MiB", "slowest s"))
+    head = "".join(f"{column:>12}" for column in (*_RESULTS, "peak MiB", "slowest s"))
     lines = [f"{options.number} spoiled inputs, seed {options.seed}", f"{'':26}{head}"]
     for name in NAMES:
         row = "".join(f"{counts.of[name][result]:>12}" for result in _RESULTS)

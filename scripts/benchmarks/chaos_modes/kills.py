@@ -93,13 +93,13 @@ class Chaos:
     def job(self, store: Path, bar: tqdm[object]) -> None:
         """Until the store is complete, however often it takes."""
         self.counts.jobs += 1
-        seen: dict[str, int] = {}
+        inodes: dict[str, int] = {}
         code: int | None = 1
         driver = self._start(store)
         next_kill = self._soon()
         while True:
             time.sleep(0.05)
-            self._watch(store, seen)
+            self._watch(store, inodes)
             code = driver.poll()
             if code == 0:
                 return
@@ -141,16 +141,16 @@ class Chaos:
         os.kill(self.rng.choice(workers), signal.SIGKILL)
         return True
 
-    def _watch(self, store: Path, seen: dict[str, int]) -> None:
+    def _watch(self, store: Path, inodes: dict[str, int]) -> None:
         """A commit marker that changes was written twice."""
         for marker in store.glob("scenes/*/zarr.json"):
             try:
                 inode = marker.stat().st_ino
             except OSError:
                 continue
-            if seen.setdefault(marker.parent.name, inode) != inode:
+            if inodes.setdefault(marker.parent.name, inode) != inode:
                 self.counts.written_twice += 1
-                seen[marker.parent.name] = inode
+                inodes[marker.parent.name] = inode
 
     def judge(self, store: Path, wanted: dict[str, str]) -> None:
         opened = LabelStore.open(store)

@@ -70,8 +70,8 @@ def mutate(path: Path, rng: random.Random) -> str:
 
 
 def _kind(path: Path, raw: bytes, rng: random.Random) -> str:
-    what = rng.choice(("fifo", "folder", "link", "loop", "sparse", "sparse tail", "empty", "none"))
-    match what:
+    kind = rng.choice(("fifo", "folder", "link", "loop", "sparse", "sparse tail", "empty", "none"))
+    match kind:
         case "fifo":
             os.mkfifo(path)
         case "folder":
@@ -81,11 +81,11 @@ def _kind(path: Path, raw: bytes, rng: random.Random) -> str:
         case "loop":
             path.symlink_to(path.name)
         case "sparse" | "sparse tail":
-            path.write_bytes(b"" if what == "sparse" else raw)
+            path.write_bytes(b"" if kind == "sparse" else raw)
             os.truncate(path, SPARSE_BYTES)
         case "empty":
             path.touch()
-    return what
+    return kind
 
 
 def _bytes(path: Path, raw: bytes, rng: random.Random) -> str:
@@ -97,42 +97,42 @@ def _bytes(path: Path, raw: bytes, rng: random.Random) -> str:
 def spoiled(raw: bytes, rng: random.Random) -> tuple[bytes, str]:
     if not raw:
         return b"\0", "a byte"
-    at = rng.randrange(len(raw))
+    first = rng.randrange(len(raw))
     if rng.random() < 0.5:  # headers decide
-        at = rng.randrange(min(len(raw), 200))
-    end = min(len(raw), at + 1 + int(rng.paretovariate(0.5)))
+        first = rng.randrange(min(len(raw), 200))
+    end = min(len(raw), first + 1 + int(rng.paretovariate(0.5)))
     data = bytearray(raw)
     match rng.choice(("bits", "cut", "double", "truncate", "span", "zeros", "swap")):
         case "bits":
-            flips = [at, *(rng.randrange(len(raw)) for _ in range(rng.choice((0, 0, 3, 20))))]
+            flips = [first, *(rng.randrange(len(raw)) for _ in range(rng.choice((0, 0, 3, 20))))]
             for i in flips:
                 data[i] ^= 1 << rng.randrange(8)
             return bytes(data), f"bits of bytes {flips[:4]}"
         case "cut":
-            return raw[:at] + raw[end:], f"bytes {at}..{end} cut"
+            return raw[:first] + raw[end:], f"bytes {first}..{end} cut"
         case "double":
             times = rng.choice((2, 2, 50))
-            return raw[:at] + raw[at:end][:100_000] * times + raw[end:], f"bytes {at}..{end} again"
+            span = raw[first:end][:100_000] * times
+            return raw[:first] + span + raw[end:], f"bytes {first}..{end} again"
         case "truncate":
-            return raw[:at], f"truncated at {at}"
+            return raw[:first], f"truncated at {first}"
         case "span":
             span = rng.choice(_SPANS)
-            data[at : at + len(span)] = span
-            return bytes(data), f"{span[:9]!r} at {at}"
+            data[first : first + len(span)] = span
+            return bytes(data), f"{span[:9]!r} at {first}"
         case "zeros":
-            data[at:end] = bytes(end - at)
-            return bytes(data), f"zeros at {at}..{end}"
+            data[first:end] = bytes(end - first)
+            return bytes(data), f"zeros at {first}..{end}"
         case _:
             other = rng.randrange(len(raw))
-            data[at], data[other] = data[other], data[at]
-            return bytes(data), f"bytes {at} and {other} swapped"
+            data[first], data[other] = data[other], data[first]
+            return bytes(data), f"bytes {first} and {other} swapped"
 
 
 def _json(path: Path, raw: bytes, rng: random.Random) -> str:
-    document, what = json.loads(raw), ""
-    text, what = spoiled_json(document, rng)
+    text, change = spoiled_json(json.loads(raw), rng)
     path.write_bytes(text.encode("utf-8", "surrogatepass"))
-    return what
+    return change
 
 
 def spoiled_json(document: Any, rng: random.Random) -> tuple[str, str]:
@@ -144,26 +144,26 @@ def spoiled_json(document: Any, rng: random.Random) -> tuple[str, str]:
     literal = rng.choice(_LITERALS)
     match rng.choice(("value", "value", "value", "drop", "rename", "other")):
         case "value":
-            holder[key], what = _MARK, f"{name} = {literal[:24]}"
+            holder[key], change = _MARK, f"{name} = {literal[:24]}"
         case "drop":
             del holder[key]
-            what = f"{name} dropped"
+            change = f"{name} dropped"
         case "rename" if isinstance(holder, dict):
             new = rng.choice(("", "x", "\ud800", "a\0b", "../../y", "1" * 300))
             holder[new] = holder.pop(key)
-            what = f"{name} renamed {new[:9]!a}"
+            change = f"{name} renamed {new[:9]!a}"
         case _:
             other = rng.choice(places)
             holder[key] = copy.deepcopy(other[1][other[2]])
-            what = f"{name} = that of {other[0]}"
+            change = f"{name} = that of {other[0]}"
     attributes = document.get("attributes") if isinstance(document, dict) else None
     if isinstance(attributes, dict) and DIGEST in attributes and rng.random() < 0.7:
         value = _value(literal)
         if value is not None:
             document = _with(document, value)
             document["attributes"] = sealed(document["attributes"])
-            return json_text(document), what + ", sealed"
-    return json_text(document).replace(json_text(_MARK), literal), what
+            return json_text(document), change + ", sealed"
+    return json_text(document).replace(json_text(_MARK), literal), change
 
 
 def _value(literal: str) -> Any:
@@ -193,7 +193,7 @@ def _zip(path: Path, raw: bytes, rng: random.Random) -> str:
     """One member spoiled, or compressed, or full of zeros; the others as they are."""
     source = path.with_name("source.zip")
     source.write_bytes(raw)
-    how = rng.choice(("bytes", "bytes", "bomb", "bytearray", "packed"))
+    spoiling = rng.choice(("bytes", "bytes", "bomb", "bytearray", "packed"))
     with zipfile.ZipFile(source) as old, zipfile.ZipFile(path, "w") as new:
         members = old.infolist()
         chosen = rng.choice([m for m in members if m.filename.endswith(".pkl")] or members)
@@ -203,18 +203,18 @@ def _zip(path: Path, raw: bytes, rng: random.Random) -> str:
         for member in members:
             data, kind = old.read(member), member.compress_type
             if member is chosen:
-                if how == "bomb":
+                if spoiling == "bomb":
                     data, kind = data + bytes(300 << 20), zipfile.ZIP_DEFLATED
-                elif how == "packed":
+                elif spoiling == "packed":
                     kind = zipfile.ZIP_DEFLATED
-                elif how == "bytearray" and member.filename.endswith(".pkl"):
+                elif spoiling == "bytearray" and member.filename.endswith(".pkl"):
                     size = struct.pack("<I", (2 << 30) - 1)
                     data = b"\x80\x02c__builtin__\nbytearray\nJ" + size + b"\x85R."
                 else:
                     data, done = spoiled(data, rng)
             new.writestr(member.filename, data, kind)
     source.unlink()
-    return f"{chosen.filename}: {how} {done}"
+    return f"{chosen.filename}: {spoiling} {done}"
 
 
 def _safetensors(path: Path, raw: bytes, rng: random.Random) -> str:
@@ -223,35 +223,35 @@ def _safetensors(path: Path, raw: bytes, rng: random.Random) -> str:
     if rng.random() < 0.5 and (notes := header.get("__metadata__")):
         name = rng.choice(sorted(notes))
         try:
-            notes[name], what = spoiled_json(json.loads(notes[name]), rng)
+            notes[name], change = spoiled_json(json.loads(notes[name]), rng)
         except ValueError:
-            notes[name], what = rng.choice(_LITERALS), "replaced"
-        text, what = json_text(header), f"metadata {name}: {what}"
+            notes[name], change = rng.choice(_LITERALS), "replaced"
+        text, change = json_text(header), f"metadata {name}: {change}"
     else:
-        text, what = spoiled_json(header, rng)
+        text, change = spoiled_json(header, rng)
     packed = text.encode("utf-8", "surrogatepass")
     path.write_bytes(struct.pack("<Q", len(packed)) + packed + raw[8 + size :])
-    return what
+    return change
 
 
 def _record(path: Path, raw: bytes, rng: random.Random) -> str:
     """The data of one record spoiled, the checksums right again; or a length of gigabytes."""
-    records, at = [], 0
-    while at < len(raw):
-        (length,) = struct.unpack("<Q", raw[at : at + 8])
-        records.append(raw[at + HEADER_BYTES : at + HEADER_BYTES + length])
-        at += HEADER_BYTES + length + FOOTER_BYTES
+    records, offset = [], 0
+    while offset < len(raw):
+        (length,) = struct.unpack("<Q", raw[offset : offset + 8])
+        records.append(raw[offset + HEADER_BYTES : offset + HEADER_BYTES + length])
+        offset += HEADER_BYTES + length + FOOTER_BYTES
     i = rng.randrange(len(records))
     if rng.random() < 0.05:
         length = struct.pack("<Q", SPARSE_BYTES - 16)
         path.write_bytes(length + struct.pack("<I", masked_crc(length)))
         os.truncate(path, SPARSE_BYTES)
         return "a record of gigabytes"
-    records[i], what = spoiled(records[i], rng)
+    records[i], change = spoiled(records[i], rng)
     out = []
     for data in records:
         length = struct.pack("<Q", len(data))
         out += [length, struct.pack("<I", masked_crc(length)), data]
         out.append(struct.pack("<I", masked_crc(data)))
     path.write_bytes(b"".join(out))
-    return f"record {i}: {what}"
+    return f"record {i}: {change}"

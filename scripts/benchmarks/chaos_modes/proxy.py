@@ -127,22 +127,22 @@ class Attack:
 
     def resume(self, url: str) -> None:
         """Some scenes are there before."""
-        there = self.rng.randrange(1, len(self.scenes))
-        gone = tuple(f"scenes/{one}/" for one in sorted(self.scenes)[there:])
+        n_kept = self.rng.randrange(1, len(self.scenes))
+        gone = tuple(f"scenes/{scene_id}/" for scene_id in sorted(self.scenes)[n_kept:])
         upload({k: v for k, v in self.plain.items() if not k.startswith(gone)}, url)
-        kept = tree(url)
+        before = tree(url)
         self._try("resume", url, lambda: self._label(url))
-        self._none_lost("resume", url, kept)
+        self._none_lost("resume", url, before)
         self._label(url)
         self._equal("resume", url, self.plain)
 
     def verify(self, url: str) -> None:
         upload(self.whole, url)
-        found = self._try("verify", url, lambda: verified(url))
-        whole = f"{len(self.scenes)} of {len(self.scenes)} scenes are whole"
-        if found is not None:
-            code, said = found
-            if code == 0 and not (whole in said and "left over" not in said):
+        ended = self._try("verify", url, lambda: verified(url))
+        all_whole = f"{len(self.scenes)} of {len(self.scenes)} scenes are whole"
+        if ended is not None:
+            code, said = ended
+            if code == 0 and not (all_whole in said and "left over" not in said):
                 self._broken("wrong_data", f"verify says {said!r:.300}")
             if code == 2 and url not in said:
                 self._broken("wrong_errors", f"verify says {said!r:.300}")
@@ -154,9 +154,9 @@ class Attack:
     def read(self, url: str) -> None:
         """As students and people who review do."""
         upload(self.whole, url)
-        found = self._try("read", url, lambda: self._read(url))
-        if found is not None and found != self.read_before:
-            other = [k for k in self.read_before if found.get(k) != self.read_before[k]]
+        values = self._try("read", url, lambda: self._read(url))
+        if values is not None and values != self.read_before:
+            other = [k for k in self.read_before if values.get(k) != self.read_before[k]]
             self._broken("wrong_data", f"read other {other[:3]}")
         if self._read(url) != self.read_before:
             self._broken("unequal", "read, undisturbed")
@@ -190,14 +190,14 @@ class Attack:
         upload(self.whole, url)
         out = self.folder / f"export-{self.counts.episodes.total()}"
         bad = self._try("export", url, lambda: self._export(url, out))
-        made = files(out)
-        if other := [key for key in made if made[key] != self.exported.get(key)]:
+        exported = files(out)
+        if other := [key for key in exported if exported[key] != self.exported.get(key)]:
             self._broken("wrong_data", f"export wrote {other[:3]}")
-        if bad == {} and made != self.exported:
-            self._broken("wrong_data", f"export of {len(made)} files says that all is well")
-        for why in (bad or {}).values():
-            if url not in why:
-                self._broken("wrong_errors", f"export: {why:.300}")
+        if bad == {} and exported != self.exported:
+            self._broken("wrong_data", f"export of {len(exported)} files says that all is well")
+        for reason in (bad or {}).values():
+            if url not in reason:
+                self._broken("wrong_errors", f"export: {reason:.300}")
         self.counts.failed["export"] += bool(bad)
         self._export(url, out)
         if files(out) != self.exported:
@@ -207,17 +207,17 @@ class Attack:
         upload(self.whole, url)
         first = min(self.scenes)
         tokens = tuple(frame.token for frame in self.scenes[first][1])
-        what = VerdictEntry(scene_id=first, tokens=tokens, verdict=Verdict.UNSURE)
+        verdict = VerdictEntry(scene_id=first, tokens=tokens, verdict=Verdict.UNSURE)
         wrote = self._try(
-            "review", url, lambda: Reviews(LabelStore.open(url)).add(what, reviewer="eve")
+            "review", url, lambda: Reviews(LabelStore.open(url)).add(verdict, reviewer="eve")
         )
         self._none_lost("review", url, self.whole)
-        found = Reviews(LabelStore.open(url))
-        theirs = [entry for entry in found.entries() if entry.reviewer == "eve"]
-        if wrote is not None and theirs != [wrote]:
-            self._broken("lost", f"review: {theirs} instead of {wrote}")
-        if len(theirs) > 1 or found.damaged():
-            self._broken("unequal", f"review: {theirs} {found.damaged()}")
+        reviews = Reviews(LabelStore.open(url))
+        entries = [entry for entry in reviews.entries() if entry.reviewer == "eve"]
+        if wrote is not None and entries != [wrote]:
+            self._broken("lost", f"review: {entries} instead of {wrote}")
+        if len(entries) > 1 or reviews.damaged():
+            self._broken("unequal", f"review: {entries} {reviews.damaged()}")
 
     def _try(self, command: str, url: str, do: Callable[[], Any], *others: str) -> Any:
         """The command's result while the proxy is bad; None where it ended with an error."""
@@ -226,7 +226,7 @@ class Attack:
             return do()
         except (AutolabelError, OSError) as error:
             self.counts.failed[command] += 1
-            if not any(one in str(error) for one in (url, *others)):
+            if not any(place in str(error) for place in (url, *others)):
                 self._broken("wrong_errors", f"{command} does not say where: {error!r:.300}")
         except Exception as error:
             self._broken("wrong_errors", f"{command}: {error!r:.300}")
@@ -234,35 +234,35 @@ class Attack:
             self.proxy.rate = 0.0
         return None
 
-    def _label(self, where: Any) -> None:
-        store = LabelStore.open_or_create(where, self.header)
+    def _label(self, url: Any) -> None:
+        store = LabelStore.open_or_create(url, self.header)
         for scene_id, (inputs, frames) in self.scenes.items():
             with store.writer(scene_id, len(frames), inputs=inputs) as writer:
                 for frame in frames:
                     writer.append(frame)
 
-    def _read(self, where: Any) -> dict[str, str]:
-        store = LabelStore.open(where)
-        found = {one: content(store, one) for one in store.scene_ids()}
-        found["reviews"] = reviewed(store)
-        labels = PseudoLabels(where)
+    def _read(self, url: Any) -> dict[str, str]:
+        store = LabelStore.open(url)
+        values = {scene_id: content(store, scene_id) for scene_id in store.scene_ids()}
+        values["reviews"] = reviewed(store)
+        labels = PseudoLabels(url)
         for scene_id in labels.scene_ids():
             for frame in self.source.scene(scene_id).frames:
-                found[frame.token] = target(labels, frame)
-        return found
+                values[frame.token] = target(labels, frame)
+        return values
 
-    def _export(self, where: Any, out: Path) -> dict[str, str]:
-        return export(where, benchmark("occ3d_nuscenes"), self.source, out)
+    def _export(self, url: Any, out: Path) -> dict[str, str]:
+        return export(url, benchmark("occ3d_nuscenes"), self.source, out)
 
     def _none_lost(self, command: str, url: str, wanted: Tree) -> None:
-        there = tree(url)
-        if gone := sorted(key for key in wanted if there.get(key) != wanted[key]):
+        stored = tree(url)
+        if gone := sorted(key for key in wanted if stored.get(key) != wanted[key]):
             self._broken("lost", f"{command}: {gone[:3]} of {len(gone)}")
 
     def _equal(self, command: str, url: str, wanted: Tree) -> None:
-        there = tree(url)
-        keys = there.keys() | wanted.keys()
-        if other := sorted(key for key in keys if there.get(key) != wanted.get(key)):
+        stored = tree(url)
+        keys = stored.keys() | wanted.keys()
+        if other := sorted(key for key in keys if stored.get(key) != wanted.get(key)):
             self._broken("unequal", f"{command}: {other[:3]} of {len(other)}")
 
     def _broken(self, promise: str, case: str) -> None:
@@ -271,14 +271,14 @@ class Attack:
             self.counts.cases.append(f"{promise}: {case}")
 
 
-def tree(where: Any) -> Tree:
-    at = as_backend(where)
-    return {key: at.read(key) for key, _ in at.files("")}
+def tree(place: Any) -> Tree:
+    backend = as_backend(place)
+    return {key: backend.read(key) for key, _ in backend.files("")}
 
 
 def upload(content: Tree, url: str) -> None:
-    at = as_backend(url)
-    at.map(lambda item: at.write(*item), content.items())
+    backend = as_backend(url)
+    backend.map(lambda item: backend.write(*item), content.items())
 
 
 def files(folder: Path) -> Tree:

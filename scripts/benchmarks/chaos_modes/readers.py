@@ -229,17 +229,17 @@ def _make_components(root: Path) -> None:
     tables: dict[str, list[dict[str, Any]]] = {}
     for k in range(len(file)):
         frame = protos().Frame.FromString(file.read(k))
-        at = {CONTEXT: frame.context.name, TIME: frame.timestamp_micros}
+        moment = {CONTEXT: frame.context.name, TIME: frame.timestamp_micros}
         for component, prefix, row in _component_rows(frame):
             keys = {name: value for name, value in row.items() if name.startswith("key.")}
             named = {f"{prefix}.{name}": v for name, v in row.items() if name not in keys}
-            tables.setdefault(component, []).append({**at, **keys, **named})
+            tables.setdefault(component, []).append({**moment, **keys, **named})
     records.unlink()
     for component, rows in tables.items():
         (root / component).mkdir()
-        once = rows[:1] if component.endswith("calibration") else rows
+        distinct = rows[:1] if component.endswith("calibration") else rows
         pyarrow.parquet.write_table(
-            pyarrow.Table.from_pylist(once), root / component / "a.parquet", row_group_size=1
+            pyarrow.Table.from_pylist(distinct), root / component / "a.parquet", row_group_size=1
         )
 
 
@@ -309,7 +309,7 @@ def _read_waymo(root: Path) -> None:
 
 def _make_pandaset(root: Path) -> None:
     upright: dict[str, float] = {"w": 1, "x": 0, "y": 0, "z": 0}
-    ahead = {"w": 0.5**0.5, "x": -(0.5**0.5), "y": 0, "z": 0}
+    forward = {"w": 0.5**0.5, "x": -(0.5**0.5), "y": 0, "z": 0}
     lidar, camera = root / "002/lidar", root / "002/camera/front_camera"
     points = root / "002_compact/lidar"
     for folder in (lidar, camera, points, root / "002/annotations/cuboids_csv"):
@@ -319,7 +319,7 @@ def _make_pandaset(root: Path) -> None:
         return [{"position": {"x": 0, "y": y, "z": z}, "heading": heading} for y in (0, 0, 1)]
 
     write_json(lidar / "poses.json", poses(upright, 0))
-    write_json(camera / "poses.json", poses(ahead, 1.5))
+    write_json(camera / "poses.json", poses(forward, 1.5))
     write_json(camera / "timestamps.json", [9.95, 10.05, 10.15])
     write_json(camera / "intrinsics.json", {"fx": 90, "fy": 90, "cx": 96, "cy": 54})
     Image.new("RGB", (192, 108)).save(camera / "02.jpg")
@@ -351,20 +351,20 @@ def _read_pandaset(root: Path) -> None:
 
 def _make_truth(root: Path) -> None:
     for name, layers in _LAYERS.items():
-        known = benchmark(name)
-        shape = known.grid.shape
+        scored = benchmark(name)
+        shape = scored.grid.shape
         kinds: dict[str, Any] = {"flow": np.zeros((*shape, 2), np.float32)}
         kinds |= {"instances": np.zeros(shape, np.int32)}
-        given = {layer: kinds.get(layer, np.ones(shape, np.bool_)) for layer in layers}
+        arrays = {layer: kinds.get(layer, np.ones(shape, np.bool_)) for layer in layers}
         truth = GroundTruth(
-            grid=known.grid,
-            taxonomy=known.taxonomy,
-            semantics=np.full(shape, known.taxonomy.n_classes - 1, np.uint8),
-            **given,
+            grid=scored.grid,
+            taxonomy=scored.taxonomy,
+            semantics=np.full(shape, scored.taxonomy.n_classes - 1, np.uint8),
+            **arrays,
         )
-        assert known.write is not None
+        assert scored.write is not None
         (root / name).mkdir()
-        known.write(root / name / _TRUTH.get(name, "labels.npz"), truth)
+        scored.write(root / name / _TRUTH.get(name, "labels.npz"), truth)
 
 
 _LAYERS = {
@@ -406,8 +406,8 @@ def _read_pth(root: Path) -> None:
 
 def _make_weights(root: Path) -> None:
     shipped = load_checkpoint(SHIPPED)
-    seen = np.full((2, 1, 3, 4), 9, np.int64)
-    evidence = CalibrationCounts(scene_ids=("a", "b"), seen=seen, right=seen - 1, free_id=2)
+    counts = np.full((2, 1, 3, 4), 9, np.int64)
+    evidence = CalibrationCounts(scene_ids=("a", "b"), seen=counts, right=counts - 1, free_id=2)
     notes = shipped.metadata | {
         EVIDENCE_KEY: json_text(evidence.to_json()),
         REFERENCE_KEY: json_text({"names": ["x", "y"], "scenes": [[1.0, 2.0], [3.0, None]]}),
@@ -501,12 +501,12 @@ def _make_store(root: Path) -> None:
     store.quarantine("scene-3", "its picture is torn", "a traceback")
     reviews, token = Reviews(store), "scene-1-0"
     voxels = np.arange(3, dtype=np.int64)
-    for what in (
+    for entry in (
         VerdictEntry(scene_id="scene-1", tokens=(token,), verdict=next(iter(Verdict))),
         NoteEntry(scene_id="scene-1", token=token, note="a note"),
         EditEntry(scene_id="scene-1", token=token, voxels=voxels, class_id=1),
     ):
-        reviews.add(what, reviewer="me")
+        reviews.add(entry, reviewer="me")
 
 
 def _read_store(root: Path) -> None:
@@ -531,8 +531,8 @@ def _read_store(root: Path) -> None:
         except Exception as error:
             errors.append(error)
     prune(store)
-    for found in errors:
-        raise found
+    for failure in errors:
+        raise failure
 
 
 class _Log:

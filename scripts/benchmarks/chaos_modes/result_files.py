@@ -56,24 +56,24 @@ def json_lines(data: bytes) -> list[dict[str, Any]]:
 def scalars(data: bytes) -> list[tuple[str, int, float]]:
     """Name, step and value of TensorBoard's records, and its marks that values before do not
     count. Raises ``ValueError`` where a record is torn."""
-    found: list[tuple[str, int, float]] = []
-    at = 0
-    while at < len(data):
-        head, rest = data[at : at + 12], data[at + 12 :]
+    values: list[tuple[str, int, float]] = []
+    offset = 0
+    while offset < len(data):
+        head, tail = data[offset : offset + 12], data[offset + 12 :]
         if len(head) < 12 or struct.unpack("<I", head[8:]) != (masked_crc32c(head[:8]),):
-            raise ValueError(f"a record is torn at byte {at} of {len(data)}")
+            raise ValueError(f"a record is torn at byte {offset} of {len(data)}")
         (length,) = struct.unpack("<Q", head[:8])
-        record, end = rest[:length], rest[length : length + 4]
+        record, end = tail[:length], tail[length : length + 4]
         if len(end) < 4 or struct.unpack("<I", end) != (masked_crc32c(record),):
-            raise ValueError(f"a record is torn at byte {at} of {len(data)}")
-        at += 16 + length
+            raise ValueError(f"a record is torn at byte {offset} of {len(data)}")
+        offset += 16 + length
         event = Event.FromString(record)
         if event.session_log.status == SessionLog.START:
-            found.append(("", event.step, 0.0))
+            values.append(("", event.step, 0.0))
         for value in event.summary.value:
             if value.tag not in TIMES:
-                found.append((value.tag, event.step, value.simple_value))
-    return found
+                values.append((value.tag, event.step, value.simple_value))
+    return values
 
 
 def weights(data: bytes) -> dict[str, Any]:
@@ -111,59 +111,61 @@ FORMATS: dict[str, Format] = {
 
 def format_of(name: str) -> Format:
     """Of a file by its name below the folder that a command writes to."""
-    for pattern, known in FORMATS.items():
+    for pattern, format_ in FORMATS.items():
         if fnmatch(name, pattern):
-            return known
+            return format_
     return Format(essence=lambda data: _MOMENTS.sub(b"", data))
 
 
-def torn(name: str, data: bytes, whole: bytes | None) -> str:
+def torn(name: str, data: bytes, wanted: bytes | None) -> str:
     """Why a file on a full disk is neither whole nor what may be there; empty if it is.
 
     Args:
         whole: what an undisturbed run writes there; None: nothing.
     """
-    known = format_of(name)
+    format_ = format_of(name)
     try:
-        there = known.essence(data)
-        if known.grows:
+        essence = format_.essence(data)
+        if format_.grows:
             return ""
-        return "" if whole is not None and there == known.essence(whole) else "of no run"
+        return "" if wanted is not None and essence == format_.essence(wanted) else "of no run"
     except FAULTS as error:
         return f"{type(error).__name__}: {error}"
 
 
-def differing(there: Tree, wanted: Tree) -> list[str]:
+def differing(tree: Tree, wanted: Tree) -> list[str]:
     """Names of the files that are not what an undisturbed run leaves."""
-    one, other = _essences(there), _essences(wanted)
-    return sorted(name for name in one.keys() | other.keys() if one.get(name) != other.get(name))
+    essences, other = _essences(tree), _essences(wanted)
+    return sorted(
+        name for name in essences.keys() | other.keys() if essences.get(name) != other.get(name)
+    )
 
 
 def _essences(tree: Tree) -> dict[str, Any]:
     """By name; of one folder of TensorBoard's files, which carry their moments as names, those
     values that count in the end."""
-    found: dict[str, Any] = {}
+    essences: dict[str, Any] = {}
     for name in sorted(tree):
-        known = format_of(name)
+        format_ = format_of(name)
         try:
-            essence = known.essence(tree[name])
+            essence = format_.essence(tree[name])
         except FAULTS as error:
-            found[name] = repr(error)
+            essences[name] = repr(error)
             continue
-        if known.essence is scalars:
-            curves = found.setdefault(f"{name.rpartition('/')[0]}/", {})
+        if format_.essence is scalars:
+            curves = essences.setdefault(f"{name.rpartition('/')[0]}/", {})
             for tag, step, value in essence:
                 if tag:
                     curves[tag, step] = value
                 else:
-                    for later in [key for key in curves if key[1] >= step]:
-                        del curves[later]
-        elif known.goes_on:
+                    for superseded in [key for key in curves if key[1] >= step]:
+                        del curves[superseded]
+        elif format_.goes_on:
             # the job has ended, as it has in the other run; its second run had less to do
-            found[name] = [line.get("event") for line in essence[-1:]]
+            essences[name] = [line.get("event") for line in essence[-1:]]
         else:
-            found[name] = essence
-    return found
+            essences[name] = essence
+    return essences
 
 
 def _plain(value: Any) -> Any:

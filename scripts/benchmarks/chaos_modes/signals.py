@@ -90,7 +90,7 @@ def _attempt(arguments: list[str], rng: random.Random, whole_s: float, counts: C
         text=True,
     )
     moment_s = rng.uniform(FIRST_S, whole_s)
-    by_terminal, twice = rng.random() < 0.5, rng.random() < 1 / 3
+    by_terminal, second_signal = rng.random() < 0.5, rng.random() < 1 / 3
     try:
         out, _ = process.communicate(timeout=moment_s)
         counts.too_late += 1
@@ -98,7 +98,7 @@ def _attempt(arguments: list[str], rng: random.Random, whole_s: float, counts: C
     except subprocess.TimeoutExpired:
         pass
     sent = time.monotonic()
-    for n in range(1 + twice):
+    for n in range(1 + second_signal):
         time.sleep(0.3 * n)
         with contextlib.suppress(ProcessLookupError):
             if by_terminal:
@@ -109,9 +109,9 @@ def _attempt(arguments: list[str], rng: random.Random, whole_s: float, counts: C
     took_s = time.monotonic() - sent
     time.sleep(0.5)
     left = marked(mark)
-    for one in left:
+    for pid in left:
         with contextlib.suppress(ProcessLookupError):
-            os.kill(one, signal.SIGKILL)
+            os.kill(pid, signal.SIGKILL)
     counts.signals += 1
     counts.wrong_code += process.returncode != STOPPED
     counts.wrong_line += err.count("stopped; ") != 1 or not err.rstrip().endswith("continues")
@@ -127,12 +127,12 @@ def _attempt(arguments: list[str], rng: random.Random, whole_s: float, counts: C
 
 def marked(mark: str) -> list[int]:
     """Processes that have the mark in their environment, whoever's children they are now."""
-    found = []
+    pids = []
     for path in Path("/proc").glob("[0-9]*/environ"):
         with contextlib.suppress(OSError):
             if f"{MARK}={mark}".encode() in path.read_bytes():
-                found.append(int(path.parent.name))
-    return found
+                pids.append(int(path.parent.name))
+    return pids
 
 
 def _describe(c: Counts) -> str:

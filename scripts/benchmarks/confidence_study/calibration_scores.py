@@ -77,10 +77,10 @@ class CalibrationScore:
     def _row(self, ids: NDArray[np.bool_]) -> dict[str, Any]:
         n, good = self.seen[:, ids], self.right[:, ids]
         row: dict[str, Any] = {"voxels": int(n.sum())}
-        for which, claimed in self.claimed.items():
+        for kind, claimed in self.claimed.items():
             p = claimed[:, ids]
             brier = (good * (1 - p) ** 2 + (n - good) * p**2).sum() / max(1, n.sum())
-            row[which] = {
+            row[kind] = {
                 "ECE %": round(100 * calibration_error(p, n, good), 2),
                 "Brier": round(float(brier), 4),
             }
@@ -99,8 +99,8 @@ def sum_of(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(R, K, B) voxels that may be trusted, and right ones."""
     parts = [s.trustable(free_passes).by_ring() for s in scenes]
-    seen, right = (np.sum([p[i] for p in parts], axis=0) for i in (0, 1))
-    return seen, right
+    n_seen, right = (np.sum([p[i] for p in parts], axis=0) for i in (0, 1))
+    return n_seen, right
 
 
 def draw_reliability(
@@ -117,11 +117,11 @@ def draw_reliability(
             ax.plot([0, 1], [0, 1], color="0.7", linewidth=1)
             for curve in curves:
                 p, n = curve.claimed[:, ids].ravel(), curve.seen[:, ids].ravel()
-                of = np.digitize(p, inner)
-                count = np.bincount(of, n, 10)
+                bins = np.digitize(p, inner)
+                count = np.bincount(bins, n, 10)
                 keep = count >= least
-                claimed = np.bincount(of, n * p, 10)[keep] / count[keep]
-                right = np.bincount(of, curve.right[:, ids].ravel(), 10)[keep] / count[keep]
+                claimed = np.bincount(bins, n * p, 10)[keep] / count[keep]
+                right = np.bincount(bins, curve.right[:, ids].ravel(), 10)[keep] / count[keep]
                 ax.plot(claimed, right, marker="o", label=curve.name)
             ax.set(title=f"{group} voxels, {way}", xlabel="confidence", ylabel="share right")
             ax.set(xlim=(0, 1), ylim=(0, 1))

@@ -121,17 +121,17 @@ def cameras_late(seconds: float, name: str | None = None) -> Change:
         def earlier(frame: Frame, view: CameraView) -> CameraView:
             if name is not None and view.name != name:
                 return view
-            us = view.timestamp_us
-            now, then = trajectory.at(us), trajectory.at(us - seconds * 1e6)
+            time_us = view.timestamp_us
+            T_now, then = trajectory.at(time_us), trajectory.at(time_us - seconds * 1e6)
             if then is None:  # before the first sweep: as the vehicle went after it
                 first = trajectory.start_us
                 a, b = trajectory.at(first), trajectory.at(first + WINDOW_US)
                 assert a is not None and b is not None
                 then = a.copy()
-                then[:3, 3] += (b[:3, 3] - a[:3, 3]) * (us - seconds * 1e6 - first) / WINDOW_US
-            if now is None:
-                now = frame.T_global_ego @ view.T_ego_vehicle
-            step = inverse(frame.T_global_ego) @ then @ inverse(now) @ frame.T_global_ego
+                then[:3, 3] += (b[:3, 3] - a[:3, 3]) * (time_us - seconds * 1e6 - first) / WINDOW_US
+            if T_now is None:
+                T_now = frame.T_global_ego @ view.T_ego_vehicle
+            step = inverse(frame.T_global_ego) @ then @ inverse(T_now) @ frame.T_global_ego
             return replace(
                 view,
                 T_ego_vehicle=step @ view.T_ego_vehicle,
@@ -159,8 +159,8 @@ def poses_delayed(seconds: float) -> Change:
     def changed(frames: Frames) -> Frames:
         trajectory = Trajectory(frames)
 
-        def pose(us: int) -> Transform:
-            then = us - seconds * 1e6
+        def pose(time_us: int) -> Transform:
+            then = time_us - seconds * 1e6
             if (T := trajectory.at(then)) is not None:
                 return T
             # before the first sweep: as the vehicle went after it
@@ -204,13 +204,13 @@ def poses_delayed(seconds: float) -> Change:
 def poses_noisy(metres: float, degrees: float) -> Change:
     def changed(frames: Frames) -> Frames:
         rng = np.random.default_rng(abs(hash(frames[0].timestamp_us)) % 2**32)
-        at: dict[int, Transform] = {}
+        errors: dict[int, Transform] = {}
 
-        def error(us: int) -> Transform:
-            if us not in at:
+        def error(time_us: int) -> Transform:
+            if time_us not in errors:
                 x, y = rng.normal(0, metres, 2)
-                at[us] = from_yaw(np.radians(rng.normal(0, degrees)), [x, y, 0])
-            return at[us]
+                errors[time_us] = from_yaw(np.radians(rng.normal(0, degrees)), [x, y, 0])
+            return errors[time_us]
 
         out = []
         for frame in frames:
@@ -264,8 +264,8 @@ class ChangedLabels:
 
 
 class _ChangedScene:
-    def __init__(self, how: ChangedLabels, own: LabeledScene, content: LabeledScene) -> None:
-        self._how, self._own, self._content = how, own, content
+    def __init__(self, changes: ChangedLabels, own: LabeledScene, content: LabeledScene) -> None:
+        self._how, self._own, self._content = changes, own, content
         self.frame_tokens, self.timestamps_us = own.frame_tokens, own.timestamps_us
         self.T_global_grid, self.inputs = own.T_global_grid, own.inputs
 

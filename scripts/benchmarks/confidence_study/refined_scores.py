@@ -39,9 +39,9 @@ def score_scene(
         for name, score in scores.items():
             began = time.perf_counter()
             if name in refiners:
-                how, refiner = refiners[name]
-                pooled = pool(sights, k, grid, taxonomy, how)
-                logits = refine(pooled, refiner, how).reshape(*grid.shape, -1)
+                refinement, refiner = refiners[name]
+                pooled = pool(sights, k, grid, taxonomy, refinement)
+                logits = refine(pooled, refiner, refinement).reshape(*grid.shape, -1)
                 semantics = logits.argmax(-1)
             elif name in BOUNDS:
                 assert bounds is not None  # they come after
@@ -57,12 +57,12 @@ def score_scene(
 def _bounds(
     logits: NDArray[np.float32], truth: NDArray[np.uint8], taxonomy: Taxonomy
 ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-    free, known = taxonomy.free_id, truth < taxonomy.n_classes
-    found = logits.argmax(-1)
+    free, labeled = taxonomy.free_id, truth < taxonomy.n_classes
+    predicted = logits.argmax(-1)
     kind = np.where(np.arange(logits.shape[-1]) == free, -np.inf, logits).argmax(-1)
-    true_occupancy = np.where(truth == free, free, np.where(known, kind, found))
-    both = (found != free) & (truth != free) & known
-    return true_occupancy, np.where(both, truth, found)
+    true_occupancy = np.where(truth == free, free, np.where(labeled, kind, predicted))
+    occupied = (predicted != free) & (truth != free) & labeled
+    return true_occupancy, np.where(occupied, truth, predicted)
 
 
 class Scores:
@@ -123,10 +123,10 @@ def moved_through(
 ) -> NDArray[np.bool_]:
     """(X, Y, Z): a moving class is there in another frame, at the same place of the world."""
     out = np.zeros(grid.shape, bool)
-    for j, there in enumerate(moving):
+    for j, occupied in enumerate(moving):
         if j == k:
             continue
-        at = np.argwhere(there)
-        points = apply(inverse(poses[k]) @ poses[j], grid.centers(at))
+        cells = np.argwhere(occupied)
+        points = apply(inverse(poses[k]) @ poses[j], grid.centers(cells))
         out[tuple(grid.indices(points[grid.contains(points)]).T)] = True
     return out

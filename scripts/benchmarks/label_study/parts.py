@@ -89,7 +89,7 @@ class Part:
     @cached_property
     def key(self) -> str:
         """Hash of all that determines the result, what it needs included."""
-        what = [
+        identity = [
             self.kind,
             self.what,
             self.seed,
@@ -97,7 +97,7 @@ class Part:
             self.settings,
             [part.key for part in self.needs],
         ]
-        return hashlib.sha256(canonical_text(what).encode()).hexdigest()
+        return hashlib.sha256(canonical_text(identity).encode()).hexdigest()
 
     def folder(self, out: Path) -> Path:
         return out / "parts" / f"{self.name}-{self.key[:10]}"
@@ -126,7 +126,7 @@ def plan(
     if missing := set(teachers) - set(profile.teachers):
         raise SetupError(f"profile {profile.name} has no teacher {', '.join(sorted(missing))}")
     source = log.open(past_sweeps=1)
-    everything = source.scene_ids("train")
+    scenes = source.scene_ids("train")
     common = {
         "study": STUDY_VERSION,
         "log": _fingerprint(log, source),
@@ -135,29 +135,31 @@ def plan(
     }
     parts: list[Part] = []
     for seed in range(seeds):
-        parts.append(_student(profile, common, "full", 100, seed, everything, ()))
+        parts.append(_student(profile, common, "full", 100, seed, scenes, ()))
         for share in sorted(percent):
             labelled = draw(log, share, seed)
-            if len(labelled) < 2 or len(labelled) >= len(everything):
+            if len(labelled) < 2 or len(labelled) >= len(scenes):
                 raise SetupError(
-                    f"{share} % of {len(everything)} training scenes are {len(labelled)}: the "
+                    f"{share} % of {len(scenes)} training scenes are {len(labelled)}: the "
                     "teacher needs two, and one must be left to label"
                 )
-            made = [_teacher(profile, common, m, share, seed, labelled) for m in teachers]
-            rest = len(everything) - len(labelled)
+            of_teachers = [_teacher(profile, common, m, share, seed, labelled) for m in teachers]
+            n_unlabeled = len(scenes) - len(labelled)
             frames = profile.city.frames_per_scene
-            store = _from_teacher(profile, common, "store", made[0], 2.0 * rest * frames)
+            store = _from_teacher(
+                profile, common, "store", of_teachers[0], 2.0 * n_unlabeled * frames
+            )
             refined = replace(store, what="refined", settings=store.settings | _REFINEMENT)
             features = _from_teacher(
-                profile, common, "features", made[0], 0.5 * len(everything) * frames
+                profile, common, "features", of_teachers[0], 0.5 * len(scenes) * frames
             )
-            parts += made
+            parts += of_teachers
             for arm in (*ARMS[1:], *ORACLES, *WORTH):
                 needs: tuple[Part, ...] = (store,) if arm in FROM_STORE else ()
                 if arm == "refined":
                     needs = (refined,)
                 if arm in FROM_FEATURES:
-                    needs += (features if profile.replay else made[0],)
+                    needs += (features if profile.replay else of_teachers[0],)
                 parts.append(_student(profile, common, arm, share, seed, labelled, needs))
             parts += [store, *([features] if profile.replay else [])]
     return in_order(parts)
@@ -167,7 +169,7 @@ def in_order(parts: Sequence[Part]) -> list[Part]:
     """Each once, after what it needs; a seed after the other, so that an early end shows most."""
     rank = {"teacher": 0, "store": 1, "features": 2, "student": 3}
     ordered = sorted(parts, key=lambda p: (p.seed, rank[p.kind], p.percent))
-    return list({part.key: part for one in ordered for part in one.with_needs()}.values())
+    return list({part.key: part for wanted in ordered for part in wanted.with_needs()}.values())
 
 
 def draw(log: Log, percent: int, seed: int) -> tuple[str, ...]:
@@ -288,5 +290,5 @@ def require_benchmark(profile: Profile) -> None:
     """Raises ``SetupError`` where a preset of the profile is not made for its benchmark."""
     scored = benchmark(profile.benchmark)
     for name in (profile.student, *profile.teachers.values()):
-        one = preset(name)
-        scored.require(f"preset {name}", one.grid, one.taxonomy, one.inputs.frame)
+        network = preset(name)
+        scored.require(f"preset {name}", network.grid, network.taxonomy, network.inputs.frame)

@@ -40,14 +40,14 @@ class StoreQuality:
         truth: GroundTruth,
     ) -> None:
         """Add a frame."""
-        kept = (mask & KEPT) == KEPT
+        in_mask = (mask & KEPT) == KEPT
         trusted = ((mask & MaskBit.TRUSTED) > 0) & truth.observed()
         scored = truth.scored()
-        self.kept_voxels += int(kept.sum())
+        self.kept_voxels += int(in_mask.sum())
         self.trusted += int(trusted.sum())
         self.trusted_right += int((trusted & (semantics == truth.semantics)).sum())
         self.scored.update(truth.semantics, semantics, scored)
-        self.kept.update(truth.semantics, semantics, scored & kept)
+        self.kept.update(truth.semantics, semantics, scored & in_mask)
 
     def to_json(self) -> dict[str, Any]:
         """Percentages, None where nothing is counted.
@@ -56,14 +56,14 @@ class StoreQuality:
         ``recall``: those it keeps with the right label; ``precision``: of what is kept and scored
         and labelled so, what is right; ``share``: of a class among what is kept, and in the truth.
         """
-        kept, scored = self.kept.counts, self.scored.counts
-        right = np.diag(kept)
+        counts, scored = self.kept.counts, self.scored.counts
+        right = np.diag(counts)
         by_class = {
             name: {
-                "mask keeps": _percent(kept[k].sum(), scored[k].sum()),
+                "mask keeps": _percent(counts[k].sum(), scored[k].sum()),
                 "recall": _percent(right[k], scored[k].sum()),
-                "precision": _percent(right[k], kept[:, k].sum()),
-                "share of kept": _percent(kept[:, k].sum(), kept.sum()),
+                "precision": _percent(right[k], counts[:, k].sum()),
+                "share of kept": _percent(counts[:, k].sum(), counts.sum()),
                 "share of truth": _percent(scored[k].sum(), scored.sum()),
             }
             for k, name in enumerate(self.taxonomy.names)
@@ -71,9 +71,9 @@ class StoreQuality:
         semantic = self.taxonomy.semantic_ids
         return {
             "trusted voxels that are right": _percent(self.trusted_right, self.trusted),
-            "scored voxels that are kept": _percent(kept.sum(), scored.sum()),
-            "kept voxels that are scored": _percent(kept.sum(), self.kept_voxels),
-            "kept voxels that are right": _percent(right.sum(), kept.sum()),
+            "scored voxels that are kept": _percent(counts.sum(), scored.sum()),
+            "kept voxels that are scored": _percent(counts.sum(), self.kept_voxels),
+            "kept voxels that are right": _percent(right.sum(), counts.sum()),
             "mIoU of all labels": round(100 * self.scored.miou(semantic), 2),
             "mIoU of kept labels": round(100 * self.kept.miou(semantic), 2),
             "by class": by_class,
@@ -81,5 +81,5 @@ class StoreQuality:
         }
 
 
-def _percent(part: float, whole: float) -> float | None:
-    return round(100 * float(part) / float(whole), 2) if whole else None
+def _percent(part: float, total: float) -> float | None:
+    return round(100 * float(part) / float(total), 2) if total else None

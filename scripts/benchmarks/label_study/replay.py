@@ -49,7 +49,7 @@ class ReplayedPredictor:
 
     @torch.no_grad()
     def __call__(self, batch: Batch) -> TeacherOutputs:
-        kept = self.maps[[self.row[token] for token in batch.tokens]]
+        maps = self.maps[[self.row[token] for token in batch.tokens]]
         T_bda = torch.eye(4).expand(len(batch), 4, 4).to(batch.inputs.T_bda)
-        bev = torch.from_numpy(kept).to(T_bda)
+        bev = torch.from_numpy(maps).to(T_bda)
         return TeacherOutputs(bev=bev, logits=self.head(bev), T_bda=T_bda)

@@ -56,11 +56,11 @@ class Study:
         self.profile, self.parts = shop.profile, parts
         scored = benchmark(shop.profile.benchmark)
         self.mask, self.taxonomy = scored.mask or "all", scored.taxonomy
-        self.results = [found for part in parts if (found := shop.result(part))]
+        self.results = [result for part in parts if (result := shop.result(part))]
 
     def scores(self, kind: str, what: str, percent: int, key: str) -> Scores:
         """By seed; ``key`` of the score table, or ``class: NAME`` under the benchmark's mask."""
-        found = {}
+        by_seed = {}
         for result in self.results:
             if (result["kind"], result["what"], result["percent"]) == (kind, what, percent):
                 scores = result["scores"]
@@ -69,8 +69,8 @@ class Study:
                 else:
                     value = scores[key]
                 if value is not None:
-                    found[int(result["seed"])] = float(value)
-        return found
+                    by_seed[int(result["seed"])] = float(value)
+        return by_seed
 
     def main(self, arm: str, percent: int) -> Scores:
         return self.scores("student", arm, percent, f"mIoU[{self.mask}]")
@@ -83,8 +83,8 @@ class Study:
 
     def rows(self) -> list[tuple[int, str]]:
         """(percent, arm) of every student planned."""
-        few = (*COMPARED, *ORACLES, *WORTH)
-        low = [(percent, arm) for percent in self.percents() for arm in few]
+        arms = (*COMPARED, *ORACLES, *WORTH)
+        low = [(percent, arm) for percent in self.percents() for arm in arms]
         return [*low, (100, "full")]
 
     def separation(self, percent: int) -> Difference | None:
@@ -99,8 +99,8 @@ class Study:
 
     def share(self, percent: int, arm: str) -> Scores:
         """Percent of the fully labelled student's mean, by seed."""
-        whole = mean(self.full())
-        return {seed: 100 * value / whole for seed, value in self.main(arm, percent).items()}
+        full = mean(self.full())
+        return {seed: 100 * value / full for seed, value in self.main(arm, percent).items()}
 
     def to_json(self) -> dict[str, Any]:
         separation = {percent: self.separation(percent) for percent in self.percents()}
@@ -123,7 +123,9 @@ class Study:
             rows.append(row)
         return {
             "profile": asdict(self.profile),
-            "separation": {str(p): found.to_json() for p, found in separation.items() if found},
+            "separation": {
+                str(p): difference.to_json() for p, difference in separation.items() if difference
+            },
             "students": rows,
             "hours": round(_wall_hours(self.results), 2),
             "hours by kind of part": _hours(self.results),
@@ -171,16 +173,17 @@ def _separation_in_words(study: Study) -> list[str]:
     lines = []
     for percent in study.percents():
         difference = study.separation(percent)
-        what = f"all labels - {percent} % of the labels = {difference} mIoU[{study.mask}]"
+        comparison = f"all labels - {percent} % of the labels = {difference} mIoU[{study.mask}]"
         if difference is None:
-            told = f"Whether all labels beat {percent} % is not known yet; so no gain is given."
+            sentence = f"Whether all labels beat {percent} % is not known yet; so no gain is given."
         elif difference.clear:
-            told = f"**Labels separate**: {what} {rule}."
+            sentence = f"**Labels separate**: {comparison} {rule}."
         elif math.isnan(difference.error):
-            told = f"Whether labels separate is not known from one seed: {what}. No gain is given."
+            unknown = "Whether labels separate is not known from one seed"
+            sentence = f"{unknown}: {comparison}. No gain is given."
         else:
-            told = f"**Labels do not separate**: {what} {rule}. No gain can be concluded."
-        lines += [told, ""]
+            sentence = f"**Labels do not separate**: {comparison} {rule}. No gain can be concluded."
+        lines += [sentence, ""]
     return lines
 
 
@@ -203,10 +206,10 @@ def _student_table(study: Study) -> list[str]:
         ]
         if study.separated(percent) and clear:
             gain = paired(main, study.main("labels", percent))
-            told = ""
+            gained = ""
             if gain and arm not in ("full", "labels"):
-                told = f"{gain}{'' if gain.clear else ' (not clear)'}"
-            row += [_text(study.share(percent, arm), " %"), told]
+                gained = f"{gain}{'' if gain.clear else ' (not clear)'}"
+            row += [_text(study.share(percent, arm), " %"), gained]
         elif clear:
             row += ["", ""]
         rows.append(row)
@@ -245,9 +248,9 @@ def _teacher_table(study: Study) -> list[str]:
         for modality in (m for m in study.profile.teachers if m in planned):
             scores = study.scores("teacher", modality, percent, f"mIoU[{study.mask}]")
             if scores:
-                everywhere = study.scores("teacher", modality, percent, "mIoU[all]")
+                all_voxels = study.scores("teacher", modality, percent, "mIoU[all]")
                 name = study.profile.teachers[modality]
-                rows.append([f"{percent} %", modality, name, _text(scores), _text(everywhere)])
+                rows.append([f"{percent} %", modality, name, _text(scores), _text(all_voxels)])
     head = ["labels", "teacher", "preset", f"mIoU[{study.mask}]", "mIoU[all]"]
     return ["## Teachers on the validation scenes", "", *_table(head, rows)]
 
@@ -277,8 +280,8 @@ def _store_tables(study: Study) -> list[str]:
     columns = list(next(iter(stores[0]["quality"]["by class"].values())))
     rows = []
     for name in study.taxonomy.names:
-        found = [r["quality"]["by class"][name] for r in stores if not r["what"]]
-        rows.append([name, *(_mean_of(f[column] for f in found) for column in columns)])
+        tables = [r["quality"]["by class"][name] for r in stores if not r["what"]]
+        rows.append([name, *(_mean_of(f[column] for f in tables) for column in columns)])
     return [*lines, *_table(["class", *columns], rows)]
 
 
@@ -322,8 +325,8 @@ def _text(scores: Scores, unit: str = "") -> str:
 
 
 def _mean_of(values: Any) -> str:
-    there = [value for value in values if value is not None]
-    return f"{sum(there) / len(there):.1f}" if there else "-"
+    figures = [value for value in values if value is not None]
+    return f"{sum(figures) / len(figures):.1f}" if figures else "-"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
@@ -341,12 +344,12 @@ def draw(study: Study, path: Path) -> None:
         axes.axhspan(low - high, low + high, color="0.9")
         axes.axhline(low, color="0.4", linestyle="--", label=TITLES["full"])
     for k, arm in enumerate(COMPARED):
-        aside = 0.15 * (k - (len(COMPARED) - 1) / 2)  # bars side by side
+        offset = 0.15 * (k - (len(COMPARED) - 1) / 2)  # bars side by side
         points = [(p, study.main(arm, p)) for p in study.percents() if study.main(arm, p)]
         if points:
             deviations = [spread(s) if len(s) > 1 else 0.0 for _, s in points]
             axes.errorbar(
-                [p + aside for p, _ in points],
+                [p + offset for p, _ in points],
                 [mean(s) for _, s in points],
                 yerr=deviations,
                 marker="o",

@@ -170,16 +170,16 @@ class Progress:
     def tell(
         self, running: dict[str, Part], todo: Sequence[Part], *, only_if_due: bool = False
     ) -> None:
-        now = time.monotonic()
-        if only_if_due and now - self.told < TELL_EVERY_S:
+        now_s = time.monotonic()
+        if only_if_due and now_s - self.told < TELL_EVERY_S:
             return
-        self.told = now
+        self.told = now_s
         done = len(self.parts) - len(todo) - len(running)
         at_work = ", ".join(name + self._step(part) for name, part in running.items())
-        left = self._seconds_left(running, todo, now)
+        left = self._seconds_left(running, todo, now_s)
         print(
             f"{done}/{len(self.parts)} parts done ({self.there} were there); "
-            f"{at_work or 'nothing'} at work; {(now - self.began) / 60:.1f} min gone, "
+            f"{at_work or 'nothing'} at work; {(now_s - self.began) / 60:.1f} min gone, "
             f"about {left / 60:.0f} min to go",
             file=sys.stderr,
             flush=True,
@@ -192,16 +192,16 @@ class Progress:
         except (OSError, IndexError, ValueError, KeyError):
             return ""
 
-    def _seconds_left(self, running: dict[str, Part], todo: Sequence[Part], now: float) -> float:
+    def _seconds_left(self, running: dict[str, Part], todo: Sequence[Part], now_s: float) -> float:
         """From the speed of the parts that are there; a guess before the first one is."""
-        made = [(part, self.shop.result(part)) for part in self.parts]
-        work = sum(part.cost for part, result in made if result)
-        seconds = sum(float(result["seconds"]) for _, result in made if result)
+        results = [(part, self.shop.result(part)) for part in self.parts]
+        work = sum(part.cost for part, result in results if result)
+        seconds = sum(float(result["seconds"]) for _, result in results if result)
         speed = seconds / work if work else 0.3
         for name in running:
-            self.began_at.setdefault(name, now)
+            self.began_at.setdefault(name, now_s)
         at_work = sum(
-            max(0.0, part.cost * speed - (now - self.began_at[name]))
+            max(0.0, part.cost * speed - (now_s - self.began_at[name]))
             for name, part in running.items()
         )
         return (at_work + speed * sum(part.cost for part in todo)) / self.workers

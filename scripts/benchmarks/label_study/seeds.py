@@ -59,10 +59,10 @@ def between(a: Scores, b: Scores) -> Difference:
 
 def paired(a: Scores, b: Scores) -> Difference | None:
     """Mean of a minus b over the seeds of both, which share draw and initial weights."""
-    both = {seed: a[seed] - b[seed] for seed in a.keys() & b.keys()}
-    if not both:
+    differences = {seed: a[seed] - b[seed] for seed in a.keys() & b.keys()}
+    if not differences:
         return None
-    return Difference(value=mean(both), error=math.sqrt(_variance_of_mean(both)))
+    return Difference(value=mean(differences), error=math.sqrt(_variance_of_mean(differences)))
 
 
 def _variance_of_mean(scores: Scores) -> float:

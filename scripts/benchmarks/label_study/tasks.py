@@ -86,10 +86,10 @@ class Workshop:
 
     def _made(self, part: Part) -> dict[str, Any] | None:
         try:
-            found = json.loads((part.folder(self.out) / "result.json").read_text())
+            result = json.loads((part.folder(self.out) / "result.json").read_text())
         except (OSError, ValueError):
             return None
-        return found if found.get("key") == part.key else None
+        return result if result.get("key") == part.key else None
 
     def make(self, part: Part) -> None:
         """Make a part whose needs are there."""
@@ -105,7 +105,7 @@ class Workshop:
             "student": self._student,
         }[part.kind](part, folder)
         seconds = time.monotonic() - began + result.pop("seconds_before", 0.0)
-        whole = {
+        document = {
             "key": part.key,
             "name": part.name,
             "kind": part.kind,
@@ -117,7 +117,7 @@ class Workshop:
             "ended": round(time.time(), 1),
             **result,
         }
-        write_json(folder / "result.json", whole)
+        write_json(folder / "result.json", document)
 
     def _truth(self, source: AnnotatedSource, scenes: Sequence[str]) -> GroundTruthTargets:
         """Where the benchmark scores, for teachers too, as published: where LiDAR alone sees, half
@@ -190,8 +190,8 @@ class Workshop:
             device=self.device,
             job={"part": part.key},
         )
-        here = time.monotonic() - began
-        before = max(0.0, trained.report.seconds - here)
+        elapsed = time.monotonic() - began
+        before = max(0.0, trained.report.seconds - elapsed)
         training = {"training": trained.report.to_json(), "seconds_before": before}
         return cast(OccupancyNet, trained.network), training
 
@@ -202,19 +202,21 @@ class Workshop:
         outputs: TeacherSource = FrozenTeacher(teacher.network)
         if teacher.features is not None:
             outputs = ReplayedPredictor(teacher.features, teacher.network.occ_head)
-        mine, its = _bev_channels(network), _bev_channels(teacher.network)
+        student_channels, teacher_channels = _bev_channels(network), _bev_channels(teacher.network)
         distillation = Distillation(
             self.profile.distillation,
             taxonomy=teacher.preset.taxonomy,
             teacher=outputs,
-            adapter=None if mine == its else nn.Conv2d(mine, its, 1),
+            adapter=None
+            if student_channels == teacher_channels
+            else nn.Conv2d(student_channels, teacher_channels, 1),
         )
         return DistillationObjective(loss, distillation, within=used_voxels)
 
     def _teacher(self, part: Part, folder: Path) -> dict[str, Any]:
         chosen = preset(self.profile.teachers[cast(Modality, part.what)])
         source = self.log.open(past_sweeps=chosen.inputs.past_sweeps)
-        used, kept = held_out(part, self.profile)
+        used, calibrating = held_out(part, self.profile)
         schooling, start = self.profile.teaching, None
         if part.needs:
             assert self.profile.fusing is not None
@@ -223,11 +225,16 @@ class Workshop:
             part, folder, chosen, schooling, source, [self._truth(source, used)], start=start
         )
         labeller = OccupancyPredictor(network, chosen, tta_flips=self.profile.flips)
-        found = calibrate(labeller, source, self._truth(source, kept), kept, LabelingConfig())
-        metadata = {CALIBRATION_KEY: json_text(found.calibration.to_json())}
+        calibrated = calibrate(
+            labeller, source, self._truth(source, calibrating), calibrating, LabelingConfig()
+        )
+        metadata = {CALIBRATION_KEY: json_text(calibrated.calibration.to_json())}
         save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
         (folder / "state.pt").unlink(missing_ok=True)
-        return training | {"held_out": list(kept), "scores": self._scores(network, chosen, source)}
+        return training | {
+            "held_out": list(calibrating),
+            "scores": self._scores(network, chosen, source),
+        }
 
     def _load_teacher(self, part: Part) -> LoadedModel:
         return load_checkpoint(part.folder(self.out) / WEIGHTS, device=self.device)
@@ -257,9 +264,9 @@ class Workshop:
             refinement=refinement,
         )
         labeller = OccupancyPredictor(model.module, model.preset, tta_flips=flips)
-        _, kept = held_out(teacher, self.profile)
-        truth = self._truth(source, kept)
-        calibration = calibrate(labeller, source, truth, kept, config).calibration
+        _, calibrating = held_out(teacher, self.profile)
+        truth = self._truth(source, calibrating)
+        calibration = calibrate(labeller, source, truth, calibrating, config).calibration
         header = store_header(
             model,
             calibration,
@@ -339,9 +346,9 @@ class Workshop:
         """The teacher that a student is distilled from."""
         if part.what not in FROM_FEATURES:
             return None
-        one = next(p for p in part.needs if p.kind in ("features", "teacher"))
-        model = self._load_teacher(one.needs[0] if one.kind == "features" else one)
-        features = one.folder(self.out) if one.kind == "features" else None
+        source = next(p for p in part.needs if p.kind in ("features", "teacher"))
+        model = self._load_teacher(source.needs[0] if source.kind == "features" else source)
+        features = source.folder(self.out) if source.kind == "features" else None
         return _Master(network=model.module, preset=model.preset, features=features)
 
 
@@ -360,14 +367,14 @@ def read_known(paths: Sequence[Path]) -> dict[str, dict[str, Any]]:
     Raises:
         SetupError: a file is no ``study.json``.
     """
-    known: dict[str, dict[str, Any]] = {}
+    by_key: dict[str, dict[str, Any]] = {}
     for path in paths:
         try:
             results = json.loads(path.read_text())["results"]
-            known |= {str(result["key"]): result for result in results}
+            by_key |= {str(result["key"]): result for result in results}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise SetupError(f"{path}: not the study.json of a study: {error}") from error
-    return known
+    return by_key
 
 
 def _bev_channels(network: OccupancyNet) -> int:
