@@ -315,7 +315,7 @@ class Results:
 def report(
     shop: Workshop, args: argparse.Namespace, teachers: Sequence[Part], arms: Sequence[Arm]
 ) -> None:
-    """Write JSON, table and picture of what is there."""
+    """Write JSON, table and image of what is there."""
     results = Results(shop, teachers, arms)
     settings = {
         name: getattr(args, name)
@@ -378,7 +378,7 @@ def _text(scores: Scores) -> str:
 
 
 def draw(results: Results, args: argparse.Namespace, path: Path) -> None:
-    """mIoU by strategy: one colour a seed, every random draw, and the means."""
+    """mIoU by strategy: one color a seed, every random draw, and the means."""
     figure = reporting.new_figure(7.5, 4.0)
     axes = figure.subplots()
     rows = results.rows()
@@ -388,8 +388,8 @@ def draw(results: Results, args: argparse.Namespace, path: Path) -> None:
             if name == "random"
             else list(results.scores(name).items())
         )
-        colours = [f"C{seed}" for seed, _ in points]
-        axes.scatter([x] * len(points), [v for _, v in points], c=colours, alpha=0.7, zorder=3)
+        colors = [f"C{seed}" for seed, _ in points]
+        axes.scatter([x] * len(points), [v for _, v in points], c=colors, alpha=0.7, zorder=3)
         middle = mean(results.scores(name))
         axes.hlines(middle, x - 0.3, x + 0.3, color="black", zorder=4)
         if name == "random":
@@ -399,7 +399,7 @@ def draw(results: Results, args: argparse.Namespace, path: Path) -> None:
     axes.set_xticks(range(len(rows)), labels)
     axes.set_ylabel(f"mIoU[{results.mask}], %")
     axes.set_title(
-        f"Teacher after {args.budget} more scenes, {args.steps} steps; a colour a seed, line: mean"
+        f"Teacher after {args.budget} more scenes, {args.steps} steps; a color a seed, line: mean"
     )
     axes.grid(axis="y", alpha=0.3)
     reporting.save_figure(figure, path)

@@ -1,4 +1,4 @@
-"""How right are refined labels, what is their confidence worth, and are promises about them kept?
+"""How right are refined labels, what is their confidence worth, and do their error bounds hold?
 
     python scripts/make_city.py --root C --seed 101 --val 100 --frames 6
     python scripts/make_city.py --root T --seed 202 --val 30 --frames 12
@@ -13,8 +13,8 @@ trails, the share of voxels predicted as a moving class that are none but are on
 of the drive; seconds a frame.
 *Calibration*: expected calibration error and Brier score of the raw confidence, softmax or verdict
 of a meta classifier, and of the chosen map.
-*Risk*: 30 and 60 scenes of C's are drawn 20 times; how often a promise broke on T. And 100 times as
-many of C and T together; how often it broke on the others.
+*Risk*: 30 and 60 scenes of C are drawn 20 times: how often is a bound broken on T? And 100 times as
+many of C and T together: how often is it broken on the others?
 """
 
 from __future__ import annotations
@@ -240,11 +240,11 @@ class Bench:
         }
         for scene_id in tqdm(truth.scenes, desc="learn to refine", unit="scene"):
             scene = source.scene(scene_id)
-            sights = [s for _, s in frame_evidence(scene, source, self.teacher, self.config)]
+            evidence = [s for _, s in frame_evidence(scene, source, self.teacher, self.config)]
             for k, frame in enumerate(scene.frames):
                 expected = truth.labels(frame)
                 for learner in learning.values():
-                    learner.update(sights, k, self.grid, expected.semantics, expected.observed())
+                    learner.update(evidence, k, self.grid, expected.semantics, expected.observed())
         refiners = {name: (PARTS[name], learner.fit()) for name, learner in learning.items()}
         del learning
         source, truth = self.city("test")
@@ -252,10 +252,10 @@ class Bench:
         for scene_id in tqdm(truth.scenes, desc="refine", unit="scene"):
             scene = source.scene(scene_id)
             began = time.perf_counter()
-            sights = [s for _, s in frame_evidence(scene, source, self.teacher, self.config)]
+            evidence = [s for _, s in frame_evidence(scene, source, self.teacher, self.config)]
             scores["none"].seconds += time.perf_counter() - began
             truths = [truth.labels(frame) for frame in scene.frames]
-            score_scene(scores, refiners, sights, truths, self.taxonomy, self.grid)
+            score_scene(scores, refiners, evidence, truths, self.taxonomy, self.grid)
         base = scores["none"]
         out = {name: score.to_json(base) for name, score in scores.items()}
         weights = refiners["all"][1].to_json()
@@ -269,16 +269,16 @@ def risk_figures(
     free_passes: int,
     size: int,
 ) -> dict[str, Any]:
-    """Promises from drawn calibration scenes, and what became of them on the test scenes."""
+    """Error bounds from drawn calibration scenes, and whether they hold on the test scenes."""
     rng = np.random.default_rng(0)
     draws = [rng.choice(len(learnt), size, replace=False) for _ in range(DRAWS)]
     test = sum_of(tested, free_passes)
     splits = [([learnt[s] for s in draw], test) for draw in draws]
-    return promises_kept(splits, free_passes)
+    return bounds_kept(splits, free_passes)
 
 
 def split_figures(scenes: Sequence[SceneCounts], free_passes: int, size: int) -> dict[str, Any]:
-    """Promises from scenes drawn of all, and what became of them on those not drawn: draws from a
+    """Error bounds from scenes drawn of all, and whether they hold on those not drawn: draws from a
     few scenes are much alike, and so would be their luck on one set of test scenes."""
     rng = np.random.default_rng(0)
     splits = []
@@ -286,10 +286,10 @@ def split_figures(scenes: Sequence[SceneCounts], free_passes: int, size: int) ->
         order = rng.permutation(len(scenes))
         test = sum_of([scenes[s] for s in order[size:]], free_passes)
         splits.append(([scenes[s] for s in order[:size]], test))
-    return promises_kept(splits, free_passes)
+    return bounds_kept(splits, free_passes)
 
 
-def promises_kept(
+def bounds_kept(
     splits: Sequence[tuple[Sequence[SceneCounts], tuple[Any, Any]]], free_passes: int
 ) -> dict[str, Any]:
     """Of splits into calibration scenes and the counts of test scenes."""

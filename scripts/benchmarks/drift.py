@@ -108,8 +108,8 @@ def statistics(teacher: OccupancyPredictor, root: Path) -> list[tuple[str, Stati
     for scene_id in tqdm(source.scene_ids("val"), desc=root.name, unit="scene"):
         scene = source.scene(scene_id)
         two_frames = replace(scene, frames=(scene.frames[0], scene.frames[len(scene.frames) // 2]))
-        guesses = predict_frames(two_frames, source, teacher, LabelingConfig())
-        scenes.append((weather[scene_id], mean_of([guess.statistics for guess in guesses])))
+        predictions = predict_frames(two_frames, source, teacher, LabelingConfig())
+        scenes.append((weather[scene_id], mean_of([p.statistics for p in predictions])))
     return scenes
 
 

@@ -3,7 +3,7 @@
     python scripts/benchmarks/log_checks.py --seeds 9121 9122 9123 9124 --medium 9125 9126 \\
         --folder runs/pandaset --nuscenes DIR DIR --out scripts/benchmarks/checks-cpu
 
-Cities are generated under ``--cities`` where they are not there: ``--seeds`` with pictures of
+Cities are generated under ``--cities`` where they are not there: ``--seeds`` with images of
 96x256, ``--medium`` of 225x400. ``--city`` names other cities (``scripts/make_city.py``). Every
 scene is checked as it is; every ``--every``-th one of the cities also with each fault. The
 thresholds were chosen on the cities of seeds 9000 to 9002, 9100 to 9105 and 9111 to 9116, which
@@ -89,9 +89,9 @@ class CheckedLog(ChangedLog):
         return scene
 
     def read_image(self, view: CameraView) -> NDArray[np.uint8]:
-        if view.path not in self.kept.pictures:
-            self.kept.pictures[view.path] = super().read_image(view)
-        return self.kept.pictures[view.path]
+        if view.path not in self.kept.images:
+            self.kept.images[view.path] = super().read_image(view)
+        return self.kept.images[view.path]
 
     def read_points(self, sweep: LidarSweep) -> NDArray[np.float32]:
         if sweep.path not in self.kept.points:
@@ -110,7 +110,7 @@ class _Kept:
     """What was read of one scene."""
 
     def __init__(self) -> None:
-        self.pictures: dict[Path, NDArray[np.uint8]] = {}
+        self.images: dict[Path, NDArray[np.uint8]] = {}
         self.points: dict[Path, NDArray[np.float32]] = {}
         self.marks: dict[str, Annotations] = {}
 

@@ -3,7 +3,7 @@
     python scripts/benchmarks/log_readers.py
     python scripts/benchmarks/log_readers.py --source nuscenes --root DIR --frames 20
 
-Per frame: every picture decoded, the key sweep read, all sweeps brought into the ego frame, and the
+Per frame: every image decoded, the key sweep read, all sweeps brought into the ego frame, and the
 whole input of a network prepared. One process, files in the page cache (a first pass is not
 counted); medians over frames.
 """
@@ -42,7 +42,7 @@ def main() -> int:
     frames = [f for s in source.scene_ids("all") for f in source.scene(s).frames][: args.frames]
     jobs: dict[str, tuple[Callable[[Frame], object], Callable[[Frame], object] | None]] = {}
     if any(frame.cameras for frame in frames):
-        jobs["pictures"] = (lambda f: pictures(source, f), bare_pictures)
+        jobs["images"] = (lambda f: images(source, f), bare_images)
     if any(frame.lidar for frame in frames):
         jobs["key sweep"] = (lambda f: key_sweep(source, f), bare_sweep)
         jobs["all sweeps, ego frame"] = (
@@ -79,19 +79,19 @@ def megabytes(name: str, frame: Frame) -> float:
     sweeps = (frame.lidar, *frame.past_sweeps) if frame.lidar else ()
     if name == "key sweep":
         files, sweeps = set(), sweeps[:1]
-    elif name == "pictures":
+    elif name == "images":
         sweeps = ()
     elif name.startswith("all sweeps"):
         files = set()
     return sum(p.stat().st_size for p in files | {s.path for s in sweeps}) / 1e6
 
 
-def pictures(source: SceneSource, frame: Frame) -> None:
+def images(source: SceneSource, frame: Frame) -> None:
     for view in frame.cameras:
         source.read_image(view)
 
 
-def bare_pictures(frame: Frame) -> None:
+def bare_images(frame: Frame) -> None:
     for view in frame.cameras:
         with Image.open(view.path) as image:
             np.asarray(image.convert("RGB"))

@@ -197,7 +197,7 @@ def measure(
     swept = inputs.points if chosen.inputs.lidar else None
     points = sum(len(cloud) for cloud in swept) // B if swept is not None else 0
     print(f"\n{chosen.name}: {count_parameters(network):,} parameters; {chosen.paper}")
-    print(f"{B} x {inputs.images.shape[1]} pictures, {points:,} points each: {origin}")
+    print(f"{B} x {inputs.images.shape[1]} images, {points:,} points each: {origin}")
     for mode, table in tables.items():
         print(f"\n{mode} mode, per batch, geometry anew\n{table_text(table, limits, mode)}")
     print(

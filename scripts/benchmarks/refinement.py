@@ -85,10 +85,12 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         for scene_id in tqdm(scenes, desc=f"poses {noise}", unit="scene"):
             scene = log.scene(scene_id)
             began = time.perf_counter()
-            sights = [s for _, s in frame_evidence(scene, log, teacher, config)]
+            evidence = [s for _, s in frame_evidence(scene, log, teacher, config)]
             scores["none"].seconds += time.perf_counter() - began
             truths = [truth.labels(frame) for frame in source.scene(scene_id).frames]
-            score_scene(scores, {"all": (refiner.config, refiner)}, sights, truths, taxonomy, grid)
+            score_scene(
+                scores, {"all": (refiner.config, refiner)}, evidence, truths, taxonomy, grid
+            )
         out[noise] = {name: score.to_json(scores["none"]) for name, score in scores.items()}
     return out
 

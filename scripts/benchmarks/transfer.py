@@ -42,7 +42,7 @@ FIGURES = ("mIoU[camera-visible]", "mIoU[all]", "mIoU[trusted]", "trusted voxels
 BENCHMARKS = {"occ3d_nuscenes": "17 classes, 0.4 m", "occ3d_coarse": "7 classes, 0.8 m"}
 STUDENTS = {"occ3d_nuscenes": "camera_tiny", "occ3d_coarse": "camera_coarse"}
 """By the benchmark that they and their teacher are made for."""
-PICTURE_PARTS = ("img_backbone", "img_neck")
+IMAGE_PARTS = ("img_backbone", "img_neck")
 """What a student starts with of its teacher's network; heads differ from preset to preset."""
 
 
@@ -127,7 +127,7 @@ class Transfer:
         return scores
 
     def student(self, name: str, teacher: Path, labels: Path | None) -> dict[str, dict[str, Any]]:
-        """A student that starts with the teacher's picture network."""
+        """A student that starts with the teacher's image network."""
         folder, benchmark = self.out / f"student-{name}", benchmark_of(teacher)
         preset = STUDENTS[benchmark]
         weights = folder / f"{preset}_student.safetensors"
@@ -136,14 +136,14 @@ class Transfer:
                 *("scripts/train_student.py", *self.drive, "--preset", preset),
                 *("--benchmark", benchmark, "--labelled-split", self.known),
                 *(("--labels", labels, "--balance", 10) if labels else ()),
-                *("--init", teacher, "--init-parts", *PICTURE_PARTS),
+                *("--init", teacher, "--init-parts", *IMAGE_PARTS),
                 *("--steps", self.student_steps, "--batch", 2),
                 *("--memory-gib", 2, "--out", folder),
             )
         test = ("--weights", weights, "--split", self.scene(PARTS[3]))
         return self.scores(f"student-{name}", weights, *test)
 
-    def picture(self, name: str, *what: object) -> None:
+    def image(self, name: str, *what: object) -> None:
         path = self.out / "pictures" / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         if not path.exists():
@@ -179,8 +179,8 @@ def measure(transfer: Transfer, teachers: dict[str, Path]) -> dict[str, Any]:
         label = version.replace(", ", "-")
         store = transfer.labels(label, weights, transfer.unknown)
         of_teachers[version] = transfer.scores(label, weights, "--store", store)
-        transfer.picture(label, store)
-    transfer.picture("truth", "--truth", transfer.log)
+        transfer.image(label, store)
+    transfer.image("truth", "--truth", transfer.log)
     first = next(iter(teachers.values()))
     students = {"truth of 30-49": transfer.student("truth", first, None)}
     for version, weights in list(versions.items())[:2]:

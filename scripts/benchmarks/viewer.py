@@ -249,7 +249,7 @@ def _ms(seconds: list[float]) -> float | None:
 def main() -> int:
     parser = reporting.parser(__doc__, json=True)
     parser.add_argument("store", type=Path, help="label store")
-    parser.add_argument("--root", type=Path, help="its log, for pictures and points")
+    parser.add_argument("--root", type=Path, help="its log, for images and points")
     parser.add_argument("--source", default="city")
     parser.add_argument("--size", default="1920x1080", metavar="WxH", help="of the window")
     options = parser.parse_args()

@@ -200,7 +200,7 @@ def reference_depth(frame: Arrays) -> NDArray[np.float32]:
 
 
 def reference_inputs(frame: Arrays, T_ego_camera: NDArray[np.float32]) -> ModelInputs:
-    """The reference's frame: pictures with blue first, cameras in its key ego frame.
+    """The reference's frame: images with blue first, cameras in its key ego frame.
 
     Args:
         frame: the teacher's arrays, which hold the inputs of both networks.

@@ -19,12 +19,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos_modes.kills import ROOT
-from chaos_modes.outcome import Options, Outcome, facts_of, small_city, tree
+from chaos_modes.outcome import Options, Outcome, facts_of, judge, small_city, tree, written_twice
 from ray.cluster_utils import Cluster
 from tqdm import tqdm
-
-from datasets.labels.store import LabelStore
-from datasets.store_ops.maintenance import prune, verify
 
 APART_S = 0.02
 """Most seconds between the two."""
@@ -122,14 +119,7 @@ def _both(
         driver.stdin.flush()
     inodes: dict[str, int] = {}
     while any(driver.poll() is None for driver in drivers) and time.monotonic() < deadline:
-        for marker in store.glob("scenes/*/zarr.json"):  # one that changes was written twice
-            try:
-                inode = marker.stat().st_ino
-            except OSError:
-                continue
-            if inodes.setdefault(marker.parent.name, inode) != inode:
-                counts.written_twice += 1
-                inodes[marker.parent.name] = inode
+        counts.written_twice += written_twice(store, inodes)
         time.sleep(0.02)
     for driver in drivers:
         driver.kill()  # nothing to one that ended
@@ -159,12 +149,8 @@ def _judge(
     counts.without_reason += any(code == 2 and "error: " not in text for code, text in ended)
     if tuple(sorted(codes)) not in right:
         tqdm.write(f"{codes}\n{ended[0][1]}\n{ended[1][1]}")
-    opened = LabelStore.open(store)
-    counts.lost += scenes - len(opened.scene_ids())
-    counts.damaged += len(verify(store))
-    prune(opened)
+    content = judge(store, counts, scenes=scenes)
     winner = next((c for c, code in zip(confidences, codes, strict=True) if code == 0), None)
-    content = tree(store)
     if winner is None or content != wanted[winner]:
         counts.unequal += 1
         counts.mixed += content not in wanted.values()

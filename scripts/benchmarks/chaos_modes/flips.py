@@ -31,7 +31,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from chaos_modes.outcome import Options, Outcome, facts_of, small_city
+from chaos_modes.outcome import Options, Outcome, broke, facts_of, small_city
 from tqdm import tqdm
 
 from autolabel.commands import store as store_command
@@ -194,7 +194,11 @@ class Judge:
             (self.copy / key).unlink()
             os.link(self.whole / key, self.copy / key)
         if names(self.copy) != self.tree:
-            self._broken("lost", f"{attack}: prune took {sorted(self.tree - names(self.copy))[:3]}")
+            broke(
+                self.counts,
+                "lost",
+                f"{attack}: prune took {sorted(self.tree - names(self.copy))[:3]}",
+            )
             self._renew()
 
     def _renew(self) -> None:
@@ -220,15 +224,17 @@ class Judge:
             self.counts.named += 1
             self.counts.refused += bool(other - silent)
         elif other:
-            self._broken(
-                "unnoticed", f"{attack}: {sorted(other)[:3]} differ; verify: {line!r:.200}"
+            broke(
+                self.counts,
+                "unnoticed",
+                f"{attack}: {sorted(other)[:3]} differ; verify: {line!r:.200}",
             )
         elif not code:
             self.counts.harmless += 1
         else:
-            self._broken("unnoticed", f"{attack}: verify does not say where: {line!r:.200}")
+            broke(self.counts, "unnoticed", f"{attack}: verify does not say where: {line!r:.200}")
         if trusted := sorted(name for name in silent if name.split()[0] in LEARNT_FROM):
-            self._broken("let_in", f"{attack}: {trusted[:3]} differ, no error")
+            broke(self.counts, "let_in", f"{attack}: {trusted[:3]} differ, no error")
         try:
             prune(LabelStore.open(store))
         except AutolabelError:
@@ -236,12 +242,7 @@ class Judge:
         except Exception as error:
             wrong.append(f"prune: {error!r}")
         if wrong:
-            self._broken("wrong_errors", f"{attack}: {wrong[0]:.300}")
-
-    def _broken(self, promise: str, case: str) -> None:
-        setattr(self.counts, promise, getattr(self.counts, promise) + 1)
-        if len(self.counts.cases) < 40:
-            self.counts.cases.append(f"{promise}: {case}")
+            broke(self.counts, "wrong_errors", f"{attack}: {wrong[0]:.300}")
 
     def said(self, place: Any, wrong: list[str] | None = None) -> Said:
         """What all readers give."""

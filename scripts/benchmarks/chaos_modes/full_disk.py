@@ -21,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from chaos_modes.flips import labelled
-from chaos_modes.outcome import Options, Outcome, facts_of
+from chaos_modes.outcome import Options, Outcome, broke, facts_of
 from chaos_modes.result_files import Tree, differing, format_of, torn
 from tqdm import tqdm
 
@@ -255,8 +255,7 @@ class Attack:
                 self._broken("unequal", "review")
 
     def _broken(self, promise: str, case: str) -> None:
-        setattr(self.counts, promise, getattr(self.counts, promise) + 1)
-        self.counts.cases.append(f"{promise}: {self._short(case)}")
+        broke(self.counts, promise, self._short(case))
 
     def _short(self, text: str) -> str:
         """Without the folder that goes with the attack."""

@@ -21,12 +21,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from chaos_modes.outcome import Options, Outcome, facts_of, small_city, tree
+from chaos_modes.outcome import Options, Outcome, facts_of, judge, small_city, tree, written_twice
 from ray.cluster_utils import Cluster
 from tqdm import tqdm
 
 from datasets.labels.store import LabelStore
-from datasets.store_ops.maintenance import prune, verify
 
 ROOT = Path(__file__).resolve().parents[3]
 Victim = Literal["worker", "raylet", "driver"]
@@ -99,7 +98,7 @@ class Chaos:
         next_kill = self._soon()
         while True:
             time.sleep(0.05)
-            self._watch(store, inodes)
+            self.counts.written_twice += written_twice(store, inodes)
             code = driver.poll()
             if code == 0:
                 return
@@ -141,24 +140,10 @@ class Chaos:
         os.kill(self.rng.choice(workers), signal.SIGKILL)
         return True
 
-    def _watch(self, store: Path, inodes: dict[str, int]) -> None:
-        """A commit marker that changes was written twice."""
-        for marker in store.glob("scenes/*/zarr.json"):
-            try:
-                inode = marker.stat().st_ino
-            except OSError:
-                continue
-            if inodes.setdefault(marker.parent.name, inode) != inode:
-                self.counts.written_twice += 1
-                inodes[marker.parent.name] = inode
-
     def judge(self, store: Path, wanted: dict[str, str]) -> None:
-        opened = LabelStore.open(store)
-        self.counts.scenes += len(opened.scene_ids())
-        self.counts.lost += self.options.scenes - len(opened.scene_ids())
-        self.counts.damaged += len(verify(store))
-        prune(opened)
-        self.counts.unequal += tree(store) != wanted
+        self.counts.scenes += len(LabelStore.open(store).scene_ids())
+        content = judge(store, self.counts, scenes=self.options.scenes)
+        self.counts.unequal += content != wanted
 
 
 def processes(title: str) -> Iterator[int]:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from chaos_modes.flips import content, labelled, reviewed, target, verified
-from chaos_modes.outcome import Options, Outcome, facts_of
+from chaos_modes.outcome import Options, Outcome, broke, facts_of
 from chaos_modes.s3_server import Proxy, s3_bucket
 from tqdm import tqdm
 
@@ -143,12 +143,12 @@ class Attack:
         if ended is not None:
             code, said = ended
             if code == 0 and not (all_whole in said and "left over" not in said):
-                self._broken("wrong_data", f"verify says {said!r:.300}")
+                broke(self.counts, "wrong_data", f"verify says {said!r:.300}")
             if code == 2 and url not in said:
-                self._broken("wrong_errors", f"verify says {said!r:.300}")
+                broke(self.counts, "wrong_errors", f"verify says {said!r:.300}")
             self.counts.failed["verify"] += code != 0
         if (after := verified(url))[0]:
-            self._broken("unequal", f"verify, undisturbed: {after[1]!r:.300}")
+            broke(self.counts, "unequal", f"verify, undisturbed: {after[1]!r:.300}")
         self._equal("verify", url, self.whole)
 
     def read(self, url: str) -> None:
@@ -157,9 +157,9 @@ class Attack:
         values = self._try("read", url, lambda: self._read(url))
         if values is not None and values != self.read_before:
             other = [k for k in self.read_before if values.get(k) != self.read_before[k]]
-            self._broken("wrong_data", f"read other {other[:3]}")
+            broke(self.counts, "wrong_data", f"read other {other[:3]}")
         if self._read(url) != self.read_before:
-            self._broken("unequal", "read, undisturbed")
+            broke(self.counts, "unequal", "read, undisturbed")
 
     def prune(self, url: str) -> None:
         """Something is left over; nothing else may go."""
@@ -192,16 +192,18 @@ class Attack:
         bad = self._try("export", url, lambda: self._export(url, out))
         exported = files(out)
         if other := [key for key in exported if exported[key] != self.exported.get(key)]:
-            self._broken("wrong_data", f"export wrote {other[:3]}")
+            broke(self.counts, "wrong_data", f"export wrote {other[:3]}")
         if bad == {} and exported != self.exported:
-            self._broken("wrong_data", f"export of {len(exported)} files says that all is well")
+            broke(
+                self.counts, "wrong_data", f"export of {len(exported)} files says that all is well"
+            )
         for reason in (bad or {}).values():
             if url not in reason:
-                self._broken("wrong_errors", f"export: {reason:.300}")
+                broke(self.counts, "wrong_errors", f"export: {reason:.300}")
         self.counts.failed["export"] += bool(bad)
         self._export(url, out)
         if files(out) != self.exported:
-            self._broken("unequal", "export")
+            broke(self.counts, "unequal", "export")
 
     def review(self, url: str) -> None:
         upload(self.whole, url)
@@ -215,9 +217,9 @@ class Attack:
         reviews = Reviews(LabelStore.open(url))
         entries = [entry for entry in reviews.entries() if entry.reviewer == "eve"]
         if wrote is not None and entries != [wrote]:
-            self._broken("lost", f"review: {entries} instead of {wrote}")
+            broke(self.counts, "lost", f"review: {entries} instead of {wrote}")
         if len(entries) > 1 or reviews.damaged():
-            self._broken("unequal", f"review: {entries} {reviews.damaged()}")
+            broke(self.counts, "unequal", f"review: {entries} {reviews.damaged()}")
 
     def _try(self, command: str, url: str, do: Callable[[], Any], *others: str) -> Any:
         """The command's result while the proxy is bad; None where it ended with an error."""
@@ -227,9 +229,9 @@ class Attack:
         except (AutolabelError, OSError) as error:
             self.counts.failed[command] += 1
             if not any(place in str(error) for place in (url, *others)):
-                self._broken("wrong_errors", f"{command} does not say where: {error!r:.300}")
+                broke(self.counts, "wrong_errors", f"{command} does not say where: {error!r:.300}")
         except Exception as error:
-            self._broken("wrong_errors", f"{command}: {error!r:.300}")
+            broke(self.counts, "wrong_errors", f"{command}: {error!r:.300}")
         finally:
             self.proxy.rate = 0.0
         return None
@@ -257,18 +259,13 @@ class Attack:
     def _none_lost(self, command: str, url: str, wanted: Tree) -> None:
         stored = tree(url)
         if gone := sorted(key for key in wanted if stored.get(key) != wanted[key]):
-            self._broken("lost", f"{command}: {gone[:3]} of {len(gone)}")
+            broke(self.counts, "lost", f"{command}: {gone[:3]} of {len(gone)}")
 
     def _equal(self, command: str, url: str, wanted: Tree) -> None:
         stored = tree(url)
         keys = stored.keys() | wanted.keys()
         if other := sorted(key for key in keys if stored.get(key) != wanted.get(key)):
-            self._broken("unequal", f"{command}: {other[:3]} of {len(other)}")
-
-    def _broken(self, promise: str, case: str) -> None:
-        setattr(self.counts, promise, getattr(self.counts, promise) + 1)
-        if len(self.counts.cases) < 40:
-            self.counts.cases.append(f"{promise}: {case}")
+            broke(self.counts, "unequal", f"{command}: {other[:3]} of {len(other)}")
 
 
 def tree(place: Any) -> Tree:

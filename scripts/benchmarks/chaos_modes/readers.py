@@ -105,8 +105,8 @@ def _make_folder(root: Path) -> None:
     rng = np.random.default_rng(0)
     camera = np.array([[0, 0, 1, 1.5], [-1, 0, 0, 0], [0, -1, 0, 1.6], [0, 0, 0, 1]], float)
     sweeps, frames = [], []
-    pictures = ("0.png", "1.jpg", "2.tiff", "3.webp", "4.bmp")
-    for i, picture in enumerate(pictures):
+    images = ("0.png", "1.jpg", "2.tiff", "3.webp", "4.bmp")
+    for i, image in enumerate(images):
         T = from_yaw(0.5, [100 + 0.5 * i, 50, 3])
         name = f"lidar/{i}{('.npz', '.bin', '.ply')[i % 3]}"
         points = np.c_[rng.uniform([2, -5, 0], [20, 5, 3], (50, 3)), np.full(50, 200)].astype("f4")
@@ -122,11 +122,11 @@ def _make_folder(root: Path) -> None:
                 lines += [f"property float {axis}" for axis in ("x", "y", "z", "intensity")]
                 header = "\n".join([*lines, "end_header", ""]).encode()
                 (scene / name).write_bytes(header + points.tobytes())
-        Image.fromarray(rng.integers(0, 255, (24, 32, 3), np.uint8)).save(scene / "front" / picture)
+        Image.fromarray(rng.integers(0, 255, (24, 32, 3), np.uint8)).save(scene / "front" / image)
         time_us = START_US + i * 100_000
         sweep = {"file": name, "lidar": "top", "timestamp_us": time_us}
         sweeps.append({**sweep, "T_global_vehicle": _pose(T)})
-        view = {"camera": "front", "file": f"front/{picture}", "timestamp_us": time_us}
+        view = {"camera": "front", "file": f"front/{image}", "timestamp_us": time_us}
         frames.append({"token": f"{i:03d}", "sweep": name, "cameras": [view]})
     document = {
         "cameras": {

@@ -113,7 +113,7 @@ def focal_length_scaled(factor: float, name: str | None = None) -> Change:
 
 
 def cameras_late(seconds: float, name: str | None = None) -> Change:
-    """Pictures of one camera, or of all, were taken so long after what the log says."""
+    """Images of one camera, or of all, were taken so long after what the log says."""
 
     def changed(frames: Frames) -> Frames:
         trajectory = Trajectory(frames)

@@ -24,7 +24,7 @@ and the likeliest class but free space; and with the truth's class where both ar
 def score_scene(
     scores: dict[str, Scores],
     refiners: dict[str, tuple[Refinement, Refiner]],
-    sights: Sequence[FrameEvidence],
+    evidence: Sequence[FrameEvidence],
     truths: Sequence[GroundTruth],
     taxonomy: Taxonomy,
     grid: VoxelGrid,
@@ -32,7 +32,7 @@ def score_scene(
     """Add a scene's frames to the score of each way to refine; ``none`` takes frames as the teacher
     does, those of ``BOUNDS`` come from ``all``."""
     moving = [np.isin(e.semantics, taxonomy.dynamic) for e in truths]
-    poses = [s.T_global_grid for s in sights]
+    poses = [s.T_global_grid for s in evidence]
     for k, expected in enumerate(truths):
         was = moved_through(moving, poses, k, grid)
         bounds: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
@@ -40,14 +40,14 @@ def score_scene(
             began = time.perf_counter()
             if name in refiners:
                 refinement, refiner = refiners[name]
-                pooled = pool(sights, k, grid, taxonomy, refinement)
+                pooled = pool(evidence, k, grid, taxonomy, refinement)
                 logits = refine(pooled, refiner, refinement).reshape(*grid.shape, -1)
                 semantics = logits.argmax(-1)
             elif name in BOUNDS:
                 assert bounds is not None  # they come after
                 semantics = bounds[BOUNDS.index(name)]
             else:
-                semantics = sights[k].surprisal.argmin(-1)
+                semantics = evidence[k].surprisal.argmin(-1)
             score.seconds += time.perf_counter() - began
             if name == "all":
                 bounds = _bounds(logits, expected.semantics, taxonomy)

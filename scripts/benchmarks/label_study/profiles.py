@@ -51,8 +51,8 @@ class Schooling:
         )
 
     def augmentation(self, airborne: AirborneReturns | None = None) -> Augmentation:
-        """BEV mirrors, colours and weather; the pictures keep their geometry."""
-        colours = ImageAugmentation(
+        """BEV mirrors, colors and weather; the images keep their geometry."""
+        colors = ImageAugmentation(
             scale=(1.0, 1.0),
             flip=0.0,
             rotation_deg=0.0,
@@ -60,7 +60,7 @@ class Schooling:
             contrast=self.jitter,
             saturation=self.jitter,
         )
-        return Augmentation(images=colours, fewer_sweeps=0.0, airborne=airborne)
+        return Augmentation(images=colors, fewer_sweeps=0.0, airborne=airborne)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

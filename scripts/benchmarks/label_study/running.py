@@ -193,7 +193,7 @@ class Progress:
             return ""
 
     def _seconds_left(self, running: dict[str, Part], todo: Sequence[Part], now_s: float) -> float:
-        """From the speed of the parts that are there; a guess before the first one is."""
+        """From the speed of the parts that are there; an estimate before the first one is."""
         results = [(part, self.shop.result(part)) for part in self.parts]
         work = sum(part.cost for part, result in results if result)
         seconds = sum(float(result["seconds"]) for _, result in results if result)
