@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -13,19 +12,16 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from autolabel.confidence.calibration import Calibration
-from datasets.benchmarks.catalogue import benchmark
-from datasets.cli.logs import name_log_of, open_log
-from datasets.cli.scenes import scenes_in
+from datasets.cli.next_step import print_next
+from datasets.errors import SetupError
 from datasets.files.json_files import json_text
 from datasets.files.printable import printable
-from datasets.files.replacing import write_text
-from datasets.labels.calibration_record import RiskBound
+from datasets.labels.calibration_record import RiskBound, stored_calibration
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.reviews.overlay import Reviews
-from datasets.reviews.summary import ReviewCounts, count_reviews
+from datasets.reviews.summary import ReviewCounts
 from datasets.store_ops.compare import RINGS, StoreDifference, diff
-from datasets.store_ops.export import export, sharing
+from datasets.store_ops.export import sharing
 from datasets.store_ops.maintenance import info, leftovers, prune, verify
 from datasets.store_ops.merge import merge
 
@@ -73,8 +69,8 @@ def show_info(args: argparse.Namespace) -> int:
             value = {k: v for k, v in value.items() if k != "promise"}
         if name != "calibration":
             print(printable(f"  {name}: {value}"))
-    if "calibration" in header.provenance:
-        print_reliability(Calibration.from_json(header.provenance["calibration"]), header)
+    print_calibration(header)
+    print_next("inspect", args.store)
     return 0
 
 
@@ -92,14 +88,23 @@ def print_reviews(found: ReviewCounts) -> None:
         print(f"  {len(found.damaged)} damaged reviews; verify names them")
 
 
-def print_reliability(calibration: Calibration, header: StoreHeader) -> None:
+def print_calibration(header: StoreHeader) -> None:
     """What its confidence was worth on calibration scenes left out of the fit."""
-    print(f"  {calibration.summary()}")
-    if (counts := calibration.reliability) is None:
+    try:
+        record = stored_calibration(header)
+    except ValueError as error:
+        raise SetupError(f"damaged provenance: {error}") from error
+    if record is None:
+        return
+    if record.voxels == 0:
+        print("  uncalibrated: the softmax is taken at its word")
+    else:
+        print(f"  calibrated ({record.method}) on {record.voxels:,} voxels")
+    if (counts := record.reliability) is None:
         return
     free = np.arange(header.taxonomy.n_classes) == header.taxonomy.free_id
     print(f"  {'P claimed':>9}  {'right of occupied':>30}  {'right of free':>30}")
-    for level, p in enumerate(calibration.levels):
+    for level, p in enumerate(header.levels):
         cells = []
         for group in (~free, free):
             seen, right = (int(of[group, level].sum()) for of in (counts.seen, counts.right))
@@ -125,7 +130,10 @@ def check(args: argparse.Namespace) -> int:
     print(f"{total - len(bad)} of {total} scenes are whole")
     if entries := len(reviews.entries()) + len(reviews.stale()):
         print(f"{entries} reviews are whole")
-    return 1 if bad or torn or notes else 0
+    if bad or torn or notes:
+        return 1
+    print_next("store", "info", args.store)
+    return 0
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -174,6 +182,7 @@ def put_together(args: argparse.Namespace) -> int:
     with progress(len({s for store in stores for s in store.scene_ids()}), "merge") as bar:
         merged = merge(stores, args.out, on_scene=bar.update)
     print(f"{merged.place}: {len(merged.scene_ids())} scenes")
+    print_next("store", "verify", args.out)
     return 0
 
 
@@ -183,33 +192,8 @@ def tidy(args: argparse.Namespace) -> int:
     for key in found:
         print(printable(f"{'would remove' if args.dry_run else 'removed'} {key}"))
     print(f"{len(found)} leftovers")
+    print_next("store", "verify", args.store)
     return 0
-
-
-def write_files(args: argparse.Namespace) -> int:
-    store, chosen = LabelStore.open(args.store), benchmark(args.format)
-    name_log_of(args, store.header)
-    source = open_log(args)
-    scenes = scenes_in(store)
-    with progress(len(scenes), "export") as bar:
-        bad = export(
-            args.store,
-            chosen,
-            source,
-            args.out,
-            workers=args.workers,
-            use_reviews=not args.no_reviews,
-            on_scene=bar.update,
-        )
-    for scene_id, why in bad.items():
-        print(printable(f"not exported: {scene_id}: {why}"), file=sys.stderr)
-    notice = sharing(store.header.licence)
-    write_text(args.out / "LICENCE.txt", notice + "\n")
-    print(f"{args.out}: {len(scenes) - len(bad)} scenes as {chosen.name}")
-    if not args.no_reviews and (changes := count_reviews(Reviews(store)).changes):
-        print(f"reviews: {changes.replace('left out', 'given empty masks')}")
-    print(notice)
-    return 1 if bad else 0
 
 
 COMMANDS = {
@@ -218,10 +202,13 @@ COMMANDS = {
     "diff": compare,
     "merge": put_together,
     "prune": tidy,
-    "export": write_files,
 }
 
 
 def run(args: argparse.Namespace) -> int:
     """Carry out a subcommand; gives the exit code. Raises ``SetupError``."""
+    if args.command == "export":  # slow to import
+        from autolabel.commands.store_export import export_store
+
+        return export_store(args)
     return COMMANDS[args.command](args)
