@@ -16,7 +16,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # not before: another package of that name may be in the way
     from datasets.cli.commands import COMMANDS
     from datasets.cli.launch import launch
-    from datasets.cli.options import did_you_mean, software_version
+    from datasets.cli.options import software_version
+    from datasets.names import did_you_mean
 
     name, *words = list(sys.argv[1:] if argv is None else argv) or ["--help"]
     if name in ("-h", "--help"):

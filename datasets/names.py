@@ -14,7 +14,9 @@ older code would show it as the id of another scene.
 
 from __future__ import annotations
 
+import difflib
 import re
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from datasets.errors import SceneError
@@ -108,3 +110,9 @@ def shown(name: str) -> str:
     """A name as a message can show it: in quotes, on one line, cut if long."""
     text = repr(name)
     return text if len(text) <= 80 else f"{text[:76]}...'"
+
+
+def did_you_mean(word: str, choices: Sequence[str]) -> str:
+    """``; did you mean X?`` for the choice that is nearest, if one is near."""
+    near = difflib.get_close_matches(word, choices, 1)
+    return f"; did you mean {near[0]}?" if near else ""

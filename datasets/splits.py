@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from datasets.errors import SetupError
 from datasets.files.bounded_files import read_bytes
+from datasets.names import did_you_mean
 
 MAX_NAMES_BYTES = 16 << 20
 """Of a file of scene names."""
@@ -77,3 +78,26 @@ def labelled_subset(tokens: Sequence[str], share: float) -> tuple[str, ...]:
         raise ValueError(f"a share lies in 0..1, got {share}")
     ordered = sorted(tokens)
     return tuple(random.Random(42).sample(ordered, round(share * len(ordered))))
+
+
+def scenes_named(
+    split: str, splits: Mapping[str, tuple[str, ...]], scene_ids: Collection[str], *, where: object
+) -> tuple[str, ...]:
+    """Scenes of a split, whose name may be spelled the British way, or of a list with commas.
+
+    Args:
+        where: the log, for the message.
+
+    Raises:
+        SetupError: it names neither a split nor scenes.
+    """
+    for name in (split, split.replace("labelled", "labeled")):
+        if name in splits:
+            return splits[name]
+    names = tuple(split.split(","))
+    if all(name in scene_ids for name in names):
+        return names
+    raise SetupError(
+        f"{where}: unknown split {split!r}; it has {', '.join(sorted(splits))}, "
+        f"or name scenes separated by commas{did_you_mean(split, [*splits, *scene_ids])}"
+    )

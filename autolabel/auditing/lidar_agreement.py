@@ -15,6 +15,12 @@ from numpy.typing import NDArray
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 
+COLUMNS = ("returns", "in occ. %", "near occ. %", "crossed %", "missed %", "observed %")
+LEGEND = """returns: LiDAR returns inside the grid, those from the vehicle itself left out
+in occ., near occ.: of the returns, end in an occupied voxel, in or next to one
+crossed, missed, observed: of the occupied voxels, rays pass through, pass and never hit, hit or
+pass"""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LidarAgreement:
@@ -43,18 +49,17 @@ class LidarAgreement:
         counts, added = asdict(self), asdict(other)
         return LidarAgreement(**{name: counts[name] + added[name] for name in counts})
 
-    def __str__(self) -> str:
-        def share(part: int, whole: int) -> str:
-            return f"{part} of {whole} ({100 * part / max(whole, 1):.1f} %)"
-
-        return (
-            f"returns in occupied voxels {share(self.returns_occupied, self.returns)}, "
-            f"in or next to one {share(self.returns_near, self.returns)}, "
-            f"not counting {self.on_vehicle} from the vehicle itself; "
-            f"occupied voxels that rays pass through {share(self.crossed, self.occupied)}, "
-            f"pass and never hit {share(self.crossed_only, self.occupied)}; "
-            f"occupied voxels observed {share(self.observed, self.occupied)}"
+    def row(self) -> tuple[str, ...]:
+        """Cells of ``COLUMNS``."""
+        shares = (
+            (self.returns_occupied, self.returns),
+            (self.returns_near, self.returns),
+            (self.crossed, self.occupied),
+            (self.crossed_only, self.occupied),
+            (self.observed, self.occupied),
         )
+        percent = (f"{100 * part / max(whole, 1):.1f}" for part, whole in shares)
+        return (f"{self.returns}", *percent)
 
 
 def lidar_agreement(

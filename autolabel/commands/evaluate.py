@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from autolabel.auditing.lidar_agreement import LidarAgreement, lidar_agreement
+from autolabel.auditing.lidar_agreement import COLUMNS, LEGEND, LidarAgreement, lidar_agreement
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark as benchmark_named
 from datasets.benchmarks.conversion import Conversion, Prediction
@@ -221,6 +221,12 @@ def run(args: argparse.Namespace) -> int:
     folder = truth_folder(args, benchmark)
     scores = Scores(conversion, levels=levels, rays=args.rays or args.benchmark == "openocc_flow")
     for prediction in predictions:
+        if not (path := benchmark.path(folder, source, prediction.frame)).exists():
+            instead = ", or compare with the LiDAR of the log: --lidar" if args.store else ""
+            raise SetupError(
+                f"{path}: no such file; name the ground truth of {benchmark.name} with --truth DIR"
+                f"{instead}"
+            )
         scores.update(prediction, benchmark.labels(folder, source, prediction.frame))
     figures = scores.to_json()
     report(scores, figures)
@@ -347,8 +353,15 @@ def predict(teacher: OccupancyPredictor, source: SceneSource, scene: Scene, k: i
     return Prediction(scene=scene, k=k, semantics=labels, flow=flow)
 
 
+def _columns(frame: str, layer: str, *cells: str) -> str:
+    """A row of the LiDAR's table, at most 120 characters; a long name keeps its end."""
+    frame = frame if len(frame) <= 30 else f"..{frame[-28:]}"
+    return f"{frame:30} {layer:14} " + " ".join(f"{cell:>11}" for cell in cells)
+
+
 def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> None:
     totals, frames = dict[str, LidarAgreement](), 0
+    print(f"{LEGEND}\n{_columns('frame', 'layer', *COLUMNS)}")
     header, free = store.header, store.header.taxonomy.free_id
     comparable = (header.grid, header.frame) == (occ3d_nuscenes.GRID, occ3d_nuscenes.FRAME)
     for scene_id in store.scene_ids():
@@ -372,7 +385,8 @@ def compare_with_lidar(store: LabelStore, source: SceneSource, root: Path) -> No
             frames += 1
             for name, voxels in layers.items():
                 agreement = lidar_agreement(voxels, points[:, :3], origins, own, header.grid)
-                print(printable(f"{scene_id} frame {frame.token}, {name}: {agreement}"))
+                frame_name = f"{scene_id} {frame.token}"
+                print(printable(_columns(frame_name, name, *agreement.row())))
                 totals[name] = totals[name] + agreement if name in totals else agreement
     for name, agreement in totals.items():
-        print(f"{frames} frames together, {name}: {agreement}")
+        print(_columns(f"{frames} frames together", name, *agreement.row()))

@@ -35,6 +35,7 @@ from datasets.frames import SceneSource, elongation_source
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.sources.deadlines import TimedSource, open_within
 from datasets.sources.opening import open_source
+from datasets.sources.synthetic.city import MARKER
 from datasets.splits import parse_labelled
 from datasets.storage.remote_path import absolute
 from models.checkpoints.checkpoint import (
@@ -127,6 +128,11 @@ def _run(args: argparse.Namespace, python_path: str | None) -> int:
         labelled=labelled,
         version=args.version,
     )
+    if args.dry_run and args.source == "city" and not (root / MARKER).is_file():
+        raise SetupError(
+            f"{root}: the simulated city is not there yet; labeling generates it, or "
+            f"python scripts/make_city.py --root {root}; --dry-run writes nothing"
+        )
     if args.source == "city":  # made on first use, which takes its time
         source: SceneSource = opener()
     else:

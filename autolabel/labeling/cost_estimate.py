@@ -120,9 +120,10 @@ def estimate(
         size = sum(
             n for _, n in LocalBackend(Path(folder)).files(f"trial.zarr/scenes/{first.scene_id}")
         )
-    steps = [b - a for a, b in itertools.pairwise(stamps)] or [0.0]
-    if config.refinement is not None:  # labels come once the frames after them are read
-        steps = [(stamps[-1] - start) / len(stamps)] * len(steps)
+    steps = [b - a for a, b in itertools.pairwise(stamps)]
+    # refined labels come once the frames after them are read
+    if config.refinement is not None or not steps:
+        steps = [(stamps[-1] - start) / len(stamps)] * max(1, len(steps))
     return Estimate(
         scenes=len(lengths),
         frames=frames,

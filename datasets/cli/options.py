@@ -6,7 +6,6 @@ Nothing here is slow to import: whoever asks for ``--help`` waits for no library
 from __future__ import annotations
 
 import argparse
-import difflib
 import re
 import sys
 from collections.abc import Sequence
@@ -16,6 +15,7 @@ from typing import Any, NoReturn
 
 from datasets.benchmarks import NAMES
 from datasets.errors import SetupError
+from datasets.names import did_you_mean
 from datasets.sources import SOURCES
 
 DEFAULT_CITY = Path("runs/city")
@@ -92,12 +92,6 @@ class CommandParser(argparse.ArgumentParser):
                 for parser in action.choices.values():
                     flags.extend(parser._option_string_actions)
         return did_you_mean(word.partition("=")[0], flags) if word.startswith("-") else ""
-
-
-def did_you_mean(word: str, choices: Sequence[str]) -> str:
-    """``; did you mean X?`` for the choice that is nearest, if one is near."""
-    near = difflib.get_close_matches(word, choices, 1)
-    return f"; did you mean {near[0]}?" if near else ""
 
 
 class _Version(argparse.Action):

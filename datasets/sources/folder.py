@@ -100,7 +100,7 @@ from datasets.sources import point_files
 from datasets.sources.point_files import PointFormat
 from datasets.sources.scene_files import read_picture, scene_fingerprint
 from datasets.sources.strict_json import Record, read_record
-from datasets.splits import PUBLISHED_SHARE, Labelled, divide
+from datasets.splits import PUBLISHED_SHARE, Labelled, divide, scenes_named
 from datasets.storage.remote_path import remote_or_local
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCC_FLOW, OPENOCCUPANCY
 
@@ -243,15 +243,7 @@ class FolderSource:
     def scene_ids(self, split: str) -> tuple[str, ...]:
         """Scene ids of a split: ``all``, one of log.json, ``labeled``, ``unlabeled``, or scene ids
         separated by commas."""
-        if split in self._splits:
-            return self._splits[split]
-        names = tuple(split.split(","))
-        if set(names) <= set(self._scene_ids):
-            return names
-        raise SetupError(
-            f"{self.root}: unknown split {split!r}; it has {', '.join(sorted(self._splits))}, "
-            "or name scenes separated by commas"
-        )
+        return scenes_named(split, self._splits, self._scene_ids, where=self.root)
 
     def n_frames(self, scene_id: str) -> int:
         return sum(1 for _ in self._record(scene_id).records("frames", at="frame"))

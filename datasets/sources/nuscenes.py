@@ -29,7 +29,7 @@ from datasets.returns import DroppedReturns, ReturnTally, measuring
 from datasets.sources.pictures import MAX_PIXELS
 from datasets.sources.point_files import MAX_POINTS
 from datasets.sources.scene_files import read_picture, scene_fingerprint
-from datasets.splits import PUBLISHED_SHARE, Labelled, divide
+from datasets.splits import PUBLISHED_SHARE, Labelled, divide, scenes_named
 from datasets.storage.remote_path import remote_or_local, with_local_files
 from datasets.taxonomy import OCC3D_NUSCENES, Taxonomy
 
@@ -191,15 +191,7 @@ class NuScenesSource:
     def scene_ids(self, split: str) -> tuple[str, ...]:
         """Scene names of a split: ``all``, an official split, ``labeled``, ``unlabeled``, or
         scene names separated by commas."""
-        if split in self._splits:
-            return self._splits[split]
-        names = tuple(split.split(","))
-        if all(name in self._scenes for name in names):
-            return names
-        raise SetupError(
-            f"{self.root}: unknown split {split!r}; it has {', '.join(sorted(self._splits))}, "
-            "or name scenes separated by commas"
-        )
+        return scenes_named(split, self._splits, self._scenes, where=self.root)
 
     def n_frames(self, scene_id: str) -> int:
         record = self._scenes[scene_id]

@@ -50,7 +50,7 @@ from datasets.sources.waymo.recording import (
     Shot,
     laser_name,
 )
-from datasets.splits import PUBLISHED_SHARE, Labelled, divide
+from datasets.splits import PUBLISHED_SHARE, Labelled, divide, scenes_named
 from datasets.storage.remote_path import remote_or_local
 from datasets.taxonomy import OCC3D_WAYMO
 
@@ -146,15 +146,7 @@ class WaymoSource:
     def scene_ids(self, split: str) -> tuple[str, ...]:
         """Scenes of ``all``, ``train``, ``val``, ``test`` (or their folders' names),
         ``labeled``, ``unlabeled``, or scene ids separated by commas."""
-        if split in self._splits:
-            return self._splits[split]
-        names = tuple(split.split(","))
-        if all(name in self._places for name in names):
-            return names
-        raise SetupError(
-            f"{self.root}: unknown split {split!r}; it has {', '.join(sorted(self._splits))}, "
-            "or name scenes separated by commas"
-        )
+        return scenes_named(split, self._splits, self._places, where=self.root)
 
     def _recording(self, scene_id: str) -> Recording:
         latest = self._latest

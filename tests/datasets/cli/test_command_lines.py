@@ -168,7 +168,7 @@ def test_credentials_of_a_log_are_not_kept_in_the_store() -> None:
 
 
 def test_missing_ground_truth_is_named_with_the_option_that_helps(tmp_path: Path) -> None:
-    args = log_args(root=tmp_path, truth=None)
+    args = log_args(root=tmp_path / "gone", truth=None)
     with pytest.raises(SetupError, match=r"no such folder; name the ground truth .* --truth"):
         truth_folder(args, next(b for b in BENCHMARKS if b.name == "openocc_flow"))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -324,8 +325,7 @@ def test_evaluation_scores_the_returns_of_every_lidar(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     # two walls of 41 returns, each ray from the LiDAR that measured it
-    assert "returns in occupied voxels 82 of 82 (100.0 %)" in done.stdout
-    assert "pass and never hit 0 of" in done.stdout
+    assert re.search(r"all labels +82 +100\.0 +100\.0 +[\d.]+ +0\.0 ", done.stdout)
 
 
 # --- frames that nobody annotated, and boxes that cannot be

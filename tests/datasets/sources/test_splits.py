@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from datasets.errors import SetupError
-from datasets.splits import divide, labelled_subset, parse_labelled
+from datasets.splits import divide, labelled_subset, parse_labelled, scenes_named
 
 
 def test_the_labelled_share_follows_the_published_draw() -> None:
@@ -51,3 +51,11 @@ def test_an_empty_list_is_refused(tmp_path: Path) -> None:
     (tmp_path / "none.txt").write_text("\n")
     with pytest.raises(SetupError, match="names no scene"):
         parse_labelled(str(tmp_path / "none.txt"))
+
+
+def test_a_split_spelled_the_british_way_is_understood_and_a_near_miss_suggested() -> None:
+    splits = {"labeled": ("a",), "unlabeled": ("b",), "all": ("a", "b")}
+    assert scenes_named("unlabelled", splits, "ab", where="log") == ("b",)
+    assert scenes_named("b,a", splits, "ab", where="log") == ("b", "a")
+    with pytest.raises(SetupError, match=r"unknown split 'unlabel'.*did you mean unlabeled\?"):
+        scenes_named("unlabel", splits, "ab", where="log")
