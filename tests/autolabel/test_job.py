@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import ray
 import torch
-from s3_server import remote_tree, s3_bucket, upload
+from s3_server import remote_tree, upload
 
 from autolabel.cluster.driver import run_job
 from autolabel.cluster.events import Events
@@ -68,12 +68,6 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     calibration = json.dumps(Calibration.uncalibrated(18).to_json())
     save_checkpoint(path, build("city_tiny"), "city_tiny", {"calibration": calibration})
     return path
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_bucket() as url:
-        yield url
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+from command_line import run_script
 from folder_log import write_log
 
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
@@ -49,16 +50,19 @@ def write_labelled_log(root: Path, labelled: Sequence[str], *, lidar: bool = Fal
     return root
 
 
+def options(log: Path, out: Path, *more: str) -> list[str]:
+    data = ["--source", "folder", "--root", str(log), "--labels", str(log / "labels.zarr")]
+    training = ["--preset", "camera_coarse", "--device", "cpu", "--log-every", "1"]
+    return [*data, "--out", str(out), *training, *more]
+
+
 def start(log: Path, out: Path, *more: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "scripts/train_student.py", "--source", "folder"]
-    command += ["--root", str(log), "--labels", str(log / "labels.zarr"), "--out", str(out)]
-    command += ["--preset", "camera_coarse", "--device", "cpu", "--log-every", "1", *more]
+    command = [sys.executable, "scripts/train_student.py", *options(log, out, *more)]
     pipe = subprocess.PIPE
     return subprocess.Popen(command, cwd=ROOT, text=True, stdout=pipe, stderr=pipe)
 
 
 def run(log: Path, out: Path, *more: str) -> tuple[int, str]:
-    """Exit code, and all that was printed."""
-    process = start(log, out, *more)
-    said = process.communicate(timeout=300)
-    return process.returncode, "".join(said)
+    """Exit code, and all that was printed, of the command inside this process."""
+    done = run_script("scripts/train_student.py", *options(log, out, *more))
+    return done.returncode, done.stdout + done.stderr

@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
-import subprocess
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import run_script
 from numpy.typing import NDArray
 
 from datasets.errors import SetupError
@@ -299,10 +299,7 @@ def call(command: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) 
 def test_command_exports_and_checks(command: ModuleType, tmp_path: Path) -> None:
     out = tmp_path / "new" / "tiny.onnx"
     options = ["--preset", "camera_tiny", "-o", str(out), "--calibration", "input"]
-    done = subprocess.run(
-        [sys.executable, "scripts/export_onnx.py", *options],
-        cwd=ROOT, capture_output=True, text=True, timeout=300,
-    )  # fmt: skip
+    done = run_script("scripts/export_onnx.py", *options)
     assert done.returncode == 0, done.stderr
     assert "opset 18" in done.stdout and "places    int32 (50000)" in done.stdout
     assert "% of 640,000 voxels" in done.stdout and "onnxruntime" in done.stdout

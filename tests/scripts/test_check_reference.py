@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from command_line import run_script
 from network_stages import (
     TEACHER,
     Case,
@@ -204,9 +205,7 @@ def test_published_cells_reach_the_pooling_and_leave_the_own_geometry_alone(
     ],
 )
 def test_a_wrong_set_up_ends_in_one_line_and_code_2(options: list[str], rule: str) -> None:
-    done = subprocess.run(
-        [sys.executable, SCRIPT, *options], capture_output=True, text=True, check=False
-    )
+    done = run_script("scripts/conformance/check_networks.py", *options)
     assert done.returncode == 2
     assert done.stderr.startswith("error: ") and rule in done.stderr
     assert done.stderr.count("\n") == 1

@@ -22,29 +22,11 @@ from datasets.cli.launch import launch
 from datasets.frames import Scene
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.sources.nuscenes import NuScenesSource
-from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCC_FLOW, Taxonomy
 from models.inference.predictor import OccupancyPredictor
 from models.presets import build_network, preset
 
-ROOT = Path(__file__).resolve().parents[2]
 LEVELS = (0.0, 0.5, 0.9)
-
-
-@pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("log") / "city"
-    config = CityConfig(
-        labeled_scenes=0,
-        unlabeled_scenes=0,
-        val_scenes=1,
-        frames_per_scene=2,
-        image_height=48,
-        image_width=128,
-        sweeps=1,
-    )
-    generate_city(root, config, workers=1, progress=False)
-    return root
 
 
 def scene_of(city: Path) -> Scene:
@@ -118,11 +100,11 @@ def test_truth_as_a_store_scores_100_masked_and_unmasked(
         assert scores[f"mIoU[{mask}, dynamic classes]"] in (100.0, None)
         assert list(scores[f"by range[{mask}]"])[-1] == "beyond 40 m"
         assert f"mIoU[{mask}] = 100.0" in printed
-    assert scores["rays"]["RayIoU"] == 100.0 and scores["rays"]["frames"] == 2
+    assert scores["rays"]["RayIoU"] == 100.0 and scores["rays"]["frames"] == 3
     assert "RayIoU[rays that hit in the truth] = 100.00" in printed
     assert "trusted voxels that are right: 100.00 %" in printed
     assert scores["benchmark"] == "occ3d_nuscenes" and scores["classes"] == "occ3d-nuscenes"
-    assert scores["frames"] == 2 and scores["grid"]["frame"] == "ego"
+    assert scores["frames"] == 3 and scores["grid"]["frame"] == "ego"
     assert scores["converted"] is None and "converted" not in printed
 
 
@@ -137,7 +119,7 @@ def test_figures_in_and_out_of_the_mask_are_those_of_the_metric(
     scores, _ = run(monkeypatch, capsys, tmp_path, "--store", store, "--root", city)
     assert scores["mIoU[camera-visible]"] == 100.0
     assert 0 < scores["mIoU[all]"] < 100.0
-    assert scores["voxels[all]"] == 2 * 200 * 200 * 16 > scores["voxels[camera-visible]"] > 0
+    assert scores["voxels[all]"] == 3 * 200 * 200 * 16 > scores["voxels[camera-visible]"] > 0
     rings = scores["by range[all]"].values()
     assert sum(ring["voxels"] for ring in rings) == scores["voxels[all]"]
 
@@ -172,7 +154,7 @@ def refused(capsys: Any, *arguments: object) -> str:
 def test_a_store_whose_classes_no_table_converts_is_refused_by_both_names(
     city: Path, tmp_path: Path, monkeypatch: Any, capsys: Any
 ) -> None:
-    semantics = np.zeros((2, *occ3d_nuscenes.GRID.shape), np.uint8)
+    semantics = np.zeros((3, *occ3d_nuscenes.GRID.shape), np.uint8)
     store = make_store(tmp_path / "s.zarr", city, semantics, taxonomy=OCC3D_WAYMO)
     for name, theirs in (
         ("openoccupancy", "openoccupancy classes, to which no table leads"),
@@ -207,7 +189,7 @@ def test_a_store_is_compared_with_the_lidar_where_there_is_no_truth(
     arguments = ["--store", store, "--root", city, "--lidar", "--truth", tmp_path]
     assert launch("evaluate", [str(a) for a in arguments]) == 0
     printed = capsys.readouterr().out
-    assert re.search("2 frames together +all labels", printed) and "ground truth" not in printed
+    assert re.search("3 frames together +all labels", printed) and "ground truth" not in printed
 
 
 def test_openocc_is_scored_along_rays_from_a_folder_of_its_own(
@@ -232,7 +214,7 @@ def test_openocc_is_scored_along_rays_from_a_folder_of_its_own(
     assert scores["masks"] == ["all", "trusted"]
     assert "has no mask" in printed and "flow is not predicted" in printed
 
-    flow = np.zeros((2, *occ3d_nuscenes.GRID.shape, 2), np.float16)
+    flow = np.zeros((3, *occ3d_nuscenes.GRID.shape, 2), np.float16)
     flow[..., 1] = 0.5
     store = make_store(
         tmp_path / "f.zarr", city, np.stack(semantics), taxonomy=OPENOCC_FLOW, flow=flow

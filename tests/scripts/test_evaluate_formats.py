@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run_script
 from numpy.typing import NDArray
 
 from datasets.benchmarks import class_mapping as mappings
@@ -30,7 +31,6 @@ from datasets.benchmarks import (
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.benchmarks.resampling import resample
-from datasets.cli.launch import launch
 from datasets.frames import Scene, SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, from_yaw, inverse
@@ -38,7 +38,6 @@ from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.labels.voxel_labels import GridFrame
 from datasets.sources.folder import FolderSource
 from datasets.sources.nuscenes import NuScenesSource
-from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.taxonomy import (
     IGNORE_ID,
     OCC3D_NUSCENES,
@@ -86,7 +85,7 @@ def score(
 ) -> dict[str, Any]:
     """The JSON that the command writes for a store of these labels, trusted everywhere.
 
-    ``process`` starts the literal command, else its main function is called.
+    ``process`` starts the literal command, else it runs inside this process.
     """
     path, out = tmp_path / "labels.zarr", tmp_path / "scores.json"
     header = StoreHeader(
@@ -113,24 +112,25 @@ def score(
             frame=case.frame,
         )
     )
-    command = ["scripts/evaluate.py", "--store", str(path), *case.options]
-    command += ["--benchmark", case.benchmark, "--out", str(out)]
-    printed = ""
+    options = ["--store", str(path), *case.options, "--benchmark", case.benchmark]
+    options += ["--out", str(out)]
     if process:
-        command = [sys.executable, *command]
+        command = [sys.executable, "scripts/evaluate.py", *options]
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr
-        printed = done.stdout
     else:
-        assert launch("evaluate", command[1:]) == 0
+        done = run_script("scripts/evaluate.py", *options)
+    assert done.returncode == 0, done.stderr
     figures: dict[str, Any] = json.loads(out.read_text())
-    return figures | {"printed": printed}
+    return figures | {"printed": done.stdout}
 
 
-def assert_scores(case: Case, tmp_path: Path) -> dict[str, Any]:
-    """The truth scores 100; with one class taken for another what counting the truth says."""
+def assert_scores(case: Case, tmp_path: Path, *, process: bool = False) -> dict[str, Any]:
+    """The truth scores 100; with one class taken for another what counting the truth says.
+
+    ``process`` is that of ``score`` for the truth.
+    """
     masks = [name for name in (benchmark(case.benchmark).mask, "all") if name]
-    perfect = score(case, tmp_path / "right", case.semantics, process=True)
+    perfect = score(case, tmp_path / "right", case.semantics, process=process)
     assert perfect["frames"] == len(case.truths)
     for mask in [*masks, "trusted"]:
         assert perfect[f"mIoU[{mask}]"] == 100.0
@@ -155,22 +155,6 @@ def assert_scores(case: Case, tmp_path: Path) -> dict[str, Any]:
         assert damaged[f"IoU[{mask}]"][old] == 0.0
         assert damaged[f"voxels[{mask}]"] == voxels.sum()
     return perfect
-
-
-@pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("log") / "city"
-    config = CityConfig(
-        labeled_scenes=0,
-        unlabeled_scenes=0,
-        val_scenes=1,
-        frames_per_scene=2,
-        image_height=24,
-        image_width=64,
-        sweeps=1,
-    )
-    generate_city(root, config, workers=1, progress=False)
-    return root
 
 
 def city_case(
@@ -221,7 +205,7 @@ def to_surroundocc(truth: GroundTruth, T_lidar_ego: Transform) -> GroundTruth:
 def test_occ3d_nuscenes(city: Path, tmp_path: Path) -> None:
     write = occ3d_nuscenes.write_labels
     case = city_case(city, "occ3d_nuscenes", tmp_path / "truth", lambda t, T: t, write)
-    assert assert_scores(case, tmp_path)["converted"] is None
+    assert assert_scores(case, tmp_path, process=True)["converted"] is None
 
 
 def test_openocc_flow_from_other_classes(city: Path, tmp_path: Path) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_script
 from folder_log import LIDAR_AT, edit_json, write_log
 from PIL import Image
 from small_stores import ROAD, TAXONOMY, write_store, write_truth
@@ -28,21 +27,13 @@ from datasets.sources.waymo.source import WaymoSource
 from viz.session.grid_rotation import stored_voxels, turned_grid, turned_labels, turns_to_forward
 from viz.session.session import ReviewSession, open_log, shown_voxels
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 COLOR = np.array(TAXONOMY.colors[ROAD])
 
 
 def screenshot(*arguments: str | Path) -> tuple[str, str]:
-    """Output and complaints of the literal command."""
+    """Output and complaints of the command."""
     options = ("--size", "1280x720", "--renderer", "plain")
-    done = subprocess.run(
-        [sys.executable, "viz/inspect.py", *map(str, arguments), *options],
-        cwd=REPOSITORY,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_script("viz/inspect.py", *arguments, *options)
     assert done.returncode == 0, done.stderr
     return done.stdout, done.stderr
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pickle
+import shutil
 from dataclasses import replace
 from pathlib import Path
 from typing import cast
@@ -15,7 +17,6 @@ from datasets.benchmarks.catalogue import BENCHMARKS, benchmark
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, LidarSweep, SceneSource
 from datasets.sources.nuscenes import NuScenesSource
-from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO
 
 FRAME = Frame(
@@ -82,19 +83,10 @@ def test_what_cannot_be_found_in_a_log_is_refused() -> None:
         path_of("surroundocc", Log(), replace(FRAME, lidar=None))
 
 
-def test_openoccupancy_files_are_found_by_scene_and_lidar_token(tmp_path: Path) -> None:
-    config = CityConfig(
-        labeled_scenes=0,
-        unlabeled_scenes=0,
-        val_scenes=1,
-        frames_per_scene=1,
-        image_height=24,
-        image_width=64,
-        sweeps=1,
-    )
-    generate_city(tmp_path / "city", config, workers=1, progress=False)
+def test_openoccupancy_files_are_found_by_scene_and_lidar_token(city: Path, tmp_path: Path) -> None:
+    shutil.copytree(city, tmp_path / "city", copy_function=os.link)
     source = NuScenesSource(tmp_path / "city", past_sweeps=0)
-    (frame,) = source.scene(source.scene_ids("all")[0]).frames
+    frame = source.scene(source.scene_ids("all")[0]).frames[0]
     scene_token, lidar_token = source.scene_and_lidar_token(frame)
     path = path_of("openoccupancy", source, frame)
     assert path == Path(f"r/scene_{scene_token}/occupancy/{lidar_token}.npy")

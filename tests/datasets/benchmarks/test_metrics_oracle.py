@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run_script
 from metric_cases import Arrays, Difference, as_waymo, compare, read_case
 from network_stages import load_arrays, oracle_folder
 
 ORACLE = oracle_folder(os.environ)
-ROOT = Path(__file__).resolve().parents[3]
 needs_oracle = pytest.mark.skipif(
     not (ORACLE / "metrics_cases.npz").is_file(),
     reason="no reference outputs: set AUTOLABEL_ORACLE to the oracle folder",
@@ -125,14 +123,7 @@ def test_unlabelled_waymo_voxels_count_as_in_the_published_counts() -> None:
     assert lost.any() and error == others
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "scripts/conformance/check_metrics.py", *arguments],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+run = partial(run_script, "scripts/conformance/check_metrics.py")
 
 
 def test_a_missing_oracle_is_said(tmp_path: Path) -> None:

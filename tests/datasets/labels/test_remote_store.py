@@ -7,8 +7,9 @@ import random
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from contextlib import suppress
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -16,20 +17,15 @@ import pytest
 from faulty_places import Fault, FaultyPlace, Writes
 from label_scenes import assert_equal, header, scene, tree
 from s3_server import Fault as ProxyFault
-from s3_server import Proxy, remote_tree, s3_bucket, upload
+from s3_server import Proxy, remote_tree, upload
 
 from datasets.errors import AutolabelError, SetupError, UnreadableError, UnwritableError
 from datasets.labels.store import LabelStore
+from datasets.storage import backend
 from datasets.storage.backend import LocalBackend, ObjectStoreBackend, as_backend
 from datasets.store_ops.maintenance import prune
 
 ROOT = Path(__file__).resolve().parents[3]
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_bucket() as url:
-        yield url
 
 
 def test_a_remote_store_has_the_files_of_a_local_one(bucket: str, tmp_path: Path) -> None:
@@ -102,9 +98,14 @@ def test_what_is_no_remote_store_is_named(bucket: str) -> None:
 
 @pytest.mark.parametrize("fault", get_args(ProxyFault))
 def test_a_bad_proxy_takes_nothing_away_and_makes_nothing_up(
-    bucket: str, tmp_path: Path, fault: ProxyFault
+    bucket: str, tmp_path: Path, fault: ProxyFault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each fault at every second request; ``chaos.py --proxy`` does so at length."""
+    soon = timedelta(milliseconds=10)  # between tries
+    backoff = {"init_backoff": soon, "max_backoff": 2 * soon, "base": 2}
+    monkeypatch.setattr(
+        backend, "from_url", partial(backend.from_url, retry_config={"backoff": backoff})
+    )
     LabelStore.create(tmp_path / "whole", header()).write_scene(scene("s1"))
     whole, name = tree(tmp_path / "whole"), fault.replace(" ", "-")
     proxy = Proxy(os.environ["AWS_ENDPOINT"], random.Random(1))

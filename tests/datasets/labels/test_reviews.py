@@ -8,7 +8,6 @@ import pickle
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,7 +16,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from label_scenes import GRID, LEVELS, header, scene, tree
-from s3_server import s3_bucket
 
 from datasets.errors import SetupError
 from datasets.files.seals import sealed
@@ -40,12 +38,6 @@ from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 ROOT = Path(__file__).resolve().parents[3]
 N, K = GRID.n_voxels, OCC3D_NUSCENES.n_classes
 CAR, ROAD = 4, 11
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_bucket() as url:
-        yield url
 
 
 @pytest.fixture

@@ -55,15 +55,18 @@ from faulty_places import FaultyPlace, Writes
 from label_scenes import header, scene
 from datasets.labels.store import LabelStore
 from datasets.storage.backend import LocalBackend
+pids = []
 for at in range({n}):
-    pid = os.fork()
-    if pid == 0:
+    pids.append(os.fork())
+    if pids[-1] == 0:
         place = FaultyPlace(LocalBackend(Path({path!r}) / str(at)), Writes(at, {fault!r}))
         LabelStore.create(place, header(flow=True)).write_scene(scene("s1", **{labels!r}))
         os._exit(0)
-    if {fault!r} == "hangs":
-        time.sleep(0.7)
+if {fault!r} == "hangs":
+    time.sleep(3.0)
+    for pid in pids:
         os.kill(pid, signal.SIGKILL)
+for pid in pids:
     print(abs(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])), flush=True)
 """
 

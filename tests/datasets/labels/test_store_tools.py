@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
+from command_line import run_script
 from label_scenes import header, scene, tree
 
 from datasets.benchmarks import occ3d_nuscenes
@@ -28,17 +27,7 @@ from datasets.store_ops.maintenance import info, leftovers, prune, verify
 from datasets.store_ops.merge import merge
 from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 
-ROOT = Path(__file__).resolve().parents[3]
-
-
-def command(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "scripts/store.py", *map(str, arguments)],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        timeout=300,
-    )
+command = partial(run_script, "scripts/store.py")
 
 
 def store_of(path: Path, *labels: SceneLabels) -> LabelStore:

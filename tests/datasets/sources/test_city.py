@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run_script
 from numpy.typing import NDArray
 from nuscenes import NuScenes
 from PIL import Image
@@ -447,14 +446,7 @@ def test_config_that_makes_no_sense_is_refused(change: dict[str, Any]) -> None:
 
 def test_script_refuses_a_wrong_folder_in_one_line_with_exit_code_2(tmp_path: Path) -> None:
     (tmp_path / "x").write_text("")
-    done = subprocess.run(
-        [sys.executable, "scripts/make_city.py", "--root", str(tmp_path), "--val", "1"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parents[3],
-        env={"PYTHONPATH": str(Path(__file__).parents[3])},
-        check=False,
-    )
+    done = run_script("scripts/make_city.py", "--root", tmp_path, "--val", "1")
     assert done.returncode == 2
     assert len(done.stderr.strip().splitlines()) == 1 and str(tmp_path) in done.stderr
 

@@ -17,25 +17,8 @@ from bounded_reading import refusal_of
 from datasets.errors import AutolabelError, SceneError
 from datasets.frames import LidarSweep
 from datasets.sources.nuscenes import NuScenesSource
-from datasets.sources.synthetic.city import CityConfig, generate_city
 
 Rows = list[dict[str, Any]]
-
-
-@pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("log") / "city"
-    config = CityConfig(
-        labeled_scenes=0,
-        unlabeled_scenes=2,
-        val_scenes=0,
-        frames_per_scene=3,
-        image_height=48,
-        image_width=128,
-        sweeps=2,
-    )
-    generate_city(root, config, workers=1, progress=False)
-    return root
 
 
 @pytest.fixture()

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run_script
 from PIL import Image
 
 from datasets.errors import AutolabelError, SetupError
@@ -133,11 +134,7 @@ def test_a_frame_with_bad_cuboids_is_named_and_not_annotated(
     tmp_path: Path, cuboid: list[Any], rule: str
 ) -> None:
     root = write_sequence(tmp_path / "in", [CAR, cuboid])
-    done = subprocess.run(
-        [sys.executable, "scripts/convert_pandaset.py", str(root), str(tmp_path / "out")],
-        capture_output=True,
-        text=True,
-    )
+    done = run_script("scripts/convert_pandaset.py", root, tmp_path / "out")
     assert done.returncode == 1 and rule in done.stderr
     assert "002-02" in done.stderr and "02.csv (frame row 1)" in done.stderr
     source = FolderSource(tmp_path / "out", past_sweeps=0)
@@ -206,14 +203,13 @@ def test_the_command_converts_once(tmp_path: Path) -> None:
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
     assert "002: 2 sweeps, 1 key-frames; road 0.30 m below PandaSet's origin" in done.stdout
-    again = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=120)
+    again = run_script("scripts/convert_pandaset.py", root, out)
     assert again.returncode == 2 and "there is a log already" in again.stderr
 
 
 def test_parts_of_a_sequence_become_scenes_of_their_own(tmp_path: Path) -> None:
     root, out = write_sequence(tmp_path / "in"), tmp_path / "out"
-    command = [sys.executable, "scripts/convert_pandaset.py", str(root), str(out), "--parts", "2-9"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    done = run_script("scripts/convert_pandaset.py", root, out, "--parts", "2-9")
     assert done.returncode == 0, done.stderr
     source = FolderSource(out, past_sweeps=1)
     (scene_id,) = source.scene_ids("all")

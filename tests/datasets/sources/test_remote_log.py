@@ -8,49 +8,31 @@ import shutil
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from folder_log import write_log
-from s3_server import s3_bucket, upload
+from s3_server import upload
 
 from datasets.annotations import AnnotatedSource
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame
 from datasets.sources.opening import open_source
-from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.storage import remote_path as remote_paths
 from datasets.storage.backend import as_backend
 from datasets.storage.remote_path import RemotePath, StorageError, absolute, fetch, remote_or_local
 
-CITY = CityConfig(
-    labeled_scenes=1,
-    unlabeled_scenes=1,
-    val_scenes=1,
-    frames_per_scene=2,
-    image_height=48,
-    image_width=128,
-    sweeps=2,
-)
-
 
 @pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    with s3_bucket() as url:
-        yield url
-
-
-@pytest.fixture(scope="module")
-def logs(bucket: str, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+def logs(bucket: str, city: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Of each kind, in a folder; the bucket has them too."""
-    root = tmp_path_factory.mktemp("logs")
-    generate_city(root / "city", CITY, workers=1, progress=False)
-    write_log(root / "folder", ("a", "b"))
-    upload(root, bucket)
-    return {kind: root / kind for kind in ("city", "folder")}
+    folder = write_log(tmp_path_factory.mktemp("logs") / "folder", ("a", "b"))
+    found = {"city": city, "folder": folder}
+    for kind, root in found.items():
+        upload(root, f"{bucket}/{kind}")
+    return found
 
 
 @pytest.fixture(autouse=True)

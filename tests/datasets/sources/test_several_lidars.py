@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from command_line import run_script
 from numpy.typing import NDArray
 
 from autolabel.cluster.progress import describe
@@ -32,7 +31,6 @@ from datasets.sources.folder import FolderSource
 from datasets.taxonomy import OCC3D_NUSCENES
 from datasets.visibility import frame_visibility, ray_origins
 
-ROOT = Path(__file__).parents[3]
 GRID = VoxelGrid(min_m=(-40, -40, -1), size_m=(0.4, 0.4, 0.4), shape=(200, 200, 16))
 T0 = 10_000_000
 FRONT, REAR = (3.0, 0.0, 1.8), (-3.0, 0.5, 1.0)
@@ -316,13 +314,8 @@ def test_evaluation_scores_the_returns_of_every_lidar(tmp_path: Path) -> None:
             mask=np.full_like(semantics, MaskBit.TRUSTED),
         )
     )
-    command = ["scripts/evaluate.py", "--store", "labels.zarr", "--root", "log", "--lidar"]
-    done = subprocess.run(
-        [sys.executable, str(ROOT / command[0]), *command[1:], "--source", "folder"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-    )
+    options = ["--store", "labels.zarr", "--root", "log", "--lidar", "--source", "folder"]
+    done = run_script("scripts/evaluate.py", *options, folder=tmp_path)
     assert done.returncode == 0, done.stderr
     # two walls of 41 returns, each ray from the LiDAR that measured it
     assert re.search(r"all labels +82 +100\.0 +100\.0 +[\d.]+ +0\.0 ", done.stdout)
