@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import ray
 import torch
+from label_scenes import tree
 from s3_server import remote_tree, upload
 
 from autolabel.cluster.driver import run_job
@@ -108,12 +109,6 @@ def start(arguments: list[str], *, address: str) -> subprocess.Popen[str]:
 def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
     out, err = process.communicate(timeout=TIMEOUT_S)
     return process.returncode, out, err
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()
-    }
 
 
 def marked_processes(mark: str = "autolabel-test-local") -> list[str]:

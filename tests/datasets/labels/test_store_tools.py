@@ -50,7 +50,7 @@ def test_info_counts_what_is_there(tmp_path: Path) -> None:
     assert found.bytes_ == sum(len(data) for name, data in files.items() if name != "zarr.json")
     shown = command("info", tmp_path / "a")
     assert shown.returncode == 0
-    assert "2 scenes, 5 frames" in shown.stdout and "set aside: s3: no picture" in shown.stdout
+    assert "2 scenes, 5 frames" in shown.stdout and "quarantined: s3: no picture" in shown.stdout
 
 
 @pytest.mark.parametrize("workers", [1, 2])
@@ -77,7 +77,7 @@ def test_verify_goes_on_after_what_cannot_be_read(tmp_path: Path) -> None:
     shown = command("verify", tmp_path / "a", "--workers", 1)
     assert shown.returncode == 1 and "Traceback" not in shown.stderr
     assert "damaged: s1: " in shown.stdout and "damaged: s3: " in shown.stdout
-    assert "damaged note on a scene set aside: s4: " in shown.stdout
+    assert "damaged note on a quarantined scene: s4: " in shown.stdout
     assert "1 of 3 scenes are whole" in shown.stdout
 
 
