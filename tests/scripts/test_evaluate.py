@@ -145,10 +145,10 @@ def test_confidence_of_a_store_is_held_against_the_truth(
 
 
 def refused(capsys: Any, *arguments: object) -> str:
-    """The one line of a command that ends with 2."""
+    """What a command that ends with 2 complains of."""
     assert launch("evaluate", [str(word) for word in arguments]) == 2
-    line: str = capsys.readouterr().err.splitlines()[-1]
-    return line
+    complaint: str = capsys.readouterr().err
+    return complaint
 
 
 def test_a_store_whose_classes_no_table_converts_is_refused_by_both_names(
