@@ -17,9 +17,9 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import OCC3D_NUSCENES
 from viz.browser.gltf import before_tone_curve, glb
 from viz.browser.html_fragments import legend, lines, table
-from viz.browser.scene import lifted, without_floor
+from viz.browser.scene import without_floor
 from viz.browser.worker import Worker
-from viz.render.scene3d import ColoredMesh
+from viz.render.scene3d import ColoredMesh, lifted
 from viz.render.text import LegendRow
 from viz.render.voxel_mesh import surface_meshes
 

@@ -11,13 +11,10 @@ import numpy as np
 
 from datasets.reviews.overlay import Verdict
 from viz.browser.html_fragments import PAINTING, PICK, VERDICT_COLORS, legend, lines
-from viz.render.layers import LayerSettings, RenderedLayers
+from viz.render.layers import COLORS, POINT_COLORS, VOXELS, LayerSettings, RenderedLayers
 from viz.session.session import MASKS, ReviewFrame
 
 PANEL_PX, IMAGES_PX = 350, 330
-_SETS = ("labels", "truth", "second", "difference", "none")
-_COLORS = ("class", "confidence", "evidence")
-_POINTS = ("off", "height", "class", "hit")
 _HIDDEN = (70, 72, 78)
 
 
@@ -188,12 +185,12 @@ class Panel:
         gui = self._gui
         grid = frame.grid
         low, high, step = grid.min_m[2], grid.max_m[2], grid.size_m[2]
-        sets = [name for name in _SETS if name in offered.sets]
+        sets = [name for name in VOXELS if name in offered.sets]
         with gui.add_folder("Layers"):
             self._voxels = gui.add_dropdown("voxels", sets, initial_value=show.voxels)
-            self._color = gui.add_dropdown("color", _COLORS, initial_value=show.color)
+            self._color = gui.add_dropdown("color", COLORS, initial_value=show.color)
             self._mask = gui.add_dropdown("mask", tuple(MASKS), initial_value=show.mask)
-            self._points = gui.add_dropdown("points", _POINTS, initial_value=show.points)
+            self._points = gui.add_dropdown("points", POINT_COLORS, initial_value=show.points)
             self._rings = gui.add_checkbox("range rings", show.rings)
             self._boxes = gui.add_checkbox("boxes", show.boxes)
             self._flow = gui.add_checkbox("flow", show.flow)

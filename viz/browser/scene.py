@@ -14,12 +14,10 @@ from numpy.typing import NDArray
 
 from viz.browser.gltf import glb
 from viz.render.layers import RenderedLayers
-from viz.render.scene3d import BACKGROUND, ColoredMesh, ColoredPoints
+from viz.render.scene3d import BACKGROUND, ColoredMesh, ColoredPoints, lifted
 
 POINT_SIZE_M = 0.09
 LINE_WIDTH_PX = 1.5
-_LIFT_M = 0.75
-"""Points lie in the voxels that they made: so much nearer to the eye, these do not hide them."""
 
 
 class BrowserScene:
@@ -87,11 +85,3 @@ def without_floor(mesh: ColoredMesh, floor_m: float) -> ColoredMesh:
     """The faces that do not lie in the lowest plane: only who looks from below misses those."""
     keep = (mesh.corners_m[:, :, 2] > floor_m + 1e-3).any(axis=1)
     return replace(mesh, corners_m=mesh.corners_m[keep], colors=mesh.colors[keep])
-
-
-def lifted(points_m: NDArray[np.float32], eye_m: NDArray[np.float64]) -> NDArray[np.float32]:
-    """(N, 3) points moved towards the eye along its rays: they keep their place in the view."""
-    to_eye = eye_m - points_m
-    distance = np.linalg.norm(to_eye, axis=1, keepdims=True)
-    share = np.minimum(_LIFT_M / np.maximum(distance, 1e-6), 0.5)
-    return np.asarray(points_m + to_eye * share, np.float32)

@@ -12,13 +12,12 @@ from datasets.annotations import Box
 from datasets.frames import CameraView
 from datasets.geometry.transforms import apply, inverse
 from datasets.taxonomy import Taxonomy
+from viz.render.lines import BOX_EDGES, UNIT_CORNERS
 
 NEAR_M = 0.3
 """Edges are cut at this depth; what is nearer would be drawn from behind the camera."""
 
-_CORNERS = np.array([(x, y, z) for x in (0.5, -0.5) for y in (0.5, -0.5) for z in (0.5, -0.5)])
-_EDGES = [(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)]
-_FRONT = [(0, 3), (1, 2)]  # the diagonals of the face at +X
+_FRONT = [(4, 7), (5, 6)]  # the diagonals of the face at +X
 
 
 def box_lines_px(view: CameraView, box: Box) -> NDArray[np.float64]:
@@ -26,9 +25,11 @@ def box_lines_px(view: CameraView, box: Box) -> NDArray[np.float64]:
 
     Pixels of the stored image, whether inside it or not; what lies behind the camera is cut.
     """
-    corners = apply(inverse(view.T_ego_camera) @ box.T_ego_box, _CORNERS * np.asarray(box.size_m))
+    corners = apply(
+        inverse(view.T_ego_camera) @ box.T_ego_box, UNIT_CORNERS * np.asarray(box.size_m)
+    )
     lines = []
-    for a, b in (*_EDGES, *_FRONT):
+    for a, b in (*BOX_EDGES, *_FRONT):
         p, q = corners[a], corners[b]
         if max(p[2], q[2]) <= NEAR_M:
             continue

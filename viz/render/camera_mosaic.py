@@ -22,7 +22,7 @@ _CAPTION_PX = 16
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
+class SheetCell:
     """Where an image lies on the sheet, pixels, its name above it; which one it is."""
 
     image: int
@@ -41,7 +41,7 @@ class SheetLayout:
 
     width: int
     height: int
-    cells: tuple[Cell, ...]
+    cells: tuple[SheetCell, ...]
 
     def pixel_at(
         self, views: Sequence[CameraView], x: float, y: float
@@ -70,7 +70,7 @@ def sheet_layout(views: Sequence[CameraView], width: int, *, large: int | None) 
     for place, i in enumerate(chosen):
         view = views[i]
         cells.append(
-            Cell(
+            SheetCell(
                 image=i,
                 left=(place // n_rows) * (cell_w + GAP_PX),
                 top=(place % n_rows) * pitch + _CAPTION_PX,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,7 +37,10 @@ from viz.session.session import MASKS, ReviewFrame, class_counts
 
 Voxels = Literal["labels", "truth", "second", "difference", "none"]
 Color = Literal["class", "confidence", "evidence"]
-PointColor = Literal["off", "height", "class", "hit"]
+PointColor = Literal["height", "class", "hit", "off"]
+VOXELS: tuple[Voxels, ...] = get_args(Voxels)
+COLORS: tuple[Color, ...] = get_args(Color)
+POINT_COLORS: tuple[PointColor, ...] = get_args(PointColor)
 RING_LIFT_M = 0.15
 _OBSERVED = MaskBit.TRUSTED | MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE
 

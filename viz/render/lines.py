@@ -24,8 +24,8 @@ SLOWEST_MPS = 0.2
 ARROW_COLOR = (255, 255, 255)
 RING_COLOR = (150, 156, 170)
 CELL_COLOR = (255, 240, 60)
-_BOX_EDGES = np.array([(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)])
-_UNIT_CORNERS = np.array([(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
+BOX_EDGES = np.array([(a, b) for a in range(8) for b in range(a) if (a ^ b) in (1, 2, 4)])
+UNIT_CORNERS = np.array([(x, y, z) for x in (-0.5, 0.5) for y in (-0.5, 0.5) for z in (-0.5, 0.5)])
 _PIN_M = 3.0
 
 
@@ -71,9 +71,9 @@ def box_lines(boxes: Sequence[Box], taxonomy: Taxonomy) -> ColoredLines:
     ends, colors = [np.zeros((0, 2, 3))], [np.zeros((0, 3), np.uint8)]
     table = taxonomy.color_table().astype(np.float64)
     for box in boxes:
-        corners = apply(box.T_ego_box, _UNIT_CORNERS * np.asarray(box.size_m))
+        corners = apply(box.T_ego_box, UNIT_CORNERS * np.asarray(box.size_m))
         nose = [[0, 0, 0], [0.5 * box.size_m[0] + 0.8, 0, 0]]
-        lines = np.concatenate([corners[_BOX_EDGES], apply(box.T_ego_box, np.array(nose))[None]])
+        lines = np.concatenate([corners[BOX_EDGES], apply(box.T_ego_box, np.array(nose))[None]])
         ends.append(lines)
         bright = (0.6 * table[box.class_id] + 0.4 * 255).round().astype(np.uint8)
         colors.append(np.tile(bright, (len(lines), 1)))
@@ -103,10 +103,10 @@ def cell_outline(cell: tuple[int, int, int], grid: VoxelGrid) -> ColoredLines:
     """The edges of a voxel, a little outside of it, and a pin that stands on it."""
     size = np.asarray(grid.size_m)
     centre = grid.centers(np.asarray(cell))
-    corners = centre + 1.06 * _UNIT_CORNERS * size
+    corners = centre + 1.06 * UNIT_CORNERS * size
     top = centre + np.array([0.0, 0.0, 0.5 * size[2]])
     pin = np.stack([top, top + np.array([0.0, 0.0, _PIN_M])])
-    return _lines("picked voxel", np.concatenate([corners[_BOX_EDGES], pin[None]]), CELL_COLOR)
+    return _lines("picked voxel", np.concatenate([corners[BOX_EDGES], pin[None]]), CELL_COLOR)
 
 
 def ground_top_m(shown: NDArray[np.bool_], grid: VoxelGrid, *, within_m: float = 15.0) -> float:

@@ -92,16 +92,10 @@ class Scene3D:
         )
 
     def in_front(self, thing: Drawable) -> Drawable:
-        """Points or lines moved towards the eye along its rays so that the voxels they lie in do
-        not hide them; they keep their place in the image."""
-        places = thing.points_m if isinstance(thing, ColoredPoints) else thing.ends_m
-        to_eye = self.eye_m - places
-        distance = np.linalg.norm(to_eye, axis=-1, keepdims=True)
-        lift = np.minimum(_LIFT_M / np.maximum(distance, 1e-6), 0.5)
-        moved = np.asarray(places + to_eye * lift, np.float32)
+        """Points or lines, ``lifted``."""
         if isinstance(thing, ColoredPoints):
-            return replace(thing, points_m=moved)
-        return replace(thing, ends_m=moved)
+            return replace(thing, points_m=lifted(thing.points_m, self.eye_m))
+        return replace(thing, ends_m=lifted(thing.ends_m, self.eye_m))
 
     def save(self, path: Path) -> None:
         """Write as npz, for the process that draws it. Raises ``OSError``."""
@@ -145,6 +139,15 @@ _KINDS: dict[str, tuple[Any, str]] = {
     "points": (ColoredPoints, "points_m"),
     "lines": (ColoredLines, "ends_m"),
 }
+
+
+def lifted(places_m: NDArray[np.float32], eye_m: NDArray[np.float64]) -> NDArray[np.float32]:
+    """(..., 3) places moved towards the eye (3,) along its rays, so that the voxels they lie in do
+    not hide them; they keep their place in the image."""
+    to_eye = eye_m - places_m
+    distance = np.linalg.norm(to_eye, axis=-1, keepdims=True)
+    lift = np.minimum(_LIFT_M / np.maximum(distance, 1e-6), 0.5)
+    return np.asarray(places_m + to_eye * lift, np.float32)
 
 
 def default_camera(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

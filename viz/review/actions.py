@@ -4,19 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Literal, TypeVar
+from typing import TypeVar
 
+from viz.render.layers import COLORS, POINT_COLORS, Color, Voxels
 from viz.review.keys import Action
 from viz.review.state import TOOLS, ReviewState
+from viz.session.picking import class_name
 from viz.session.session import MASKS
 
 T = TypeVar("T")
-COLORS: tuple[Literal["class", "confidence", "evidence"], ...] = (
-    "class",
-    "confidence",
-    "evidence",
-)
-POINTS: tuple[Literal["off", "height", "class", "hit"], ...] = ("height", "class", "hit", "off")
 
 
 def perform(state: ReviewState, action: Action) -> bool:
@@ -28,7 +24,7 @@ def perform(state: ReviewState, action: Action) -> bool:
     return change is not None
 
 
-def colors_there(state: ReviewState) -> tuple[Literal["class", "confidence", "evidence"], ...]:
+def colors_there(state: ReviewState) -> tuple[Color, ...]:
     """Ways to color a voxel for which the labels have the data."""
     stored = {
         "class": True,
@@ -57,10 +53,10 @@ def _to_scene(state: ReviewState, by: int) -> None:
 
 
 def _voxels(
-    wanted: Literal["labels", "truth", "second", "difference"],
+    wanted: Voxels,
 ) -> Callable[[ReviewState], None]:
     """Show these; shown already, show the labels; the labels themselves go off."""
-    fallback: Literal["labels", "none"] = "none" if wanted == "labels" else "labels"
+    fallback: Voxels = "none" if wanted == "labels" else "labels"
     return lambda state: state.set_voxels(fallback if state.show.voxels == wanted else wanted)
 
 
@@ -78,7 +74,7 @@ def _mask(state: ReviewState) -> None:
 def _points(state: ReviewState) -> None:
     if not state.available.points:
         state.message = "no LiDAR points at hand"
-    state.show = replace(state.show, points=_after(POINTS, state.show.points))
+    state.show = replace(state.show, points=_after(POINT_COLORS, state.show.points))
 
 
 def _flow(state: ReviewState) -> None:
@@ -102,7 +98,7 @@ def _class(by: int) -> Callable[[ReviewState], None]:
         ids = state.paint_ids()
         place = ids.index(state.class_id) if state.class_id in ids else 0
         state.class_id = ids[(place + by) % len(ids)]
-        state.message = f"class at hand: {state.class_name(state.class_id)}"
+        state.message = f"class at hand: {class_name(state.taxonomy, state.class_id)}"
 
     return change
 

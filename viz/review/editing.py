@@ -12,9 +12,9 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.reviews.overlay import EditEntry
 from viz.render.scene3d import ColoredMesh
 from viz.render.voxel_mesh import surface_meshes
-from viz.review.state import Cell, ReviewState, Tool
+from viz.review.state import ReviewState, Tool
 from viz.session.grid_rotation import stored_voxels
-from viz.session.picking import box_cells, component
+from viz.session.picking import Cell, box_cells, component
 from viz.session.session import ReviewFrame
 
 SELECTED = (255, 60, 200)

@@ -12,12 +12,12 @@ from typing import Literal
 from datasets.geometry.grid import VoxelGrid
 from datasets.reviews.overlay import Undo, Verdict, VerdictEntry, Written
 from datasets.taxonomy import IGNORE_ID, Taxonomy
-from viz.render.layers import LayerSettings
+from viz.render.layers import LayerSettings, Voxels
 from viz.review.review_queue import QueueItem
+from viz.session.picking import Cell
 from viz.session.session import ReviewFrame
 
 Tool = Literal["off", "box", "component"]
-Cell = tuple[int, int, int]
 TOOLS: tuple[Tool, ...] = ("off", "box", "component")
 
 
@@ -286,12 +286,6 @@ class ReviewState:
         all_shown = classes == frozenset(self.taxonomy.semantic_ids)
         self.show = replace(self.show, classes=None if all_shown else classes)
 
-    def class_name(self, class_id: int) -> str:
-        """For people: also of free space and of what is to be ignored."""
-        return (
-            "ignore" if class_id == IGNORE_ID else self.taxonomy.names[class_id].replace("_", " ")
-        )
-
     def paint_ids(self) -> tuple[int, ...]:
         """What a voxel can be painted to: the classes, free space, and not to be used at all."""
         return (*self.taxonomy.semantic_ids, self.taxonomy.free_id, IGNORE_ID)
@@ -309,9 +303,7 @@ class ReviewState:
         """Lowest and highest metre shown."""
         return self.show.height_m or (self.grid.min_m[2], self.grid.max_m[2])
 
-    def set_voxels(
-        self, voxels: Literal["labels", "truth", "second", "difference", "none"]
-    ) -> None:
+    def set_voxels(self, voxels: Voxels) -> None:
         """Show these, if they are there."""
         if why := self.available.missing(voxels):
             self.message = why

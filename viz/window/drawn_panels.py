@@ -11,6 +11,7 @@ from viz.render.text import fitted, font
 from viz.render.theme import BAD, DOUBT, FAINT, GOOD, HELD, PANEL, RAISED, TEXT, WINDOW, Color
 from viz.review.keys import SECTIONS
 from viz.review.state import ReviewState
+from viz.session.picking import class_name
 
 ROW_PX = 19
 TIMELINE_PX = 14
@@ -39,7 +40,7 @@ def draw_classes(state: ReviewState, counts: Mapping[int, int], width: int) -> I
         end = width - 5
         draw.text((end, middle), number, font=face, fill=ink, anchor="rm")
         room = end - face.getlength(number) - 30
-        name = fitted(state.class_name(class_id), face, room)
+        name = fitted(class_name(state.taxonomy, class_id), face, room)
         draw.text((23, middle), name, font=face, fill=ink, anchor="lm")
     return canvas
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import Any, Literal, SupportsFloat
+from typing import Any, SupportsFloat
 
 from open3d.visualization import gui
 
+from viz.render.layers import COLORS, POINT_COLORS, VOXELS, Voxels
 from viz.render.theme import GAP_PX
-from viz.review.actions import COLORS, POINTS
 from viz.review.keys import KEEP_VIEWS, VIEWS, Action, key_of
 from viz.review.state import ReviewState
 from viz.session.session import MASKS
@@ -26,13 +26,13 @@ from viz.window.widgets import (
     row,
 )
 
-_VOXELS: tuple[tuple[Literal["labels", "truth", "second", "difference", "none"], str], ...] = (
-    ("labels", f"labels  {key_of(Action.LABELS)}"),
-    ("truth", f"ground truth  {key_of(Action.TRUTH)}"),
-    ("second", f"second store  {key_of(Action.SECOND)}"),
-    ("difference", f"difference  {key_of(Action.DIFFERENCE)}"),
-    ("none", "off"),
-)
+_VOXEL_NAMES: dict[Voxels, str] = {
+    "labels": f"labels  {key_of(Action.LABELS)}",
+    "truth": f"ground truth  {key_of(Action.TRUTH)}",
+    "second": f"second store  {key_of(Action.SECOND)}",
+    "difference": f"difference  {key_of(Action.DIFFERENCE)}",
+    "none": "off",
+}
 _NAMES_PX = 72
 
 
@@ -49,10 +49,10 @@ class LayerPanel:
     ) -> None:
         self._state, self._changed, self._act = state, changed, act
         self.widget = panel()
-        self._voxels = choices([name for _, name in _VOXELS], self._set_voxels)
+        self._voxels = choices([_VOXEL_NAMES[kind] for kind in VOXELS], self._set_voxels)
         self._color = choices(COLORS, lambda i: self._set(color=COLORS[i]))
         self._mask = choices(tuple(MASKS), lambda i: self._set(mask=tuple(MASKS)[i]))
-        self._points = choices(POINTS, lambda i: self._set(points=POINTS[i]))
+        self._points = choices(POINT_COLORS, lambda i: self._set(points=POINT_COLORS[i]))
         self.widget.add_child(
             labelled(
                 [
@@ -98,10 +98,10 @@ class LayerPanel:
     def update(self, counts: Mapping[int, int], width: int) -> bool:
         """Show the state; whether the panel must be laid out anew."""
         state, show = self._state, self._state.show
-        self._voxels.selected_index = [kind for kind, _ in _VOXELS].index(show.voxels)
+        self._voxels.selected_index = VOXELS.index(show.voxels)
         self._color.selected_index = COLORS.index(show.color)
         self._mask.selected_index = tuple(MASKS).index(show.mask)
-        self._points.selected_index = POINTS.index(show.points)
+        self._points.selected_index = POINT_COLORS.index(show.points)
         self._flow.checked, self._boxes.checked = show.flow, show.boxes
         self._rings.checked, self._overlay.checked = show.rings, state.overlay
         self._flow.enabled = state.available.flow
@@ -119,7 +119,7 @@ class LayerPanel:
         self._changed()
 
     def _set_voxels(self, place: int) -> None:
-        self._state.set_voxels(_VOXELS[place][0])
+        self._state.set_voxels(VOXELS[place])
         self._changed()
 
     def _set_overlay(self, on: bool) -> None:

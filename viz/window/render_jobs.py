@@ -15,8 +15,8 @@ from viz.render.layers import LayerSettings, RenderedLayers, draw
 from viz.render.scene3d import ColoredMesh
 from viz.review.editing import selected_voxels, selection_mesh
 from viz.review.shared_review import SharedReview
-from viz.review.state import Cell, ReviewState, Tool
-from viz.session.picking import InCamera, VoxelFacts, describe, in_cameras
+from viz.review.state import ReviewState, Tool
+from viz.session.picking import Cell, InCamera, VoxelFacts, describe, in_cameras
 from viz.session.session import ReviewFrame, ReviewSession
 from viz.window.scene_view import Geometry, open3d_geometry
 

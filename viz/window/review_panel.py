@@ -12,6 +12,7 @@ from PIL import Image
 from viz.render.theme import BAD, FAINT, TEXT
 from viz.review.keys import Action, key_of
 from viz.review.state import TOOLS, ReviewState
+from viz.session.picking import class_name
 from viz.window.drawn_panels import VERDICT_COLORS, draw_facts
 from viz.window.widgets import (
     ImageView,
@@ -74,7 +75,9 @@ class ReviewPanel:
         self._verdict, self._note, self._written = text(), text("", FAINT), text()
         self._mark = button(f"range {key_of(Action.MARK)}", lambda: act(Action.MARK))
         self._tool = choices(_TOOL_NAMES, self._set_tool)
-        self._class = choices([state.class_name(i) for i in state.paint_ids()], self._set_class)
+        self._class = choices(
+            [class_name(state.taxonomy, i) for i in state.paint_ids()], self._set_class
+        )
         self._free = checkbox("free voxels too", self._set_free)
         self._layers = [gui.Slider(gui.Slider.INT) for _ in range(2)]
         for slider in self._layers:

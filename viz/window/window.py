@@ -21,10 +21,10 @@ from viz.render.open3d_geometry import open3d_lines, open3d_mesh
 from viz.render.theme import EDGE_PX
 from viz.review.controller import ReviewController, estimate_rows
 from viz.review.keys import KEEP_VIEWS, VIEWS, Action, action_of
-from viz.review.state import Cell, ReviewState
+from viz.review.state import ReviewState
 from viz.review.voxel_description import fact_rows
 from viz.review.writer import BackgroundWriter
-from viz.session.picking import voxel_at, voxel_of_pixel
+from viz.session.picking import Cell, voxel_at, voxel_of_pixel
 from viz.session.session import ReviewSession
 from viz.window.drawn_panels import draw_color_key, draw_help
 from viz.window.layer_panel import LayerPanel
