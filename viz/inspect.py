@@ -8,7 +8,7 @@
     python viz/inspect.py STORE --second OTHER --voxels difference
     python viz/inspect.py --truth DIR --source folder --root LOG
 
-A window opens, unless an image, a film or a page for the browser is asked for: these need no
+A window opens, unless an image, a video or a page for the browser is asked for: these need no
 display.
 """
 

@@ -537,11 +537,9 @@ def test_video_has_the_frames_asked_for(store: Path, tmp_path: Path) -> None:
 
 
 def test_video_plays_in_a_browser(store: Path, tmp_path: Path) -> None:
-    from viz.commands.inspect_labels import main
-
     video = tmp_path / "video.mp4"
     options = [str(store), "--root", str(tmp_path / "absent"), "--size", "960x540"]
-    assert main([*options, "--renderer", "plain", "--video", str(video)]) == 0
+    assert launch("inspect", [*options, "--renderer", "plain", "--video", str(video)]) == 0
     with chromium(tmp_path / "profile") as page:
         page.open(video.as_uri())
         page.until("document.querySelector('video')?.videoWidth === 960")
@@ -551,13 +549,12 @@ def test_video_plays_in_a_browser(store: Path, tmp_path: Path) -> None:
 def test_where_there_is_no_vp9_the_note_says_that_browsers_play_none(
     store: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from viz.commands.inspect_labels import main
     from viz.render import video
 
     monkeypatch.setattr(video, "CODECS", {"none": "", "mp4v": video.CODECS["mp4v"]})
     options = [str(store), "--root", str(tmp_path / "absent"), "--size", "960x540"]
     made = tmp_path / "video.mp4"
-    assert main([*options, "--renderer", "plain", "--video", str(made)]) == 0
+    assert launch("inspect", [*options, "--renderer", "plain", "--video", str(made)]) == 0
     assert "browsers do not play" in capsys.readouterr().err
     assert b"mp4v" in made.read_bytes()
 

@@ -38,7 +38,7 @@ class Offered:
 
     Attributes:
         scenes: ids, at least one.
-        sets: which voxels there are to show, of ``Show.voxels``.
+        sets: which voxels there are to show, of ``LayerSettings.voxels``.
         judged: verdicts can be given.
         queued: there is an order of review.
     """

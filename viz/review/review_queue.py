@@ -3,7 +3,7 @@
 The frames drawn by chance are a seeded permutation of all frames of the store (``sampled_order``),
 sorted by a hash of seed, scene and token: the same for everybody, on every day, and with scenes
 added or taken away the others keep their order. What is judged already is passed over. From how far
-that permutation has been judged, whoever judged it and why, ``quality_estimate`` tells how much of
+that permutation has been judged, whoever judged it and why, ``error_rate`` tells how much of
 the store is wrong.
 """
 
