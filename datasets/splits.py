@@ -31,14 +31,14 @@ def parse_labelled(text: str) -> Labelled:
             lines = read_names(Path(text))
         except (OSError, ValueError) as error:
             raise SetupError(
-                f"--labelled {text[:200]}: neither a percentage nor a readable file of scene names "
+                f"--labeled {text[:200]}: neither a percentage nor a readable file of scene names "
                 f"({getattr(error, 'strerror', None) or error})"
             ) from error
         if not lines:
             raise SetupError(f"{text}: names no scene") from None
         return tuple(lines)
     if not 0 <= percent <= 100:
-        raise SetupError(f"--labelled {text}: a percentage lies in 0..100")
+        raise SetupError(f"--labeled {text}: a percentage lies in 0..100")
     return percent / 100
 
 

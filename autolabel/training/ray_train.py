@@ -51,7 +51,7 @@ def train_together(
         from autolabel.cluster.ray_cluster import connect
     except ImportError as error:
         raise SetupError(
-            f"--num-workers {workers} needs the extra 'distributed': pip install "
+            f"--nproc {workers} needs the extra 'distributed': pip install "
             f"'effocc-autolabel[distributed]' ({error})"
         ) from error
     # Ray takes interrupts badly, and the state on disk is whole at any moment
@@ -61,7 +61,7 @@ def train_together(
         kind = "GPU" if on_gpu else "CPU"
         room = int(ray.cluster_resources().get(kind, 0))
         if room < workers:
-            raise SetupError(f"--num-workers {workers}: the Ray cluster has {room} {kind}s")
+            raise SetupError(f"--nproc {workers}: the Ray cluster has {room} {kind}s")
         trainer = TorchTrainer(
             _one_of_them,
             train_loop_config={"train": train, "device": device},

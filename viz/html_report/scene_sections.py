@@ -103,7 +103,7 @@ def worst(content: Content) -> Section:
     elif content.asked_images:
         body = empty("No scene could be drawn.")
     else:
-        body = empty("Images were not asked for: leave ", tag("code", "--pictures 0"), " out.")
+        body = empty("Images were not asked for: leave ", tag("code", "--images 0"), " out.")
     return Section(
         id="worst",
         title="Worst scenes",
