@@ -15,8 +15,8 @@ A frame is wrong if its verdict is reject. The interval is exact and holds for a
 So it does not matter who judged a frame and why, in which order, in how many sittings, or that a
 reviewer who finds a bad frame judges its neighbours as well: they become sample when the drawn
 order comes to them. Two reviewers at once leave gaps where one is still looking; what lies behind a
-gap counts once it is closed. ``VerdictEntry.sampled`` is a note for the reader: the permutation alone
-decides.
+gap counts once it is closed. ``VerdictEntry.sampled`` is a note for the reader: the permutation
+alone decides.
 
 What it assumes: that reviewers stop for reasons other than the last verdicts. Whoever stops as soon
 as the interval looks good gets one that holds a little less often (``scripts/benchmarks/review.py``
