@@ -9,7 +9,7 @@ that a run that was stopped goes on:
 
 *Refinement*: mIoU of the labels with no refinement, each of its parts and all of them, in the
 camera mask and over all voxels that a sensor observed; how much of the gap to the truth is closed;
-trails, the share of voxels predicted as a moving class that are none but are one in another frame
+ghosting, the share of voxels predicted as a moving class that are none but are one in another frame
 of the drive; seconds a frame.
 *Calibration*: expected calibration error and Brier score of the raw confidence, softmax or verdict
 of a meta classifier, and of the chosen map.
@@ -76,7 +76,7 @@ RAW = ("softmax", "meta classifier")
 """Whose confidence is mapped."""
 REFINEMENT_COLUMNS = (
     *("labels", "mIoU[camera-visible]", "static", "moving", "gap closed, static"),
-    *("mIoU[observed]", "static", "moving", "trails", "s a frame"),
+    *("mIoU[observed]", "static", "moving", "ghosting", "s a frame"),
 )
 CALIBRATION_COLUMNS = ("voxels predicted", "ECE raw", "calibrated", "Brier raw", "calibrated")
 RISK_COLUMNS = ("at most", "voxels", "error, mean", "worst", "broke", "kept", "refused")

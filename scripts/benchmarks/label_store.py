@@ -58,7 +58,7 @@ def main() -> int:
                 for quantity, value in measure(form, scenes, n_bytes, n_frames).items():
                     figures[name].setdefault(quantity, []).append(value)
     table = {f: {w: statistics.median(v) for w, v in rows.items()} for f, rows in figures.items()}
-    print(describe(table, n_frames))
+    print(f"{n_frames} frames\n\n{compared(table)}")
     reporting.write_figures({"frames": n_frames, "formats": table}, args.json)
     return 0
 
@@ -143,19 +143,17 @@ def measure(form: Any, scenes: list[SceneLabels], n_bytes: int, n_frames: int) -
     }
 
 
-def describe(table: dict[str, dict[str, float]], n_frames: int) -> str:
-    names = list(table["store"])
-    lines = [f"{n_frames} frames", f"{'':16s}" + "".join(f"{name:>18s}" for name in names)]
-    for form, row in table.items():
-        lines.append(f"{form:16s}" + "".join(f"{row[name]:18.2f}" for name in names))
+def compared(table: dict[str, dict[str, float]]) -> str:
+    """The formats' figures, and how far the store is ahead of each other one."""
+    rows: dict[str, dict[str, str]] = {
+        form: {name: f"{value:.2f}" for name, value in row.items()} for form, row in table.items()
+    }
     for form in FORMATS[1:]:
-        ratios = []
-        for name in names:
-            ratio = table["store"][name] / table[form][name]
-            ratios.append(ratio if "MB/s" in name else 1 / ratio)
-        cells = "".join(f"{ratio:17.2f}x" for ratio in ratios)
-        lines.append(f"{'ahead of plain' if 'plain' in form else 'ahead of npz':16s}{cells}")
-    return "\n".join(lines)
+        ratios = {name: value / table[form][name] for name, value in table["store"].items()}
+        rows[f"ahead of {form}"] = {
+            name: f"{ratio if 'MB/s' in name else 1 / ratio:.2f}x" for name, ratio in ratios.items()
+        }
+    return reporting.table_of(rows, "format")
 
 
 if __name__ == "__main__":

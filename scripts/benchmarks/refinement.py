@@ -5,7 +5,7 @@
 
 Scores of the frames on their own and of all put together over the drive, by the refiner that C was
 given, against ground truth (``make_labels.py``, or a benchmark's files). ``gap closed``: of the
-static classes' distance from 100 %. Trails: share of voxels predicted as a moving class that are
+static classes' distance from 100 %. Ghosting: share of voxels predicted as a moving class that are
 none but are one in another frame of the drive.
 """
 
@@ -41,6 +41,7 @@ from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
 NOISES = ((0.0, 0.0), (0.05, 0.1), (0.2, 0.5))
 """Metres and degrees, standard deviations of the noise on every pose."""
+SCORES = ("mIoU", "static", "moving", "static gap closed %")
 
 
 def main() -> int:
@@ -96,23 +97,18 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def table(by_pose: dict[str, Any]) -> str:
-    """Lines to read."""
-    lines = [
-        f"{'poses':<22}{'refined':<9}{'voxels':<10}{'mIoU':>8}{'static':>8}{'moving':>8}"
-        f"{'gap closed':>12}{'trails':>9}{'s/frame':>9}"
-    ]
+    """A row for the poses, the way to refine and the voxels that are scored."""
+    rows = []
     for poses, ways in by_pose.items():
         for way, figures in ways.items():
             for mask in ("visible", "observed", "lidar"):
-                if (scores := figures.get(mask)) is None:
-                    continue
-                shown = {k: "-" if value is None else value for k, value in scores.items()}
-                lines.append(
-                    f"{poses:<22}{way:<9}{mask:<10}{shown['mIoU']:>8}{shown['static']:>8}"
-                    f"{shown['moving']:>8}{shown['static gap closed %']:>10} %"
-                    f"{figures['trails %']:>7} %{figures['seconds a frame']:>9}"
-                )
-    return "\n".join(lines)
+                if mask in figures:
+                    scores = [figures[mask][name] for name in SCORES]
+                    cells = ["-" if score is None else score for score in scores]
+                    cells += [figures["trails %"], figures["seconds a frame"]]
+                    rows.append([poses, way, mask, *cells])
+    columns = ["poses", "refined", "voxels", *SCORES, "ghosting %", "s a frame"]
+    return reporting.markdown_table(columns, rows)
 
 
 if __name__ == "__main__":
