@@ -1,4 +1,4 @@
-"""The job over many scenes: a driver, Ray workers, what happened."""
+"""The labelling job over many scenes: driver, Ray workers, events and summary."""
 
 from autolabel.cluster.driver import run_job
 from autolabel.cluster.ray_cluster import connect

@@ -1,4 +1,4 @@
-"""What happens in a job: as JSON lines in a file, and as Prometheus metrics through Ray."""
+"""Events of a job as JSON lines in a file, and its metrics for Prometheus through Ray."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from datasets.storage.backend import writing
 
 
 class Events:
-    """Appends one JSON object a line: ``time`` (Unix seconds), ``event``, and what belongs to it.
+    """Appends one JSON object a line: ``time`` (Unix seconds), ``event``, and its fields.
 
     Args:
         path: appended to, so that a continued job has one file; None: nothing is written.
 
-    A line is written whole or not at all. A job does not end because its events cannot be written
-    later on: a line on stderr says so.
+    A line is written whole or not at all. If events cannot be written later on, a line on stderr
+    says so and the job continues.
 
     Raises:
         UnwritableError: the file cannot be opened.
@@ -35,9 +35,9 @@ class Events:
             with writing(f"events {path}", any_failure=True):
                 self._file = AppendedFile(path)
 
-    def __call__(self, event: str, **what: Any) -> None:
+    def __call__(self, event: str, **fields: Any) -> None:
         if self._file is not None:
-            line = {"time": round(time.time(), 3), "event": event, **what}
+            line = {"time": round(time.time(), 3), "event": event, **fields}
             try:
                 self._file.write(f"{redacted(json_text(line))}\n".encode())
             except OSError as error:

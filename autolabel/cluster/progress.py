@@ -1,4 +1,4 @@
-"""What people see of a labelling job: a bar or lines while it runs, and the closing report."""
+"""Progress of a labelling job for people: a bar or lines while it runs, then a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from datasets.files.store_path import StorePath
 
 
 class Reporter:
-    """A bar on a terminal, a line now and then elsewhere."""
+    """A progress bar on a terminal, a line every ``INTERVAL_S`` elsewhere."""
 
     INTERVAL_S = 10.0
 
@@ -45,16 +45,19 @@ class Reporter:
 def describe(summary: JobSummary, store: StorePath) -> str:
     """The closing report."""
     s = summary
-    kept = 100 * s.trusted / s.voxels if s.voxels else 0.0
+    trusted = 100 * s.trusted / s.voxels if s.voxels else 0.0
     occupied = 100 * s.trusted_occupied / s.trusted if s.trusted else 0.0
     lines = [
         f"labelled {s.frames} frames of {s.scenes} scenes in {s.seconds:.1f} s "
         f"({s.frames_per_s:.2f} frames/s); {s.skipped} scenes were there already, "
         f"{s.retries} tries repeated, {len(s.failures)} scenes set aside",
-        f"trusted by the mask: {kept:.1f} % of {s.voxels:,} voxels; "
+        f"trusted by the mask: {trusted:.1f} % of {s.voxels:,} voxels; "
         f"{occupied:.1f} % of these are occupied",
         *([f"LiDAR: {s.returns}"] if s.returns.dropped else []),
-        *(printable(f"  set aside: {scene_id}: {why}") for scene_id, why in s.failures.items()),
+        *(
+            printable(f"  set aside: {scene_id}: {reason}")
+            for scene_id, reason in s.failures.items()
+        ),
         f"store: {store.resolve() if isinstance(store, Path) else store}",
     ]
     return "\n".join(lines)

@@ -1,4 +1,4 @@
-"""Joining a Ray cluster, or starting one, and what it has room for."""
+"""Join or start a Ray cluster; its capacity for workers."""
 
 from __future__ import annotations
 
@@ -65,27 +65,27 @@ def connect(
                 log_to_driver=show_workers,
             )
     except Exception as error:  # of no more particular type where a node does not start in time
-        where = address or os.environ.get("RAY_ADDRESS") or "the one last started here"
-        why = str(error).split("\n")[0]
+        name = address or os.environ.get("RAY_ADDRESS") or "the one last started here"
+        reason = str(error).split("\n")[0]
         if not joins:
-            raise SetupError(f"Ray cannot be started on this machine: {why}") from error
+            raise SetupError(f"Ray cannot be started on this machine: {reason}") from error
         raise SetupError(
-            f"Ray cluster {where}: cannot be joined: {why} (RAY_AUTH_MODE must be what it was for "
-            "its nodes)"
+            f"Ray cluster {name}: cannot be joined: {reason} (RAY_AUTH_MODE must be what it "
+            "was for its nodes)"
         ) from error
     try:
         ray.get(_probe().remote(), timeout=START_TIMEOUT_S)
     except RayError as error:
-        why = str(error).strip().split("\n")[-1]
+        reason = str(error).strip().split("\n")[-1]
         raise SetupError(
-            f"a Ray worker cannot import the package ({why}); install it on every node, or use "
+            f"a Ray worker cannot import the package ({reason}); install it on every node, or use "
             "'ray job submit --working-dir .'"
         ) from error
 
 
 def authentication_warning(version: str) -> str:
-    """What to say before a cluster of a Ray version is joined (all its nodes have the client's);
-    empty if its authentication was checked."""
+    """A warning before joining a cluster of this Ray version (the client's and all nodes'); empty
+    if the authentication of the version was checked."""
     checked = ".".join(map(str, CHECKED_RAY))
     numbers = tuple(int(n) for n in re.findall(r"\d+", version)[:2])
     if numbers >= CHECKED_RAY:
@@ -100,28 +100,28 @@ def authentication_warning(version: str) -> str:
 
 @contextlib.contextmanager
 def _on_loopback() -> Iterator[None]:
-    """Whatever Ray is started meanwhile takes 127.0.0.1 for its node's address, and all of its
-    processes listen there only.
+    """A Ray started meanwhile uses 127.0.0.1 as its node's address; its processes listen only
+    there.
 
-    ``ray.init`` replaces a loopback address that it is given; this is the switch that it has for
+    ``ray.init`` replaces a loopback address that it is given; this is its switch for
     machines without clusters (``ray._private.services.get_node_ip_address``).
     """
     name, before = ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, ray_constants.ENABLE_RAY_CLUSTER
-    said = os.environ.get(name)
+    value_before = os.environ.get(name)
     os.environ[name], ray_constants.ENABLE_RAY_CLUSTER = "0", False
     try:
         yield
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
-        if said is None:
+        if value_before is None:
             del os.environ[name]
         else:
-            os.environ[name] = said
+            os.environ[name] = value_before
 
 
 def _find_home() -> None:
-    """Ray writes to the home folder. Who has none, or none to write to, gets another: any user
-    of a container, say."""
+    """Ray writes to the home folder. A user without a writable one, as in a container, gets a
+    private folder instead."""
     try:
         home = Path.home()
     except RuntimeError:  # a user whom the machine does not know
@@ -155,10 +155,10 @@ def _probe() -> Any:
     return ray.remote(num_cpus=0, max_retries=0)(probe)
 
 
-def room(job: Job) -> int:
+def worker_capacity(job: Job) -> int:
     """How many workers the cluster, as it is now, has room for."""
     resources = ray.cluster_resources()
-    room = int(resources.get("CPU", 0) // job.cpus_per_worker)
+    workers = int(resources.get("CPU", 0) // job.cpus_per_worker)
     if job.gpus_per_worker > 0:
-        room = min(room, int(resources.get("GPU", 0) / job.gpus_per_worker + 1e-6))
-    return room
+        workers = min(workers, int(resources.get("GPU", 0) / job.gpus_per_worker + 1e-6))
+    return workers

@@ -1,4 +1,4 @@
-"""How far a job is, and what it did."""
+"""Progress and summary of a job."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from datasets.returns import DroppedReturns
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Progress:
-    """Where the job is; given to the progress callback after every change.
+    """The state of a job, for the progress callback.
 
     Attributes:
-        frames_done: those of scenes at work included.
-        workers: those that are ready.
-        seconds: since the first of them was.
+        frames_done: with those of scenes in flight.
+        failed: quarantined scenes.
+        workers: that are ready.
+        seconds: since the first worker was ready.
     """
 
     scenes: int
@@ -37,16 +38,16 @@ class Progress:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobSummary:
-    """What the job did.
+    """The result of a job.
 
     Attributes:
         scenes, frames: labelled by this run.
-        skipped: scenes that the store had already.
-        failures: scene id -> reason, for the scenes set aside.
-        voxels, trusted, trusted_occupied: of all asked-for scenes that the store now has.
-        returns: LiDAR returns that were read, and those that measured nothing.
+        skipped: scenes already in the store.
+        failures: scene id -> reason, of quarantined scenes.
+        voxels, trusted, trusted_occupied: of all requested scenes that the store now has.
+        returns: LiDAR returns, read and dropped.
         retries: tries beyond the first.
-        worker_s: seconds from each scene's being given to a worker to its being written, summed.
+        worker_s: sum over scenes of ``Outcome.seconds``.
     """
 
     scenes: int

@@ -1,7 +1,7 @@
 """A worker of the labelling job: an actor that opens log, teacher and store once, then labels
 scene after scene.
 
-No picture and no voxel passes through Ray.
+No image and no voxel passes through Ray.
 """
 
 from __future__ import annotations
@@ -31,7 +31,9 @@ from datasets.storage.remote_path import forget_copies
 CONTROL_GROUP = "aside"
 """Concurrency group of the calls that are answered while a scene is labelled."""
 SCENES_IN_FLIGHT = 2
-"""Scenes that a worker may have at work."""
+"""Scenes that a worker may have at once."""
+
+OutcomeKind = Literal["ready", "done", "bad", "failed", "lost", "setup", "unwritable", "abandoned"]
 
 
 class OpenSource(Protocol):
@@ -52,7 +54,7 @@ class Job:
         gpus_per_worker: 0 labels on the CPU.
         readers: threads of a worker that read and decode, and as many that finish labels.
         retries: further tries of a scene whose worker died or failed unexpectedly.
-        stall_s: a worker that finishes no frame for so long is taken for hung, and killed.
+        stall_s: a worker that finishes no frame in this time counts as hung, and is killed.
     """
 
     open_source: OpenSource
@@ -69,31 +71,32 @@ class Job:
 
     @property
     def cpus_per_worker(self) -> int:
-        """On a GPU these threads need cores of their own; on a CPU they share the network's."""
+        """On a GPU, threads beside the network need their own cores; on a CPU they share its."""
         return self.config.threads + (2 * self.readers if self.gpus_per_worker > 0 else 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Outcome:
-    """What a worker answers.
+    """The result of a worker's start, or of a scene.
 
-    ``bad``: the scene's data; ``failed``: anything else, of this scene; ``lost``: the worker's node
-    is gone; ``setup``: no scene can work here; ``unwritable``: the store takes no scene from
-    anyone; ``abandoned``: as asked.
+    ``bad``: the scene's data are bad; ``failed``: the scene failed otherwise; ``lost``: the
+    worker's node is gone; ``setup``: no scene can be labelled here; ``unwritable``: the store takes
+    no scene from anyone; ``abandoned``: as asked.
 
     Attributes:
-        returns: of the scene's sweeps, what was read and what measured nothing.
-        seconds: from the scene's being given to its being written; two of a worker may overlap.
-        where: address and process of the worker; node: Ray's id of its machine.
+        returns: LiDAR returns of the scene, read and dropped.
+        seconds: from when the worker got the scene until it is written; two of a worker may
+            overlap.
+        address: host and process of the worker; node: Ray's id of its machine.
     """
 
-    kind: Literal["ready", "done", "bad", "failed", "lost", "setup", "unwritable", "abandoned"]
+    kind: OutcomeKind
     frames: int = 0
     seconds: float = 0.0
     returns: DroppedReturns = field(default_factory=DroppedReturns)
     reason: str = ""
     detail: str = ""
-    where: str = ""
+    address: str = ""
     node: str = ""
 
 
@@ -102,18 +105,18 @@ class _AbandonedError(Exception):
 
 
 class Worker:
-    """Lives in an actor. ``beat`` and ``abandon`` are answered while scenes are labelled.
+    """Lives in an actor. ``heartbeat`` and ``abandon`` are answered while scenes are labelled.
 
-    Two scenes may be at work: while the last frames of one are finished and written, the network
-    is at the next.
+    Two scenes may be in flight: while the last frames of one are finished and written, the network
+    works on the next.
     """
 
     def __init__(self, job: Job) -> None:
         self.job = job
         self.frames = 0
-        self.leave = threading.Event()
+        self.abandoned = threading.Event()
         self.network = threading.Lock()
-        self.where = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
+        self.address = f"{ray.util.get_node_ip_address()}:{os.getpid()}"
 
     def start(self) -> Outcome:
         import torch
@@ -136,19 +139,18 @@ class Worker:
             self.store = LabelStore.open(self.job.store)
             if self.store.header.run_id != self.job.run_id:
                 raise SetupError(f"label store {self.store.place}: another job's store by now")
-            wanted = self.store.header.provenance["weights_sha256"]
-            if model.weights_sha256 != wanted:
+            if model.weights_sha256 != self.store.header.provenance["weights_sha256"]:
                 raise SetupError(f"{self.job.weights}: a worker's node holds other weights")
             warm_up(self.teacher, self.job.calibration, config, self.store.header)
         except SetupError as error:
-            return Outcome(kind="setup", reason=str(error), where=self.where)
+            return Outcome(kind="setup", reason=str(error), address=self.address)
         node = ray.get_runtime_context().get_node_id()
-        return Outcome(kind="ready", where=self.where, node=node)
+        return Outcome(kind="ready", address=self.address, node=node)
 
     def label(self, scene_id: str) -> Outcome:
         import torch
 
-        began = time.monotonic()
+        start_s = time.monotonic()
         torch.set_num_threads(self.job.config.threads)  # a setting of each thread
         try:
             scene = self.source.scene(scene_id)
@@ -161,23 +163,23 @@ class Worker:
                 self.job.config,
                 readers=self.job.readers,
                 network_lock=self._network_lock(),
-                on_frame=self._count,
+                on_frame=self._frame_done,
             )
             return Outcome(
                 kind="done",
                 frames=len(scene.frames),
                 returns=self._returns(scene),
-                seconds=time.monotonic() - began,
-                where=self.where,
+                seconds=time.monotonic() - start_s,
+                address=self.address,
             )
         except _AbandonedError:
-            return Outcome(kind="abandoned", where=self.where)
+            return Outcome(kind="abandoned", address=self.address)
         except SceneError as error:
-            return self._sorry("bad", str(error))
+            return self._failure("bad", str(error))
         except UnwritableError as error:
-            return self._sorry("unwritable", str(error))
+            return self._failure("unwritable", str(error))
         except Exception as error:
-            return self._sorry("failed", f"{type(error).__name__}: {error}".split("\n")[0])
+            return self._failure("failed", f"{type(error).__name__}: {error}".split("\n")[0])
 
     def _returns(self, scene: Scene) -> DroppedReturns:
         if not isinstance(self.source, CountsReturns):
@@ -187,38 +189,40 @@ class Worker:
         self.source.returns.forget(sweeps)
         return total
 
-    def _sorry(self, kind: Literal["bad", "failed", "unwritable"], reason: str) -> Outcome:
-        return Outcome(kind=kind, reason=reason, detail=traceback.format_exc(), where=self.where)
+    def _failure(self, kind: Literal["bad", "failed", "unwritable"], reason: str) -> Outcome:
+        return Outcome(
+            kind=kind, reason=reason, detail=traceback.format_exc(), address=self.address
+        )
 
     @contextlib.contextmanager
     def _network_lock(self) -> Iterator[None]:
         with self.network:
-            if self.leave.is_set():
+            if self.abandoned.is_set():
                 raise _AbandonedError
             yield
 
-    def _count(self) -> None:
+    def _frame_done(self) -> None:
         self.frames += 1
-        if self.leave.is_set():
+        if self.abandoned.is_set():
             raise _AbandonedError
 
     def close(self) -> None:
-        """There is nothing more to do: a killed process cleans up nothing."""
+        """Clean up, as a killed process does not."""
         forget_copies()
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]
-    def beat(self) -> int:
+    def heartbeat(self) -> int:
         """Frames labelled so far by this worker, of all scenes."""
         return self.frames
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]
     def abandon(self) -> None:
-        """Leave the scene at work after its next frame."""
-        self.leave.set()
+        """Leave the scenes in flight after their next frame."""
+        self.abandoned.set()
 
 
 def start_worker(job: Job) -> Any:
-    """A handle of a new actor; it waits for its place in the cluster."""
+    """The handle of a new actor, which waits for its resources in the cluster."""
     remote = ray.remote(
         num_cpus=job.cpus_per_worker,
         num_gpus=job.gpus_per_worker,

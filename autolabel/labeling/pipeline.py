@@ -11,6 +11,7 @@ import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
@@ -28,6 +29,8 @@ from datasets.labels.store import LabelStore, StoreHeader
 from datasets.labels.voxel_labels import FrameLabels, SceneLabels
 from datasets.sources.example import ExampleLog
 from models.inference.predictor import OccupancyPredictor
+
+A = TypeVar("A")
 
 
 def label_frames(
@@ -54,7 +57,7 @@ def label_frames(
     (``temporal_fusion``); its masks stay those of its own sensors.
 
     Args:
-        readers: threads of each stage that works beside the network.
+        readers: threads that read and decode, and as many that finish.
         network_lock: held while the network is needed: entered once the first batch is read, left
             when the last is predicted. For scenes that share a network.
 
@@ -65,8 +68,7 @@ def label_frames(
     """
     steps = PredictionSteps(scene, source, teacher, config, calibration.refiner, network_lock)
     with _stages(config, readers) as stages:
-        predictions = _predictions(stages, steps)
-        yield from stages.prefetch(_decide_trust(steps, calibration), predictions)
+        yield from _run(stages, steps, _decide_trust(steps, calibration))
 
 
 def label_scene(
@@ -113,8 +115,7 @@ def write_labels(
         store.writer(scene.scene_id, len(scene.frames), inputs=inputs) as writer,
         _stages(config, readers) as stages,
     ):
-        predictions = _predictions(stages, steps)
-        labels = stages.prefetch(_decide_trust(steps, calibration), predictions)
+        labels = _run(stages, steps, _decide_trust(steps, calibration))
         for _ in stages.prefetch(writer.append, labels, threads=1, depth=2):
             on_frame()
 
@@ -136,7 +137,7 @@ def predict_frames(
     """
     steps = PredictionSteps(scene, source, teacher, config, refiner)
     with _stages(config) as stages:
-        yield from _predictions(stages, steps)
+        yield from _run(stages, steps, lambda prediction: prediction)
 
 
 def frame_evidence(
@@ -169,15 +170,20 @@ def warm_up(
         write_labels(store, log.scene("example"), log, teacher, calibration, config)
 
 
-def _predictions(stages: Stages, steps: PredictionSteps) -> Iterator[FramePrediction]:
-    """The main path, up to where trust is decided."""
+def _run(
+    stages: Stages, steps: PredictionSteps, finish: Callable[[FramePrediction], A]
+) -> Iterator[A]:
+    """The main path: every frame of the scene predicted, and finished in the last stage."""
     batches = stages.prefetch(steps.read_batch, steps.batches(), depth=stages.threads + 1)
     outputs = stages.closing(steps.predict(batches))
     on_gpu = steps.teacher.device.type != "cpu"  # there a thread would wait for the next batch too
-    if steps.refinement is None:
-        return stages.prefetch(steps.most_likely, outputs, inline=on_gpu)
-    frames = stages.prefetch(steps.add_evidence, outputs, inline=on_gpu)
-    return stages.prefetch(steps.fuse, windows(frames, steps.refinement.reach))
+    if steps.refinement is not None:
+        frames = stages.prefetch(steps.add_evidence, outputs, inline=on_gpu)
+        reach = steps.refinement.reach
+        return stages.prefetch(lambda window: finish(steps.fuse(window)), windows(frames, reach))
+    if on_gpu:
+        return stages.prefetch(finish, map(steps.most_likely, outputs))
+    return stages.prefetch(lambda output: finish(steps.most_likely(output)), outputs)
 
 
 def _decide_trust(

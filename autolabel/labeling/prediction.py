@@ -178,9 +178,9 @@ class PredictionSteps:
         frames, inputs = [], []
         for k in positions:
             frame = self.scene.frames[k]
-            earlier = earlier_frames(self.scene.frames, k, self.spec.past_frames)
-            fetch(self._files(frame, earlier))
-            frame_inputs = prepare_frame(self.source, frame, self.spec, earlier)
+            past = earlier_frames(self.scene.frames, k, self.spec.past_frames)
+            fetch(self._files(frame, past))
+            frame_inputs = prepare_frame(self.source, frame, self.spec, past)
             if self.spec.frame == "lidar":  # the inputs are already
                 frame = in_lidar_frame(frame)
             points = metric_points(self.source, frame, frame_inputs, self.spec)
@@ -189,11 +189,11 @@ class PredictionSteps:
             inputs.append(frame_inputs)
         return FrameBatch(frames, collate(inputs))
 
-    def _files(self, frame: Frame, earlier: Sequence[Frame]) -> Iterator[Path]:
-        for view in itertools.chain(frame.cameras, *(before.cameras for before in earlier)):
+    def _files(self, frame: Frame, past: Sequence[Frame]) -> Iterator[Path]:
+        for view in itertools.chain(frame.cameras, *(before.cameras for before in past)):
             yield view.path
-        past = nearest_of_each(frame.past_sweeps, self.spec.past_sweeps)
-        for sweep in (*frame.moment, *past):
+        past_sweeps = nearest_of_each(frame.past_sweeps, self.spec.past_sweeps)
+        for sweep in (*frame.moment, *past_sweeps):
             yield sweep.path
 
     def predict(self, batches: Iterator[FrameBatch]) -> Generator[NetworkOutput, None, None]:

@@ -92,13 +92,13 @@ class FreeRayThreshold:
         self.occupied += proven.sum(), (proven & scored).sum()
         free = visibility.visible & ~proven
         for k, min_passes in enumerate(FREE_PASSES):
-            kept = free & (visibility.passes >= min_passes)
-            self.free[k] += kept.sum(), (kept & scored).sum()
+            crossed = free & (visibility.passes >= min_passes)
+            self.free[k] += crossed.sum(), (crossed & scored).sum()
 
     def f1(self) -> NDArray[np.float64]:
         """Of each number of ``FREE_PASSES``; 0 where nothing was counted."""
-        kept, right = (self.occupied + self.free).T
-        return np.asarray(2 * right / np.maximum(1, kept + self.scored), np.float64)
+        trusted, right = (self.occupied + self.free).T
+        return np.asarray(2 * right / np.maximum(1, trusted + self.scored), np.float64)
 
     def best(self) -> int:
         """The smallest number with the best F1."""

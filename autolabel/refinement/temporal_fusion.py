@@ -192,16 +192,16 @@ def evidence_of(
     moving = ndimage.binary_dilation(moving, np.ones((3, 3, 3), bool))
     ends, origin = np.empty((0, 3), np.float32), np.zeros(3)
     if points is not None and frame.lidar is not None:
-        now = points[of_the_moment(frame, points)]
-        ends, origin = now[:, :3], frame.lidar.T_ego_lidar[:3, 3]
+        own = points[of_the_moment(frame, points)]
+        ends, origin = own[:, :3], frame.lidar.T_ego_lidar[:3, 3]
         if frame.companions:
-            origin = ray_origins(frame, now)
+            origin = ray_origins(frame, own)
         inside = np.flatnonzero(grid.contains(ends))
-        still = np.ones(len(ends), bool)
-        still[inside] = ~moving[tuple(grid.indices(ends[inside]).T)]
-        ends = ends[still]
+        static = np.ones(len(ends), bool)
+        static[inside] = ~moving[tuple(grid.indices(ends[inside]).T)]
+        ends = ends[static]
         if frame.companions:
-            origin = origin[still]
+            origin = origin[static]
     return FrameEvidence(
         T_global_grid=frame.T_global_ego,
         surprisal=surprisal,

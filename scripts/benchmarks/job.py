@@ -35,7 +35,7 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from autolabel.cluster import driver
+from autolabel.cluster import worker_pool
 from autolabel.cluster.driver import run_job
 from autolabel.cluster.events import Events
 from autolabel.cluster.ray_cluster import connect
@@ -320,7 +320,7 @@ class StubWorker:
         return Outcome(kind="done", frames=1, seconds=time.monotonic() - began)
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]
-    def beat(self) -> int:
+    def heartbeat(self) -> int:
         return self.frames
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]
@@ -336,7 +336,7 @@ def start_stub(job: Job) -> Any:
 
 
 def many_scenes(args: argparse.Namespace) -> dict[str, Any]:
-    driver.start_worker = start_stub  # type: ignore[attr-defined]
+    worker_pool.start_worker = start_stub  # type: ignore[attr-defined]
     header = StoreHeader(
         grid=SMALL,
         taxonomy=OCC3D_NUSCENES,
