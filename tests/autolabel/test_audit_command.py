@@ -126,7 +126,7 @@ def test_a_scene_that_cannot_be_opened_is_set_aside(
         (["nowhere.zarr", "--root", "{city}"], "nowhere.zarr"),
         (["{store}", "--root", "{city}", "--scenes", "scene-9999"], "no scene scene-9999"),
         (["--truth", "{store}", "--root", "{city}"], "there are none of any scene"),
-        (["{store}", "--unknown"], "unrecognized"),
+        (["{store}", "--unknown"], "no option --unknown"),
     ],
 )
 def test_what_cannot_start_says_why_in_a_line(
