@@ -65,20 +65,20 @@ def run(args: argparse.Namespace) -> int:
         fingerprint=fingerprint,
         predict=predict,
     )
-    found = audit_report(labels, gathered)
-    print(report_text(found))
+    audited = audit_report(labels, gathered)
+    print(report_text(audited))
     if args.image:
-        draw_ranking(found, args.image)
+        draw_ranking(audited, args.image)
         print(f"image: {args.image}")
     if args.json:
-        write_json(args.json, found.to_json())
+        write_json(args.json, audited.to_json())
         print(f"report: {args.json}")
     if args.store is not None:
         report = ["--audit", args.json] if args.json else []
         print_next("inspect", args.store, "--queue", *report)
     else:
         print_next("inspect", "--truth", args.truth, *log_words(args))
-    return 1 if found.alarming else 0
+    return 1 if audited.alarming else 0
 
 
 def mirrored_labels(teacher: OccupancyPredictor, header: LabelSetHeader) -> Predict:

@@ -29,13 +29,13 @@ def run(args: argparse.Namespace) -> int:
     truth = GroundTruthTargets(of, truth_folder(args, of), source, scenes)
     refinement = Refinement() if args.refine else None
     config = LabelingConfig(fast=args.fast, flips=args.flips, refinement=refinement)
-    found = calibrate(teacher, source, truth, scenes, config)
-    calibration = found.calibration
-    print(found.table)
+    fit = calibrate(teacher, source, truth, scenes, config)
+    calibration = fit.calibration
+    print(fit.table)
     print(calibration.summary())
     for choice in calibration.method_scores:
         print(f"  {choice.name:<34} log loss {choice.log_loss:.4f}  Brier {choice.brier:.4f}")
-    metadata = model.metadata | found.metadata()
+    metadata = model.metadata | fit.metadata()
     save_checkpoint(args.out, model.module, model.preset.name, metadata)
     print(f"weights: {args.out}")
     print_next("label", *log_words(args), "--split", "unlabeled", "--weights", args.out)

@@ -7,6 +7,7 @@ import contextlib
 import functools
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from autolabel.cluster.events import Events
 from autolabel.cluster.progress import Reporter, describe
 from autolabel.cluster.ray_cluster import connect
 from autolabel.cluster.worker import Job
+from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.cost_estimate import estimate
 from autolabel.labeling.store_header import store_header
@@ -38,9 +40,7 @@ from datasets.sources.opening import open_source
 from datasets.sources.synthetic.city import MARKER
 from datasets.splits import parse_labelled
 from datasets.storage.remote_path import absolute
-from models.checkpoints.checkpoint import (
-    load_checkpoint,
-)
+from models.checkpoints.checkpoint import LoadedModel, load_checkpoint
 
 
 def _with_machine_defaults(args: argparse.Namespace) -> None:
@@ -75,6 +75,103 @@ def run(args: argparse.Namespace, *, python_path: str | None = None) -> int:
 
 def _run(args: argparse.Namespace, python_path: str | None) -> int:
     _with_machine_defaults(args)
+    teacher = _teacher(args)
+    calibration = calibration_of(teacher, args.weights)
+    config = _config(args, teacher, calibration)
+    root = absolute(args.root)
+    opener = functools.partial(
+        open_source,
+        args.source,
+        root,
+        past_sweeps=config.input_spec(teacher.preset.inputs).past_sweeps,
+        labelled=parse_labelled(args.labelled) if args.labelled else None,
+        version=args.version,
+    )
+    source = _open(args, opener, root)
+    elongation_source(source, teacher.preset.inputs.point_features)
+    timed = TimedSource(source, args.stall_timeout, root=args.root)
+    scene_ids = scenes_of(timed, args.split, root=args.root)
+    header = store_header(
+        teacher,
+        calibration,
+        config,
+        source=args.source,
+        licence=source.licence,
+        device="cuda" if args.gpus_per_worker > 0 else "cpu",
+    )
+    header = replace(header, provenance=header.provenance | provenance_of(args))
+    store_path = _store_path(args)
+    if args.dry_run:
+        present = _present(store_path, header)
+        missing = [scene_id for scene_id in scene_ids if scene_id not in present]
+        cost = estimate(
+            missing,
+            source,
+            teacher,
+            calibration,
+            config,
+            header,
+            workers=args.workers,
+            readers=args.readers,
+        )
+        print(cost.describe())
+        print_next("label", *args.job_words)
+        return 0
+    LabelStore.open_or_create(store_path, header)
+    job = Job(
+        open_source=opener,
+        root=root,
+        weights=args.weights.resolve(),
+        store=store_path,
+        run_id=header.run_id,
+        calibration=calibration,
+        config=config,
+        gpus_per_worker=args.gpus_per_worker,
+        readers=args.readers,
+        retries=args.retries,
+        stall_s=args.stall_timeout,
+    )
+    connect(args.address, python_path=python_path)
+    if args.events is None and isinstance(store_path, Path):
+        args.events = store_path.with_name(f"{store_path.name}.events.jsonl")
+    with contextlib.closing(Events(args.events)) as events, Reporter() as report:
+        summary = run_job(
+            job,
+            scene_ids,
+            source=timed,
+            workers=args.workers,
+            on_progress=report,
+            events=events,
+        )
+    print(describe(summary, args.store))
+    if warning := drift_of(
+        store_path, scene_ids, teacher, args.weights, promised=args.max_error is not None
+    ):
+        print(warning, file=sys.stderr)
+    print_next("inspect", args.store)
+    return 1 if summary.failures else 0
+
+
+def _teacher(args: argparse.Namespace) -> LoadedModel:
+    """The network of ``--weights``. Raises ``SetupError`` for a student that nobody asked for."""
+    teacher = load_checkpoint(args.weights, expect_preset=args.preset)
+    if args.preset is None and not teacher.preset.inputs.lidar:
+        name = teacher.preset.name
+        raise SetupError(
+            f"{args.weights}: weights of {name}, a student without LiDAR; if it shall label all "
+            f"the same, add --preset {name}"
+        )
+    return teacher
+
+
+def _config(
+    args: argparse.Namespace, teacher: LoadedModel, calibration: Calibration
+) -> LabelingConfig:
+    """How labels are made; prints the error bound of ``--max-error``.
+
+    Raises:
+        SetupError: an option is out of range, or the bound cannot be had.
+    """
     try:
         config = LabelingConfig(
             min_confidence=0.5 if args.min_confidence is None else args.min_confidence,
@@ -87,124 +184,55 @@ def _run(args: argparse.Namespace, python_path: str | None) -> int:
         )
     except ValueError as error:
         raise SetupError(str(error)) from error
-    teacher = load_checkpoint(args.weights, expect_preset=args.preset)
-    if args.preset is None and not teacher.preset.inputs.lidar:
-        name = teacher.preset.name
-        raise SetupError(
-            f"{args.weights}: weights of {name}, a student without LiDAR; if it shall label all "
-            f"the same, add --preset {name}"
-        )
-    calibration = calibration_of(teacher, args.weights)
     if calibration.refiner is not None and not args.no_refine:
         config = replace(config, refinement=calibration.refiner.config)
     elif calibration.refiner is not None:
         print("warning: --no-refine: confidence was calibrated on refined labels", file=sys.stderr)
-    if args.max_error is not None:
-        made = risk_bound_of(
-            teacher,
-            calibration,
-            config,
-            weights=args.weights,
-            max_error=args.max_error,
-            confidence=args.risk_confidence or 0.9,
-            test=args.risk_test or "t",
-        )
-        print(made.to_text(teacher.preset.taxonomy.names))
-        config = replace(config, risk_bound=made)
-    local = isinstance(args.store, Path)
-    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and local and not args.store.is_absolute():
-        print(
-            f"warning: --store {args.store} lies in the submitted job's temporary copy of the "
-            "working folder; name an absolute path to keep it",
-            file=sys.stderr,
-        )
-    root, past_sweeps = absolute(args.root), config.input_spec(teacher.preset.inputs).past_sweeps
-    labelled = parse_labelled(args.labelled) if args.labelled else None
-    opener = functools.partial(
-        open_source,
-        args.source,
-        root,
-        past_sweeps=past_sweeps,
-        labelled=labelled,
-        version=args.version,
+    if args.max_error is None:
+        return config
+    bound = risk_bound_of(
+        teacher,
+        calibration,
+        config,
+        weights=args.weights,
+        max_error=args.max_error,
+        confidence=args.risk_confidence or 0.9,
+        test=args.risk_test or "t",
     )
-    if args.dry_run and args.source == "city" and not (root / MARKER).is_file():
+    print(bound.to_text(teacher.preset.taxonomy.names))
+    return replace(config, risk_bound=bound)
+
+
+def _open(args: argparse.Namespace, opener: Callable[[], SceneSource], root: Path) -> SceneSource:
+    """The log, within the stall timeout. Raises ``SetupError``."""
+    if args.source != "city":
+        return open_within(args.stall_timeout, opener, root=args.root)
+    if args.dry_run and not (root / MARKER).is_file():
         raise SetupError(
             f"{root}: the simulated city is not there yet; labeling generates it, or "
             f"python scripts/make_city.py --root {root}; --dry-run writes nothing"
         )
-    if args.source == "city":  # made on first use, which takes its time
-        source: SceneSource = opener()
-    else:
-        source = open_within(args.stall_timeout, opener, root=args.root)
-    timed = TimedSource(source, args.stall_timeout, root=args.root)
-    elongation_source(source, teacher.preset.inputs.point_features)
-    scene_ids = scenes_of(timed, args.split, root=args.root)
-    header = store_header(
-        teacher,
-        calibration,
-        config,
-        source=args.source,
-        licence=source.licence,
-        device="cuda" if args.gpus_per_worker > 0 else "cpu",
-    )
-    header = replace(header, provenance=header.provenance | provenance_of(args))
-    where: StorePath = args.store.resolve() if local else args.store
-    if args.dry_run:
-        there = _present(where, header)
+    return opener()  # generated on first use, which takes longer than the timeout
+
+
+def _store_path(args: argparse.Namespace) -> StorePath:
+    """Of ``--store``, absolute; warns of a folder that goes with a submitted job."""
+    store: StorePath = args.store
+    if not isinstance(store, Path):
+        return store
+    if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ and not store.is_absolute():
         print(
-            estimate(
-                [s for s in scene_ids if s not in there],
-                source,
-                teacher,
-                calibration,
-                config,
-                header,
-                workers=args.workers,
-                readers=args.readers,
-            ).describe()
+            f"warning: --store {store} lies in the submitted job's temporary copy of the "
+            "working folder; name an absolute path to keep it",
+            file=sys.stderr,
         )
-        print_next("label", *args.job_words)
-        return 0
-    LabelStore.open_or_create(where, header)
-    job = Job(
-        open_source=opener,
-        root=root,
-        weights=args.weights.resolve(),
-        store=where,
-        run_id=header.run_id,
-        calibration=calibration,
-        config=config,
-        gpus_per_worker=args.gpus_per_worker,
-        readers=args.readers,
-        retries=args.retries,
-        stall_s=args.stall_timeout,
-    )
-    connect(args.address, python_path=python_path)
-    if args.events is None and isinstance(where, Path):
-        args.events = where.with_name(f"{where.name}.events.jsonl")
-    with contextlib.closing(Events(args.events)) as events, Reporter() as report:
-        summary = run_job(
-            job,
-            scene_ids,
-            source=timed,
-            workers=args.workers,
-            on_progress=report,
-            events=events,
-        )
-    print(describe(summary, args.store))
-    if warning := drift_of(
-        where, scene_ids, teacher, args.weights, promised=args.max_error is not None
-    ):
-        print(warning, file=sys.stderr)
-    print_next("inspect", args.store)
-    return 1 if summary.failures else 0
+    return store.resolve()
 
 
-def _present(where: StorePath, header: StoreHeader) -> tuple[str, ...]:
+def _present(path: StorePath, header: StoreHeader) -> tuple[str, ...]:
     """Scenes that a store of this job has; none if there is no store yet."""
     try:
-        store = LabelStore.open(where)
+        store = LabelStore.open(path)
     except SetupError:
         return ()
     return store.scene_ids() if store.header.run_id == header.run_id else ()

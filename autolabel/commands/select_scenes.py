@@ -152,16 +152,16 @@ def read(
     work = partial(read_scene, store, second, excluded)
     workers = min(workers, len(scenes) // SCENES_A_WORKER)
     with ExitStack() as stack:
-        found: Iterator[list[tuple[str, LabelCounts]] | str] = map(work, scenes)
+        results: Iterator[list[tuple[str, LabelCounts]] | str] = map(work, scenes)
         if workers > 1:
             pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
-            found = stack.enter_context(pool).map(work, scenes)
-        bar = tqdm(zip(scenes, found, strict=True), "read", len(scenes), unit="scene")
-        for scene_id, one in bar:
-            if isinstance(one, str):
-                bad[scene_id] = one
+            results = stack.enter_context(pool).map(work, scenes)
+        bar = tqdm(zip(scenes, results, strict=True), "read", len(scenes), unit="scene")
+        for scene_id, result in bar:
+            if isinstance(result, str):
+                bad[scene_id] = result
             else:
-                counted[scene_id] = one
+                counted[scene_id] = result
     return counted, bad
 
 

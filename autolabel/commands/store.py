@@ -27,45 +27,45 @@ from datasets.store_ops.merge import merge
 
 
 @contextmanager
-def progress(total: int, what: str) -> Iterator[tqdm]:
-    with tqdm(total=total, desc=what, unit="scene") as bar:
+def progress(total: int, name: str) -> Iterator[tqdm]:
+    with tqdm(total=total, desc=name, unit="scene") as bar:
         yield bar
 
 
 def show_info(args: argparse.Namespace) -> int:
     store = LabelStore.open(args.store)
-    found, header = info(store), store.header
+    summary, header = info(store), store.header
     if args.json:
         facts: dict[str, Any] = {
-            "scenes": found.scenes,
-            "frames": found.frames,
-            "bytes": found.bytes_,
+            "scenes": summary.scenes,
+            "frames": summary.frames,
+            "bytes": summary.bytes_,
         }
-        facts |= {"voxels": found.voxels, "trusted": found.trusted, "run_id": header.run_id}
-        facts |= {"quarantined": found.quarantined, "inputs_sha256": found.inputs_sha256}
-        facts |= {"reviews": asdict(found.reviews)}
+        facts |= {"voxels": summary.voxels, "trusted": summary.trusted, "run_id": header.run_id}
+        facts |= {"quarantined": summary.quarantined, "inputs_sha256": summary.inputs_sha256}
+        facts |= {"reviews": asdict(summary.reviews)}
         facts |= {"licence": header.licence, "provenance": header.provenance}
         print(json_text(facts, indent=1))
         return 0
-    print(f"{store.place}: {found.scenes} scenes, {found.frames} frames")
+    print(f"{store.place}: {summary.scenes} scenes, {summary.frames} frames")
     shape = "x".join(str(n) for n in header.grid.shape)
     print(f"  {shape} voxels of {header.grid.size_m[0]} m, {header.taxonomy.name} classes")
-    per_frame = found.bytes_ / max(1, found.frames) / 1e3
-    print(f"  {found.bytes_ / 1e6:.1f} MB, {per_frame:.1f} kB a frame")
-    share = 100 * found.trusted / max(1, found.voxels)
-    print(f"  trusted: {share:.1f} % of {found.voxels:,} voxels, of these")
-    for name, n in zip(header.taxonomy.names, found.trusted_by_class, strict=True):
+    per_frame = summary.bytes_ / max(1, summary.frames) / 1e3
+    print(f"  {summary.bytes_ / 1e6:.1f} MB, {per_frame:.1f} kB a frame")
+    share = 100 * summary.trusted / max(1, summary.voxels)
+    print(f"  trusted: {share:.1f} % of {summary.voxels:,} voxels, of these")
+    for name, n in zip(header.taxonomy.names, summary.trusted_by_class, strict=True):
         if n:
-            print(f"    {name:24s} {100 * n / found.trusted:7.3f} %")
-    for scene_id, reason in found.quarantined.items():
+            print(f"    {name:24s} {100 * n / summary.trusted:7.3f} %")
+    for scene_id, reason in summary.quarantined.items():
         print(f"  quarantined: {printable(scene_id)}: {printable(reason)}")
-    print_reviews(found.reviews)
+    print_reviews(summary.reviews)
     print(f"  {sharing(header.licence)}")
-    print(f"  run {header.run_id}, inputs {found.inputs_sha256}")
+    print(f"  run {header.run_id}, inputs {summary.inputs_sha256}")
     for name, value in header.provenance.items():
         if name == "config" and "promise" in value:
-            made = RiskBound.from_json(value["promise"])
-            print("  " + made.to_text(header.taxonomy.names).replace("\n", "\n  "))
+            bound = RiskBound.from_json(value["promise"])
+            print("  " + bound.to_text(header.taxonomy.names).replace("\n", "\n  "))
             value = {k: v for k, v in value.items() if k != "promise"}
         if name != "calibration":
             print(printable(f"  {name}: {value}"))
@@ -74,18 +74,18 @@ def show_info(args: argparse.Namespace) -> int:
     return 0
 
 
-def print_reviews(found: ReviewCounts) -> None:
-    if found.reviewers:
+def print_reviews(reviews: ReviewCounts) -> None:
+    if reviews.reviewers:
         print(
-            f"  reviewed by {', '.join(found.reviewers)}: {found.accepted} frames accepted, "
-            f"{found.rejected} rejected, {found.unsure} unsure, {found.disputed} of these "
-            f"disputed; {found.strokes} strokes, {found.notes} notes"
+            f"  reviewed by {', '.join(reviews.reviewers)}: {reviews.accepted} frames accepted, "
+            f"{reviews.rejected} rejected, {reviews.unsure} unsure, {reviews.disputed} of these "
+            f"disputed; {reviews.strokes} strokes, {reviews.notes} notes"
         )
-        print(f"  for students and exports: {found.changes or 'nothing changes'}")
-    if found.stale:
-        print(f"  {found.stale} reviews of labels that were made anew since: not applied")
-    if found.damaged:
-        print(f"  {len(found.damaged)} damaged reviews; verify names them")
+        print(f"  for students and exports: {reviews.changes or 'nothing changes'}")
+    if reviews.stale:
+        print(f"  {reviews.stale} reviews of labels that were made anew since: not applied")
+    if reviews.damaged:
+        print(f"  {len(reviews.damaged)} damaged reviews; verify names them")
 
 
 def print_calibration(header: StoreHeader) -> None:
@@ -139,39 +139,39 @@ def check(args: argparse.Namespace) -> int:
 def compare(args: argparse.Namespace) -> int:
     a, b = LabelStore.open(args.store), LabelStore.open(args.other)
     with progress(len(set(a.scene_ids()) & set(b.scene_ids())), "diff") as bar:
-        found = diff(a, b, on_scene=bar.update)
-    describe(found)
-    return 0 if found.same else 1
+        difference = diff(a, b, on_scene=bar.update)
+    describe(difference)
+    return 0 if difference.same else 1
 
 
-def describe(found: StoreDifference) -> None:
-    for name, scenes in (("first", found.only_a), ("second", found.only_b)):
+def describe(difference: StoreDifference) -> None:
+    for name, scenes in (("first", difference.only_a), ("second", difference.only_b)):
         if scenes:
             print(f"only in the {name}: {len(scenes)} scenes: {', '.join(scenes[:5])} ...")
-    for frame in found.unmatched[:5]:
+    for frame in difference.unmatched[:5]:
         print(printable(f"not in both: frame {frame}"))
-    if found.elsewhere:
+    if difference.elsewhere:
         print(
-            f"not compared: the grids of {len(found.elsewhere)} frames lie elsewhere in the other "
+            f"not compared: the grids of {len(difference.elsewhere)} frames lie elsewhere in the other "
             "store, which was made from other poses or calibration of the log:"
         )
-    for frame in found.elsewhere[:5]:
+    for frame in difference.elsewhere[:5]:
         print(printable(f"  frame {frame}"))
-    if not found.frames:
+    if not difference.frames:
         print("nothing is compared: no frame is in both stores at the same place")
         return
-    total = int(found.confusion.sum())
+    total = int(difference.confusion.sum())
     print(
-        f"{found.frames} frames: {found.differ:,} of {total:,} observed voxels have another class "
-        f"({100 * found.differ / max(1, total):.3f} %)"
+        f"{difference.frames} frames: {difference.differ:,} of {total:,} observed voxels have another class "
+        f"({100 * difference.differ / max(1, total):.3f} %)"
     )
-    (_, second), (first, both) = found.trusted
+    (_, second), (first, both) = difference.trusted
     print(f"trusted by both {both:,}, by the first alone {first:,}, by the second alone {second:,}")
     edges = [0.0, *RINGS.edges_m, float("inf")]
     rings = [f"{a:g}-{b:g} m" for a, b in itertools.pairwise(edges)]
     print(f"{'IoU of the two, %':24s} {'all':>8s} " + " ".join(f"{r:>9s}" for r in rings))
-    columns = [found.iou(), *(found.iou(ring) for ring in range(len(rings)))]
-    for name, row in zip(found.taxonomy.names, np.stack(columns, -1), strict=True):
+    columns = [difference.iou(), *(difference.iou(ring) for ring in range(len(rings)))]
+    for name, row in zip(difference.taxonomy.names, np.stack(columns, -1), strict=True):
         if not np.isnan(row[0]):
             cells = [f"{100 * v:9.2f}" if not np.isnan(v) else f"{'-':>9s}" for v in row]
             print(f"{name:24s}" + " ".join(cells))
@@ -188,10 +188,10 @@ def put_together(args: argparse.Namespace) -> int:
 
 def tidy(args: argparse.Namespace) -> int:
     store = LabelStore.open(args.store)
-    found = leftovers(store) if args.dry_run else prune(store)
-    for key in found:
+    leftover_keys = leftovers(store) if args.dry_run else prune(store)
+    for key in leftover_keys:
         print(printable(f"{'would remove' if args.dry_run else 'removed'} {key}"))
-    print(f"{len(found)} leftovers")
+    print(f"{len(leftover_keys)} leftovers")
     print_next("store", "verify", args.store)
     return 0
 

@@ -72,8 +72,8 @@ def name_log_of(args: argparse.Namespace, header: StoreHeader | None) -> None:
 
 def provenance_of(args: argparse.Namespace) -> dict[str, str]:
     """What a store keeps of the command line's log, for ``name_log_of``."""
-    found = {ROOT_KEY: redacted(str(absolute(args.root)))}
-    return found | ({} if args.version is None else {VERSION_KEY: args.version})
+    log = {ROOT_KEY: redacted(str(absolute(args.root)))}
+    return log | ({} if args.version is None else {VERSION_KEY: args.version})
 
 
 def log_words(args: argparse.Namespace) -> list[str]:
