@@ -152,8 +152,8 @@ def describe(difference: StoreDifference) -> None:
         print(printable(f"not in both: frame {frame}"))
     if difference.elsewhere:
         print(
-            f"not compared: the grids of {len(difference.elsewhere)} frames lie elsewhere in the other "
-            "store, which was made from other poses or calibration of the log:"
+            f"not compared: the grids of {len(difference.elsewhere)} frames lie elsewhere in the "
+            "other store, which was made from other poses or calibration of the log:"
         )
     for frame in difference.elsewhere[:5]:
         print(printable(f"  frame {frame}"))
@@ -162,8 +162,8 @@ def describe(difference: StoreDifference) -> None:
         return
     total = int(difference.confusion.sum())
     print(
-        f"{difference.frames} frames: {difference.differ:,} of {total:,} observed voxels have another class "
-        f"({100 * difference.differ / max(1, total):.3f} %)"
+        f"{difference.frames} frames: {difference.differ:,} of {total:,} observed voxels have "
+        f"another class ({100 * difference.differ / max(1, total):.3f} %)"
     )
     (_, second), (first, both) = difference.trusted
     print(f"trusted by both {both:,}, by the first alone {first:,}, by the second alone {second:,}")

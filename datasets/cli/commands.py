@@ -19,6 +19,7 @@ class Command:
         file: the script that starts it, from the root of a clone.
         resumable: the same command, started again, continues a stopped one.
         leaves: how it ends when it is stopped (``datasets.cli.supervisor.leaving``).
+        supervised: by a process in front of it; else it ends at Ctrl-C by itself.
     """
 
     file: str
@@ -27,6 +28,7 @@ class Command:
     summary: str
     resumable: bool = False
     leaves: Leaves = "interrupted"
+    supervised: bool = True
 
 
 def _script(
@@ -69,6 +71,7 @@ COMMANDS = {
         package="viz.commands",
         module="inspect_labels",
         summary="review labels in a window or a browser",
+        supervised=False,
     ),
     "report": Command(
         file="viz/report.py",

@@ -19,7 +19,8 @@ def launch(name: str, argv: Sequence[str] | None = None, **keywords: Any) -> int
         keywords: handed to its ``run`` as well.
     """
     command = COMMANDS[name]
-    supervisor.supervise(goes_on=command.resumable)
+    if command.supervised:
+        supervisor.supervise(goes_on=command.resumable)
 
     def run() -> int:
         options = importlib.import_module(f"{command.package}.options.{command.module}")

@@ -9,6 +9,7 @@ complete, verified and equal to the undisturbed one, byte by byte, and no scene 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import signal
@@ -16,7 +17,6 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -25,6 +25,7 @@ from chaos_modes.outcome import Options, Outcome, facts_of, judge, small_city, t
 from ray.cluster_utils import Cluster
 from tqdm import tqdm
 
+from datasets.cli.supervisor import descendants
 from datasets.labels.store import LabelStore
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -134,7 +135,7 @@ class Chaos:
             self.cluster.remove_node(self.second, allow_graceful=False)
             self.second = self.cluster.add_node(num_cpus=1)
             return True
-        workers = list(processes("ray::Worker"))
+        workers = own_processes("ray::Worker")
         if not workers:
             return False
         os.kill(self.rng.choice(workers), signal.SIGKILL)
@@ -146,15 +147,14 @@ class Chaos:
         self.counts.unequal += content != wanted
 
 
-def processes(title: str) -> Iterator[int]:
-    """Of that title, whoever started them."""
-    for path in Path("/proc").glob("[0-9]*/cmdline"):
-        try:
-            line = path.read_bytes()
-        except OSError:
-            continue
-        if line.startswith(title.encode()):
-            yield int(path.parent.name)
+def own_processes(title: str) -> list[int]:
+    """Processes of that title that this one's cluster started, not those of another."""
+    own = []
+    for process in descendants(os.getpid()):
+        with contextlib.suppress(OSError):
+            if Path(f"/proc/{process}/cmdline").read_bytes().startswith(title.encode()):
+                own.append(process)
+    return own
 
 
 def describe(counts: Counts) -> str:
