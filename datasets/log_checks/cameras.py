@@ -29,6 +29,11 @@ from numpy.typing import NDArray
 
 from datasets.frames import CameraView, Frame
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse
+from datasets.log_checks.conventions import (
+    Sums,
+    convention_sums,
+    wrong_convention,
+)
 from datasets.log_checks.motion import Finding
 from datasets.log_checks.projection import (
     TURNS_DEG,
@@ -99,6 +104,7 @@ class CameraEvidence:
             over edges.
         moved: (frames, H) the same under each of ``HYPOTHESES``.
         others: by camera, (frames,) the same in the picture of another camera of the frame.
+        conventions: (frames, 1 + K + T) from ``convention_sums``.
     """
 
     points: int = 0
@@ -107,6 +113,7 @@ class CameraEvidence:
     stated: tuple[float, ...] = ()
     moved: tuple[tuple[float, ...], ...] = ()
     others: Mapping[str, tuple[float, ...]]
+    conventions: tuple[tuple[Sums, ...], ...] = ()
 
     def __add__(self, other: CameraEvidence) -> CameraEvidence:
         # a camera that is missing in some frames is no partner to be mixed up with
@@ -122,6 +129,7 @@ class CameraEvidence:
             stated=self.stated + other.stated,
             moved=self.moved + other.moved,
             others={n: self.others.get(n, ()) + other.others.get(n, ()) for n in sorted(names)},
+            conventions=self.conventions + other.conventions,
         )
 
     def gains(self) -> NDArray[np.float64]:
@@ -172,6 +180,7 @@ def camera_evidence(
             edges=(len(edges),),
             stated=(gradient_under(edges, view, gradient),),
             moved=(_moved(edges, view, gradient, moves),),
+            conventions=(convention_sums(points_ego, view, gradient),),
             others={
                 other.name: (gradient_under(edges, view, gradients[other.name]),)
                 for other in frame.cameras
@@ -230,6 +239,9 @@ def camera_findings(scenes: Sequence[Mapping[str, CameraEvidence]]) -> list[Find
         scenes: the evidence of each, by camera.
     """
     cameras = added(scenes)
+    of_conventions = [np.array(c.conventions, np.float64) for c in cameras.values()]
+    if text := wrong_convention(of_conventions, len(scenes)):
+        return [_bad(text)]
     findings = []
     for name, c in cameras.items():
         if c.points and c.inside < MIN_INSIDE * c.points:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from datasets.model_inputs import ModelInputs
 from models.networks.bev_trunk import BevNeck, BevResNet, BevResNetConfig
 from models.networks.fpn import build_neck
 from models.networks.fusion_teacher import CameraBranchConfig, build_backbone
-from models.networks.heads import HeadConfig, OccupancyHead
+from models.networks.heads import BevNetwork, HeadConfig, OccupancyHead
 from models.networks.view_transform import build_view_transform
 
 
@@ -26,7 +26,7 @@ class CameraConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
 
 
-class CameraStudent(nn.Module):
+class CameraStudent(BevNetwork):
     """Camera-only occupancy network; official state-dict names."""
 
     def __init__(self, config: CameraConfig) -> None:
@@ -48,17 +48,3 @@ class CameraStudent(nn.Module):
         bev: Tensor = self.img_view_transformer(self.img_neck(maps), inputs)
         bev = self.img_bev_encoder_neck(self.img_bev_encoder_backbone(bev))
         return bev
-
-    def forward(self, inputs: ModelInputs) -> Tensor:
-        """Logits (B, X, Y, Z, K) in the augmented ego frame."""
-        logits: Tensor = self.occ_head(self.bev(inputs))
-        return logits
-
-    def logits_and_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
-        """The logits of ``forward``, and velocities (B, X, Y, Z, 2) in m/s along x and y.
-
-        Raises:
-            ValueError: the head predicts no flow.
-        """
-        features = self.occ_head.features(self.bev(inputs))
-        return self.occ_head.logits(features), self.occ_head.flow(features)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from datasets.model_inputs import ModelInputs
 from models.networks.bev_trunk import ConvFuser, ResidualFuser, Second, SecondConfig, SecondFpn
 from models.networks.fpn import NeckKind, build_neck
-from models.networks.heads import HeadConfig, OccupancyHead
+from models.networks.heads import BevNetwork, HeadConfig, OccupancyHead
 from models.networks.lidar_encoder import LidarConfig, LidarEncoder
 from models.networks.resnet import ResNet, ResNetConfig
 from models.networks.swin import Swin, SwinConfig
@@ -62,7 +62,7 @@ class FusionConfig:
     head: HeadConfig = field(default_factory=HeadConfig)
 
 
-class FusionTeacher(nn.Module):
+class FusionTeacher(BevNetwork):
     """Camera and LiDAR (or LiDAR-only) occupancy network; official state-dict names."""
 
     def __init__(self, config: FusionConfig) -> None:
@@ -113,17 +113,3 @@ class FusionTeacher(nn.Module):
         maps = self.img_backbone(inputs.pictures())
         bev: Tensor = self.img_view_transformer(self.img_neck(maps), inputs)
         return bev
-
-    def forward(self, inputs: ModelInputs) -> Tensor:
-        """Logits (B, X, Y, Z, K) in the augmented ego frame."""
-        logits: Tensor = self.occ_head(self.bev(inputs))
-        return logits
-
-    def logits_and_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
-        """The logits of ``forward``, and velocities (B, X, Y, Z, 2) in m/s along x and y.
-
-        Raises:
-            ValueError: the head predicts no flow.
-        """
-        features = self.occ_head.features(self.bev(inputs))
-        return self.occ_head.logits(features), self.occ_head.flow(features)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from datasets.model_inputs import ModelInputs
 from models.networks.fpn import biased_conv
 
 
@@ -130,6 +131,30 @@ class OccupancyHead(nn.Module):
             [nn.functional.linear(h, weight[i], bias[i]) for i, h in enumerate(parts)]
         )
         return logits[order.argsort()].view(-1, c.levels, c.outputs)[..., : c.classes]
+
+
+class BevNetwork(nn.Module):
+    """An occupancy network: BEV features from the inputs, and the head on them."""
+
+    occ_head: OccupancyHead
+
+    def bev(self, inputs: ModelInputs) -> Tensor:
+        """BEV features in the augmented ego frame, (B, C, Y, X)."""
+        raise NotImplementedError
+
+    def forward(self, inputs: ModelInputs) -> Tensor:
+        """Logits (B, X, Y, Z, K) in the augmented ego frame."""
+        logits: Tensor = self.occ_head(self.bev(inputs))
+        return logits
+
+    def logits_and_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
+        """The logits of ``forward``, and velocities (B, X, Y, Z, 2) in m/s along x and y.
+
+        Raises:
+            ValueError: the head predicts no flow.
+        """
+        features = self.occ_head.features(self.bev(inputs))
+        return self.occ_head.logits(features), self.occ_head.flow(features)
 
 
 def _every_column(network: nn.Sequential, features: Tensor) -> Tensor:

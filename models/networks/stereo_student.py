@@ -22,7 +22,7 @@ from models.networks.bev_trunk import BevBlock, BevNeck, BevResNet, BevResNetCon
 from models.networks.depth_net import DepthNet, camera_numbers
 from models.networks.fpn import build_neck
 from models.networks.fusion_teacher import CameraBranchConfig
-from models.networks.heads import HeadConfig, OccupancyHead
+from models.networks.heads import BevNetwork, HeadConfig, OccupancyHead
 from models.networks.resnet import ResNet, ResNetConfig
 from models.networks.view_transform import Lift, LssConfig
 from models.ops.plane_sweep import matching_cost, sweep_positions
@@ -67,7 +67,7 @@ class StereoConfig:
         return self.past_bevs + 1
 
 
-class StereoStudent(nn.Module):
+class StereoStudent(BevNetwork):
     """Camera-only occupancy network over several frames; official state-dict names."""
 
     def __init__(self, config: StereoConfig) -> None:
@@ -86,20 +86,6 @@ class StereoStudent(nn.Module):
         self.img_bev_encoder_backbone = BevResNet(C * (1 + config.past_bevs), config.trunk)
         self.img_bev_encoder_neck = BevNeck(config.trunk)
         self.occ_head = OccupancyHead(config.trunk.neck_channels, config.head)
-
-    def forward(self, inputs: ModelInputs) -> Tensor:
-        """Logits (B, X, Y, Z, K) in the augmented ego frame."""
-        logits: Tensor = self.occ_head(self.bev(inputs))
-        return logits
-
-    def logits_and_flow(self, inputs: ModelInputs) -> tuple[Tensor, Tensor]:
-        """The logits of ``forward``, and velocities (B, X, Y, Z, 2) in m/s along x and y.
-
-        Raises:
-            ValueError: the head predicts no flow.
-        """
-        features = self.occ_head.features(self.bev(inputs))
-        return self.occ_head.logits(features), self.occ_head.flow(features)
 
     def bev(self, inputs: ModelInputs) -> Tensor:
         """BEV features in the augmented ego frame, (B, C, Y, X)."""

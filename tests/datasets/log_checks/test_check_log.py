@@ -246,7 +246,9 @@ def about_y(degrees: float) -> Transform:
     return np.array([[c, 0, s, 0], [0, 1, 0, 0], [-s, 0, c, 0], [0, 0, 0, 1]])
 
 
-def cameras(change: Callable[[CameraView], CameraView]) -> dict[str, CameraEvidence]:
+def cameras(
+    change: Callable[[CameraView], CameraView], *, quarter_turns: int = 0
+) -> dict[str, CameraEvidence]:
     """Evidence of four cameras, each of which looks at posts of its own over four frames."""
     frames = [replace(f, cameras=tuple(change(v) for v in _four(f.timestamp_us))) for f in drive(4)]
     found: dict[str, CameraEvidence] = {}
@@ -254,6 +256,7 @@ def cameras(change: Callable[[CameraView], CameraView]) -> dict[str, CameraEvide
         pictures, points = {}, []
         for i, (name, yaw) in enumerate(AROUND.items()):
             world, picture = street(10 * k + i)
+            picture = np.rot90(picture, quarter_turns)
             points.append(apply(from_yaw(yaw, [0, 0, 0]), world))
             pictures[SWAPPED_NAMES.get(name, name) if change is swapped else name] = picture
         for name, evidence in camera_evidence(frames, k, np.concatenate(points), pictures).items():
@@ -297,6 +300,49 @@ def longer_lens(name: str) -> Callable[[CameraView], CameraView]:
     return change
 
 
+def with_mount(change: Callable[[Transform], Transform]) -> Callable[[CameraView], CameraView]:
+    """``T_vehicle_camera`` in another convention; the vehicle frame is the ego frame here."""
+    return lambda view: replace(view, T_ego_camera=change(view.T_ego_camera))
+
+
+def scaled(factor: float, *, size: bool = False) -> Callable[[CameraView], CameraView]:
+    """Focal lengths so many times the true ones; with ``size`` intrinsics of another image."""
+
+    def change(view: CameraView) -> CameraView:
+        K = np.diag([factor, factor, 1]) @ view.intrinsics
+        if not size:
+            K[:2, 2] = view.intrinsics[:2, 2]
+        return replace(view, intrinsics=K)
+
+    return change
+
+
+def rolled(turns: int) -> dict[str, CameraEvidence]:
+    """Evidence of cameras that are mounted rolled by quarter turns, and say so."""
+    c, s = [(1, 0), (0, 1), (-1, 0), (0, -1)][turns]
+    roll = np.array([[c, -s, 0, 0], [s, c, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]], np.float64)
+
+    def change(view: CameraView) -> CameraView:
+        K = view.intrinsics.copy()
+        if turns % 2:
+            K[:2, 2] = K[1::-1, 2]
+        size = (view.height, view.width) if turns % 2 else (view.width, view.height)
+        return replace(
+            view,
+            T_ego_camera=view.T_ego_camera @ roll,
+            intrinsics=K,
+            width=size[0],
+            height=size[1],
+        )
+
+    return cameras(change, quarter_turns=turns)
+
+
+@pytest.mark.parametrize("turns", [1, 2, 3])
+def test_cameras_that_are_mounted_rolled_are_right(turns: int) -> None:
+    assert camera_findings([rolled(turns)] * 3) == []
+
+
 def test_depth_edges_lie_on_picture_edges_of_right_cameras() -> None:
     found = cameras(lambda view: view)
     assert min(sum(c.edges) for c in found.values()) > 400
@@ -311,6 +357,19 @@ def test_depth_edges_lie_on_picture_edges_of_right_cameras() -> None:
         (longer_lens("all"), r"^all cameras: a focal length 0.91 times the stated one"),
         (swapped, "^pictures of front and left look swapped"),
         (all_turned, "the cause is not told"),
+        (with_mount(inverse), "^all cameras: the extrinsics look inverted"),
+        (
+            with_mount(lambda T: T @ inverse(FORWARD)),
+            "^all cameras: the extrinsics look like axes X forward, Y left, Z up",
+        ),
+        (
+            with_mount(lambda T: T @ np.diag([1.0, -1, -1, 1])),
+            "^all cameras: the extrinsics look like OpenGL's axes",
+        ),
+        (scaled(0.5), "^all cameras: a focal length about 2 times the stated one"),
+        (scaled(2), "^all cameras: a focal length about 0.5 times the stated one"),
+        (scaled(0.5, size=True), "^all cameras: a focal length about 2 times the stated one"),
+        (scaled(2, size=True), "^all cameras: a focal length about 0.5 times the stated one"),
     ],
 )
 def test_a_wrong_camera_is_named_only_where_it_is_alone(
