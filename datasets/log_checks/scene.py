@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from datasets.annotations import AnnotatedSource, Annotations
 from datasets.errors import SceneError
 from datasets.frames import ElongationSource, Frame, points_in_ego
+from datasets.geometry.transforms import inverse
 from datasets.log_checks.annotations import check_annotations
 from datasets.log_checks.cameras import NOTHING, CameraEvidence, camera_evidence, camera_findings
 from datasets.log_checks.ground import (
@@ -95,7 +96,10 @@ def check_scene(
     about_lidars = [f for name, s in structure.items() for f in s.findings(shown_names[name])]
     for name in lidars:
         about_lidars += _ground(
-            reading.heights.get(name, []), reading.slopes.get(name, []), shown_names[name]
+            reading.heights.get(name, []),
+            reading.slopes.get(name, []),
+            reading.mount_heights.get(name, []),
+            shown_names[name],
         )
     findings += about_lidars
     findings += _returns(source, reading)
@@ -140,6 +144,7 @@ class _Reading:
         self.columns: dict[tuple[str, str], NDArray[np.float64]] = {}
         self.heights: dict[str, list[float]] = {}
         self.slopes: dict[str, list[NDArray[np.float64]]] = {}
+        self.mount_heights: dict[str, list[float]] = {}
         self.marks: dict[str, Annotations] = {}
         self.boxes: Counter[str] = Counter()
         self.n_returns, self.brightest = 0, 0.0
@@ -161,6 +166,8 @@ class _Reading:
             own = points[points[:, 5] == i]
             if len(own):
                 self._structure(frame, sweep.lidar, own)
+                T_vehicle_lidar = inverse(frame.vehicle_at(sweep)) @ sweep.T_ego_lidar
+                self.mount_heights.setdefault(sweep.lidar, []).append(float(T_vehicle_lidar[2, 3]))
                 origin = sweep.T_ego_lidar[:3, 3]
                 distance = np.linalg.norm(own[:, :3] - origin, axis=1)
                 self.ranges_m.append(float(np.median(distance)))
@@ -215,11 +222,27 @@ class _Reading:
         self.findings.append(Finding(bad=True, frame=frame.token, text=str(error)))
 
 
-def _ground(heights: list[float], slopes: list[NDArray[np.float64]], lidar: str) -> list[Finding]:
+def _ground(
+    heights: list[float], slopes: list[NDArray[np.float64]], mount_heights: list[float], lidar: str
+) -> list[Finding]:
+    """Findings about the ground under the vehicle.
+
+    Args:
+        heights: of the ground, metres in the vehicle frame.
+        slopes: (2,) of each frame.
+        mount_heights: of the LiDAR, as stated, metres in the vehicle frame.
+        lidar: its name, where there are several.
+    """
     ground = f"the ground of {lidar}" if lidar else "the ground"
     findings = []
     if heights and abs(height_m := float(np.median(heights))) > MAX_GROUND_OFF_M:
         text = f"{ground} lies at z = {height_m:+.2f} m of the vehicle frame (should be near 0)"
+        mount_m = float(np.median(mount_heights)) if mount_heights else 0.0
+        if mount_m < -MAX_GROUND_OFF_M and abs(height_m - 2 * mount_m) <= MAX_GROUND_OFF_M:
+            text += (
+                f", and the LiDAR at {mount_m:+.2f} m: its extrinsics look inverted (vehicle to "
+                "LiDAR); write T_vehicle_lidar"
+            )
         findings.append(_bad(text))
     if slopes:
         forward, left = np.degrees(np.arctan(np.median(slopes, axis=0)))

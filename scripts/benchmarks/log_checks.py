@@ -31,9 +31,11 @@ from confidence_study.faulty import (
     Frames,
     camera_turned,
     cameras_late,
+    cameras_mounted,
     cameras_swapped,
     each_sweep,
     focal_length_scaled,
+    lidar_inverted,
     lidar_moved,
     lidar_turned,
     poses_delayed,
@@ -47,6 +49,7 @@ from datasets.cli.exit_codes import exit_code
 from datasets.files.json_files import write_json
 from datasets.files.replacing import write_text
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
+from datasets.geometry.transforms import inverse
 from datasets.log_checks.cameras import CameraEvidence, camera_findings
 from datasets.log_checks.motion import Finding
 from datasets.log_checks.scene import check_scene
@@ -67,6 +70,9 @@ CAUSES = {
     r"all cameras: pictures taken": "cameras late",
     r"(\w+): its extrinsics turned": r"\1 turned",
     r"pictures of (\w+) and (\w+) look swapped": r"\1 and \2 swapped",
+    r"all cameras: the extrinsics look inverted": "camera extrinsics inverted",
+    r"all cameras: the extrinsics look like": "camera axes",
+    r"at [-+.\d]+ m: its extrinsics look inverted": "LiDAR inverted",
     r"times look like (\w+)": r"times in \1",
     r"intensities look like 0\.\.1": "intensity 0..1",
 }
@@ -150,6 +156,7 @@ class Case:
     intensity: float = 1.0
 
 
+T_CAMERA_BODY = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], np.float64)
 FRONT, BACK, LEFT, RIGHT = "CAM_FRONT", "CAM_BACK", "CAM_FRONT_LEFT", "CAM_BACK_RIGHT"
 SWAPPED = f"{RIGHT} and {LEFT} swapped"
 CASES = (
@@ -185,6 +192,34 @@ CASES = (
         )
         for name in (BACK, None)
         for factor in (1.05, 1.1)
+    ),
+    *(
+        Case(
+            what=f"focal length {factor:g} of all",
+            names=("focal length of all",),
+            change=focal_length_scaled(factor),
+        )
+        for factor in (0.5, 2)
+    ),
+    Case(
+        what="extrinsics of the cameras inverted",
+        names=("camera extrinsics inverted",),
+        change=cameras_mounted(inverse),
+    ),
+    Case(
+        what="cameras' axes X forward, Y left, Z up",
+        names=("camera axes",),
+        change=cameras_mounted(lambda T: T @ T_CAMERA_BODY),
+    ),
+    Case(
+        what="cameras' axes as in OpenGL",
+        names=("camera axes",),
+        change=cameras_mounted(lambda T: T @ np.diag([1.0, -1.0, -1.0, 1.0])),
+    ),
+    Case(
+        what="extrinsics of the LiDAR inverted",
+        names=("LiDAR inverted", "LiDAR height"),
+        change=lidar_inverted(),
     ),
     *(
         Case(what=f"cameras {s} s late", names=("cameras late",), change=cameras_late(s))

@@ -112,6 +112,30 @@ def focal_length_scaled(factor: float, name: str | None = None) -> Change:
     return lambda frames: tuple(replace(f, cameras=tuple(map(changed, f.cameras))) for f in frames)
 
 
+def cameras_mounted(mount: Callable[[Transform], Transform]) -> Change:
+    """The stated ``T_vehicle_camera`` of all cameras are in another convention."""
+
+    def changed(view: CameraView) -> CameraView:
+        T_vehicle_camera = inverse(view.T_ego_vehicle) @ view.T_ego_camera
+        return replace(view, T_ego_camera=view.T_ego_vehicle @ mount(T_vehicle_camera))
+
+    return lambda frames: tuple(replace(f, cameras=tuple(map(changed, f.cameras))) for f in frames)
+
+
+def lidar_inverted() -> Change:
+    """The stated ``T_vehicle_lidar`` of all LiDARs are inverted."""
+
+    def changed(frame: Frame) -> Frame:
+        def inverted(sweep: LidarSweep) -> LidarSweep:
+            T_ego_vehicle = frame.vehicle_at(sweep)
+            T_vehicle_lidar = inverse(T_ego_vehicle) @ sweep.T_ego_lidar
+            return replace(sweep, T_ego_lidar=T_ego_vehicle @ inverse(T_vehicle_lidar))
+
+        return each_sweep(frame, inverted)
+
+    return lambda frames: tuple(map(changed, frames))
+
+
 def cameras_late(seconds: float, name: str | None = None) -> Change:
     """Images of one camera, or of all, were taken so long after what the log says."""
 

@@ -442,6 +442,10 @@ def _cut(path: Path) -> None:
             lambda a: edit_json(a / "scene.json", _raise_sweeps),
             r"the ground lies at z = -1\.\d\d m",
         ),
+        (
+            lambda a: edit_json(a / "scene.json", _invert_lidar),
+            r"the ground lies at z = -3\.6\d m .*the LiDAR at -1\.80 m: its extrinsics look inverted",
+        ),
     ],
 )
 def test_damage_is_named_and_ends_with_code_1(
@@ -480,6 +484,12 @@ def _add_ground(scene: Path) -> None:
 
 def _raise_sweeps(data: dict[str, Any]) -> None:
     data["lidars"]["top"]["T_vehicle_lidar"]["translation_m"][2] -= 1.2
+
+
+def _invert_lidar(data: dict[str, Any]) -> None:
+    mounted = from_yaw(-np.pi / 2, [0.9, 0, 1.8])
+    assert data["lidars"]["top"]["T_vehicle_lidar"] == pose(mounted)
+    data["lidars"]["top"]["T_vehicle_lidar"] = pose(inverse(mounted))
 
 
 def test_what_cannot_be_opened_ends_with_code_2(capsys: Any, tmp_path: Path) -> None:

@@ -23,10 +23,6 @@ class Curve:
 
     segments: Floats
 
-    @property
-    def start_m(self) -> float:
-        return float(self.segments[0, 3])
-
     def place(self, s: Floats, d: Floats) -> tuple[Floats, Floats, Floats]:
         """Way along the curve and distance to its left: x, y and heading there."""
         s, d = np.asarray(s, np.float64), np.asarray(d, np.float64)
