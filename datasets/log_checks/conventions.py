@@ -139,15 +139,18 @@ def convention_sums(
             for convention, changed in zip(CONVENTIONS, views[1:], strict=True)
         ),
     ]
-    sums = []
-    for changed, asked in zip(views, plausible, strict=True):
-        edges = depth_edges(points_ego, changed) if asked else np.empty((0, 3))
-        sums.append((len(edges), gradient_under(edges, changed, contrast)))
-    edges = depth_edges(points_ego, view)
+    edges_of = [
+        depth_edges(points_ego, changed) if asked else np.empty((0, 3))
+        for changed, asked in zip(views, plausible, strict=True)
+    ]
+    sums = [
+        (len(edges), gradient_under(edges, changed, contrast))
+        for edges, changed in zip(edges_of, views, strict=True)
+    ]
+    edges = edges_of[0]
     for axis, degrees in TURNS:
         moved = apply(camera_turn(axis, -degrees), edges)
-        outside = gradient_under(moved, view, np.zeros_like(contrast))
-        sums.append((len(edges), gradient_under(moved, view, contrast) - outside))
+        sums.append((len(edges), gradient_under(moved, view, contrast, outside=0)))
     return tuple(sums)
 
 

@@ -36,15 +36,22 @@ def depth_edges(points_ego: NDArray[Any], view: CameraView) -> NDArray[np.float6
 
 
 def gradient_under(
-    edges: NDArray[np.float64], view: CameraView, gradient: NDArray[np.float64]
+    edges: NDArray[np.float64],
+    view: CameraView,
+    gradient: NDArray[np.float64],
+    *,
+    outside: float = 1.0,
 ) -> float:
-    """Sum of a picture's gradient (``picture_gradient``) under ``depth_edges`` of the view; edges
-    that leave the picture count as average ones."""
+    """Sum of an image's gradient (``picture_gradient``) under ``depth_edges`` of the view.
+
+    Args:
+        outside: value of an edge outside the image; 1 is the image's mean gradient.
+    """
     scale = EDGE_WIDTH_PX / view.width
     pixels, _, inside = _to_pixels(edges, view)
     index = np.floor(pixels[inside] * scale).astype(np.int64)
     index = np.minimum(index, [gradient.shape[1] - 1, gradient.shape[0] - 1])
-    return float(gradient[index[:, 1], index[:, 0]].sum() + (~inside).sum())
+    return float(gradient[index[:, 1], index[:, 0]].sum() + outside * (~inside).sum())
 
 
 def _to_pixels(
