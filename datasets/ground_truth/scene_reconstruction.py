@@ -113,8 +113,8 @@ class BuiltLabels:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class _Turn:
-    """Returns of one sweep.
+class SweepReturns:
+    """Returns of one LiDAR sweep.
 
     Attributes:
         token: of the key-frame whose moment this is; None between key-frames.
@@ -169,12 +169,12 @@ class SceneReconstruction:
         self._config = config
         self._frames: dict[str, Frame] = {}
         self._marks: dict[str, Annotations] = {}
-        turns: list[_Turn] = []
+        turns: list[SweepReturns] = []
         used_sweeps: set[_Identity] = set()
         for frame in scene.frames:
             try:
                 marks = source.annotations(frame)
-                own = list(_turns(source, frame, marks, config, used_sweeps))
+                own = list(_sweep_returns(source, frame, marks, config, used_sweeps))
             except SceneError as error:
                 self.bad_frames[frame.token] = str(error)
             else:
@@ -205,7 +205,7 @@ class SceneReconstruction:
         """Whether anybody annotated objects in this scene; without it, all is taken for static."""
         return any(marks.annotated for marks in self._marks.values())
 
-    def _covered(self, turns: list[_Turn]) -> list[_Turn]:
+    def _covered(self, turns: list[SweepReturns]) -> list[SweepReturns]:
         """Those of moments at which the boxes are known; takes the other key-frames out."""
         times = sorted(
             self._frames[t].timestamp_us for t, marks in self._marks.items() if marks.annotated
@@ -243,7 +243,7 @@ class SceneReconstruction:
         """Every key-frame that can be labelled, held out or not."""
         return tuple(self._frames.values())
 
-    def _register(self, turns: Sequence[_Turn]) -> PoseCorrection:
+    def _register(self, turns: Sequence[SweepReturns]) -> PoseCorrection:
         clouds, keys = [], [turn for turn in turns if turn.is_key]
         for turn in keys:
             inside = np.zeros(len(turn.points), bool)
@@ -288,7 +288,7 @@ class SceneReconstruction:
             if (pose := track.at(at_us)) is not None
         ]
 
-    def _owned(self, turn: _Turn) -> _Turn:
+    def _owned(self, turn: SweepReturns) -> SweepReturns:
         """The turn under its corrected pose, with the owner of each point."""
         T_global_vehicle = self.correction.corrected(turn.T_log, turn.timestamp_us)
         boxes = self._boxes_at(turn.token, turn.timestamp_us, T_global_vehicle)
@@ -382,7 +382,7 @@ def key_returns(
         SceneError: a file is bad or its marks do not fit.
     """
     points, classes = [], []
-    for turn in _turns(source, frame, source.annotations(frame), config, set()):
+    for turn in _sweep_returns(source, frame, source.annotations(frame), config, set()):
         if turn.token is None:
             break  # the moment comes first
         T_ego_vehicle = inverse(frame.T_global_ego) @ turn.T_log
@@ -419,7 +419,7 @@ def close_holes(
         semantics[holes & (semantics == taxonomy.free_id)] = i
 
 
-def _none(turns: Sequence[_Turn]) -> PoseCorrection:
+def _none(turns: Sequence[SweepReturns]) -> PoseCorrection:
     return no_correction([turn.timestamp_us for turn in turns if turn.is_key])
 
 
@@ -431,13 +431,13 @@ def _identity(sweep: LidarSweep) -> _Identity:
     return str(sweep.path), sweep.lidar, sweep.timestamp_us
 
 
-def _turns(
+def _sweep_returns(
     source: AnnotatedSource,
     frame: Frame,
     marks: Annotations,
     config: LabelBuildingConfig,
     used_sweeps: Collection[_Identity],
-) -> Iterator[_Turn]:
+) -> Iterator[SweepReturns]:
     """The sweeps of a frame's moment and those past sweeps that no earlier frame had."""
     if frame.lidar is None:
         raise SceneError(where=f"scene {frame.scene_id}", frame=frame.token, rule="it has no LiDAR")
@@ -464,7 +464,7 @@ def _turns(
         placed = apply(T_vehicle_lidar, points)
         outside_vehicle = ~in_box(placed, vehicle_m)
         T_log = frame.T_global_ego @ T_ego_vehicle
-        yield _Turn(
+        yield SweepReturns(
             token=frame.token if of_moment else None,
             is_key=i == 0,
             timestamp_us=sweep.timestamp_us if i else frame.timestamp_us,
@@ -477,11 +477,11 @@ def _turns(
         )
 
 
-def _spread_classes(turns: list[_Turn], radius_m: float) -> list[_Turn]:
+def _spread_classes(turns: list[SweepReturns], radius_m: float) -> list[SweepReturns]:
     """Unmarked static points get the class of the nearest marked one within a radius."""
     origin = turns[0].T_global_vehicle[:3, 3]
 
-    def placed(turn: _Turn, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
+    def placed(turn: SweepReturns, chosen: NDArray[np.bool_]) -> NDArray[np.float64]:
         return apply(turn.T_global_vehicle, turn.points[chosen]) - origin
 
     static = [(t, t.owners == _STATIC, t.classes != IGNORE_ID) for t in turns]

@@ -1,1 +1,0 @@
-"""Checks of a log before it is labelled: structure, cameras, annotations, and a whole scene."""
