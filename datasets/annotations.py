@@ -1,4 +1,4 @@
-"""What people have marked in a log: boxes on their tracks, and the classes of LiDAR points."""
+"""Annotations of a log: boxes with tracks, and classes of LiDAR points."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a frame's pixels and points to the tensors that every network reads.
+"""Input tensors of the networks from images and points of a frame.
 
 Legend: B frames, N cameras, H and W network pixels, P points.
 """

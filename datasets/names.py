@@ -1,4 +1,4 @@
-"""Names that a log gives and that become names of files: scene ids, frame tokens, file names.
+"""Validation of names that become file names: scene ids, frame tokens, file names.
 
 A log is data from elsewhere: a name such as ``../../elsewhere`` must not lead out of the folder
 that it is written to or read from. Names are checked where a log is read, and again by

@@ -1,4 +1,4 @@
-"""Units that cannot be: what a scene or a sweep states in another unit than asked for is refused.
+"""Refusal of scenes and sweeps in impossible units.
 
 Only what no vehicle and no sensor does is refused here, with the likely cause. What is merely odd
 is for ``scripts/check_log.py`` to point out. A standing vehicle, a single frame, a LiDAR of 1 Hz,

@@ -1,4 +1,4 @@
-"""Which LiDAR returns measure something: the rule that every reader of point files follows.
+"""Valid LiDAR returns: the rule of all readers of point files.
 
 A return that is not finite, or that lies at the sensor's own origin (drivers write a pulse that
 nothing sent back as 0 0 0), says nothing about the world. Readers leave it out and count it.

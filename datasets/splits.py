@@ -1,4 +1,4 @@
-"""Which scenes count as labelled: the paper's draw of a percentage, or a user's own list."""
+"""Labeled split: the paper's draw of a percentage, or a user's list."""
 
 from __future__ import annotations
 

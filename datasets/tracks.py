@@ -1,4 +1,4 @@
-"""Annotated objects over time: where a box is between the key-frames that show it.
+"""Tracks of annotated objects, interpolated between key-frames.
 
 A box moves evenly from one annotated key-frame to the next. Where it would have to be faster than
 anything on a road, its track id names two objects, each followed by itself.

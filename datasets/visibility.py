@@ -1,4 +1,4 @@
-"""What LiDAR and cameras observed of a voxel grid: the one definition behind every mask.
+"""LiDAR and camera visibility of a voxel grid; all masks follow it.
 
 - A voxel's ``hits`` are the returns that end in it, its ``passes`` the rays that cross it on their
   way to a return elsewhere. Both are counted to 255 and kept beside the verdicts. A ray starts

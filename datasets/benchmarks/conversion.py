@@ -1,4 +1,4 @@
-"""Predictions brought to the voxels and classes of a benchmark, and what that loses."""
+"""Convert predictions to the voxels and classes of a benchmark."""
 
 from __future__ import annotations
 

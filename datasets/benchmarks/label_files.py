@@ -1,4 +1,4 @@
-"""Label files that anyone may have made: nothing is unpickled, every value is checked.
+"""Reading and writing of untrusted label files: nothing is unpickled, every value is checked.
 
 The functions raise what numpy, zip and the checks raise; ``naming`` turns all of it into a
 ``SceneError`` that names the file.

@@ -1,4 +1,4 @@
-"""Labels that list the occupied voxels, one row each (OpenOccupancy, SurroundOcc), made dense."""
+"""Dense labels from rows of occupied voxels (OpenOccupancy, SurroundOcc)."""
 
 from __future__ import annotations
 

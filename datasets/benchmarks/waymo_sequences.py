@@ -1,4 +1,4 @@
-"""Which number Occ3D-Waymo gave a scene.
+"""Sequence numbers of Waymo scenes in Occ3D-Waymo.
 
 It numbers the 798 training and 202 validation scenes in the order of their names. A log that has
 all scenes of a split needs nothing more. For a part of a split write ``voxel04/sequences.csv``

@@ -1,1 +1,1 @@
-"""Writing and reading files so that nothing is torn, lost or without bounds."""
+"""Atomic writing and bounded reading of files."""

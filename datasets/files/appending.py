@@ -1,4 +1,4 @@
-"""Files that grow by lines or records: each is there whole or not at all, on a full disk too."""
+"""Append-only files: each record is written wholly or not at all, also on a full disk."""
 
 from __future__ import annotations
 

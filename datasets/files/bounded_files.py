@@ -1,4 +1,4 @@
-"""Files that anyone may have made: opened only if they are files, read only if their size can be.
+"""Reading of untrusted files with a limit on their size.
 
 A pipe named like a picture would be waited for without end, and a small file may promise gigabytes:
 kinds and sizes are looked at first.

@@ -1,4 +1,4 @@
-"""Text from elsewhere as people may see it: no control characters, no credentials.
+"""Untrusted text for output: control characters escaped, credentials hidden.
 
 Licences, class names, file names and messages that quote a file are data: an escape sequence in
 them would move the cursor, set the window's title or hide a line, and a newline would pass for a

@@ -1,4 +1,4 @@
-"""Files that are replaced in one step and outlast a power cut: every result is written this way.
+"""Atomic, durable replacement of files; all results are written with it.
 
 The new content is written beside the file, flushed to the disk, renamed over it, and the folder's
 list of names is flushed. Whoever reads at any moment, and whoever reads after the machine died, has

@@ -1,4 +1,4 @@
-"""Digests over JSON documents, so that a changed byte of what is said of labels is noticed.
+"""Digests in JSON documents, which detect changed bytes.
 
 A digest stands in the document, under ``digest``, and covers all else in it. Documents that older
 code wrote have none: nothing tells then whether they were altered.

@@ -1,4 +1,4 @@
-"""A folder for whoever has no home to write to."""
+"""A private temporary folder of the user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Functions that numba compiles, with a cache wherever one can be had.
+"""Compilation by numba, with an on-disk cache where a folder is writable.
 
 numba keeps machine code beside the source, else in the user's cache folder, and raises where it
 may write to neither: an installation of root's, used by somebody without a home, as in a container

@@ -1,4 +1,4 @@
-"""The one place that converts between metres and voxel indices."""
+"""Voxel grids: conversion between metres and voxel indices."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Voxel traversal: what LiDAR rays hit and pass, what cameras can see, what a ray meets first.
+"""Voxel traversal: hits and passes of LiDAR rays, camera visibility, first hits.
 
 Traversal after Amanatides and Woo, "A fast voxel traversal algorithm for ray tracing" (1987).
 The steps of a ray with a known end are counted beforehand, so that it always ends in the voxel that

@@ -1,4 +1,4 @@
-"""Heights that a log's poses lack: each key-frame laid onto those before it.
+"""Correction of height, roll and pitch of poses by registration of key sweeps.
 
 nuScenes gives every ego pose z = 0, so that points gathered on a slope lie in layers. Here each
 key-frame is registered to a map of the five before it: point-to-plane ICP (Chen and Medioni

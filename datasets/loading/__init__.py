@@ -1,4 +1,4 @@
-"""Frames with targets, as trainings take them."""
+"""Data loading for training: frames with targets."""
 
 from datasets.loading.batch import Batch, Target
 from datasets.loading.frame_dataset import FrameDataset

@@ -1,4 +1,4 @@
-"""Random views of a frame for training: mirrored grids, warped pictures, other sweeps, weather.
+"""Augmentation for training: mirrored grids, warped images, fewer sweeps, weather.
 
 Everything is drawn from a generator that the caller seeds; evaluation uses none of it.
 """

@@ -1,4 +1,4 @@
-"""What one optimisation step reads: a batch of frames and what they are trained towards.
+"""Batches of frames and their training targets.
 
 Legend: B frames, (X, Y, Z) voxels.
 """

@@ -1,4 +1,4 @@
-"""Where the targets of training come from: ground truth, a label store, or nowhere."""
+"""Sources of training targets: ground truth, a label store, or none."""
 
 from __future__ import annotations
 

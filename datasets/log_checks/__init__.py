@@ -1,4 +1,4 @@
-"""Is a log fit to be labelled?"""
+"""Checks of a log before labeling: files, times, poses, calibration, annotations."""
 
 from datasets.log_checks.motion import Finding
 from datasets.log_checks.scene import SceneCheck, check_scene

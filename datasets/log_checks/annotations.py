@@ -1,4 +1,4 @@
-"""Annotations that cannot be: boxes twice in a frame, tracks that jump, frames nobody annotated.
+"""Checks of annotations: duplicate boxes, tracks that jump, frames without annotation.
 
 Every finding names the frame and, where there is one, the track. Only these frames or boxes are
 wrong; the rest of the scene can be used.

@@ -1,13 +1,13 @@
-"""Do the cameras of a log see what its LiDAR measures? Focal lengths, directions, times, mix-ups.
+"""Checks of cameras against LiDAR: extrinsics, focal lengths, times, swapped cameras.
 
-Near edges in the LiDAR's depth must lie on edges of the picture. Each hypothesis about a camera (it
-is turned, its focal length is another, its pictures are late, its pictures are another camera's)
-moves the depth edges; it is believed where they then lie on clearly stronger edges of the pictures,
-frame by frame. What holds for all cameras alike is asked of all together. A tilt of one camera up
-or down is asked for more strictly: the tops and bottoms of things draw edges towards them.
+Depth edges of the LiDAR must lie on edges of the image. Each hypothesis about a camera (turned,
+another focal length, late images, images of another camera) moves the depth edges. It is accepted
+if they then lie on clearly stronger image edges, frame by frame. Hypotheses about all cameras are
+tested on all together. Pitch has stricter thresholds, as tops and bottoms of objects attract edges.
+Gross errors are tested first (``datasets.log_checks.conventions``).
 
-A fault of one camera is only noted in a single scene: in 5 % of good ones what happens to stand
-there looks like it (the frames of a scene show the same things). ``MIN_SCENES`` together tell.
+In a single scene a fault of one camera is only a note: 5 % of correct scenes look like it, since
+their frames show the same objects. ``MIN_SCENES`` scenes together make it a finding.
 
 The thresholds were chosen on the built-in city, seeds 9000, 9001 and 9100 (28 scenes of 8 frames),
 and are reported on others: ``scripts/benchmarks/log_checks.py``. How clearly a cause must be told

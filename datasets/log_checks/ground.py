@@ -1,10 +1,7 @@
-"""Is a log what it says? Pure checks of times, poses, extrinsics and camera calibration.
+"""Height and slope of the ground, and upright columns, of a LiDAR sweep.
 
-Poses and LiDAR extrinsics are judged by upright structure. Ground rings and long barriers look
-alike from everywhere and agree under wrong poses too, so one vote goes to each column: a small
-horizontal cell with returns over a metre of height (poles, trunks, cars, corners). Cameras are
-judged by near edges in the LiDAR's depth, which must lie on edges of the picture.
-``datasets.checks`` draws the conclusions.
+A column is a small horizontal cell with returns over a metre of height (pole, trunk, car, corner).
+Ground rings and long barriers also agree under wrong poses, so they are not used.
 
 Legend: N points, C columns.
 """

@@ -1,4 +1,4 @@
-"""Are the times and poses of a log those of a vehicle that drives?"""
+"""Checks of times and poses against the motion of a vehicle."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Everything that ``scripts/check_log.py`` asks of one scene."""
+"""All checks of one scene, as ``scripts/check_log.py`` runs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Does a confidence mean what it says? Reliability, calibration error and risk against coverage.
+"""Calibration of confidences: reliability, calibration error and risk-coverage curves.
 
 Confidence falls into few values: the levels of a label store, or bins of a softmax. Counting voxels
 and right ones per value is all that is needed, so frames stream and parts merge.

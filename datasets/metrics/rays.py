@@ -1,4 +1,4 @@
-"""RayIoU, mAVE and OccScore: what simulated LiDAR rays meet in truth and prediction.
+"""RayIoU, mAVE and OccScore: simulated LiDAR rays in ground truth and prediction.
 
 The protocol of SparseOcc (arXiv 2312.17118) and of the CVPR 2024 occupancy and flow challenge: the
 rays of a LiDAR, started from where it was at several moments of the drive, end in the first

@@ -1,4 +1,4 @@
-"""Where frames come from."""
+"""Readers of logs."""
 
 SOURCES = ("city", "nuscenes", "waymo", "folder")
 """Kinds of log that ``datasets.sources.opening`` opens."""

@@ -1,4 +1,4 @@
-"""Reading that ends: a log whose disk or network does not answer stops nobody for ever."""
+"""Deadlines of reading: a disk or network that does not answer is an error."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A made-up log of real size and density, for benchmarks, exports, rehearsals: no files needed."""
+"""A synthetic log of realistic size without files, for benchmarks, exports and warm-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a picture's decoder would take memory or time for, looked at before it is asked.
+"""Checks of image headers that bound the memory and time of decoding.
 
 Pillow reads all tags of a TIFF file or of an EXIF block at once, and libtiff makes room for a tile
 as its tags state it. A progressive JPEG may repeat its scans, each of which is decoded over the

@@ -1,4 +1,4 @@
-"""A camera's picture as 8-bit RGB, or a refusal that says why it cannot be that.
+"""Decoding of camera images to 8-bit RGB.
 
 The formats are those that logs hold: JPEG, PNG, TIFF, WEBP and BMP. 8-bit grey, palette and
 bilevel pictures become RGB; transparency is dropped. 16-bit pictures are full range by their

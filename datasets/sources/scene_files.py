@@ -1,4 +1,4 @@
-"""What sources do alike with the files that a scene names."""
+"""Files of a scene: existence and fingerprint, for all sources."""
 
 from __future__ import annotations
 

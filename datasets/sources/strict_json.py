@@ -1,4 +1,4 @@
-"""JSON read strictly: what is missing, unknown, twice there or of a wrong kind is an error."""
+"""Strict JSON: missing, unknown, duplicate or mistyped entries are errors."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Folders and object stores, behind one interface."""
+"""Storage backends: local folders and object stores."""
 
 from datasets.files.store_path import StorePath, parse_store_path
 from datasets.storage.backend import StorageBackend, as_backend

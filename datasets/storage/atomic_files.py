@@ -1,4 +1,4 @@
-"""Folders that appear whole or not at all, and the documents of zarr groups.
+"""Atomic commit of folders, and documents of zarr groups.
 
 A folder is built under ``<root>/.partial`` and renamed into place. Its name there carries the
 writer's process, so that a later job can tell a killed writer's leftovers from one at work.

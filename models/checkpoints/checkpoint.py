@@ -1,4 +1,4 @@
-"""Weights files: safetensors with what the weights are written beside them.
+"""Weights files: safetensors whose metadata names the preset and the provenance.
 
 A file's metadata hold the format version, the preset and whatever the caller adds as strings (the
 calibration table and the training provenance, as JSON; ``reference_parity`` = ``true`` for imported

@@ -1,4 +1,4 @@
-"""Networks that predict."""
+"""Inference: predictors, ONNX export and profiling."""
 
 from models.inference.predictor import OccupancyPredictor
 

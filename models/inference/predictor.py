@@ -1,4 +1,4 @@
-"""A trained network made ready to label: folded, laid out for speed, exact or fast.
+"""Inference with a trained network: folded batch norms, channels-last memory, float32 or bfloat16.
 
 Legend: B frames, (X, Y, Z) voxels, K classes.
 """

@@ -1,4 +1,4 @@
-"""What each stage of a network costs: parameters, multiplications, time, memory.
+"""Cost of each stage of a network: parameters, multiplications, time and memory.
 
 A stage is a child of the network, or a method of one where a child has several (the lift's depth
 network, geometry and pooling; the voxelisation). Costs are exclusive: what runs inside an inner

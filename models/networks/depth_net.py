@@ -1,4 +1,4 @@
-"""The depth network of the stereo student: told its cameras, and shown a cost volume.
+"""Depth network of the stereo student, conditioned on camera parameters and a cost volume.
 
 As in BEVDepth (arXiv 2206.10092) and BEVStereo (arXiv 2209.10248); module names are those of the
 official weights, their spelling included.

@@ -1,4 +1,4 @@
-"""The image necks of BEVDet (arXiv 2112.11790): several maps become one at the finest stride."""
+"""Image necks of BEVDet (arXiv 2112.11790): merge several maps into one at the finest stride."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The student that looks back: cameras over time, with stereo depth (FlashOcc M2).
+"""Camera-only student over several frames, with temporal stereo depth (FlashOcc M2).
 
 BEVStereo4D (arXiv 2203.17054, 2209.10248) under FlashOcc's head (arXiv 2311.12058). Depth comes
 from matching every picture with the same camera's earlier one as well as from the picture itself,

@@ -1,4 +1,4 @@
-"""Plane sweep stereo: how well a picture agrees with an earlier one at each of several depths.
+"""Plane-sweep stereo: matching cost of an image against an earlier one at several depths.
 
 Every feature pixel of the current picture is placed at each depth on its ray and looked up in the
 earlier picture; the distance between the two features is the cost of that depth (STS, arXiv

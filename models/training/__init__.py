@@ -1,4 +1,4 @@
-"""The training loop and what it keeps."""
+"""Training: objectives, losses, the loop, its state and its report."""
 
 from models.training.loop import TrainingConfig, fit
 from models.training.recipes import recipe

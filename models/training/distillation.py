@@ -1,4 +1,4 @@
-"""Multi-stage distillation from a frozen teacher (EFFOcc, arXiv 2406.07042), each part by itself.
+"""Multi-stage distillation from a frozen teacher (EFFOcc, arXiv 2406.07042).
 
 The stages: the teacher's head is copied into the student; then the student's BEV features and
 occupancy logits are pulled to the teacher's, by regions of objects, background and free space.

@@ -1,4 +1,4 @@
-"""The teacher of a distillation: frozen, run or replayed, and what it hands down.
+"""The frozen teacher of a distillation: its outputs, computed or replayed, and its head.
 
 Legend: B frames, C channels, (Y, X) BEV cells, (X, Y, Z) voxels, K classes.
 """

@@ -1,4 +1,4 @@
-"""What a step of training minimises.
+"""Training objectives: the named loss terms that a step minimises.
 
 An ``Objective`` gives named terms; their sum is minimised. ``LabelLoss`` is the loss of the labels:
 on some BEV columns of every frame, half of them drawn from columns that hold objects, or on all

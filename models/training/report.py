@@ -1,4 +1,4 @@
-"""What a training tells while it runs and when it ends.
+"""Log, TensorBoard file, report and curves of a training.
 
 In the run's folder: ``log.jsonl`` (a line every few steps), ``tensorboard/`` (the same numbers),
 and at the end ``report.json`` and ``curves.png``.

@@ -1,4 +1,4 @@
-"""The state of a training on disk, from which a stopped run goes on."""
+"""Training state on disk, from which a stopped run resumes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How the learning rate and the moving average of the weights go with the steps."""
+"""Schedules of the learning rate and of the moving average of the weights."""
 
 from __future__ import annotations
 

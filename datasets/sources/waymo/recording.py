@@ -1,4 +1,4 @@
-"""What either of Waymo's formats says about one scene, before it becomes frames.
+"""Content of a Waymo scene, of either format, before conversion to frames.
 
 The vehicle frame is our ego frame: X forward, Y left, Z up, its origin on the ground below the
 middle of the rear axle. The frame's vehicle pose belongs to about the middle of the LiDAR turn;
