@@ -51,8 +51,8 @@ class TrainingConfig:
         weight_decay, clip_norm: AdamW's decay and the largest gradient norm (L2).
         precision: of the networks under autocast; weights and geometry stay float32. ``float16``
             scales the loss and needs CUDA.
-        parts: the step's frames are computed in so many parts, for want of memory. Gradients are
-            those of the whole, but for batch norms, which see a part at a time.
+        accumulation_steps: compute a batch in so many equal parts, to save memory. Gradients are
+            those of the whole batch, except that batch norms see one part at a time.
         seed: decides dropout; data set and objective have their own.
         threads: of torch on a CPU; 0 leaves them as they are.
         save_every, log_every: steps between states on disk and lines in the log.
@@ -67,7 +67,7 @@ class TrainingConfig:
     weight_decay: float = 1e-2
     clip_norm: float = 5.0
     precision: Precision = "bfloat16"
-    parts: int = 1
+    accumulation_steps: int = 1
     seed: int = 0
     threads: int = 0
     save_every: int = 200
@@ -76,16 +76,19 @@ class TrainingConfig:
     loaders: int = 1
 
     def __post_init__(self) -> None:
-        if min(self.steps, self.parts, self.save_every, self.log_every) < 1:
-            raise ValueError(f"steps, parts, save_every and log_every must be positive: {self}")
+        if min(self.steps, self.accumulation_steps, self.save_every, self.log_every) < 1:
+            raise ValueError(
+                f"steps, accumulation_steps, save_every and log_every must be positive: {self}"
+            )
         if self.precision not in _DTYPES:
             raise ValueError(f"precision must be one of {', '.join(_DTYPES)}: {self.precision!r}")
         if self.learning_rate <= 0 or min(self.threads, self.validate_every, self.loaders) < 0:
             raise ValueError(f"the learning rate must be positive, counts not negative: {self}")
 
     def identity_fields(self) -> dict[str, Any]:
-        """What the weights depend on."""
-        return {name: value for name, value in asdict(self).items() if name not in _OF_NO_EFFECT}
+        """The settings that the weights depend on, by their names in files."""
+        fields = {name: value for name, value in asdict(self).items() if name not in _OF_NO_EFFECT}
+        return {"parts" if name == "accumulation_steps" else name: v for name, v in fields.items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -281,7 +284,7 @@ def _backward(
     process_group: ProcessGroup,
 ) -> dict[str, float]:
     """Gradients of the whole step's loss; gives its terms."""
-    parts = batch.parts(config.parts)
+    parts = batch.parts(config.accumulation_steps)
     totals: dict[str, Tensor] = {}
     device = batch.weight.device.type
     for i, (part, shares) in enumerate(

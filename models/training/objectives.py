@@ -28,9 +28,9 @@ LossKind = Literal["ce", "ohem", "four"]
 class Objective(Protocol):
     """Named scalar terms of a network's answer to a batch.
 
-    A term is a mean over the batch. Where a batch is computed in parts (``TrainingConfig.parts``,
+    A term is a mean over the batch. Where a batch is computed in parts (``accumulation_steps``,
     several workers), a term of the whole is the mean of the terms of the parts, by frames; or, if
-    the objective is also ``Weighted``, by the masses it gives.
+    the objective is also ``Weighted``, by its ``weight_sums``.
     """
 
     def __call__(self, network: nn.Module, batch: Batch, step: int) -> dict[str, Tensor]: ...
@@ -38,10 +38,10 @@ class Objective(Protocol):
 
 @runtime_checkable
 class Weighted(Protocol):
-    """An objective whose terms are means over unequal masses, such as numbers of voxels."""
+    """An objective whose terms are means with unequal weights, such as numbers of voxels."""
 
     def weight_sums(self, batch: Batch) -> dict[str, Tensor]:
-        """Scalar mass of each term by name; a term left out weighs by frames."""
+        """Sum of weights of each term by name; a missing term weighs by frames."""
         ...
 
 

@@ -136,7 +136,7 @@ def test_a_batch_in_parts_trains_like_the_whole(
     found = []
     for parts in (1, 2, 4):
         torch.manual_seed(0)
-        config = dataclasses.replace(CONFIG, parts=parts)
+        config = dataclasses.replace(CONFIG, accumulation_steps=parts)
         network = ToyNetwork(norm=False)
         folder = tmp_path / f"parts{parts}"
         found.append(fit(network, samples, objective=loss, config=config, folder=folder))

@@ -128,7 +128,7 @@ def test_the_command_line_overrides_the_recipe(tmp_path: Path) -> None:
     assert (how.name, network.name) == ("city_student", "camera_tiny")
     samples = FrameDataset(log, [write_truth(tmp_path, log)], SPEC, batch=4)
     config = config_of(args, how, samples)
-    assert (config.steps, config.parts, config.precision) == (9, 2, "float32")
+    assert (config.steps, config.accumulation_steps, config.precision) == (9, 2, "float32")
     assert config.learning_rate == pytest.approx(2 * how.learning_rate)  # batch 4 for 1
     with pytest.raises(SetupError, match="must be positive"):
         config_of(parse("--steps", "0"), how, samples)
