@@ -46,11 +46,11 @@ class SceneCounts:
     free: CalibrationHistogram
     statistics: dict[str, float] = field(default_factory=dict)
 
-    def trustable(self, free_passes: int) -> CalibrationHistogram:
+    def trustable(self, min_free_rays: int) -> CalibrationHistogram:
         """Of the observed voxels those that may be trusted if they are sure enough."""
         out = CalibrationHistogram(self.observed.n_classes, free_id=self.observed.free_id)
         out.merge(self.observed)
-        short = [i for i, least in enumerate(FREE_PASSES) if least <= free_passes][:-1]
+        short = [i for i, threshold in enumerate(FREE_PASSES) if threshold <= min_free_rays][:-1]
         for total, part in ((out.seen, self.free.seen), (out.right, self.free.right)):
             by_ring = part.reshape(len(RINGS.names), len(FREE_PASSES), -1)
             target = total.reshape(len(RINGS.names), out.n_classes, -1)
@@ -59,9 +59,11 @@ class SceneCounts:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Measured:
-    """What ``measure`` found: counts per scene by the softmax, the same by a meta classifier (empty
-    without one), the passes of a trusted free voxel, scores."""
+class CollectedCounts:
+    """Attributes:
+    by_softmax, by_meta: of each scene by the softmax, and by a meta classifier (empty without one).
+    passes: how many rays must cross a free voxel; table: scores.
+    """
 
     by_softmax: tuple[SceneCounts, ...]
     by_meta: tuple[SceneCounts, ...]
@@ -69,7 +71,7 @@ class Measured:
     table: ScoreTable
 
 
-def measure(
+def collect_counts(
     teacher: OccupancyPredictor,
     source: SceneSource,
     truth: GroundTruthTargets,
@@ -77,7 +79,7 @@ def measure(
     config: LabelingConfig,
     refiners: Mapping[str, Refiner] | None = None,
     classifiers: Mapping[str, MetaClassifier] | None = None,
-) -> Measured:
+) -> CollectedCounts:
     """Label scenes and count. Raises as ``calibrate``.
 
     Args:
@@ -87,40 +89,41 @@ def measure(
     passes = FreeRayThreshold()
     table = _empty_table(teacher, truth)
     by_softmax, by_meta = [], []
-    for scene, looks in predictions_with_truth(teacher, source, truth, scene_ids, config, refiners):
+    predicted = predictions_with_truth(teacher, source, truth, scene_ids, config, refiners)
+    for scene, predictions in predicted:
         counts = [_no_counts(scene, teacher) for _ in range(2 if classifiers else 1)]
         statistics = []
-        for look in looks:
-            guess = look.guess
-            statistics.append(guess.statistics)
-            occupied = guess.semantics != taxonomy.free_id
-            passes.update(look.visibility, occupied, look.expected.scored())
-            _add(table, look.expected, guess.semantics)
-            _count(counts[0], look, guess.raw, occupied, grid)
+        for labeled in predictions:
+            prediction = labeled.prediction
+            statistics.append(prediction.statistics)
+            occupied = prediction.semantics != taxonomy.free_id
+            passes.update(labeled.visibility, occupied, labeled.expected.scored())
+            _add(table, labeled.expected, prediction.semantics)
+            _count(counts[0], labeled, prediction.raw, occupied, grid)
             if classifiers:
                 classifier = classifiers[scene.scene_id]
-                raw = guess.raw_confidence(classifier, look.known, grid, taxonomy)
-                _count(counts[1], look, raw, occupied, grid)
+                raw = prediction.raw_confidence(classifier, labeled.known, grid, taxonomy)
+                _count(counts[1], labeled, raw, occupied, grid)
         means = mean_of(statistics)
         by_softmax.append(replace(counts[0], statistics=means))
-        by_meta += [replace(one, statistics=means) for one in counts[1:]]
-    return Measured(
+        by_meta += [replace(scene_counts, statistics=means) for scene_counts in counts[1:]]
+    return CollectedCounts(
         by_softmax=tuple(by_softmax), by_meta=tuple(by_meta), passes=passes, table=table
     )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class LabeledPrediction:
-    """A guess beside the truth; ``known`` (X, Y, Z) are observed voxels whose truth is known."""
+    """A prediction and its truth; ``known`` (X, Y, Z) are observed voxels whose truth is known."""
 
-    guess: FramePrediction
+    prediction: FramePrediction
     expected: GroundTruth
     visibility: Visibility
     known: NDArray[np.bool_]
 
     @property
     def right(self) -> NDArray[np.bool_]:
-        return np.asarray(self.guess.semantics == self.expected.semantics)
+        return np.asarray(self.prediction.semantics == self.expected.semantics)
 
 
 def predictions_with_truth(
@@ -132,29 +135,31 @@ def predictions_with_truth(
     refiners: Mapping[str, Refiner] | None,
     what: str = "calibrate",
 ) -> Iterator[tuple[Scene, Iterator[LabeledPrediction]]]:
-    """Every scene with its labels, to be looked at before the next."""
+    """Every scene with its predictions, to be read before the next scene's."""
     require_fit(teacher, truth, config.input_spec(teacher.preset.inputs))
     for scene, bar in scenes_with_bar(source, scene_ids, what):
         refiner = refiners[scene.scene_id] if refiners else None
-        guesses = predict_frames(scene, source, teacher, config, refiner)
-        yield scene, _looks(scene, guesses, truth, teacher.preset, config, bar)
+        predictions = predict_frames(scene, source, teacher, config, refiner)
+        yield scene, _with_truth(scene, predictions, truth, teacher.preset, config, bar)
 
 
-def _looks(
+def _with_truth(
     scene: Scene,
-    guesses: Iterator[FramePrediction],
+    predictions: Iterator[FramePrediction],
     truth: GroundTruthTargets,
     preset: Preset,
     config: LabelingConfig,
     bar: tqdm[NoReturn],
 ) -> Iterator[LabeledPrediction]:
     originals = {frame.token: frame for frame in scene.frames}
-    for guess in guesses:
-        expected = truth.labels(originals[guess.frame.token])
-        visibility = visibility_of(guess, preset, config)
+    for prediction in predictions:
+        expected = truth.labels(originals[prediction.frame.token])
+        visibility = visibility_of(prediction, preset, config)
         known = expected.observed() & (expected.semantics < preset.taxonomy.n_classes)
         known &= (visibility.hits > 0) | (visibility.passes > 0) | visibility.visible
-        yield LabeledPrediction(guess=guess, expected=expected, visibility=visibility, known=known)
+        yield LabeledPrediction(
+            prediction=prediction, expected=expected, visibility=visibility, known=known
+        )
         bar.update()
 
 
@@ -169,17 +174,17 @@ def _no_counts(scene: Scene, teacher: OccupancyPredictor) -> SceneCounts:
 
 def _count(
     counts: SceneCounts,
-    look: LabeledPrediction,
+    labeled: LabeledPrediction,
     raw: NDArray[np.float32],
     occupied: NDArray[np.bool_],
     grid: VoxelGrid,
 ) -> None:
     """Add a frame."""
-    ring, right = RINGS.of(grid), look.right
-    reached = np.searchsorted(FREE_PASSES, look.visibility.passes, side="right") - 1
+    ring, right = RINGS.of(grid), labeled.right
+    reached = np.searchsorted(FREE_PASSES, labeled.visibility.passes, side="right") - 1
     for histogram, voxels, classes in (
-        (counts.observed, look.known, look.guess.semantics),
-        (counts.free, look.known & ~occupied & (look.visibility.hits == 0), reached),
+        (counts.observed, labeled.known, labeled.prediction.semantics),
+        (counts.free, labeled.known & ~occupied & (labeled.visibility.hits == 0), reached),
     ):
         histogram.update(raw[voxels], classes[voxels], right[voxels], ring[voxels])
 
@@ -197,8 +202,8 @@ def score(
     table = _empty_table(teacher, truth)
     for scene, bar in scenes_with_bar(source, scene_ids, "score"):
         for k, frame in enumerate(scene.frames):
-            earlier = earlier_frames(scene.frames, k, spec.past_frames)
-            inputs = collate([prepare_frame(source, frame, spec, earlier)])
+            history = earlier_frames(scene.frames, k, spec.past_frames)
+            inputs = collate([prepare_frame(source, frame, spec, history)])
             semantics = teacher.predict(inputs)[0].argmax(-1).to(torch.uint8)
             _add(table, truth.labels(frame), semantics.cpu().numpy())
             bar.update()
@@ -207,8 +212,8 @@ def score(
 
 def require_fit(teacher: OccupancyPredictor, truth: GroundTruthTargets, spec: InputSpec) -> None:
     preset = teacher.preset
-    what = f"preset {preset.name}"
-    truth.benchmark.require(what, preset.grid, preset.taxonomy, spec.frame)
+    name = f"preset {preset.name}"
+    truth.benchmark.require(name, preset.grid, preset.taxonomy, spec.frame)
 
 
 def scenes_with_bar(

@@ -1,7 +1,6 @@
-"""Learn on labelled scenes what a teacher's confidence is worth, and what makes its labels better.
+"""Calibrate a teacher's confidence on labeled scenes, and fit what refines its labels.
 
-What is learnt in several steps is learnt in folds of scenes: what a scene is given in a step was
-learnt without its truth.
+Each step is cross-fitted: a scene is only processed by models fitted on other scenes.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from tqdm import tqdm
 
 from autolabel.calibration.evaluation import (
     SceneCounts,
-    measure,
+    collect_counts,
     predictions_with_truth,
     require_fit,
     scenes_with_bar,
@@ -36,24 +35,24 @@ from models.inference.predictor import OccupancyPredictor
 
 T = TypeVar("T")
 VOXELS = 1_600_000
-"""That are learnt from, at most, however many frames there are."""
+"""To learn from, at most, however many frames there are."""
 MIN_SCENES = 3
-"""That a meta classifier is learnt from. Whether it is of use is decided on scenes left out."""
+"""To fit a meta classifier. Scenes left out of its fit decide whether it is used."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CrossFitted(Generic[T]):
-    """What was learnt on all scenes, and per scene what was learnt on others (with too few to part:
-    on all)."""
+    """What was fitted on all scenes, and for each scene what was fitted on others (on all, where
+    there are too few to part)."""
 
-    whole: T
-    without: dict[str, T]
+    on_all: T
+    held_out: dict[str, T]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibrated:
-    """A calibration, evidence for promises about labels made with it, the teacher's scores, and
-    what the scenes are like (``drift``)."""
+    """A calibration, counts for error bounds on labels made with it, the teacher's scores, and
+    statistics of the scenes (``drift``)."""
 
     calibration: Calibration
     evidence: CalibrationCounts
@@ -76,11 +75,11 @@ def calibrate(
     scene_ids: Sequence[str],
     config: LabelingConfig,
 ) -> Calibrated:
-    """Calibrate a teacher on labelled scenes it was not trained on.
+    """Calibrate a teacher on labeled scenes it was not trained on.
 
-    With ``config.refinement`` refiners are learnt first. From ``MIN_SCENES`` on, so is a meta
-    classifier; it is kept if confidence is the better for it. What is calibrated, and is evidence,
-    is what each scene is given by those learnt without it.
+    With ``config.refinement`` refiners are fitted first. From ``MIN_SCENES`` on, so is a meta
+    classifier; it is kept if it lowers the log loss. Each scene is calibrated on, and counted, as
+    models fitted without it label it.
 
     Raises:
         SetupError: the benchmark has another grid, other classes or another frame than the preset.
@@ -89,37 +88,39 @@ def calibrate(
     refiners = None
     if config.refinement is not None:
         refiners = fit_refiners(teacher, source, truth, scene_ids, config)
-    without = refiners.without if refiners else None
-    classifiers = fit_classifiers(teacher, source, truth, scene_ids, config, without)
-    others = classifiers.without if classifiers else None
-    measured = measure(teacher, source, truth, scene_ids, config, without, others)
-    free_passes = measured.passes.best()
-    calibration, evidence = fit(measured.by_softmax, free_passes)
+    refine = refiners.held_out if refiners else None
+    classifiers = fit_classifiers(teacher, source, truth, scene_ids, config, refine)
+    classify = classifiers.held_out if classifiers else None
+    measured = collect_counts(teacher, source, truth, scene_ids, config, refine, classify)
+    min_free_rays = measured.passes.best()
+    calibration, evidence = fit_calibration(measured.by_softmax, min_free_rays)
     if classifiers:
         softmax = calibration.method_scores
-        by_meta, evidence_by_meta = fit(measured.by_meta, free_passes)
-        meta = tuple(replace(one, meta=True) for one in by_meta.method_scores)
+        by_meta, evidence_by_meta = fit_calibration(measured.by_meta, min_free_rays)
+        meta = tuple(replace(scores, meta=True) for scores in by_meta.method_scores)
         if min(c.log_loss for c in meta) < min(c.log_loss for c in softmax):
-            calibration, evidence = replace(by_meta, meta=classifiers.whole), evidence_by_meta
+            calibration, evidence = replace(by_meta, meta=classifiers.on_all), evidence_by_meta
         calibration = replace(calibration, method_scores=softmax + meta)
     return Calibrated(
-        calibration=replace(calibration, refiner=refiners.whole if refiners else None),
+        calibration=replace(calibration, refiner=refiners.on_all if refiners else None),
         evidence=replace(evidence, config_signature=config_signature(config)),
         table=measured.table,
         reference=tuple(s.statistics for s in measured.by_softmax),
     )
 
 
-def fit(scenes: Sequence[SceneCounts], free_passes: int) -> tuple[Calibration, CalibrationCounts]:
+def fit_calibration(
+    scenes: Sequence[SceneCounts], min_free_rays: int
+) -> tuple[Calibration, CalibrationCounts]:
     """Calibration from counts, and what its confidence was worth on scenes left out of its fit."""
-    calibration, seen, right = select_method([s.trustable(free_passes) for s in scenes])
+    calibration, seen, right = select_method([s.trustable(min_free_rays) for s in scenes])
     evidence = CalibrationCounts(
         scene_ids=tuple(s.scene_id for s in scenes),
         seen=seen,
         right=right,
         free_id=scenes[0].observed.free_id,
     )
-    return replace(calibration, free_passes=free_passes), evidence
+    return replace(calibration, min_free_rays=min_free_rays), evidence
 
 
 def fit_refiners(
@@ -129,22 +130,22 @@ def fit_refiners(
     scene_ids: Sequence[str],
     config: LabelingConfig,
 ) -> CrossFitted[Refiner]:
-    """What other frames count for, learnt on labelled scenes; in ``FOLDS`` folds, as maps are.
+    """Weights of neighbouring frames, fitted on labeled scenes in ``FOLDS`` folds.
     Raises as ``calibrate``, and ``ValueError`` if the configuration has no refinement."""
-    how = config.refinement
-    if how is None:
+    refinement = config.refinement
+    if refinement is None:
         raise ValueError("the configuration has no refinement")
     require_fit(teacher, truth, config.input_spec(teacher.preset.inputs))
     per_frame = VOXELS // _n_frames(source, scene_ids)
-    learning = RefinerFit(teacher.preset.taxonomy, how, per_frame=min(4000, per_frame))
+    learning = RefinerFit(teacher.preset.taxonomy, refinement, per_frame=min(4000, per_frame))
     scene_of: list[int] = []
     for s, (scene, bar) in enumerate(scenes_with_bar(source, scene_ids, "learn to refine")):
         originals = {frame.token: frame for frame in scene.frames}
-        sights = frame_evidence(scene, source, teacher, config)
-        for around, k in windows(sights, how.reach):
-            frame, _ = around[k]
+        evidence = frame_evidence(scene, source, teacher, config)
+        for window, k in windows(evidence, refinement.reach):
+            frame, _ = window[k]
             expected = truth.labels(originals[frame.token])
-            near: list[FrameEvidence] = [sight for _, sight in around]
+            near: list[FrameEvidence] = [neighbour for _, neighbour in window]
             learning.update(near, k, teacher.preset.grid, expected.semantics, expected.observed())
             scene_of.append(s)
             bar.update()
@@ -159,7 +160,7 @@ def fit_classifiers(
     config: LabelingConfig,
     refiners: Mapping[str, Refiner] | None = None,
 ) -> CrossFitted[MetaClassifier] | None:
-    """Meta classifiers, learnt on labelled scenes in ``FOLDS`` folds; None below ``MIN_SCENES``, or
+    """Meta classifiers, fitted on labeled scenes in ``FOLDS`` folds; None below ``MIN_SCENES``, or
     if too few voxels are known. Raises as ``calibrate``."""
     if len(scene_ids) < MIN_SCENES:
         return None
@@ -169,14 +170,14 @@ def fit_classifiers(
     per_frame = 3 * VOXELS // (4 * _n_frames(source, scene_ids))
     learning = MetaFit(taxonomy.n_classes, taxonomy.free_id, per_frame=min(4500, per_frame))
     scene_of: list[int] = []
-    known = predictions_with_truth(
+    scenes = predictions_with_truth(
         teacher, source, truth, scene_ids, config, refiners, "learn what is sure"
     )
-    for s, (_, looks) in enumerate(known):
-        for look in looks:
-            voxels = learning.draw(look.guess.semantics, look.known)
-            features = look.guess.features(voxels, grid, taxonomy)
-            learning.update(features, look.right.ravel()[voxels])
+    for s, (_, predictions) in enumerate(scenes):
+        for labeled in predictions:
+            voxels = learning.draw(labeled.prediction.semantics, labeled.known)
+            features = labeled.prediction.features(voxels, grid, taxonomy)
+            learning.update(features, labeled.right.ravel()[voxels])
             scene_of.append(s)
     try:
         return _cross_fitted(learning.fit, scene_of, scene_ids, "fit the meta classifier")
@@ -188,15 +189,15 @@ def _cross_fitted(
     fit: Callable[[Sequence[int] | None], T],
     scene_of: Sequence[int],
     scene_ids: Sequence[str],
-    what: str,
+    task: str,
 ) -> CrossFitted[T]:
     """``fit`` on all frames, and without those of every fold of scenes."""
     n = min(FOLDS, len(scene_ids))
     folds = [[i for i, s in enumerate(scene_of) if s % n != f] for f in range(n)] if n > 1 else []
-    whole, *rest = [fit(frames) for frames in tqdm([None, *folds], desc=what, unit="fit")]
-    rest = rest or [whole]
-    without = {scene_id: rest[s % len(rest)] for s, scene_id in enumerate(scene_ids)}
-    return CrossFitted(whole=whole, without=without)
+    on_all, *by_fold = [fit(frames) for frames in tqdm([None, *folds], desc=task, unit="fit")]
+    by_fold = by_fold or [on_all]
+    held_out = {scene_id: by_fold[s % len(by_fold)] for s, scene_id in enumerate(scene_ids)}
+    return CrossFitted(on_all=on_all, held_out=held_out)
 
 
 def _n_frames(source: SceneSource, scene_ids: Sequence[str]) -> int:

@@ -26,7 +26,7 @@ from autolabel.confidence.meta_classifier import MetaClassifier
 from autolabel.refinement.temporal_fusion import Refiner
 from datasets.geometry.compiled import compiled
 from datasets.labels.calibration_record import ReliabilityCounts, method_label
-from datasets.metrics.calibration import ConfidenceCounts, calibration_error
+from datasets.metrics.calibration import ConfidenceCounts
 from datasets.metrics.confusion import RangeBins
 
 N_BINS = 256
@@ -312,7 +312,7 @@ class Calibration:
         table: (R, K, B) uint8 index into the levels, never falling along B; R is 1, or a map for
             each of ``RINGS``.
         counts: voxels per predicted class that the maps were learnt from.
-        free_passes: LiDAR rays that must pass a voxel predicted free, see ``FreeRayThreshold``; 0
+        min_free_rays: LiDAR rays that must pass a voxel predicted free, see ``FreeRayThreshold``; 0
             if that was not measured.
         method: how the maps were fitted; method_scores: how well each method did.
         reliability: at the levels that such maps give on scenes left out of their fit; None if that
@@ -328,7 +328,7 @@ class Calibration:
     levels: tuple[float, ...]
     table: NDArray[np.uint8]
     counts: tuple[int, ...]
-    free_passes: int = 0
+    min_free_rays: int = 0
     method: Method = "class"
     method_scores: tuple[MethodScore, ...] = ()
     reliability: ReliabilityCounts | None = None
@@ -344,8 +344,8 @@ class Calibration:
             raise ValueError(f"table is {self.table.dtype} {self.table.shape}")
         if self.table.max() >= v.size or (self.table[..., 1:] < self.table[..., :-1]).any():
             raise ValueError("the table must rise along the bins and stay within the levels")
-        if self.free_passes < 0:
-            raise ValueError(f"a number of rays is not negative: {self.free_passes}")
+        if self.min_free_rays < 0:
+            raise ValueError(f"a number of rays is not negative: {self.min_free_rays}")
         if self.meta is not None and self.meta.n_classes != len(self.counts):
             raise ValueError(
                 f"a meta classifier of {self.meta.n_classes} classes for {len(self.counts)}"
@@ -410,7 +410,7 @@ class Calibration:
             "levels": list(self.levels),
             "rises": maps if len(maps) > 1 else maps[0],
             "counts": list(self.counts),
-            "free_passes": self.free_passes,
+            "free_passes": self.min_free_rays,
             **({"method": self.method} if self.method != "class" else {}),
             **optional,
         }
@@ -434,7 +434,7 @@ class Calibration:
             levels=levels,
             table=table,
             counts=tuple(int(n) for n in data["counts"]),
-            free_passes=int(data.get("free_passes", 0)),
+            min_free_rays=int(data.get("free_passes", 0)),
             method=method,
             method_scores=tuple(
                 MethodScore(
@@ -463,43 +463,5 @@ class Calibration:
             f"{len(self.counts)} classes have fewer than {PRIOR_SAMPLES:.0f} and lean on their "
             "group; "
             f"the surest labels are right with P >= {min(top)} to {max(top)} by class; free from "
-            f"{self.free_passes} passing rays on"
+            f"{self.min_free_rays} passing rays on"
         )
-
-    def errors_on(self, histogram: CalibrationHistogram) -> Reliability:
-        """How far confidence is from the truth on (preferably other) labelled frames."""
-        seen, right = histogram.by_ring()
-        after = np.broadcast_to(np.asarray(self.levels)[self.table], seen.shape)
-        before = np.broadcast_to(BIN_CENTRES, seen.shape)
-        return Reliability(
-            samples=int(seen.sum()),
-            ece_before=calibration_error(before, seen, right),
-            ece_after=calibration_error(after, seen, right),
-            class_ece_before=_class_errors(before, seen, right),
-            class_ece_after=_class_errors(after, seen, right),
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reliability:
-    """Expected calibration error, before and after; 0 is perfect, NaN where there is no sample.
-
-    Voxels are grouped by the confidence they are given; the error is the mean over voxels of
-    ``|share right - confidence|`` of their group. ``after`` is of levels.
-
-    Attributes:
-        class_ece_before, class_ece_after: per predicted class.
-    """
-
-    samples: int
-    ece_before: float
-    ece_after: float
-    class_ece_before: tuple[float, ...]
-    class_ece_after: tuple[float, ...]
-
-
-def _class_errors(
-    confidence: NDArray[np.float64], seen: Counts, right: Counts
-) -> tuple[float, ...]:
-    K = seen.shape[1]
-    return tuple(calibration_error(confidence[:, k], seen[:, k], right[:, k]) for k in range(K))

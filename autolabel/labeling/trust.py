@@ -26,7 +26,7 @@ def decide_trust(
     observed = mask & np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE) > 0
     raw = prediction.raw_confidence(calibration.meta, observed, grid, taxonomy)
     level = calibration.levels_of(raw, prediction.semantics, RINGS.of(grid))
-    free_passes = calibration.free_passes if config.free_passes is None else config.free_passes
+    free_passes = calibration.min_free_rays if config.free_passes is None else config.free_passes
     occupied = prediction.semantics != taxonomy.free_id
     if config.risk_bound is not None:
         sure = level >= np.asarray(config.risk_bound.thresholds, np.uint8)[prediction.semantics]

@@ -1,4 +1,4 @@
-"""Strokes laid over the labels of a frame."""
+"""Edits applied to the labels of a frame."""
 
 from __future__ import annotations
 
@@ -18,11 +18,13 @@ def distrusted(labels: FrameLabels) -> FrameLabels:
     return replace(labels, mask=labels.mask & np.uint8(255 - MaskBit.TRUSTED))
 
 
-def painted(labels: FrameLabels, strokes: Iterable[EditEntry], header: StoreHeader) -> FrameLabels:
-    """The labels with strokes applied in order; the arrays given are not changed.
+def apply_edits(
+    labels: FrameLabels, edits: Iterable[EditEntry], header: StoreHeader
+) -> FrameLabels:
+    """The labels with edits applied in order; the arrays given are not changed.
 
-    A voxel painted to a class is trusted with the highest confidence, and dynamic if its class is;
-    one painted ``IGNORE_ID`` keeps its class, is not trusted, and has no confidence. Bits and
+    A voxel set to a class is trusted with the highest confidence, and dynamic if its class is;
+    one set to ``IGNORE_ID`` keeps its class, is not trusted, and has no confidence. Bits and
     evidence of the sensors stay as they are. Flow becomes 0 where the class cannot move; where it
     can, and the voxel was of a class that cannot, its velocity is unknown: not a number.
 
@@ -33,17 +35,17 @@ def painted(labels: FrameLabels, strokes: Iterable[EditEntry], header: StoreHead
         array.copy() for array in (labels.semantics, labels.confidence, labels.mask)
     )
     flow = None if labels.flow is None else labels.flow.copy()
-    for stroke in strokes:
-        voxels = np.unravel_index(stroke.voxels, header.grid.shape)
-        if stroke.class_id == IGNORE_ID:
+    for edit in edits:
+        voxels = np.unravel_index(edit.voxels, header.grid.shape)
+        if edit.class_id == IGNORE_ID:
             mask[voxels] &= np.uint8(255 - MaskBit.TRUSTED)
             confidence[voxels] = 0
             continue
-        moves = stroke.class_id in header.taxonomy.dynamic
+        moves = edit.class_id in header.taxonomy.dynamic
         if flow is not None:
             moved = np.isin(semantics[voxels], header.taxonomy.dynamic)
             flow[voxels] = np.where(moved[:, None], flow[voxels], np.nan) if moves else 0
-        semantics[voxels] = stroke.class_id
+        semantics[voxels] = edit.class_id
         confidence[voxels] = len(header.levels) - 1
         mask[voxels] &= np.uint8(255 - MaskBit.DYNAMIC)
         mask[voxels] |= np.uint8(MaskBit.TRUSTED | (MaskBit.DYNAMIC if moves else 0))

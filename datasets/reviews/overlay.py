@@ -1,8 +1,8 @@
-"""The review overlay of a label store: what people said of its labels, and what they mended.
+"""The review overlay of a label store: verdicts on its labels, and edits of them.
 
 Below ``<store>/reviews/``, one small document per entry (``review_entries``), created once and
 never changed: writers need no lock, and lose nothing of each other's. The teacher's arrays are not
-touched; ``Reviews.reviewed`` lays the strokes over a frame that was read.
+touched; ``Reviews.reviewed`` applies the edits to a frame that was read.
 
 An entry holds for the labels that were reviewed. It carries their digest; on a scene that was
 labelled anew since, it is *stale*, listed and not applied.
@@ -21,7 +21,7 @@ from typing import Any
 from datasets.errors import SetupError, UnreadableError
 from datasets.files.json_files import canonical_text, json_text
 from datasets.labels.store import FrameLabels, LabelStore
-from datasets.reviews.edits import painted
+from datasets.reviews.edits import apply_edits
 from datasets.reviews.entries import (
     EditEntry,
     Entry,
@@ -63,9 +63,9 @@ class _Scene:
     written: tuple[Entry, ...] = ()  # all but undos, oldest first
     counting: tuple[Entry, ...] = ()
     stale: tuple[Entry, ...] = ()
-    strangers: tuple[str, ...] = ()  # entries on frames that the scene does not have
+    orphaned: tuple[str, ...] = ()  # entries on frames that the scene does not have
     verdicts: dict[str, FrameVerdict] | None = None
-    strokes: dict[str, tuple[EditEntry, ...]] | None = None
+    edits: dict[str, tuple[EditEntry, ...]] | None = None
 
 
 class Reviews:
@@ -169,8 +169,8 @@ class Reviews:
     def damaged(self) -> tuple[str, ...]:
         """Names of the files that are no entry of this store."""
         with self._lock:
-            strangers = [name for scene in self._scenes.values() for name in scene.strangers]
-            return tuple(sorted([*self._damaged, *strangers]))
+            orphaned = [name for scene in self._scenes.values() for name in scene.orphaned]
+            return tuple(sorted([*self._damaged, *orphaned]))
 
     def why_damaged(self, name: str) -> str:
         """What is wrong with a file that ``damaged`` names."""
@@ -203,27 +203,27 @@ class Reviews:
         verdicts = self.verdicts(scene_id).items()
         return frozenset(token for token, verdict in verdicts if verdict.verdict is Verdict.REJECT)
 
-    def strokes(self, scene_id: str) -> dict[str, tuple[EditEntry, ...]]:
-        """Of the scene's painted frames, oldest first, by their tokens."""
-        return dict(self._scenes.get(scene_id, _Scene()).strokes or {})
+    def edits(self, scene_id: str) -> dict[str, tuple[EditEntry, ...]]:
+        """Of the scene's edited frames, oldest first, by their tokens."""
+        return dict(self._scenes.get(scene_id, _Scene()).edits or {})
 
     def reviewed(self, labels: FrameLabels, scene_id: str) -> FrameLabels:
-        """The labels with the strokes of their frame applied in order (``painted``); the same
+        """The labels with the edits of their frame applied in order (``apply_edits``); the same
         object if there is none."""
-        strokes = (self._scenes.get(scene_id, _Scene()).strokes or {}).get(labels.token)
-        if not strokes:
+        edits = (self._scenes.get(scene_id, _Scene()).edits or {}).get(labels.token)
+        if not edits:
             return labels
-        return painted(labels, strokes, self.store.header)
+        return apply_edits(labels, edits, self.store.header)
 
     def fingerprint(self) -> str:
         """Hash of what changes for those who learn from the labels: frames rejected and voxels
         painted; empty if nothing does."""
         changes = []
         for scene_id in self.scene_ids():
-            strokes = [e.id for e in self.entries(scene_id) if isinstance(e.what, EditEntry)]
+            edits = [e.id for e in self.entries(scene_id) if isinstance(e.what, EditEntry)]
             left_out = sorted(self.rejected(scene_id))
-            if left_out or strokes:
-                changes.append([scene_id, left_out, strokes])
+            if left_out or edits:
+                changes.append([scene_id, left_out, edits])
         return hashlib.sha256(json_text(changes).encode()).hexdigest() if changes else ""
 
     @property
@@ -323,26 +323,26 @@ class Reviews:
             self._scenes[scene_id] = self._counted(scene)
 
     def _counted(self, scene: _Scene) -> _Scene:
-        counting, stale, strangers = list[Entry](), list[Entry](), list[str]()
-        strokes = dict[str, tuple[EditEntry, ...]]()
+        counting, stale, orphaned = list[Entry](), list[Entry](), list[str]()
+        edits = dict[str, tuple[EditEntry, ...]]()
         for entry in scene.written:
             if (entry.id, entry.reviewer) in self._undone:
                 continue
             if entry.labels != scene.labels:
                 stale.append(entry)
             elif not scene.tokens.issuperset(_tokens(entry.what)):
-                strangers.append(f"{entry.id}.json")
+                orphaned.append(f"{entry.id}.json")
             else:
                 counting.append(entry)
-                if isinstance(stroke := entry.what, EditEntry):
-                    strokes[stroke.token] = (*strokes.get(stroke.token, ()), stroke)
+                if isinstance(edit := entry.what, EditEntry):
+                    edits[edit.token] = (*edits.get(edit.token, ()), edit)
         return replace(
             scene,
             counting=tuple(counting),
             stale=tuple(stale),
-            strangers=tuple(strangers),
+            orphaned=tuple(orphaned),
             verdicts=frame_verdicts(counting),
-            strokes=strokes,
+            edits=edits,
         )
 
 

@@ -64,10 +64,10 @@ def count_reviews(reviews: Reviews) -> ReviewCounts:
             verdicts[verdict.verdict] += 1
             disputed += verdict.disputed
         rejected = reviews.rejected(scene_id)
-        for token, strokes in reviews.strokes(scene_id).items():
+        for token, edits in reviews.edits(scene_id).items():
             if token not in rejected:
                 frames += 1
-                left, out = _outcome(strokes)
+                left, out = _outcome(edits)
                 painted, ignored = painted + left, ignored + out
     entries = reviews.entries()
     return ReviewCounts(
@@ -104,11 +104,11 @@ def carry_over(stores: Iterable[LabelStore], out: LabelStore) -> int:
     return new
 
 
-def _outcome(strokes: Iterable[EditEntry]) -> tuple[int, int]:
+def _outcome(edits: Iterable[EditEntry]) -> tuple[int, int]:
     """Voxels of a frame that end with a class, and those that end ignored."""
-    newest_first = list(strokes)[::-1]
-    voxels = np.concatenate([stroke.voxels for stroke in newest_first])
-    ids = np.concatenate([np.full(len(stroke.voxels), stroke.class_id) for stroke in newest_first])
+    newest_first = list(edits)[::-1]
+    voxels = np.concatenate([edit.voxels for edit in newest_first])
+    ids = np.concatenate([np.full(len(edit.voxels), edit.class_id) for edit in newest_first])
     _, first = np.unique(voxels, return_index=True)
     ignored = int((ids[first] == IGNORE_ID).sum())
     return len(first) - ignored, ignored

@@ -17,13 +17,13 @@ from datasets.files.store_path import StorePath
 from datasets.frames import SceneSource
 from datasets.labels.log_identity import labeled_scene
 from datasets.labels.store import FrameLabels, LabelStore, MaskBit
-from datasets.reviews.edits import distrusted, painted
+from datasets.reviews.edits import apply_edits, distrusted
 from datasets.reviews.overlay import EditEntry, Reviews
 from datasets.store_ops.processes import map_in_processes
 from datasets.taxonomy import IGNORE_ID
 
-_Mended = tuple[str, dict[str, tuple[EditEntry, ...]], frozenset[str]]
-"""A scene's id, the strokes of its frames, and the tokens of those that were rejected."""
+_EditedScene = tuple[str, dict[str, tuple[EditEntry, ...]], frozenset[str]]
+"""A scene's id, the edits of its frames, and the tokens of those that were rejected."""
 
 
 def export(
@@ -39,11 +39,11 @@ def export(
     """Write every frame of a store as the benchmark's label file, scenes in parallel.
 
     Only trusted voxels count: the masks hold them alone, and where the format has no masks all
-    others that a sensor observed are 255. What no sensor observed, and nobody painted, is free.
+    others that a sensor observed are 255. What no sensor observed, and nobody edited, is free.
 
     Args:
         source: the log, for the names of the files.
-        use_reviews: apply the strokes, and trust no voxel of a rejected frame.
+        use_reviews: apply the edits, and trust no voxel of a rejected frame.
 
     Returns:
         Scene id -> why it could not be exported.
@@ -62,30 +62,30 @@ def export(
     reviews = Reviews(store) if use_reviews else None
     if reviews is not None:
         reviews.require_whole()
-    mended = [
+    edited = [
         (scene_id, {}, frozenset[str]())
         if reviews is None
-        else (scene_id, reviews.strokes(scene_id), reviews.rejected(scene_id))
+        else (scene_id, reviews.edits(scene_id), reviews.rejected(scene_id))
         for scene_id in scenes
     ]
     work = partial(_export_scene, where, benchmark, source, out)
-    reasons = map_in_processes(work, mended, workers, on_scene)
+    reasons = map_in_processes(work, edited, workers, on_scene)
     return {scene: why for scene, why in zip(scenes, reasons, strict=True) if why}
 
 
 def _export_scene(
-    where: StorePath, benchmark: Benchmark, source: SceneSource, out: Path, mended: _Mended
+    where: StorePath, benchmark: Benchmark, source: SceneSource, out: Path, edited: _EditedScene
 ) -> str:
     assert benchmark.write is not None
-    scene_id, strokes, rejected = mended
+    scene_id, edits, rejected = edited
     try:
         store = LabelStore.open(where)
         stored, scene = labeled_scene(store, scene_id, source)
         for frame in scene.frames:
             path = benchmark.path(out, source, frame)
             labels = stored.frame(stored.index_of(frame.token))
-            if frame.token in strokes:
-                labels = painted(labels, strokes[frame.token], store.header)
+            if frame.token in edits:
+                labels = apply_edits(labels, edits[frame.token], store.header)
             if frame.token in rejected:
                 labels = distrusted(labels)
             benchmark.write(path, as_truth(labels, benchmark))

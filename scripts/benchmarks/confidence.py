@@ -36,8 +36,8 @@ from confidence_study.calibration_scores import CalibrationScore, Curve, draw_re
 from confidence_study.refined_scores import BOUNDS, Scores, score_scene
 from tqdm import tqdm
 
-from autolabel.calibration.evaluation import SceneCounts, measure
-from autolabel.calibration.fit import CrossFitted, fit, fit_classifiers, fit_refiners
+from autolabel.calibration.evaluation import SceneCounts, collect_counts
+from autolabel.calibration.fit import CrossFitted, fit_calibration, fit_classifiers, fit_refiners
 from autolabel.confidence.calibration import Calibration, CalibrationHistogram
 from autolabel.confidence.meta_classifier import MetaClassifier
 from autolabel.confidence.risk_control import control_risk
@@ -196,7 +196,7 @@ class Bench:
     def _count(self, part: str, config: LabelingConfig, path: Path) -> None:
         source, truth = self.city(part)
         refiners, classifiers = self.learnt(config)
-        evaluated = measure(
+        evaluated = collect_counts(
             self.teacher,
             source,
             truth,
@@ -217,7 +217,7 @@ class Bench:
 
     @staticmethod
     def _for(part: str, truth: GroundTruthTargets, learnt: CrossFitted[T]) -> dict[str, T]:
-        return dict.fromkeys(truth.scenes, learnt.whole) if part == "test" else learnt.without
+        return dict.fromkeys(truth.scenes, learnt.on_all) if part == "test" else learnt.held_out
 
     @functools.cache  # noqa: B019
     def learnt(
@@ -227,7 +227,7 @@ class Bench:
         source, truth = self.city("calibration")
         data = (self.teacher, source, truth, truth.scenes, config)
         refiners = fit_refiners(*data) if config.refinement else None
-        classifiers = fit_classifiers(*data, refiners.without if refiners else None)
+        classifiers = fit_classifiers(*data, refiners.held_out if refiners else None)
         if classifiers is None:
             raise SetupError(f"{self.args.calibration}: too few scenes to learn what is sure")
         return refiners, classifiers
@@ -266,31 +266,31 @@ class Bench:
 def risk_figures(
     learnt: Sequence[SceneCounts],
     tested: Sequence[SceneCounts],
-    free_passes: int,
+    min_free_rays: int,
     size: int,
 ) -> dict[str, Any]:
     """Error bounds from drawn calibration scenes, and whether they hold on the test scenes."""
     rng = np.random.default_rng(0)
     draws = [rng.choice(len(learnt), size, replace=False) for _ in range(DRAWS)]
-    test = sum_of(tested, free_passes)
+    test = sum_of(tested, min_free_rays)
     splits = [([learnt[s] for s in draw], test) for draw in draws]
-    return bounds_kept(splits, free_passes)
+    return bounds_kept(splits, min_free_rays)
 
 
-def split_figures(scenes: Sequence[SceneCounts], free_passes: int, size: int) -> dict[str, Any]:
+def split_figures(scenes: Sequence[SceneCounts], min_free_rays: int, size: int) -> dict[str, Any]:
     """Error bounds from scenes drawn of all, and whether they hold on those not drawn: draws from a
     few scenes are much alike, and so would be their luck on one set of test scenes."""
     rng = np.random.default_rng(0)
     splits = []
     for _ in range(SPLITS):
         order = rng.permutation(len(scenes))
-        test = sum_of([scenes[s] for s in order[size:]], free_passes)
+        test = sum_of([scenes[s] for s in order[size:]], min_free_rays)
         splits.append(([scenes[s] for s in order[:size]], test))
-    return bounds_kept(splits, free_passes)
+    return bounds_kept(splits, min_free_rays)
 
 
 def bounds_kept(
-    splits: Sequence[tuple[Sequence[SceneCounts], tuple[Any, Any]]], free_passes: int
+    splits: Sequence[tuple[Sequence[SceneCounts], tuple[Any, Any]]], min_free_rays: int
 ) -> dict[str, Any]:
     """Of splits into calibration scenes and the counts of test scenes."""
     out: dict[str, Any] = {
@@ -298,7 +298,7 @@ def bounds_kept(
         "scenes of each": len(splits[0][0]),
         "confidence": CONFIDENCE,
     }
-    fits = [(fit(scenes, free_passes), test) for scenes, test in splits]
+    fits = [(fit_calibration(scenes, min_free_rays), test) for scenes, test in splits]
     for max_error in ERRORS:
         rows: dict[str, list[tuple[float, float]]] = {"occupied": [], "free": []}
         refused: list[str] = []

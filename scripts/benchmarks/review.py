@@ -265,7 +265,7 @@ def overlay(folder: Path, *, entries: int, n: int) -> dict[str, Any]:
         rounds=5,
     )
     size = sum(n for _, n in store.place.files("reviews"))
-    strokes = len(reviews.strokes("s0").get("s0-0", ()))
+    strokes = len(reviews.edits("s0").get("s0-0", ()))
     return {
         "verdicts/s, one writer": round(n / alone_s, 1),
         f"seconds, two writers of {n} at once": round(together_s, 2),

@@ -72,7 +72,7 @@ def test_free_space_is_trusted_only_where_so_many_rays_pass(rays: int) -> None:
     founded = (labels.semantics != FREE) | (labels.hits > 0) | (labels.passes >= rays)
     np.testing.assert_array_equal(bit(labels, MaskBit.TRUSTED), observed & founded)
     assert (observed & ~founded).any() == (rays > 0)
-    measured = replace(Calibration.uncalibrated(18), free_passes=rays)
+    measured = replace(Calibration.uncalibrated(18), min_free_rays=rays)
     again = label(calibration=measured, min_confidence=0.0)
     np.testing.assert_array_equal(again.mask, labels.mask)
 
@@ -104,8 +104,8 @@ def test_calibration_finds_the_rays_from_which_a_benchmark_scores_free_space(
     truth = GroundTruthTargets(where_rays_pass, tmp_path, log, ["s1"])
     made_by = OccupancyPredictor(model.module, model.preset)
     asked = calibrate(made_by, log, truth, ["s1"], LabelingConfig()).calibration
-    np.testing.assert_array_equal(kept(asked.free_passes), scored)
-    assert Calibration.from_json(asked.to_json()).free_passes == asked.free_passes
+    np.testing.assert_array_equal(kept(asked.min_free_rays), scored)
+    assert Calibration.from_json(asked.to_json()).min_free_rays == asked.min_free_rays
 
 
 def test_a_class_that_is_often_wrong_is_not_trusted_whatever_its_softmax_says() -> None:
@@ -315,9 +315,9 @@ def test_what_a_scene_is_calibrated_on_was_learnt_without_it(tmp_path: Path) -> 
         return fit_refiners(by, log, truth, scenes, config)
 
     usual, other = learnt(ROAD), learnt(CAR)
-    assert other.whole.to_json() != usual.whole.to_json()
-    assert other.without["s2"].to_json() == usual.without["s2"].to_json()
-    assert other.without["s1"].to_json() != usual.without["s1"].to_json()
+    assert other.on_all.to_json() != usual.on_all.to_json()
+    assert other.held_out["s2"].to_json() == usual.held_out["s2"].to_json()
+    assert other.held_out["s1"].to_json() != usual.held_out["s1"].to_json()
 
 
 def test_batches_and_readers_change_no_label() -> None:

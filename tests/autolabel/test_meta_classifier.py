@@ -213,10 +213,10 @@ def test_what_judges_a_scene_was_learnt_without_it(tmp_path: Path) -> None:
         return fit_classifiers(by, log, truth_of(tmp_path, log, odd), SCENES, LabelingConfig())
 
     usual, other = learnt(ROAD), learnt(CAR)
-    assert other.whole.to_json() != usual.whole.to_json()
-    assert other.without["s2"].to_json() == usual.without["s2"].to_json()
+    assert other.on_all.to_json() != usual.on_all.to_json()
+    assert other.held_out["s2"].to_json() == usual.held_out["s2"].to_json()
     assert all(
-        other.without[s].to_json() != usual.without[s].to_json() for s in SCENES if s != "s2"
+        other.held_out[s].to_json() != usual.held_out[s].to_json() for s in SCENES if s != "s2"
     )
     few = fit_classifiers(by, log, truth_of(tmp_path, log), SCENES[:2], LabelingConfig())
     assert few is None

@@ -517,7 +517,7 @@ def _read_store(root: Path) -> None:
     reviews = Reviews(store)
     for scene_id in reviews.scene_ids():
         reviews.verdicts(scene_id)
-        reviews.strokes(scene_id)
+        reviews.edits(scene_id)
     errors: list[Exception] = []
     for use in (
         _read_frames,

@@ -15,7 +15,7 @@ import reporting
 from numpy.typing import NDArray
 
 from autolabel.calibration.evaluation import SceneCounts
-from autolabel.calibration.fit import fit
+from autolabel.calibration.fit import fit_calibration
 from autolabel.confidence.calibration import BIN_CENTRES
 from datasets.metrics.calibration import calibration_error
 from datasets.taxonomy import Taxonomy
@@ -39,12 +39,12 @@ class CalibrationScore:
         self,
         learnt: Sequence[SceneCounts],
         tested: Sequence[SceneCounts],
-        free_passes: int,
+        min_free_rays: int,
         taxonomy: Taxonomy,
     ) -> None:
-        self.taxonomy, self.free_passes = taxonomy, free_passes
-        self.calibration, _ = fit(learnt, free_passes)
-        self.seen, self.right = sum_of(tested, free_passes)
+        self.taxonomy, self.min_free_rays = taxonomy, min_free_rays
+        self.calibration, _ = fit_calibration(learnt, min_free_rays)
+        self.seen, self.right = sum_of(tested, min_free_rays)
         levels = np.asarray(self.calibration.levels)[self.calibration.table]
         self.claimed = {
             "raw": np.broadcast_to(BIN_CENTRES, self.seen.shape),
@@ -56,7 +56,7 @@ class CalibrationScore:
         method = self.calibration.method
         return {
             "map": "none" if method == "softmax" else method,
-            "free passes": self.free_passes,
+            "free passes": self.min_free_rays,
             "choices": [
                 {"method": c.method, "log loss": round(c.log_loss, 5), "Brier": round(c.brier, 5)}
                 for c in self.calibration.method_scores
@@ -95,10 +95,10 @@ def parts_of(taxonomy: Taxonomy) -> dict[str, NDArray[np.bool_]]:
 
 
 def sum_of(
-    scenes: Sequence[SceneCounts], free_passes: int
+    scenes: Sequence[SceneCounts], min_free_rays: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(R, K, B) voxels that may be trusted, and right ones."""
-    parts = [s.trustable(free_passes).by_ring() for s in scenes]
+    parts = [s.trustable(min_free_rays).by_ring() for s in scenes]
     n_seen, right = (np.sum([p[i] for p in parts], axis=0) for i in (0, 1))
     return n_seen, right
 

@@ -301,7 +301,7 @@ class Workshop:
         quality = StoreQuality(store.header.taxonomy)
         for scene_id in scenes:
             _judge(quality, store, scene_id, source, truth)
-        return {"quality": quality.to_json(), "free_passes": calibration.free_passes}
+        return {"quality": quality.to_json(), "free_passes": calibration.min_free_rays}
 
     def _features(self, part: Part, folder: Path) -> dict[str, Any]:
         (teacher,) = part.needs

@@ -252,7 +252,7 @@ def test_a_merged_store_has_the_reviews_of_its_parts(tmp_path: Path) -> None:
         merged = merge([a, b], tmp_path / "m")
         reviews = Reviews(merged)
         assert reviews.entries() == (*Reviews(a).entries(), *Reviews(b).entries())
-        assert reviews.rejected("s2") == {"s2-2"} and reviews.strokes("s3") == {}
+        assert reviews.rejected("s2") == {"s2-2"} and reviews.edits("s3") == {}
         assert reviews.stale() == () and reviews.damaged() == ()
     reject(merged, "s3", 0)
     merge([a, b], tmp_path / "m")
