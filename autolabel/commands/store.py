@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from tqdm import tqdm
@@ -16,7 +16,7 @@ from datasets.cli.next_step import print_next
 from datasets.errors import SetupError
 from datasets.files.json_files import json_text
 from datasets.files.printable import printable
-from datasets.labels.calibration_record import RiskBound, stored_calibration
+from datasets.labels.calibration_record import stored_calibration, stored_risk_bound
 from datasets.labels.store import LabelStore, StoreHeader
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import ReviewCounts
@@ -24,6 +24,8 @@ from datasets.store_ops.compare import RINGS, StoreDifference, diff
 from datasets.store_ops.export import sharing
 from datasets.store_ops.maintenance import info, leftovers, prune, verify
 from datasets.store_ops.merge import merge
+
+R = TypeVar("R")
 
 
 @contextmanager
@@ -63,8 +65,7 @@ def show_info(args: argparse.Namespace) -> int:
     print(f"  {sharing(header.licence)}")
     print(f"  run {header.run_id}, inputs {summary.inputs_sha256}")
     for name, value in header.provenance.items():
-        if name == "config" and "promise" in value:
-            bound = RiskBound.from_json(value["promise"])
+        if name == "config" and (bound := record_of(stored_risk_bound, header)) is not None:
             print("  " + bound.to_text(header.taxonomy.names).replace("\n", "\n  "))
             value = {k: v for k, v in value.items() if k != "promise"}
         if name != "calibration":
@@ -88,13 +89,17 @@ def print_reviews(reviews: ReviewCounts) -> None:
         print(f"  {len(reviews.damaged)} damaged reviews; verify names them")
 
 
-def print_calibration(header: StoreHeader) -> None:
-    """What its confidence was worth on calibration scenes left out of the fit."""
+def record_of(read: Callable[[StoreHeader], R], header: StoreHeader) -> R:
+    """A typed record of a header. Raises ``SetupError`` where it is damaged."""
     try:
-        record = stored_calibration(header)
+        return read(header)
     except ValueError as error:
         raise SetupError(f"damaged provenance: {error}") from error
-    if record is None:
+
+
+def print_calibration(header: StoreHeader) -> None:
+    """What its confidence was worth on calibration scenes left out of the fit."""
+    if (record := record_of(stored_calibration, header)) is None:
         return
     if record.voxels == 0:
         print("  uncalibrated: the softmax is taken at its word")
