@@ -201,14 +201,18 @@ class PredictionSteps:
         first = list(itertools.islice(batches, 1))
         with self.network_lock:
             for batch in itertools.chain(first, batches):
-                flow: Tensor | None = None
-                if self.teacher.has_flow:
-                    logits, flow = self.teacher.predict_with_flow(batch.inputs)
-                else:
-                    logits = self.teacher.predict(batch.inputs)
-                for i, prepared in enumerate(batch.frames):
-                    own_flow = None if flow is None else flow[i]
-                    yield NetworkOutput(prepared, self.logits_pool.copy(logits[i]), own_flow)
+                yield from self._outputs(batch)
+
+    def _outputs(self, batch: FrameBatch) -> Iterator[NetworkOutput]:
+        """Of a batch. The network's own arrays end with it, before its next pass begins."""
+        flow: Tensor | None = None
+        if self.teacher.has_flow:
+            logits, flow = self.teacher.predict_with_flow(batch.inputs)
+        else:
+            logits = self.teacher.predict(batch.inputs)
+        for i, prepared in enumerate(batch.frames):
+            own_flow = None if flow is None else flow[i]
+            yield NetworkOutput(prepared, self.logits_pool.copy(logits[i]), own_flow)
 
     def most_likely(self, output: NetworkOutput) -> FramePrediction:
         """The prediction of a frame alone."""
