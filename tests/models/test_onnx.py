@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import importlib.util
 import json
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -17,6 +16,8 @@ import torch
 from command_line import run_script
 from numpy.typing import NDArray
 
+from autolabel.commands import export_onnx
+from autolabel.commands.options.export_onnx import parse
 from datasets.errors import SetupError
 from datasets.frames import CameraView, Frame
 from datasets.geometry.grid import VoxelGrid
@@ -279,21 +280,15 @@ def test_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 @pytest.fixture
 def command() -> ModuleType:
-    """scripts/export_onnx.py as a module."""
+    """What the command runs."""
     for module in ("onnx", "onnxruntime", "onnxscript"):
         pytest.importorskip(module)
-    spec = importlib.util.spec_from_file_location("export_onnx", ROOT / "scripts/export_onnx.py")
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
+    return export_onnx
 
 
-def call(command: ModuleType, monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+def call(command: ModuleType, *arguments: str) -> int:
     threads = ["--threads", str(torch.get_num_threads())]
-    monkeypatch.setattr(sys, "argv", ["export_onnx.py", *arguments, *threads])
-    return int(command.main())
+    return int(command.run(parse([*arguments, *threads])))
 
 
 def test_command_exports_and_checks(command: ModuleType, tmp_path: Path) -> None:
@@ -312,17 +307,15 @@ def test_command_writes_nothing_when_the_check_fails(
     monkeypatch.setattr(command, "ENOUGH", 1.1)
     monkeypatch.setattr(command, "RUNS", 1)
     out = tmp_path / "new" / "a.onnx"
-    assert call(command, monkeypatch, "--preset", "camera_tiny", "--argmax", "-o", str(out)) == 1
+    assert call(command, "--preset", "camera_tiny", "--argmax", "-o", str(out)) == 1
     assert list(out.parent.iterdir()) == []
 
 
-def test_command_wants_a_real_rig_for_trained_weights(
-    command: ModuleType, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
+def test_command_wants_a_real_rig_for_trained_weights(command: ModuleType, tmp_path: Path) -> None:
     weights = tmp_path / "w.safetensors"
     save_checkpoint(weights, build("camera_tiny"), "camera_tiny", {})
     with pytest.raises(SetupError, match=r"name a log of it.*or export with --calibration input"):
-        call(command, monkeypatch, "--weights", str(weights), "-o", str(tmp_path / "a.onnx"))
+        call(command, "--weights", str(weights), "-o", str(tmp_path / "a.onnx"))
 
 
 def test_rig_of_a_log_is_taken_as_mounted(command: ModuleType) -> None:
@@ -351,6 +344,6 @@ def test_command_names_the_file_that_does_not_fit_and_keeps_the_one_before(
     out = tmp_path / "a.onnx"
     out.write_bytes(b"before")
     with pytest.raises(OSError, match="No space left") as found:
-        call(command, monkeypatch, "--preset", "camera_tiny", "-o", str(out))
+        call(command, "--preset", "camera_tiny", "-o", str(out))
     assert found.value.filename == str(out)
     assert list(tmp_path.iterdir()) == [out] and out.read_bytes() == b"before"
