@@ -24,6 +24,9 @@ from datasets.errors import SceneError
 MAX_BYTES = 200
 """Of a name, in UTF-8: file systems take 255, and endings are appended."""
 
+MAX_PART_BYTES, MAX_PATH_BYTES = 255, 3000
+"""Of a step of a path, and of a path below a folder: Linux takes 4,096 in all."""
+
 _SCENE_ID = re.compile(rf"[A-Za-z0-9_][A-Za-z0-9._-]{{0,{MAX_BYTES - 1}}}")
 
 
@@ -97,9 +100,14 @@ def below(folder: Path, path: str, *, where: str, called: str = "the log's folde
         where: the table; called: the folder; for the message.
 
     Raises:
-        SceneError: the path is absolute or empty, or a step of it is ``..``.
+        SceneError: the path is absolute, empty or longer than file systems take, or a step of it
+            is ``..``.
     """
     relative = PurePosixPath(path)
+    lengths = [len(part.encode("utf-8", "surrogatepass")) for part in (path, *relative.parts)]
+    if lengths[0] > MAX_PATH_BYTES or max(lengths[1:], default=0) > MAX_PART_BYTES:
+        rule = f"the path {shown(path)} is longer than file systems take"
+        raise SceneError(where=where, rule=rule)
     if relative.is_absolute() or ".." in relative.parts or not relative.name or "\0" in path:
         rule = f"the path {shown(path)} must be relative and stay in {called}"
         raise SceneError(where=where, rule=rule)

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.errors import SceneError, SetupError
+from datasets.files.bounded_files import MAX_ARRAY_BYTES, regular_size
 from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame
 from datasets.geometry.transforms import inverse
 from datasets.labels.store import LabelStore, StoredScene
@@ -202,6 +203,7 @@ def files_digest(paths: Sequence[Path]) -> str:
 
 def _content(path: Path) -> str:
     try:
+        regular_size(path, 4 * MAX_ARRAY_BYTES, "MAX_ARRAY_BYTES")  # opening a pipe would wait
         with path.open("rb") as file:
             if zipfile.is_zipfile(file):
                 members = zipfile.ZipFile(file).infolist()
@@ -212,7 +214,7 @@ def _content(path: Path) -> str:
                 file.seek(max(0, size - _BLOCK_BYTES) * k // (_BLOCKS - 1))
                 digest.update(file.read(_BLOCK_BYTES))
             return f"{size} {digest.hexdigest()}"
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, ValueError, zipfile.BadZipFile) as error:
         return "missing" if isinstance(error, FileNotFoundError) else "cannot be read"
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from datasets.errors import UnreadableError
 from datasets.labels.store import LabelStore
 from datasets.reviews.entries import EditEntry, Verdict
 from datasets.reviews.overlay import REVIEWS, Reviews
@@ -91,7 +92,8 @@ def carry_over(stores: Iterable[LabelStore], out: LabelStore) -> int:
     stays, so that it can be repeated.
 
     Raises:
-        OSError: an entry cannot be read or written.
+        UnreadableError: an entry cannot be read.
+        OSError: an entry cannot be written.
     """
     new = 0
     for store in stores:
@@ -100,7 +102,11 @@ def carry_over(stores: Iterable[LabelStore], out: LabelStore) -> int:
             write_group(out.place, REVIEWS, {})
         for name in names:
             key = f"{REVIEWS}/{name}"
-            new += out.place.create(key, store.place.read(key))
+            try:
+                document = store.place.read(key)
+            except OSError as error:
+                raise UnreadableError(f"label store {store.place}: {key}: {error}") from error
+            new += out.place.create(key, document)
     return new
 
 

@@ -157,8 +157,8 @@ def read_classes(
         if not path.exists():
             return None
         try:
+            regular_size(path, MAX_POINTS, "MAX_POINTS")  # before it is opened: a pipe would wait
             with parsing(), path.open("rb") as file:
-                regular_size(path, MAX_POINTS, "MAX_POINTS")
                 check_header(file, "classes", limit=MAX_POINTS)
                 file.seek(0)
                 classes = np.load(file, allow_pickle=False)

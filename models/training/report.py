@@ -279,7 +279,7 @@ def draw_curves(lines: list[dict[str, float | None]], path: Path) -> None:
     lines = [{k: v for k, v in line.items() if is_figure(v)} for line in lines]
     names = list(dict.fromkeys(name for line in lines for name in line))
     losses = [n for n in names if n not in _NOT_A_LOSS and not n.startswith("val/")]
-    if len(losses) == 2:
+    if len(losses) == 2 and "loss" in losses:
         losses.remove("loss")  # the same as its one term
     panels = {"loss": losses, "learning rate": ["lr"]}
     if scores := [n for n in names if n.startswith("val/")]:

@@ -26,5 +26,5 @@ def test_returns_rays_and_neighbours_are_counted() -> None:
     assert (found.occupied, found.observed) == (3, 2)
     # the third return's ray passes through both; only the nearer one is never hit
     assert (found.crossed, found.crossed_only) == (2, 1)
-    assert "2 of 3 (66.7 %)" in str(found)
+    assert found.row() == ("3", "66.7", "100.0", "66.7", "33.3", "66.7")
     assert (found + found).returns_near == 6

@@ -69,4 +69,5 @@ def test_a_validation_with_nothing_to_score_is_null_in_log_and_report(tmp_path: 
     assert strict((tmp_path / "report.json").read_text())["scores"] == {"mIoU[all]": None}
     assert "nothing to score" in str(report) and "nan" not in str(report)
     draw_curves(lines, tmp_path / "again.png")
+    draw_curves([{"step": 1, "a": 1.0, "b": 2.0}], tmp_path / "no_loss.png")
     assert (tmp_path / "again.png").stat().st_size > 0

@@ -78,6 +78,13 @@ def test_label_files_stay_in_their_folder(path_of: Callable[[Path, str], Path], 
     assert path_of(Path("out"), "ok").is_relative_to("out")
 
 
+@pytest.mark.parametrize("path", ["x" * 256, "\u00e9" * 128, "y/" * 2000 + "z"])
+def test_a_path_longer_than_file_systems_take_is_refused(path: str) -> None:
+    with pytest.raises(SceneError, match=r"scene\.json: the path .* longer than file systems take"):
+        below(Path("log"), path, where="scene.json")
+    assert below(Path("log"), "x" * 255, where="scene.json").name == "x" * 255
+
+
 @pytest.mark.parametrize("path", ["../x", "/x", "a/../../x", "", "a\0"])
 def test_a_table_names_files_below_the_log_only(path: str) -> None:
     with pytest.raises(SceneError, match=r"sample_data\.json: the path .* must be relative"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -257,6 +258,15 @@ def test_a_merged_store_has_the_reviews_of_its_parts(tmp_path: Path) -> None:
     reject(merged, "s3", 0)
     merge([a, b], tmp_path / "m")
     assert reviews.refresh() and reviews.rejected("s3") == {"s3-0"}
+
+
+def test_a_review_that_cannot_be_read_ends_a_merge_by_name(tmp_path: Path) -> None:
+    a = store_of(tmp_path / "a", scene("s1"))
+    reject(a, "s1", 0)
+    (entry,) = (p for p in (tmp_path / "a" / "reviews").glob("*.json") if p.name != "zarr.json")
+    os.truncate(entry, 3 << 30)
+    with pytest.raises(UnreadableError, match=entry.name):
+        merge([a], tmp_path / "m")
 
 
 class OneScene:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import struct
+import threading
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -32,12 +33,13 @@ from datasets.errors import SceneError, UnreadableError
 from datasets.files import bounded_files
 from datasets.files.seals import sealed
 from datasets.geometry.grid import VoxelGrid
+from datasets.labels.log_identity import files_digest
 from datasets.labels.shard_reader import _unpacked_size, check_layout
 from datasets.labels.store import LabelStore
 from datasets.sources import picture_headers
 from datasets.sources.pandaset import PandasetSequence
 from datasets.sources.pictures import decode_picture, picture_size
-from datasets.sources.point_files import PointFormat, read_points
+from datasets.sources.point_files import PointFormat, read_classes, read_points
 from datasets.store_ops.maintenance import info
 from models.checkpoints.checkpoint import metadata_json
 from models.checkpoints.official import read_checkpoint
@@ -57,6 +59,24 @@ def pipe(path: Path) -> Path:
     path.unlink(missing_ok=True)
     os.mkfifo(path)
     return path
+
+
+# what opening would wait for
+
+
+def test_point_classes_in_a_pipe_are_refused_at_once(tmp_path: Path) -> None:
+    pipe(tmp_path / "a.classes.npy")
+    said = refusal_of(lambda: read_classes(tmp_path / "a.bin", n_points=3, n_classes=17))
+    assert "not a regular file" in said
+
+
+def test_a_pipe_has_no_content_of_a_log(tmp_path: Path) -> None:
+    digests: list[str] = []
+    path = pipe(tmp_path / "labels.npz")
+    thread = threading.Thread(target=lambda: digests.append(files_digest([path])), daemon=True)
+    thread.start()
+    thread.join(10)
+    assert digests
 
 
 # pictures
