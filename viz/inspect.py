@@ -1,16 +1,4 @@
-"""Review the labels of a store: see a frame's voxels in 3D and over its images, judge, mend.
-
-    python viz/inspect.py STORE --root LOG
-    python viz/inspect.py STORE --queue --audit audit.json
-    python viz/inspect.py STORE --scene ID --frame K --screenshot FILE.png
-    python viz/inspect.py STORE --scene ID --frames 0:20 --video FILE.mp4
-    python viz/inspect.py STORE --serve
-    python viz/inspect.py STORE --second OTHER --voxels difference
-    python viz/inspect.py --truth DIR --source folder --root LOG
-
-A window opens, unless an image, a video or a page for the browser is asked for: these need no
-display.
-"""
+"""Review labels in a window or a browser: ``viz/commands/inspect_labels.py``."""
 
 # This file bears the name of a standard module, and Python puts a script's own folder first on
 # the path: unless the first statements undo that, whatever imports `inspect` gets this file.
