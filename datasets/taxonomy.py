@@ -13,6 +13,33 @@ from datasets.files.printable import printable
 IGNORE_ID = 255
 Color = tuple[int, int, int]
 
+GROUP_LABELS = {
+    "vehicles": "vehicles",
+    "people": "people and two-wheelers",
+    "ground": "ground",
+    "structures": "structures",
+    "vegetation": "vegetation",
+    "free": "free",
+}
+"""Groups of classes that error bounds are given for, and what they are called."""
+_GROUP_OF = {
+    **dict.fromkeys(
+        ("vehicle", "other_vehicle", "car", "truck", "bus", "trailer", "construction_vehicle"),
+        "vehicles",
+    ),
+    **dict.fromkeys(
+        ("pedestrian", "person", "bicycle", "motorcycle", "bicyclist", "motorcyclist", "cyclist"),
+        "people",
+    ),
+    **dict.fromkeys(
+        ("driveable_surface", "road", "parking", "other_flat", "other_ground", "sidewalk"), "ground"
+    ),
+    **dict.fromkeys(("walkable", "terrain"), "ground"),
+    **dict.fromkeys(("vegetation", "trunk", "tree_trunk"), "vegetation"),
+    "small_object": "people",
+}
+"""Every other class is a structure."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Taxonomy:
@@ -59,6 +86,14 @@ class Taxonomy:
 
     def id_of(self, name: str) -> int:
         return self.names.index(name)
+
+    def class_groups(self) -> dict[str, tuple[int, ...]]:
+        """The ids of each of ``GROUP_LABELS`` that has any; ``free`` comes last."""
+        groups: dict[str, list[int]] = {name: [] for name in GROUP_LABELS}
+        for i in self.semantic_ids:
+            groups[_GROUP_OF.get(self.names[i], "structures")].append(i)
+        groups["free"].append(self.free_id)
+        return {name: tuple(ids) for name, ids in groups.items() if ids}
 
     def color_table(self) -> NDArray[np.uint8]:
         """(256, 3) uint8; unknown ids are black."""

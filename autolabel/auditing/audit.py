@@ -7,14 +7,22 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from autolabel.auditing.faults import EVERYWHERE, find_faults, not_judged, record_faults
-from autolabel.auditing.lidar_votes import held_out
+from autolabel.auditing.faults import (
+    EVERYWHERE,
+    confidence_faults,
+    find_faults,
+    not_judged,
+    plain_faults,
+    record_faults,
+)
 from autolabel.auditing.report import report
 from autolabel.auditing.scene_audit import PARTS, Auditor, Part, Predict, SceneAudit
+from autolabel.confidence.held_out_sweeps import held_out
 from datasets.errors import SceneError
 from datasets.frames import Scene, SceneSource
 from datasets.labels.audit_record import AuditFault, AuditRecord
 from datasets.labels.label_set import LabelSet
+from datasets.labels.validity import ConfidenceValidity
 
 LEVEL_DRIVE_M = 20.0
 
@@ -35,10 +43,22 @@ class SceneAudits:
     notes: list[str]
 
 
-def audit_report(labels: LabelSet, audits: SceneAudits) -> AuditRecord:
-    """Ranking, figures and faults of what was gathered."""
+def audit_report(
+    labels: LabelSet, audits: SceneAudits, verdict: ConfidenceValidity | None = None
+) -> AuditRecord:
+    """Ranking, figures and faults of what was gathered.
+
+    Args:
+        verdict: on the confidence of a store's labels; None: the labels have none.
+    """
     faults = [*_together(audits.records, len(audits.audits)), *find_faults(audits.audits)]
-    return report(labels.header, audits.audits, faults, audits.quarantined, audits.notes)
+    faults += plain_faults(audits.audits, labels.header.taxonomy.n_classes)
+    notes = list(audits.notes)
+    if verdict is not None:
+        faults += confidence_faults(verdict)
+        notes += [verdict.note] if verdict.note else []
+        notes += [f"not tested: {what}" for what in verdict.untested]
+    return report(labels.header, audits.audits, faults, audits.quarantined, notes)
 
 
 def audit_scenes(
@@ -53,7 +73,7 @@ def audit_scenes(
     """Go through scenes; one that cannot be read is quarantined.
 
     Args:
-        source: the log, opened with ``votes.HELD_OUT_SWEEPS`` future sweeps.
+        source: the log, opened with ``held_out_sweeps.HELD_OUT_SWEEPS`` future sweeps.
         fingerprint: of a scene as the labels' maker saw it; None: not compared.
         predict, parts: see ``Auditor``.
     """

@@ -25,13 +25,14 @@ from autolabel.auditing.camera_fit import (
     judged_cameras,
     swapped,
 )
-from autolabel.auditing.lidar_votes import SHIFTS, TURNS
+from autolabel.auditing.lidar_votes import SHIFTS, TURNS, VoteCounts
 from autolabel.auditing.motion_fit import CAUSES, MIN_PAIRS, Cause, MotionFit, explain, sigmas
 from autolabel.auditing.scene_audit import MIN_OVER_FOREIGN, LabelFit, SceneAudit
 from datasets.frames import Scene
 from datasets.labels.audit_record import AuditFault
 from datasets.labels.label_set import LabeledScene
 from datasets.labels.log_identity import T_global_grid, pose_distance
+from datasets.labels.validity import ConfidenceValidity
 from datasets.labels.voxel_labels import GridFrame
 from datasets.log_checks.ground import MAX_GROUND_OFF_M
 from datasets.log_checks.projection import MIN_EDGES
@@ -53,6 +54,10 @@ FaultName = Literal[
     "cameras swapped",
     "cameras late",
     "focal length",
+    "confidence contradicted",
+    "teacher out of its domain",
+    "ghosting",
+    "labels contradict LiDAR",
     "cause unknown",
 ]
 UNKNOWN: FaultName = "cause unknown"
@@ -93,6 +98,39 @@ were at hand the ground lay within 0.06 m of z = 0."""
 MIN_FIT_GAIN, MIN_FIT_FRAMES, FIT_AGREE = 0.005, 3, 0.75
 MIN_STRENGTH = 1.15
 SAME_POSE_M, SAME_POSE_RAD = 1e-3, 1e-4
+
+
+PLAIN, MIN_PLAIN = 0.75, 500
+"""Votes against the labels: a share of so many voxels is a fault that needs no comparison."""
+
+
+def plain_faults(audits: Sequence[SceneAudit], n_classes: int) -> list[AuditFault]:
+    """What the votes say by themselves: most of what was judged is contradicted."""
+    out = []
+    for vote, name, what in (
+        ("trails", "ghosting", "voxels of classes that can move are seen through by the key sweep"),
+        ("violations", "labels contradict LiDAR", "upright static voxels are seen through"),
+        ("misses", "labels contradict LiDAR", "places where returns end are labeled free"),
+    ):
+        total = sum((audit.votes[vote] for audit in audits), VoteCounts.none(n_classes))
+        judged = int(total.judged.sum())
+        if judged >= MIN_PLAIN and total.share > PLAIN:
+            text = f"{100 * total.share:.0f} % of {judged:,} {what}"
+            out.append(AuditFault(name=name, scene_id=EVERYWHERE, evidence=text))
+    return out
+
+
+def confidence_faults(verdict: ConfidenceValidity) -> list[AuditFault]:
+    """What contradicts the confidence of a store's labels."""
+    out = []
+    if verdict.shift is not None and verdict.shift.shifted:
+        text = "its scenes are not like the calibration scenes: "
+        text += "; ".join(str(d) for d in verdict.shift.differences[:3])
+        out.append(AuditFault(name="teacher out of its domain", scene_id=EVERYWHERE, evidence=text))
+    if verdict.lidar is not None and verdict.lidar.invalid:
+        text = verdict.lidar.to_text()
+        out.append(AuditFault(name="confidence contradicted", scene_id=EVERYWHERE, evidence=text))
+    return out
 
 
 def find_faults(audits: Sequence[SceneAudit]) -> list[AuditFault]:

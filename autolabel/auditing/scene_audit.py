@@ -16,16 +16,15 @@ from autolabel.auditing.camera_fit import Crossing, ViewFit, crossings, fit_view
 from autolabel.auditing.lidar_votes import (
     VOTES,
     VoteCounts,
-    VoteEvidence,
     flicker_votes,
     frame_votes,
     lidar_iou,
     observed,
     shifted_ious,
     turned_ious,
-    vote_evidence,
 )
 from autolabel.auditing.motion_fit import MotionPair, Trajectory, fit_pair, pairs_apart
+from autolabel.confidence.held_out_sweeps import VoteEvidence, vote_evidence
 from datasets.errors import SceneError
 from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame, points_in_ego
 from datasets.labels.label_set import LabeledScene, LabelSetHeader
@@ -155,7 +154,7 @@ class Auditor:
     """Audits scene after scene of one set of labels.
 
     Args:
-        source: opened with ``lidar_votes.HELD_OUT_SWEEPS`` future sweeps.
+        source: opened with ``held_out_sweeps.HELD_OUT_SWEEPS`` future sweeps.
         predict: labels of a teacher with mirrored inputs; None: no check of flips.
         parts: that are gathered.
     """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import numpy as np
@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
-from autolabel.confidence.calibration import RINGS, CalibrationHistogram
-from autolabel.confidence.drift import mean_of
+from autolabel.confidence.calibration import RINGS, CalibrationHistogram, bin_of
+from autolabel.confidence.held_out_sweeps import held_out, vote_evidence
 from autolabel.confidence.meta_classifier import MetaClassifier
 from autolabel.labeling.config import LabelingConfig
+from autolabel.labeling.lidar_check import checked_frames, said_of
 from autolabel.labeling.pipeline import predict_frames
 from autolabel.labeling.prediction import FramePrediction
 from autolabel.labeling.trust import visibility_of
@@ -26,6 +27,7 @@ from datasets.geometry.grid import VoxelGrid
 from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.metrics.confusion import ConfusionMatrix, ScoreTable
 from datasets.model_inputs import InputSpec, collate, prepare_frame
+from datasets.taxonomy import Taxonomy
 from models.inference.predictor import OccupancyPredictor
 from models.presets import Preset
 
@@ -38,13 +40,20 @@ class SceneCounts:
         observed: those that a sensor saw.
         free: of the observed ones predicted free and not hit, by how many of ``FREE_PASSES`` their
             passing rays reach (the class ids are these numbers).
-        statistics: see ``drift``.
+        occupancy: the observed ones; right are those that are occupied or free as predicted.
+        said: of the frames that held-out sweeps were asked about, as ``occupancy``, of the voxels
+            that are touched, seen through, and neither; empty: none was.
+        asked: (E, R * K, B) the voxels of these, whether their truth is known or not.
+        statistics: of each frame (``autolabel.confidence.statistics``).
     """
 
     scene_id: str
     observed: CalibrationHistogram
     free: CalibrationHistogram
-    statistics: dict[str, float] = field(default_factory=dict)
+    occupancy: CalibrationHistogram | None = None
+    said: tuple[CalibrationHistogram, ...] = ()
+    asked: NDArray[np.int64] | None = None
+    statistics: tuple[dict[str, float], ...] = ()
 
     def trustable(self, min_free_rays: int) -> CalibrationHistogram:
         """Of the observed voxels those that may be trusted if they are sure enough."""
@@ -93,20 +102,25 @@ def collect_counts(
     for scene, predictions in predicted:
         counts = [_no_counts(scene, teacher) for _ in range(2 if classifiers else 1)]
         statistics = []
-        for labeled in predictions:
+        checked = checked_frames(len(scene.frames))
+        for k, labeled in enumerate(predictions):
             prediction = labeled.prediction
             statistics.append(prediction.statistics)
+            said = None
+            if k in checked and held_out(prediction.frame):
+                said = said_of(vote_evidence(source, prediction.frame, grid))
             occupied = prediction.semantics != taxonomy.free_id
             passes.update(labeled.visibility, occupied, labeled.expected.scored())
             _add(table, labeled.expected, prediction.semantics)
-            _count(counts[0], labeled, prediction.raw, occupied, grid)
+            _count(counts[0], labeled, prediction.raw, said, taxonomy, grid)
             if classifiers:
                 classifier = classifiers[scene.scene_id]
                 raw = prediction.raw_confidence(classifier, labeled.known, grid, taxonomy)
-                _count(counts[1], labeled, raw, occupied, grid)
-        means = mean_of(statistics)
-        by_softmax.append(replace(counts[0], statistics=means))
-        by_meta += [replace(scene_counts, statistics=means) for scene_counts in counts[1:]]
+                _count(counts[1], labeled, raw, said, taxonomy, grid)
+        by_softmax.append(replace(counts[0], statistics=tuple(statistics)))
+        by_meta += [
+            replace(scene_counts, statistics=tuple(statistics)) for scene_counts in counts[1:]
+        ]
     return CollectedCounts(
         by_softmax=tuple(by_softmax), by_meta=tuple(by_meta), passes=passes, table=table
     )
@@ -156,7 +170,7 @@ def _with_truth(
         expected = truth.labels(originals[prediction.frame.token])
         visibility = visibility_of(prediction, preset, config)
         known = expected.observed() & (expected.semantics < preset.taxonomy.n_classes)
-        known &= (visibility.hits > 0) | (visibility.passes > 0) | visibility.visible
+        known &= visibility.observed
         yield LabeledPrediction(
             prediction=prediction, expected=expected, visibility=visibility, known=known
         )
@@ -165,10 +179,18 @@ def _with_truth(
 
 def _no_counts(scene: Scene, teacher: OccupancyPredictor) -> SceneCounts:
     taxonomy = teacher.preset.taxonomy
+
+    def none() -> CalibrationHistogram:
+        return CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id)
+
+    asked = any(map(held_out, scene.frames))
     return SceneCounts(
         scene_id=scene.scene_id,
-        observed=CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id),
+        observed=none(),
+        occupancy=none(),
         free=CalibrationHistogram(len(FREE_PASSES)),
+        said=tuple(none() for _ in range(3)) if asked else (),
+        asked=np.zeros((3, *none().seen.shape), np.int64) if asked else None,
     )
 
 
@@ -176,17 +198,34 @@ def _count(
     counts: SceneCounts,
     labeled: LabeledPrediction,
     raw: NDArray[np.float32],
-    occupied: NDArray[np.bool_],
+    said: NDArray[np.uint8] | None,
+    taxonomy: Taxonomy,
     grid: VoxelGrid,
 ) -> None:
-    """Add a frame."""
-    ring, right = RINGS.of(grid), labeled.right
+    """Add a frame.
+
+    Args:
+        said: (X, Y, Z) what held-out sweeps say of each voxel; None: they were not asked.
+    """
+    ring, right, semantics = RINGS.of(grid), labeled.right, labeled.prediction.semantics
+    free, known = semantics == taxonomy.free_id, labeled.known
+    as_occupied = free == (labeled.expected.semantics == taxonomy.free_id)
     reached = np.searchsorted(FREE_PASSES, labeled.visibility.passes, side="right") - 1
-    for histogram, voxels, classes in (
-        (counts.observed, labeled.known, labeled.prediction.semantics),
-        (counts.free, labeled.known & ~occupied & (labeled.visibility.hits == 0), reached),
-    ):
-        histogram.update(raw[voxels], classes[voxels], right[voxels], ring[voxels])
+    parts = [
+        (counts.observed, known, semantics, right),
+        (counts.free, known & free & (labeled.visibility.hits == 0), reached, right),
+    ]
+    if counts.occupancy is not None:
+        parts.append((counts.occupancy, known, semantics, as_occupied))
+    if said is not None and counts.asked is not None:
+        observed = ~free & labeled.visibility.observed
+        for e, histogram in enumerate(counts.said):
+            parts.append((histogram, known & ~free & (said == e), semantics, as_occupied))
+            voxels = observed & (said == e)
+            rows = semantics[voxels].astype(np.int64) + taxonomy.n_classes * ring[voxels]
+            np.add.at(counts.asked[e], (rows, bin_of(raw[voxels])), 1)
+    for histogram, voxels, classes, good in parts:
+        histogram.update(raw[voxels], classes[voxels], good[voxels], ring[voxels])
 
 
 def score(

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
+import numpy as np
 from tqdm import tqdm
 
 from autolabel.calibration.evaluation import (
@@ -18,8 +19,8 @@ from autolabel.calibration.evaluation import (
     require_fit,
     scenes_with_bar,
 )
+from autolabel.calibration.lidar_reference import lidar_reference
 from autolabel.confidence.calibration import FOLDS, Calibration, select_method
-from autolabel.confidence.drift import Statistics, reference_to_json
 from autolabel.confidence.meta_classifier import MetaClassifier, MetaFit, TooFewVoxelsError
 from autolabel.confidence.risk_control import CalibrationCounts
 from autolabel.labeling.config import LabelingConfig, config_signature
@@ -28,9 +29,11 @@ from autolabel.refinement.fit import RefinerFit
 from autolabel.refinement.temporal_fusion import FrameEvidence, Refiner, windows
 from datasets.files.json_files import json_text
 from datasets.frames import SceneSource
+from datasets.labels.calibration_record import ReliabilityCounts
+from datasets.labels.domain import ConfidenceDomain, LogDomain, Reference
 from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.metrics.confusion import ScoreTable
-from models.checkpoints.checkpoint import CALIBRATION_KEY, EVIDENCE_KEY, REFERENCE_KEY
+from models.checkpoints.checkpoint import CALIBRATION_KEY, DOMAIN_KEY, EVIDENCE_KEY
 from models.inference.predictor import OccupancyPredictor
 
 T = TypeVar("T")
@@ -52,19 +55,19 @@ class CrossFitted(Generic[T]):
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Calibrated:
     """A calibration, counts for error bounds on labels made with it, the teacher's scores, and
-    statistics of the scenes (``drift``)."""
+    where all this holds."""
 
     calibration: Calibration
     evidence: CalibrationCounts
     table: ScoreTable
-    reference: tuple[Statistics, ...]
+    domain: ConfidenceDomain
 
     def metadata(self) -> dict[str, str]:
         """For a weights file."""
         return {
             CALIBRATION_KEY: json_text(self.calibration.to_json()),
             EVIDENCE_KEY: json_text(self.evidence.to_json()),
-            REFERENCE_KEY: json_text(reference_to_json(self.reference)),
+            DOMAIN_KEY: json_text(self.domain.to_json()),
         }
 
 
@@ -74,6 +77,8 @@ def calibrate(
     truth: GroundTruthTargets,
     scene_ids: Sequence[str],
     config: LabelingConfig,
+    *,
+    kind: str,
 ) -> Calibrated:
     """Calibrate a teacher on labeled scenes it was not trained on.
 
@@ -93,19 +98,33 @@ def calibrate(
     classify = classifiers.held_out if classifiers else None
     measured = collect_counts(teacher, source, truth, scene_ids, config, refine, classify)
     min_free_rays = measured.passes.best()
-    calibration, evidence = fit_calibration(measured.by_softmax, min_free_rays)
+    counts = measured.by_softmax
+    calibration, evidence = fit_calibration(counts, min_free_rays)
     if classifiers:
         softmax = calibration.method_scores
         by_meta, evidence_by_meta = fit_calibration(measured.by_meta, min_free_rays)
         meta = tuple(replace(scores, meta=True) for scores in by_meta.method_scores)
         if min(c.log_loss for c in meta) < min(c.log_loss for c in softmax):
             calibration, evidence = replace(by_meta, meta=classifiers.on_all), evidence_by_meta
+            counts = measured.by_meta
         calibration = replace(calibration, method_scores=softmax + meta)
     return Calibrated(
         calibration=replace(calibration, refiner=refiners.on_all if refiners else None),
         evidence=replace(evidence, config_signature=config_signature(config)),
         table=measured.table,
-        reference=tuple(s.statistics for s in measured.by_softmax),
+        domain=ConfidenceDomain(
+            logs=(
+                LogDomain(
+                    source=kind,
+                    log=source.name,
+                    licence=source.licence,
+                    scenes=len(counts),
+                    frames=sum(len(scene.statistics) for scene in counts),
+                    reference=Reference.of([scene.statistics for scene in counts]),
+                ),
+            ),
+            lidar=lidar_reference(counts, calibration, teacher.preset.taxonomy),
+        ),
     )
 
 
@@ -120,7 +139,16 @@ def fit_calibration(
         right=right,
         free_id=scenes[0].observed.free_id,
     )
-    return replace(calibration, min_free_rays=min_free_rays), evidence
+    counted = [s.occupancy for s in scenes if s.occupancy is not None]
+    occupancy = None
+    if counted:
+        n, good = (
+            np.sum([calibration.by_level(of).sum(0) for of in parts], axis=0)
+            for parts in ([c.seen for c in counted], [c.right for c in counted])
+        )
+        occupancy = ReliabilityCounts(seen=n, right=good)
+    calibration = replace(calibration, min_free_rays=min_free_rays, occupancy=occupancy)
+    return calibration, evidence
 
 
 def fit_refiners(

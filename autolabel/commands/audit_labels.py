@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -11,10 +12,10 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from autolabel.auditing.audit import audit_report, audit_scenes
-from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS
 from autolabel.auditing.ranking_plot import draw_ranking
 from autolabel.auditing.report import report_text
 from autolabel.auditing.scene_audit import Predict
+from autolabel.confidence.held_out_sweeps import HELD_OUT_SWEEPS
 from datasets.benchmarks import NAMES
 from datasets.benchmarks.catalogue import benchmark
 from datasets.cli.logs import log_words, name_log_of, open_log
@@ -24,6 +25,7 @@ from datasets.files.json_files import write_json
 from datasets.frames import Scene, SceneSource, earlier_frames
 from datasets.labels.label_set import GroundTruthLabels, LabelSet, LabelSetHeader, StoredLabels
 from datasets.labels.store import LabelStore
+from datasets.labels.validity import ConfidenceValidity, validity
 from datasets.model_inputs import collate, prepare_frame
 from datasets.storage.remote_path import remote_or_local
 from models.checkpoints.checkpoint import load_checkpoint
@@ -65,7 +67,10 @@ def run(args: argparse.Namespace) -> int:
         fingerprint=fingerprint,
         predict=predict,
     )
-    audited = audit_report(labels, gathered)
+    verdict = None
+    if isinstance(labels, StoredLabels):
+        verdict = verdict_of(labels.store, [scene.scene_id for scene in gathered.audits])
+    audited = audit_report(labels, gathered, verdict)
     print(report_text(audited))
     if args.image:
         draw_ranking(audited, args.image)
@@ -79,6 +84,15 @@ def run(args: argparse.Namespace) -> int:
     else:
         print_next("inspect", "--truth", args.truth, *log_words(args))
     return 1 if audited.alarming else 0
+
+
+def verdict_of(store: LabelStore, scene_ids: Sequence[str]) -> ConfidenceValidity:
+    """On the confidence of some scenes. Raises ``SetupError`` where its record is damaged."""
+    there = store.looked_at()[0]
+    try:
+        return validity(store.header, {s: there[s] for s in scene_ids if s in there})
+    except ValueError as error:
+        raise SetupError(f"label store {store.place}: damaged: {error}") from error
 
 
 def mirrored_labels(teacher: OccupancyPredictor, header: LabelSetHeader) -> Predict:

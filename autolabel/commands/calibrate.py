@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 
 from autolabel.calibration.fit import calibrate
+from autolabel.confidence.held_out_sweeps import HELD_OUT_SWEEPS
 from autolabel.labeling.config import LabelingConfig
 from autolabel.refinement.temporal_fusion import Refinement
 from datasets.benchmarks.catalogue import benchmark
@@ -20,7 +21,9 @@ from models.inference.predictor import OccupancyPredictor
 def run(args: argparse.Namespace) -> int:
     """Calibrate; gives the exit code. Raises ``SetupError``."""
     model = load_checkpoint(args.weights, device=args.device or best_device())
-    source = open_log(args, past_sweeps=model.preset.inputs.past_sweeps)
+    source = open_log(
+        args, past_sweeps=model.preset.inputs.past_sweeps, future_sweeps=HELD_OUT_SWEEPS
+    )
     scenes = usable_scenes_of(source, args.split, root=args.root)
     teacher = OccupancyPredictor(
         model.module, model.preset, bfloat16=args.fast, tta_flips=args.flips
@@ -29,7 +32,7 @@ def run(args: argparse.Namespace) -> int:
     truth = GroundTruthTargets(of, truth_folder(args, of), source, scenes)
     refinement = Refinement() if args.refine else None
     config = LabelingConfig(fast=args.fast, flips=args.flips, refinement=refinement)
-    fit = calibrate(teacher, source, truth, scenes, config)
+    fit = calibrate(teacher, source, truth, scenes, config, kind=args.source)
     calibration = fit.calibration
     print(fit.table)
     print(calibration.summary())

@@ -7,7 +7,7 @@ import contextlib
 import functools
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,28 +19,40 @@ from autolabel.cluster.events import Events
 from autolabel.cluster.progress import Reporter, describe
 from autolabel.cluster.ray_cluster import connect
 from autolabel.cluster.worker import Job
+from autolabel.commands.options.label_log import EVERY_GROUP
 from autolabel.confidence.calibration import Calibration
+from autolabel.confidence.held_out_sweeps import HELD_OUT_SWEEPS
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.cost_estimate import estimate
 from autolabel.labeling.store_header import store_header
 from autolabel.labeling.stored_calibration import (
     calibration_of,
-    drift_of,
+    domain_of,
     risk_bound_of,
 )
 from datasets.cli.logs import provenance_of
 from datasets.cli.next_step import print_next
 from datasets.cli.scenes import scenes_of
 from datasets.errors import SetupError
+from datasets.files.printable import printable
 from datasets.files.store_path import StorePath
 from datasets.frames import SceneSource, elongation_source
 from datasets.labels.store import LabelStore, StoreHeader
+from datasets.labels.validity import (
+    DOMAIN_KEY,
+    LOG_KEY,
+    UNVERIFIED,
+    recorded_reasons,
+    validity_of,
+)
 from datasets.sources.deadlines import TimedSource, open_within
 from datasets.sources.opening import open_source
 from datasets.sources.synthetic.city import MARKER
 from datasets.splits import parse_labelled
 from datasets.storage.remote_path import absolute
 from models.checkpoints.checkpoint import LoadedModel, load_checkpoint
+
+ADAPT = "; scripts/calibrate.py --adapt makes it hold there, from a few labeled or reviewed frames"
 
 
 def _with_machine_defaults(args: argparse.Namespace) -> None:
@@ -77,17 +89,24 @@ def _run(args: argparse.Namespace, python_path: str | None) -> int:
     _with_machine_defaults(args)
     teacher = _teacher(args)
     calibration = calibration_of(teacher, args.weights)
-    config = _config(args, teacher, calibration)
+    config = _config(args, calibration)
     root = absolute(args.root)
     opener = functools.partial(
         open_source,
         args.source,
         root,
         past_sweeps=config.input_spec(teacher.preset.inputs).past_sweeps,
+        future_sweeps=HELD_OUT_SWEEPS,
         labelled=parse_labelled(args.labelled) if args.labelled else None,
         version=args.version,
     )
     source = _open(args, opener, root)
+    domain = domain_of(teacher, args.weights)
+    reasons = recorded_reasons(domain, args.source, source.name)
+    if reasons:
+        print(printable(f"warning: {UNVERIFIED}: {reasons[0]}{ADAPT}"), file=sys.stderr)
+    if args.max_error is not None:
+        config = _with_bound(args, teacher, calibration, config, reasons)
     elongation_source(source, teacher.preset.inputs.point_features)
     timed = TimedSource(source, args.stall_timeout, root=args.root)
     scene_ids = scenes_of(timed, args.split, root=args.root)
@@ -99,7 +118,9 @@ def _run(args: argparse.Namespace, python_path: str | None) -> int:
         licence=source.licence,
         device="cuda" if args.gpus_per_worker > 0 else "cpu",
     )
-    header = replace(header, provenance=header.provenance | provenance_of(args))
+    learned = {} if domain is None else {DOMAIN_KEY: domain.to_json()}
+    log = provenance_of(args) | {LOG_KEY: source.name}
+    header = replace(header, provenance=header.provenance | log | learned)
     store_path = _store_path(args)
     if args.dry_run:
         present = _present(store_path, header)
@@ -144,12 +165,11 @@ def _run(args: argparse.Namespace, python_path: str | None) -> int:
             events=events,
         )
     print(describe(summary, args.store))
-    if warning := drift_of(
-        store_path, scene_ids, teacher, args.weights, promised=args.max_error is not None
-    ):
-        print(warning, file=sys.stderr)
+    verdict = validity_of(LabelStore.open(store_path))
+    text = verdict.to_text(bound=config.risk_bound is not None)
+    print(printable(text, lines=True), file=sys.stdout if verdict.verified else sys.stderr)
     print_next("inspect", args.store)
-    return 1 if summary.failures else 0
+    return 1 if summary.failures or verdict.contradicted else 0
 
 
 def _teacher(args: argparse.Namespace) -> LoadedModel:
@@ -164,14 +184,8 @@ def _teacher(args: argparse.Namespace) -> LoadedModel:
     return teacher
 
 
-def _config(
-    args: argparse.Namespace, teacher: LoadedModel, calibration: Calibration
-) -> LabelingConfig:
-    """How labels are made; prints the error bound of ``--max-error``.
-
-    Raises:
-        SetupError: an option is out of range, or the bound cannot be had.
-    """
+def _config(args: argparse.Namespace, calibration: Calibration) -> LabelingConfig:
+    """How labels are made. Raises ``SetupError``: an option is out of range."""
     try:
         config = LabelingConfig(
             min_confidence=0.5 if args.min_confidence is None else args.min_confidence,
@@ -188,19 +202,59 @@ def _config(
         config = replace(config, refinement=calibration.refiner.config)
     elif calibration.refiner is not None:
         print("warning: --no-refine: confidence was calibrated on refined labels", file=sys.stderr)
-    if args.max_error is None:
-        return config
+    return config
+
+
+def _with_bound(
+    args: argparse.Namespace,
+    teacher: LoadedModel,
+    calibration: Calibration,
+    config: LabelingConfig,
+    reasons: Sequence[str],
+) -> LabelingConfig:
+    """With the error bound of ``--max-error``, which is printed.
+
+    Args:
+        reasons: why confidence is not verified on the log.
+
+    Raises:
+        SetupError: confidence is not verified and ``--accept-unverified`` not given, or the bound
+            cannot be had.
+    """
+    if reasons and not args.accept_unverified:
+        raise SetupError(
+            f"--max-error: {UNVERIFIED}, so no bound on errors holds: {reasons[0]}; adapt it with "
+            "a few labeled or reviewed frames (scripts/calibrate.py --adapt), or add "
+            "--accept-unverified to trust labels by the same thresholds without any bound"
+        )
     bound = risk_bound_of(
         teacher,
         calibration,
         config,
         weights=args.weights,
-        max_error=args.max_error,
+        max_error=_shares(args.max_error, teacher.preset.taxonomy.class_groups()),
         confidence=args.risk_confidence or 0.9,
         test=args.risk_test or "t",
     )
+    if reasons:
+        print(
+            "warning: --accept-unverified: the thresholds of --max-error are used, and no bound "
+            "on errors holds",
+            file=sys.stderr,
+        )
+        return replace(config, thresholds=bound.thresholds)
     print(bound.to_text(teacher.preset.taxonomy.names))
     return replace(config, risk_bound=bound)
+
+
+def _shares(said: Mapping[str, float], groups: Iterable[str]) -> dict[str, float]:
+    """Of every group of classes. Raises ``SetupError`` for one that is unknown or has none."""
+    names = list(groups)
+    if unknown := sorted(said.keys() - {*names, EVERY_GROUP}):
+        raise SetupError(f"--max-error: no group {unknown[0]!r}; there are {', '.join(names)}")
+    if EVERY_GROUP not in said and (lacking := [name for name in names if name not in said]):
+        raise SetupError(f"--max-error: no share for {', '.join(lacking)}; name one for all first")
+    return {name: said.get(name, said.get(EVERY_GROUP, 0.0)) for name in names}
 
 
 def _open(args: argparse.Namespace, opener: Callable[[], SceneSource], root: Path) -> SceneSource:

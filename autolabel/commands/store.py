@@ -18,6 +18,7 @@ from datasets.files.json_files import json_text
 from datasets.files.printable import printable
 from datasets.labels.calibration_record import stored_calibration, stored_risk_bound
 from datasets.labels.store import LabelStore, StoreHeader
+from datasets.labels.validity import DOMAIN_KEY, ConfidenceValidity, validity_of
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import ReviewCounts
 from datasets.store_ops.compare import RINGS, StoreDifference, diff
@@ -46,6 +47,7 @@ def show_info(args: argparse.Namespace) -> int:
         facts |= {"voxels": summary.voxels, "trusted": summary.trusted, "run_id": header.run_id}
         facts |= {"quarantined": summary.quarantined, "inputs_sha256": summary.inputs_sha256}
         facts |= {"reviews": asdict(summary.reviews)}
+        facts |= {"confidence": verdict_of(store).to_json()}
         facts |= {"licence": header.licence, "provenance": header.provenance}
         print(json_text(facts, indent=1))
         return 0
@@ -68,9 +70,12 @@ def show_info(args: argparse.Namespace) -> int:
         if name == "config" and (bound := record_of(stored_risk_bound, header)) is not None:
             print("  " + bound.to_text(header.taxonomy.names).replace("\n", "\n  "))
             value = {k: v for k, v in value.items() if k != "promise"}
-        if name != "calibration":
+        if name not in ("calibration", DOMAIN_KEY):
             print(printable(f"  {name}: {value}"))
     print_calibration(header)
+    verdict = verdict_of(store)
+    text = printable(verdict.to_text(bound=bound_of(header)), lines=True)
+    print("  " + text.replace("\n", "\n  "))
     print_next("inspect", args.store)
     return 0
 
@@ -95,6 +100,19 @@ def record_of(read: Callable[[StoreHeader], R], header: StoreHeader) -> R:
         return read(header)
     except ValueError as error:
         raise SetupError(f"damaged provenance: {error}") from error
+
+
+def bound_of(header: StoreHeader) -> bool:
+    """Whether the labels were made for an error bound."""
+    return record_of(stored_risk_bound, header) is not None
+
+
+def verdict_of(store: LabelStore) -> ConfidenceValidity:
+    """Whether confidence holds on the store's log. Raises ``SetupError`` where it is damaged."""
+    try:
+        return validity_of(store)
+    except ValueError as error:
+        raise SetupError(f"label store {store.place}: damaged: {error}") from error
 
 
 def print_calibration(header: StoreHeader) -> None:

@@ -16,6 +16,7 @@ from datasets.files.replacing import write_text
 from datasets.labels.store import LabelStore
 from datasets.reviews.overlay import Reviews
 from datasets.reviews.summary import count_reviews
+from datasets.store_ops.card import card
 from datasets.store_ops.export import export, sharing
 
 
@@ -39,6 +40,7 @@ def export_store(args: argparse.Namespace) -> int:
         print(printable(f"not exported: {scene_id}: {why}"), file=sys.stderr)
     notice = sharing(store.header.licence)
     write_text(args.out / "LICENCE.txt", notice + "\n")
+    write_text(args.out / "CARD.md", card(store))
     print(f"{args.out}: {len(scenes) - len(bad)} scenes as {chosen.name}")
     if not args.no_reviews and (changes := count_reviews(Reviews(store)).changes):
         print(f"reviews: {changes.replace('left out', 'given empty masks')}")

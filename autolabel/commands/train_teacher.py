@@ -7,6 +7,7 @@ import functools
 from typing import cast
 
 from autolabel.calibration.fit import calibrate
+from autolabel.confidence.held_out_sweeps import HELD_OUT_SWEEPS
 from autolabel.labeling.config import LabelingConfig
 from autolabel.training.options import (
     chosen,
@@ -70,8 +71,16 @@ def train(args: argparse.Namespace, process_group: ProcessGroup) -> int:
 
     # held-out labelled scenes: what does a confidence mean, and how good are the labels?
     teacher = OccupancyPredictor(cast(OccupancyNet, trained.network), network)
-    held_out_truth = GroundTruthTargets(truth, folder, source, held_out)
-    found = calibrate(teacher, source, held_out_truth, held_out, LabelingConfig())
+    with_future = open_log(
+        args,
+        past_sweeps=network.inputs.past_sweeps,
+        future_sweeps=HELD_OUT_SWEEPS,
+        labelled=args.labelled,
+    )
+    held_out_truth = GroundTruthTargets(truth, folder, with_future, held_out)
+    found = calibrate(
+        teacher, with_future, held_out_truth, held_out, LabelingConfig(), kind=args.source
+    )
     print(found.table)
     print(found.calibration.summary())
 

@@ -317,6 +317,8 @@ class Calibration:
         method: how the maps were fitted; method_scores: how well each method did.
         reliability: at the levels that such maps give on scenes left out of their fit; None if that
             was not measured.
+        occupancy: (K, L) voxels, and those whose truth is occupied or free as the label is; None
+            if that was not measured.
         refiner: what other frames' predictions count for; None: every frame on its own.
         meta: whose verdict the raw confidence is; None: it is the softmax.
 
@@ -332,6 +334,7 @@ class Calibration:
     method: Method = "class"
     method_scores: tuple[MethodScore, ...] = ()
     reliability: ReliabilityCounts | None = None
+    occupancy: ReliabilityCounts | None = None
     refiner: Refiner | None = None
     meta: MetaClassifier | None = None
 
@@ -356,6 +359,16 @@ class Calibration:
         """Takes the softmax at its word (rounded down): for a teacher never measured."""
         table = np.tile(_level_of(_LOWER_EDGES), (1, n_classes, 1))
         return cls(levels=LEVELS, table=table, counts=(0,) * n_classes, method="softmax")
+
+    @property
+    def free_share(self) -> NDArray[np.float64]:
+        """(K, L) share of labels that say occupied where it is free, or the other way round; as
+        far as it was not measured, all labels that are wrong."""
+        wrong = np.broadcast_to(1 - np.asarray(self.levels), (len(self.counts), len(self.levels)))
+        if self.occupancy is None:
+            return wrong
+        seen, right = self.occupancy.seen, self.occupancy.right
+        return np.asarray((seen - right + PRIOR_SAMPLES * wrong) / (seen + PRIOR_SAMPLES))
 
     @property
     def is_measured(self) -> bool:
@@ -388,12 +401,23 @@ class Calibration:
         flat += bin_of(raw_confidence)
         return np.asarray(self.table.ravel()[flat], np.uint8)
 
+    def by_level(self, counts: Counts) -> Counts:
+        """(R, K, L) of counts (R * K, B) per ring, predicted class and bin."""
+        shape = (len(RINGS.names), len(self.counts), N_BINS)
+        table = np.broadcast_to(self.table, shape).astype(np.int64)
+        rows = np.arange(shape[0] * shape[1]).reshape(*shape[:2], 1)
+        flat = (rows * len(self.levels) + table).ravel()
+        out = np.bincount(flat, counts.ravel(), minlength=rows.size * len(self.levels))
+        return np.rint(out).astype(np.int64).reshape(*shape[:2], len(self.levels))
+
     def to_json(self) -> dict[str, Any]:
         """JSON values; of each map only the bins at which the level rises are kept."""
         ranks = np.arange(1, len(self.levels))
         optional: dict[str, Any] = {}
         if self.reliability is not None:
             optional["reliability"] = self.reliability.to_json()
+        if self.occupancy is not None:
+            optional["occupancy"] = self.occupancy.to_json()
         if self.method_scores:
             optional["choices"] = [
                 {"method": c.method, "log_loss": round(c.log_loss, 6), "brier": round(c.brier, 6)}
@@ -447,6 +471,9 @@ class Calibration:
             ),
             reliability=(
                 ReliabilityCounts.from_json(data["reliability"]) if "reliability" in data else None
+            ),
+            occupancy=(
+                ReliabilityCounts.from_json(data["occupancy"]) if "occupancy" in data else None
             ),
             refiner=Refiner.from_json(data["refiner"]) if "refiner" in data else None,
             meta=MetaClassifier.from_json(data["meta"]) if "meta" in data else None,

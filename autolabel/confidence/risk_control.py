@@ -6,7 +6,9 @@ confidence over the draw of the calibration scenes. The scheme is learn-then-tes
 al., arXiv 2110.01052): levels are tested from the surest one downwards, each against the
 hypothesis that its error is too large, and the first that cannot be rejected ends the search.
 Voxels of a scene are far from independent, so scenes are counted. Free voxels are nine in ten and
-easy, so the bound holds for them and for occupied voxels separately.
+easy, and the ground is most of what is occupied, so each group of classes has a threshold and a
+bound of its own; occupied voxels together have one more. A group whose bound cannot be had is not
+trusted at all, and that is said.
 
 Two tests: ``t``, Student's t over scenes of wrong minus allowed voxels, corrected for skewness
 (Hall, JRSS B 1992), takes sums over some scenes to be near normal. ``exact`` is valid for any
@@ -23,7 +25,7 @@ Legend: S scenes, R rings of distance, K classes, L levels of confidence.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, get_args
 
@@ -80,11 +82,6 @@ class CalibrationCounts:
         ids = tuple(self.scene_ids[s] for s in take)
         return replace(self, scene_ids=ids, seen=self.seen[take], right=self.right[take])
 
-    def groups(self) -> dict[str, NDArray[np.bool_]]:
-        """(K,) which classes are occupied and which is free."""
-        free = np.arange(self.seen.shape[2]) == self.free_id
-        return {"occupied": ~free, "free": free}
-
     def to_json(self) -> dict[str, Any]:
         """JSON values; only what is not 0."""
         indices = np.flatnonzero(self.seen)
@@ -125,49 +122,125 @@ class CalibrationCounts:
 def control_risk(
     counts: CalibrationCounts,
     levels: Sequence[float],  # (L,)
+    groups: Mapping[str, Sequence[int]],
     *,
-    max_error: float,
+    max_error: float | Mapping[str, float],
     confidence: float = 0.9,
     test: Test = "t",
 ) -> RiskBound:
-    """The lowest thresholds under which the bound holds.
+    """The lowest thresholds under which the bounds hold.
+
+    Args:
+        groups: class ids of each, ``free`` among them (``Taxonomy.class_groups``).
+        max_error: one share for every group, or a share for each.
 
     Raises:
-        SetupError: the counts do not suffice for it; says how many scenes would, if any.
-        ValueError: an argument is out of range.
+        SetupError: no bound on occupied voxels can be had; says how many scenes would do, if any.
+        ValueError: an argument is out of range, or a group has no share.
     """
-    if not 0 < max_error < 1 or not 0 < confidence < 1 or test not in get_args(Test):
-        raise ValueError(f"max_error {max_error}, confidence {confidence}, test {test}")
+    allowed = dict.fromkeys(groups, max_error) if isinstance(max_error, float) else dict(max_error)
+    if allowed.keys() != groups.keys() or not all(0 < e < 1 for e in allowed.values()):
+        raise ValueError(f"max_error {max_error} for the groups {', '.join(groups)}")
+    if not 0 < confidence < 1 or test not in get_args(Test):
+        raise ValueError(f"confidence {confidence}, test {test}")
+    lowest, refused = dict[str, int](), dict[str, str]()
+    for name, ids in groups.items():
+        seen, right = (of[:, :, list(ids)].sum((1, 2)) for of in (counts.seen, counts.right))
+        try:
+            lowest[name] = _lowest_level(seen, right, name, allowed[name], confidence, test)
+        except SetupError as error:
+            refused[name] = str(error)
+    occupied = {name: ids for name, ids in groups.items() if name != "free"}
+    if not occupied.keys() & lowest.keys():
+        raise SetupError(refused[max(occupied, key=lambda name: _size(counts, occupied[name]))])
+    most = max(allowed[name] for name in occupied)
+    lowest |= _together(counts, occupied, lowest, most, confidence, test)
+    for name, level in tuple(lowest.items()):
+        if not _size(counts, groups[name], level):
+            del lowest[name]
+            refused[name] = "none is left at the level that all occupied voxels together need"
+
     thresholds = np.full(counts.seen.shape[2], NEVER)
-    groups = {}
-    for name, ids in counts.groups().items():
-        seen = counts.seen[:, :, ids].sum(2)  # (S, R, L)
-        right = counts.right[:, :, ids].sum(2)
-        level = _lowest_level(seen.sum(1), right.sum(1), name, max_error, confidence, test)
-        thresholds[ids] = level
-        kept, kept_right = seen[..., level:].sum((0, 2)), right[..., level:].sum((0, 2))
-        total = seen.sum((0, 2))
-        groups[name] = GroupRiskBound(
-            threshold=float(levels[level]),
-            error=float(1 - kept_right.sum() / kept.sum()),
-            coverage=float(kept.sum() / total.sum()),
-            coverage_by_ring=tuple((kept / np.maximum(total, 1)).tolist()),
+    for name, level in lowest.items():
+        thresholds[list(groups[name])] = level
+    kept_levels = np.arange(counts.seen.shape[3]) >= thresholds[:, None]  # (K, L)
+
+    def bound(name: str, ids: Sequence[int], level: int | None) -> GroupRiskBound:
+        total, kept, right = (
+            (of[:, :, list(ids)] * keep[list(ids)]).sum((0, 2, 3))
+            for of, keep in (
+                (counts.seen, np.ones_like(kept_levels)),
+                (counts.seen, kept_levels),
+                (counts.right, kept_levels),
+            )
         )
-    above = np.arange(counts.seen.shape[3]) >= thresholds[:, None]  # (K, L)
+        return GroupRiskBound(
+            max_error=allowed.get(name, most),
+            threshold=None if level is None else float(levels[level]),
+            error=None if name in refused else float(1 - right.sum() / kept.sum()),
+            coverage=float(kept.sum() / max(1, total.sum())),
+            coverage_by_ring=tuple((kept / np.maximum(total, 1)).tolist()),
+            refused=refused.get(name, ""),
+        )
+
+    together = [k for ids in occupied.values() for k in ids]
+    bounds = {"occupied": bound("occupied", together, None)}
+    bounds |= {name: bound(name, ids, lowest.get(name)) for name, ids in groups.items()}
     seen, right = counts.seen.sum((0, 1)), counts.right.sum((0, 1))
-    total, kept, kept_right = seen.sum(1), (seen * above).sum(1), (right * above).sum(1)
+    total, kept, kept_right = (
+        seen.sum(1),
+        (seen * kept_levels).sum(1),
+        (right * kept_levels).sum(1),
+    )
     return RiskBound(
-        max_error=max_error,
+        max_error=most,
         confidence=confidence,
         test=test,
         scenes=len(counts.scene_ids),
         thresholds=tuple(int(t) for t in thresholds),
-        groups=groups,
+        groups=bounds,
         class_error=tuple(
             float(1 - r / k) if k else None for r, k in zip(kept_right, kept, strict=True)
         ),
         class_coverage=tuple(float(k / n) if n else None for k, n in zip(kept, total, strict=True)),
     )
+
+
+def _size(counts: CalibrationCounts, ids: Sequence[int], level: int = 0) -> int:
+    return int(counts.seen[:, :, list(ids), level:].sum())
+
+
+def _together(
+    counts: CalibrationCounts,
+    groups: Mapping[str, Sequence[int]],
+    lowest: Mapping[str, int],
+    max_error: float,
+    confidence: float,
+    test: Test,
+) -> dict[str, int]:
+    """The groups' levels, raised by as many as all their voxels together need to pass the test."""
+    top = counts.seen.shape[3] - 1
+    passed: dict[str, int] = {}
+    for raised in range(top, -1, -1):
+        levels = {name: min(lowest[name] + raised, top) for name in groups if name in lowest}
+        kept = np.zeros(len(counts.scene_ids), np.int64)
+        wrong = kept.copy()
+        for name, level in levels.items():
+            seen, right = (
+                of[:, :, list(groups[name]), level:].sum((1, 2, 3))
+                for of in (counts.seen, counts.right)
+            )
+            kept, wrong = kept + seen, wrong + seen - right
+        if _p_value(wrong, kept, max_error, test) <= 1 - confidence:
+            passed = levels
+        elif passed:
+            break
+    if not passed:
+        raise SetupError(
+            f"--max-error {max_error:g}: holds for groups of classes, and not for all occupied "
+            "voxels together; calibrate on more scenes (scripts/calibrate.py)"
+        )
+    return passed
 
 
 def _lowest_level(
@@ -178,7 +251,7 @@ def _lowest_level(
     confidence: float,
     test: Test,
 ) -> int:
-    """The lowest level down to which every one passes the test."""
+    """The lowest level down to which every one passes the test. Raises ``SetupError``: none."""
     n_scenes = len(seen)
     alpha = 1 - confidence
     min_scenes = _min_scenes(max_error, alpha, test)
@@ -192,7 +265,7 @@ def _lowest_level(
     wrong = (seen - right)[:, ::-1].cumsum(1)[:, ::-1]
     tested = np.flatnonzero(kept.sum(0) >= max(1.0, MIN_SHARE * seen.sum()))
     if not tested.size:
-        raise SetupError(f"{request}: no {name} voxel was seen on the calibration scenes")
+        raise SetupError(f"{request}: no voxel of {name} was seen on the calibration scenes")
     lowest = None
     for level in range(int(tested[-1]), -1, -1):
         if _p_value(wrong[:, level], kept[:, level], max_error, test) > alpha:
@@ -202,7 +275,7 @@ def _lowest_level(
         return lowest
     top = int(tested[-1])
     error = wrong[:, top].sum() / kept[:, top].sum()
-    measured = f"of the surest {name} labels {100 * error:.2f} % are wrong on {n_scenes} scenes"
+    measured = f"of the surest labels of {name} {100 * error:.2f} % are wrong on {n_scenes} scenes"
     if error >= max_error:
         raise SetupError(f"{request}: cannot be kept, {measured}; a better teacher is needed")
     spare = max_error * kept[:, top] - wrong[:, top]

@@ -38,6 +38,8 @@ class LabelingConfig:
         refinement: temporal fusion of a scene's frames with the calibration's refiner; None: every
             frame is labelled alone.
         risk_bound: an error bound whose thresholds replace ``min_confidence``.
+        thresholds: lowest trusted level of each class, in place of ``min_confidence``: those of a
+            bound that is not known to hold on the log, so that nothing promises it.
 
     Raises:
         ValueError: a value is out of range.
@@ -55,6 +57,7 @@ class LabelingConfig:
     threads: int = 1
     refinement: Refinement | None = None
     risk_bound: RiskBound | None = None
+    thresholds: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not 0 <= self.min_confidence <= 1:
@@ -65,6 +68,11 @@ class LabelingConfig:
             raise ValueError(f"free_passes must not be negative, got {self.free_passes}")
         if min(self.ray_columns, self.visibility_split, self.batch, self.threads) < 1:
             raise ValueError(f"columns, split, batch and threads must be positive: {self}")
+
+    @property
+    def class_thresholds(self) -> tuple[int, ...] | None:
+        """Lowest trusted level of each class; None: ``min_confidence`` decides."""
+        return self.thresholds if self.risk_bound is None else self.risk_bound.thresholds
 
     @property
     def visibility(self) -> VisibilityConfig:
@@ -81,8 +89,9 @@ class LabelingConfig:
         values = asdict(self) | {"past_sweeps": self.input_spec(teacher).past_sweeps}
         values["refinement"] = None if self.refinement is None else asdict(self.refinement)
         del values["risk_bound"]
-        if self.risk_bound is not None:
+        if self.class_thresholds is not None:
             del values["min_confidence"]
+        if self.risk_bound is not None:
             values["promise"] = self.risk_bound.to_json()
         return {k: v for k, v in values.items() if v is not None or k == "free_passes"}
 

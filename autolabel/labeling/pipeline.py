@@ -6,15 +6,16 @@ a CPU, do whatever follows the network. Nothing here knows Ray, or where a store
 
 from __future__ import annotations
 
-import functools
 import tempfile
 from collections.abc import Callable, Generator, Iterator
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
 
 from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
+from autolabel.labeling.lidar_check import checked_frames, lidar_check
 from autolabel.labeling.prediction import (
     FramePrediction,
     NetworkLock,
@@ -51,7 +52,8 @@ def label_frames(
     is ``TRUSTED`` where it is one of the two, its calibrated confidence reaches
     ``config.min_confidence``, and, if free, enough rays pass. Confidence is 0 where it is neither:
     nothing may use those labels. Labels lie in the frame that the teacher's inputs are in. Flow is
-    present if the teacher predicts it, and 0 where the predicted class cannot move.
+    present if the teacher predicts it, and 0 where the predicted class cannot move. Of a few
+    frames, held-out sweeps are asked about the trusted voxels (``lidar_check``).
 
     With a refinement, a frame's own prediction is fused with those of other frames of the scene
     (``temporal_fusion``); its masks stay those of its own sensors.
@@ -190,9 +192,21 @@ def _decide_trust(
     steps: PredictionSteps, calibration: Calibration
 ) -> Callable[[FramePrediction], FrameLabels]:
     config, preset = steps.config, steps.teacher.preset
+    frames = steps.scene.frames
+    checked = {frames[k].token for k in checked_frames(len(frames))}
     if config.refinement is not None and steps.refinement is None:
         raise ValueError("the calibration has no refiner: fit one with scripts/calibrate.py")
-    return functools.partial(decide_trust, calibration=calibration, config=config, preset=preset)
+
+    def finish(prediction: FramePrediction) -> FrameLabels:
+        labels = decide_trust(prediction, calibration, config, preset)
+        if prediction.frame.token not in checked:
+            return labels
+        check = lidar_check(
+            labels, prediction.frame, steps.source, calibration, preset.grid, preset.taxonomy
+        )
+        return replace(labels, lidar_check=check)
+
+    return finish
 
 
 def _stages(config: LabelingConfig, readers: int = 1) -> Stages:

@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autolabel.confidence import drift
 from autolabel.confidence.meta_classifier import MetaClassifier, Others, features_of
+from autolabel.confidence.statistics import of_inputs, of_labels
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.stages import LogitsPool
 from autolabel.labeling.visibility import metric_points
@@ -50,7 +50,7 @@ class PreparedFrame:
 
     Attributes:
         points: (P, 5 or more) returns of the sweeps used, metres.
-        statistics: see ``drift.of_inputs``.
+        statistics: see ``statistics.of_inputs``.
     """
 
     frame: Frame
@@ -94,7 +94,7 @@ class FramePrediction:
         semantics: (X, Y, Z) class ids; raw: their softmax values, float32.
         flow: (X, Y, Z, 2) m/s.
         others: evidence of other frames; None if the frame was predicted alone.
-        statistics: see ``drift``.
+        statistics: see ``autolabel.confidence.statistics``.
     """
 
     frame: Frame
@@ -184,7 +184,7 @@ class PredictionSteps:
             if self.spec.frame == "lidar":  # the inputs are already
                 frame = in_lidar_frame(frame)
             points = metric_points(self.source, frame, frame_inputs, self.spec)
-            statistics = drift.of_inputs(frame_inputs, frame, points)
+            statistics = of_inputs(frame_inputs, frame, points)
             frames.append(PreparedFrame(frame, points, statistics))
             inputs.append(frame_inputs)
         return FrameBatch(frames, collate(inputs))
@@ -275,7 +275,7 @@ class PredictionSteps:
             flow=velocity,
             others=others,
             statistics=prepared.statistics
-            | drift.of_labels(semantics, raw, hits, passes, self.grid, self.taxonomy),
+            | of_labels(semantics, raw, hits, passes, self.grid, self.taxonomy),
         )
 
     def _require_finite(self, prepared: PreparedFrame, finite: bool) -> None:

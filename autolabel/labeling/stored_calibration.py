@@ -1,23 +1,21 @@
-"""The calibration, drift reference and risk evidence stored in a weights file."""
+"""The calibration, its domain and the risk evidence stored in a weights file."""
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from autolabel.confidence.calibration import Calibration
-from autolabel.confidence.drift import MIN_SCENES, drift, drift_warning, reference_from_json
 from autolabel.confidence.risk_control import CalibrationCounts, control_risk
 from autolabel.labeling.config import LabelingConfig, config_signature
 from datasets.errors import SetupError
-from datasets.files.store_path import StorePath
 from datasets.labels.calibration_record import RiskBound, Test
-from datasets.labels.store import LabelStore
+from datasets.labels.domain import ConfidenceDomain
 from models.checkpoints.checkpoint import (
     CALIBRATION_KEY,
+    DOMAIN_KEY,
     EVIDENCE_KEY,
-    REFERENCE_KEY,
     LoadedModel,
     metadata_json,
 )
@@ -38,24 +36,12 @@ def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
     return calibration
 
 
-def drift_of(
-    store: StorePath,
-    scene_ids: Sequence[str],
-    teacher: LoadedModel,
-    weights: Path,
-    *,
-    promised: bool,
-) -> str:
-    """A warning how the labelled scenes differ from the calibration scenes; empty if they do not,
-    or if either are too few to tell."""
-    if REFERENCE_KEY not in teacher.metadata:
-        return ""
-    reference = metadata_json(teacher.metadata, REFERENCE_KEY, reference_from_json, weights)
-    committed = LabelStore.open(store).committed()
-    scenes = [committed[s]["statistics"] for s in scene_ids if "statistics" in committed.get(s, {})]
-    if min(len(scenes), len(reference)) < MIN_SCENES:
-        return ""
-    return drift_warning(drift(scenes, reference), promised=promised)
+def domain_of(teacher: LoadedModel, weights: Path) -> ConfidenceDomain | None:
+    """The logs that confidence was learned on; None where the weights do not tell. Raises
+    ``SetupError`` where that is damaged."""
+    if DOMAIN_KEY not in teacher.metadata:
+        return None
+    return metadata_json(teacher.metadata, DOMAIN_KEY, ConfidenceDomain.from_json, weights)
 
 
 def risk_bound_of(
@@ -64,7 +50,7 @@ def risk_bound_of(
     config: LabelingConfig,
     *,
     weights: Path,
-    max_error: float,
+    max_error: float | Mapping[str, float],
     confidence: float,
     test: Test,
 ) -> RiskBound:
@@ -87,6 +73,7 @@ def risk_bound_of(
     return control_risk(
         evidence,
         calibration.levels,
+        teacher.preset.taxonomy.class_groups(),
         max_error=max_error,
         confidence=confidence,
         test=test,

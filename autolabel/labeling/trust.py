@@ -28,8 +28,8 @@ def decide_trust(
     level = calibration.levels_of(raw, prediction.semantics, RINGS.of(grid))
     free_passes = calibration.min_free_rays if config.free_passes is None else config.free_passes
     occupied = prediction.semantics != taxonomy.free_id
-    if config.risk_bound is not None:
-        sure = level >= np.asarray(config.risk_bound.thresholds, np.uint8)[prediction.semantics]
+    if config.class_thresholds is not None:
+        sure = level >= np.asarray(config.class_thresholds, np.uint8)[prediction.semantics]
     else:
         sure = (np.asarray(calibration.levels) >= config.min_confidence)[level]
     mask[observed & visibility.has_evidence(occupied, free_passes) & sure] |= np.uint8(

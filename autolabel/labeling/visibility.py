@@ -44,6 +44,11 @@ class Visibility:
     passes: NDArray[np.uint8]
     visible: NDArray[np.bool_]
 
+    @property
+    def observed(self) -> NDArray[np.bool_]:
+        """(X, Y, Z) LiDAR or a camera sees it."""
+        return (self.hits > 0) | (self.passes > 0) | self.visible
+
     def has_evidence(self, occupied: NDArray[np.bool_], free_passes: int) -> NDArray[np.bool_]:
         """(X, Y, Z): predicted occupied, or free with evidence; see
         ``LabelingConfig.free_passes``."""

@@ -14,9 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.labels.header import StoreHeader
+from datasets.taxonomy import GROUP_LABELS
 
 Test = Literal["t", "exact"]
 """How a risk bound is tested (``autolabel.confidence.risk_control``)."""
+VANISHED = 0.01
+"""A class of which a smaller share is kept practically vanishes."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -61,30 +64,63 @@ class CalibrationRecord:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupRiskBound:
-    """The bound of occupied or of free voxels.
+    """The bound of a group of classes.
 
     Attributes:
-        threshold: P(label is right) from which on labels are trusted.
-        error: share of wrong ones among those of the calibration scenes.
+        max_error: share of wrong labels that is allowed.
+        threshold: P(label is right) from which on labels are trusted; None where that differs
+            between the classes, or none is.
+        error: share of wrong ones among those of the calibration scenes; None: none is trusted.
         coverage: share of the voxels that could be trusted which are.
         coverage_by_ring: (R,) the same per ring of distance.
+        refused: why no label of the group is trusted; empty: some are.
     """
 
-    threshold: float
-    error: float
+    max_error: float
+    threshold: float | None
+    error: float | None
     coverage: float
     coverage_by_ring: tuple[float, ...]
+    refused: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "max_error": self.max_error,
+            "threshold": self.threshold,
+            "error": None if self.error is None else round(self.error, 6),
+            "coverage": round(self.coverage, 6),
+            "coverage_by_ring": [round(c, 6) for c in self.coverage_by_ring],
+            **({"refused": self.refused} if self.refused else {}),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any], max_error: float) -> GroupRiskBound:
+        """Inverse of ``to_json``; ``max_error``: of the whole bound, for what older code wrote."""
+        refused = str(data.get("refused", ""))
+        threshold, error = data["threshold"], data["error"]
+        if error is None and not refused:
+            raise ValueError("a group without an error does not say why")
+        return cls(
+            max_error=float(data.get("max_error", max_error)),
+            threshold=None if threshold is None else float(threshold),
+            error=None if error is None else float(error),
+            coverage=float(data["coverage"]),
+            coverage_by_ring=tuple(float(c) for c in data.get("coverage_by_ring", ())),
+            refused=refused,
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RiskBound:
-    """At most ``max_error`` of the trusted voxels are wrong, occupied and free ones each.
+    """So many of the trusted voxels of each group of classes, and of all occupied ones together,
+    are wrong at most.
 
     Attributes:
+        max_error: of the occupied voxels together, the largest of their groups'.
         confidence: that it holds, over the draw of the calibration scenes.
         test: how that was tested; scenes: on how many.
         thresholds: (K,) lowest trusted level of each class.
-        groups: of ``occupied`` and of ``free``.
+        groups: ``occupied``, then those of ``Taxonomy.class_groups``, ``free`` last.
         class_error, class_coverage: (K,) on the calibration scenes; None where a class is absent.
     """
 
@@ -104,15 +140,7 @@ class RiskBound:
             "test": self.test,
             "scenes": self.scenes,
             "thresholds": list(self.thresholds),
-            "groups": {
-                name: {
-                    "threshold": g.threshold,
-                    "error": round(g.error, 6),
-                    "coverage": round(g.coverage, 6),
-                    "coverage_by_ring": [round(c, 6) for c in g.coverage_by_ring],
-                }
-                for name, g in self.groups.items()
-            },
+            "groups": {name: group.to_json() for name, group in self.groups.items()},
             "class_error": [None if e is None else round(e, 6) for e in self.class_error],
             "class_coverage": [None if c is None else round(c, 6) for c in self.class_coverage],
         }
@@ -126,42 +154,53 @@ class RiskBound:
             tuple(None if v is None else float(v) for v in data[key])
             for key in ("class_error", "class_coverage")
         )
+        max_error = float(data["max_error"])
         return cls(
-            max_error=float(data["max_error"]),
+            max_error=max_error,
             confidence=float(data["confidence"]),
             test=data["test"],
             scenes=int(data["scenes"]),
             thresholds=tuple(int(t) for t in data.get("thresholds", ())),
             groups={
-                str(name): GroupRiskBound(
-                    threshold=float(g["threshold"]),
-                    error=float(g["error"]),
-                    coverage=float(g["coverage"]),
-                    coverage_by_ring=tuple(float(c) for c in g.get("coverage_by_ring", ())),
-                )
-                for name, g in data["groups"].items()
+                str(name): GroupRiskBound.from_json(group, max_error)
+                for name, group in data["groups"].items()
             },
             class_error=errors,
             class_coverage=coverages,
         )
 
+    def vanished(self, names: Sequence[str]) -> list[str]:
+        """Classes of which practically nothing is kept, with the share. ``names``: of classes."""
+        return [
+            f"{name} ({100 * kept:.2g} %)"
+            for name, kept in zip(names, self.class_coverage, strict=True)
+            if kept is not None and kept < VANISHED
+        ]
+
     def to_text(self, names: Sequence[str]) -> str:
         """Lines to print. ``names``: of the classes."""
         lines = [
-            f"error bound: at most {100 * self.max_error:g} % of the trusted occupied and of the "
-            f"trusted free voxels are wrong, each with {100 * self.confidence:g} % confidence "
-            f"({self.test} test, {self.scenes} scenes)"
+            f"error bound, each with {100 * self.confidence:g} % confidence ({self.test} test, "
+            f"{self.scenes} scenes):"
         ]
         for name, g in self.groups.items():
+            label = GROUP_LABELS.get(name, name)
+            if g.error is None:
+                lines.append(f"  {label}: no label is trusted: {g.refused}")
+                continue
             rings = ", ".join(f"{100 * c:.1f}" for c in g.coverage_by_ring)
+            start = "" if g.threshold is None else f", trusted from P {g.threshold:g} on"
             lines.append(
-                f"  {name}: trusted from P {g.threshold:g} on: {100 * g.coverage:.1f} % are kept "
-                f"(by distance {rings}), {100 * g.error:.2f} % of them wrong in calibration"
+                f"  {label}: at most {100 * g.max_error:g} % wrong: {100 * g.coverage:.1f} % are "
+                f"kept (by distance {rings}), {100 * g.error:.2f} % of them wrong in calibration"
+                f"{start}"
             )
         for name, error, coverage in zip(names, self.class_error, self.class_coverage, strict=True):
             if coverage is not None:
                 wrong = "" if error is None else f", {100 * error:.2f} % of them wrong"
                 lines.append(f"    {name:<22} {100 * coverage:5.1f} % kept{wrong}")
+        if gone := self.vanished(names):
+            lines.append(f"  practically nothing is kept of {', '.join(gone)}")
         return "\n".join(lines)
 
 

@@ -17,6 +17,7 @@ from datasets.frames import Frame, SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.labels.log_identity import LabeledFrames, T_global_grid
 from datasets.labels.store import LabelStore, StoredScene
+from datasets.labels.validity import validity
 from datasets.labels.voxel_labels import FrameLabels, GridFrame, MaskBit
 from datasets.taxonomy import Taxonomy
 
@@ -104,6 +105,15 @@ class StoredLabels:
         )
         self._on_unreadable = on_unreadable
         self._reported: set[str] = set()
+
+    @functools.cached_property
+    def confidence_note(self) -> str:
+        """Why confidence is not verified on the log of the scenes that are there now, one line;
+        empty: it is."""
+        try:
+            return validity(self.store.header, self.store.looked_at()[0]).note
+        except ValueError as error:
+            return f"whether confidence is verified cannot be read: {error}"
 
     def scene_ids(self) -> tuple[str, ...]:
         if self._on_unreadable is None:

@@ -6,7 +6,7 @@ Legend: T frames of a scene; X, Y, Z axes of the grid.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
 
@@ -19,6 +19,7 @@ from zarr.errors import ContainsArrayError
 
 from datasets.files.seals import sealed
 from datasets.labels.header import StoreHeader
+from datasets.labels.lidar_check import LIDAR_CHECK, LidarEvidence
 from datasets.labels.voxel_labels import VOXEL_ARRAYS, FrameLabels, MaskBit, pose_array
 from datasets.storage.backend import GROUP, Transaction, writing
 from datasets.taxonomy import IGNORE_ID
@@ -54,6 +55,9 @@ class SceneWriter:
         self._poses: list[NDArray[np.float64]] = []
         self._bits = dict.fromkeys(MaskBit, 0)
         self._statistics: dict[str, list[float]] = {}
+        self._lidar_check: LidarEvidence | None = None
+        self._not_checked = ""
+        self._carried: dict[str, Any] = {}
         self._trusted = np.zeros(header.taxonomy.n_classes, np.int64)
 
     def __len__(self) -> int:
@@ -75,6 +79,11 @@ class SceneWriter:
         self._poses.append(np.asarray(labels.T_global_grid, np.float64))
         for name, value in labels.statistics.items():
             self._statistics.setdefault(name, []).append(value)
+        if isinstance(check := labels.lidar_check, str):
+            self._not_checked = check
+        elif check is not None:
+            before = self._lidar_check
+            self._lidar_check = check if before is None else before + check
         for bit in MaskBit:
             self._bits[bit] += int(np.count_nonzero(labels.mask & bit))
         trusted = labels.semantics[labels.mask & MaskBit.TRUSTED > 0]
@@ -86,6 +95,12 @@ class SceneWriter:
                 if name not in self._arrays:
                     self._arrays[name] = _ShardedArray(self.draft, name, self.n_frames, array)
                 self._arrays[name].append(array)
+
+    def carry(self, attributes: Mapping[str, Any]) -> None:
+        """Keep of another store's scene, whose frames are appended, what is told of no frame."""
+        self._carried = {
+            key: attributes[key] for key in ("statistics", LIDAR_CHECK) if key in attributes
+        }
 
     def finish(self, inputs: str) -> dict[str, Any]:
         """Write what is left; gives the attributes of the scene's group, the commit marker.
@@ -131,12 +146,19 @@ class SceneWriter:
                 "inputs": inputs,
                 "counts": counts,
                 **({"statistics": self._means()} if self._statistics else {}),
+                **self._checked_by_lidar(),
+                **self._carried,
                 "sha256": sha256,
                 "documents": documents,
                 "files": files,
                 "committed": True,
             }
         )
+
+    def _checked_by_lidar(self) -> dict[str, Any]:
+        if self._lidar_check is not None:
+            return {LIDAR_CHECK: self._lidar_check.to_json()}
+        return {LIDAR_CHECK: {"untested": self._not_checked}} if self._not_checked else {}
 
     def _means(self) -> dict[str, float]:
         return {k: round(float(np.mean(v)), 6) for k, v in self._statistics.items()}

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.geometry.transforms import Transform
+from datasets.labels.lidar_check import LidarEvidence
 from datasets.names import check_scene_id
 
 Voxels = NDArray[np.uint8]
@@ -56,6 +57,8 @@ class FrameLabels:
             y of the grid; 0 where its class cannot move.
         statistics: of what the sensors delivered and the teacher made of it; a scene keeps their
             means.
+        lidar_check: what held-out sweeps say of the trusted voxels; why that could not be asked;
+            None: this frame is not one of those that are checked.
     """
 
     token: str
@@ -68,6 +71,7 @@ class FrameLabels:
     passes: Voxels | None = None
     flow: NDArray[np.float16] | None = None
     statistics: dict[str, float] = field(default_factory=dict)
+    lidar_check: LidarEvidence | str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -26,7 +26,8 @@ def read_picture(view: CameraView, *, stated_by: str) -> NDArray[np.uint8]:
 
 
 def scene_fingerprint(scene: Scene) -> str:
-    """SHA-256 of all that a scene states, and of the names and sizes of its files."""
+    """SHA-256 of what a scene states, and of the names and sizes of its files; future sweeps, which
+    no label is made from, are left out."""
     digest = hashlib.sha256()
     for frame in scene.frames:
         digest.update(f"{frame.token} {frame.timestamp_us}".encode())
@@ -36,7 +37,7 @@ def scene_fingerprint(scene: Scene) -> str:
             digest.update(view.intrinsics.tobytes() + view.T_ego_camera.tobytes())
         if frame.vehicle_m != VEHICLE_M:
             digest.update(repr(frame.vehicle_m).encode())
-        for sweep in frame.sweeps:
+        for sweep in (*frame.moment, *frame.past_sweeps):
             digest.update(f"{sweep.timestamp_us} {_size(sweep.path)}".encode())
             digest.update(sweep.T_ego_lidar.tobytes())
     return digest.hexdigest()

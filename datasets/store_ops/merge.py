@@ -8,6 +8,7 @@ from datasets.errors import SetupError
 from datasets.files.store_path import StorePath
 from datasets.labels.header import header_difference
 from datasets.labels.store import LabelStore
+from datasets.labels.validity import LOG_KEY
 from datasets.reviews.summary import carry_over
 
 
@@ -22,6 +23,9 @@ def merge(
         SceneError: a scene cannot be read, or is not what was written.
     """
     first = stores[0]
+    logs = {str(store.header.provenance.get(LOG_KEY, "")) for store in stores}
+    if len(logs) > 1:
+        raise SetupError(f"the stores are of different logs: {', '.join(sorted(logs))}")
     owner: dict[str, LabelStore] = {}
     for store in stores:
         if store.header.run_id != first.header.run_id:
@@ -38,6 +42,7 @@ def merge(
             scene = store.scene(scene_id)
             inputs, sums = scene.attributes["inputs"], scene.attributes["sha256"]
             with merged.writer(scene_id, len(scene), inputs=inputs, expect=sums) as writer:
+                writer.carry(scene.attributes)
                 for k in range(len(scene)):
                     writer.append(scene.frame(k))
         on_scene()

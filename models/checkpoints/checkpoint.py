@@ -30,13 +30,13 @@ FORMAT_VERSION = "1"
 CALIBRATION_KEY = "calibration"
 EVIDENCE_KEY = "calibration_evidence"
 """What promises about the labels rest on."""
-REFERENCE_KEY = "calibration_reference"
-"""What the calibration scenes are like."""
+DOMAIN_KEY = "confidence_domain"
+"""The logs that confidence was learned on."""
 REFERENCE_PARITY_KEY = "reference_parity"
 _IN_WORDS = {
     CALIBRATION_KEY: "calibration table",
     EVIDENCE_KEY: "calibration evidence",
-    REFERENCE_KEY: "calibration reference",
+    DOMAIN_KEY: "confidence domain",
 }
 Parsed = TypeVar("Parsed")
 MAX_FILE_BYTES = 8 << 30

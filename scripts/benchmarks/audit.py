@@ -49,11 +49,12 @@ from tqdm import tqdm
 
 from autolabel.auditing.audit import SceneAudits, audit_scenes
 from autolabel.auditing.faults import UNKNOWN, find_faults
-from autolabel.auditing.lidar_votes import HELD_OUT_SWEEPS, VOTES, VoteCounts
+from autolabel.auditing.lidar_votes import VOTES, VoteCounts
 from autolabel.auditing.motion_fit import explain
 from autolabel.auditing.report import score
 from autolabel.auditing.scene_audit import Part, SceneAudit
 from autolabel.confidence.calibration import Calibration
+from autolabel.confidence.held_out_sweeps import HELD_OUT_SWEEPS
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import write_labels
 from autolabel.labeling.store_header import store_header

@@ -57,7 +57,7 @@ from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
 from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.sources.opening import open_source
-from datasets.taxonomy import Taxonomy
+from datasets.taxonomy import GROUP_LABELS, Taxonomy
 from models.checkpoints.checkpoint import load_checkpoint
 from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
@@ -127,11 +127,11 @@ def main() -> int:
             rows[name] += score.curves(raw)
             for size in SIZES:
                 if size < len(learnt):
-                    risk = risk_figures(learnt, tested, passes, size)
+                    risk = risk_figures(learnt, tested, passes, size, bench.taxonomy)
                     figures[f"risk, {title}, {size} scenes"] = risk
                 scenes = [*learnt, *tested]
                 if size < len(scenes):
-                    risk = split_figures(scenes, passes, size)
+                    risk = split_figures(scenes, passes, size, bench.taxonomy)
                     figures[f"risk, {title}, splits of both cities, {size} scenes"] = risk
     if rows:
         draw_reliability(rows, bench.taxonomy, args.out / "reliability.png")
@@ -268,16 +268,19 @@ def risk_figures(
     tested: Sequence[SceneCounts],
     min_free_rays: int,
     size: int,
+    taxonomy: Taxonomy,
 ) -> dict[str, Any]:
     """Error bounds from drawn calibration scenes, and whether they hold on the test scenes."""
     rng = np.random.default_rng(0)
     draws = [rng.choice(len(learnt), size, replace=False) for _ in range(DRAWS)]
     test = sum_of(tested, min_free_rays)
     splits = [([learnt[s] for s in draw], test) for draw in draws]
-    return bounds_kept(splits, min_free_rays)
+    return bounds_kept(splits, min_free_rays, taxonomy)
 
 
-def split_figures(scenes: Sequence[SceneCounts], min_free_rays: int, size: int) -> dict[str, Any]:
+def split_figures(
+    scenes: Sequence[SceneCounts], min_free_rays: int, size: int, taxonomy: Taxonomy
+) -> dict[str, Any]:
     """Error bounds from scenes drawn of all, and whether they hold on those not drawn: draws from a
     few scenes are much alike, and so would be their luck on one set of test scenes."""
     rng = np.random.default_rng(0)
@@ -286,11 +289,13 @@ def split_figures(scenes: Sequence[SceneCounts], min_free_rays: int, size: int) 
         order = rng.permutation(len(scenes))
         test = sum_of([scenes[s] for s in order[size:]], min_free_rays)
         splits.append(([scenes[s] for s in order[:size]], test))
-    return bounds_kept(splits, min_free_rays)
+    return bounds_kept(splits, min_free_rays, taxonomy)
 
 
 def bounds_kept(
-    splits: Sequence[tuple[Sequence[SceneCounts], tuple[Any, Any]]], min_free_rays: int
+    splits: Sequence[tuple[Sequence[SceneCounts], tuple[Any, Any]]],
+    min_free_rays: int,
+    taxonomy: Taxonomy,
 ) -> dict[str, Any]:
     """Of splits into calibration scenes and the counts of test scenes."""
     out: dict[str, Any] = {
@@ -300,20 +305,30 @@ def bounds_kept(
     }
     fits = [(fit_calibration(scenes, min_free_rays), test) for scenes, test in splits]
     for max_error in ERRORS:
-        rows: dict[str, list[tuple[float, float]]] = {"occupied": [], "free": []}
+        groups = taxonomy.class_groups()
+        parts = {"occupied": taxonomy.semantic_ids, **groups}
+        rows: dict[str, list[tuple[float, float]]] = {name: [] for name in parts}
+        nothing = dict.fromkeys(parts, 0)
         refused: list[str] = []
         for (calibration, evidence), (n_seen, right) in fits:
             try:
                 bound = control_risk(
-                    evidence, calibration.levels, max_error=max_error, confidence=CONFIDENCE
+                    evidence,
+                    calibration.levels,
+                    groups,
+                    max_error=max_error,
+                    confidence=CONFIDENCE,
                 )
             except SetupError as error:
                 refused.append(str(error))
                 continue
             mask = trusted(calibration, bound.thresholds, n_seen)
-            for group, ids in evidence.groups().items():
+            for group, members in parts.items():
+                ids = list(members)
                 n, good = (n_seen * mask)[:, ids].sum(), (right * mask)[:, ids].sum()
-                rows[group].append((1 - good / max(1, n), n / max(1, n_seen[:, ids].sum())))
+                nothing[group] += bound.groups[group].error is None
+                if n:
+                    rows[group].append((1 - good / n, n / n_seen[:, ids].sum()))
         row: dict[str, Any] = {"refused": len(refused)}
         if refused:
             row["why"] = refused[0]
@@ -326,6 +341,7 @@ def bounds_kept(
                     "broke": int((errors > max_error).sum()),
                     "of": len(pairs),
                     "coverage %": round(100 * float(coverage.mean()), 1),
+                    "nothing trusted": nothing[group],
                 }
         out[f"{100 * max_error:g} %"] = row
     return out
@@ -381,7 +397,7 @@ def markdown(figures: dict[str, Any]) -> str:
             for name, row in result.items():
                 if not isinstance(row, dict):
                     continue
-                for group in ("occupied", "free"):
+                for group in ("occupied", *GROUP_LABELS):
                     if group in row:
                         g = row[group]
                         cells = [f"{g['error % mean']} %", f"{g['error % worst']} %"]

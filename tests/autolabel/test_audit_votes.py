@@ -12,16 +12,14 @@ from autolabel.auditing.lidar_votes import (
     RINGS,
     SHIFTS,
     VoteCounts,
-    VoteEvidence,
     flicker_votes,
     frame_votes,
-    held_out,
     lidar_iou,
     shifted_ious,
-    vote_evidence,
     vote_rows,
     within_reach,
 )
+from autolabel.confidence.held_out_sweeps import VoteEvidence, held_out, vote_evidence
 from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw

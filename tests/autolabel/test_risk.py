@@ -15,6 +15,7 @@ from datasets.labels.calibration_record import RiskBound, Test
 LEVELS = (0.0, 0.5, 0.8, 0.9, 0.96, 0.99)
 P = np.array([0.3, 0.6, 0.85, 0.93, 0.975, 0.995])
 FREE = 2
+GROUPS = {"vehicles": (0,), "ground": (1,), "free": (FREE,)}
 
 
 def drawn(n_scenes: int, seed: int, *, scatter: float = 1.0) -> CalibrationCounts:
@@ -33,24 +34,27 @@ def true_error(level: int) -> float:
 
 @pytest.mark.parametrize("max_error", [0.02, 0.05])
 def test_a_promise_breaks_no_more_often_than_stated(max_error: float) -> None:
-    broke = {"occupied": 0, "free": 0}
+    broke = {"vehicles": 0, "ground": 0, "free": 0}
     n = 200
     for seed in range(n):
         try:
-            made = control_risk(drawn(30, seed), LEVELS, max_error=max_error, confidence=0.9)
+            made = control_risk(
+                drawn(30, seed), LEVELS, GROUPS, max_error=max_error, confidence=0.9
+            )
         except SetupError:
             continue
-        for group, k in (("occupied", 0), ("free", FREE)):
-            broke[group] += true_error(made.thresholds[k]) > max_error
+        for group, (k,) in GROUPS.items():
+            level = made.thresholds[k]
+            broke[group] += level != NEVER and true_error(level) > max_error
     # 10 % are allowed; 3.4 standard deviations of a count above it
     assert max(broke.values()) <= 0.1 * n + 3.4 * np.sqrt(0.09 * n)
 
 
 def test_a_promise_keeps_what_it_can() -> None:
-    made = control_risk(drawn(200, 0, scatter=0.1), LEVELS, max_error=0.06, confidence=0.9)
+    made = control_risk(drawn(200, 0, scatter=0.1), LEVELS, GROUPS, max_error=0.06, confidence=0.9)
     best = min(k for k in range(len(LEVELS)) if true_error(k) <= 0.06)
     assert made.thresholds == (best, best, best)
-    group = made.groups["occupied"]
+    group = made.groups["vehicles"]
     assert group.threshold == LEVELS[best]
     assert group.coverage == pytest.approx((len(LEVELS) - best) / len(LEVELS), abs=0.02)
     assert len(group.coverage_by_ring) == 2
@@ -60,15 +64,59 @@ def test_a_promise_keeps_what_it_can() -> None:
     assert again.thresholds == made.thresholds and again.to_json() == made.to_json()
 
 
+def test_a_group_that_cannot_be_promised_is_not_trusted_and_named() -> None:
+    evidence = drawn(40, 3, scatter=0.1)
+    right = evidence.right.copy()
+    right[:, :, 0] = evidence.seen[:, :, 0] // 2
+    mixed = CalibrationCounts(
+        scene_ids=evidence.scene_ids, seen=evidence.seen, right=right, free_id=FREE
+    )
+    made = control_risk(mixed, LEVELS, GROUPS, max_error=0.06, confidence=0.9)
+    assert made.thresholds[0] == NEVER and made.thresholds[1] < NEVER
+    group = made.groups["vehicles"]
+    assert group.error is None and group.coverage == 0 and "cannot be kept" in group.refused
+    text = made.to_text(("car", "road", "free"))
+    assert "vehicles: no label is trusted" in text
+    assert "practically nothing is kept of car (0 %)" in text
+    again = RiskBound.from_json(json.loads(json.dumps(made.to_json())))
+    assert again.groups["vehicles"].refused == group.refused
+
+
+def test_each_group_may_have_its_own_share() -> None:
+    counts = drawn(100, 5, scatter=0.1)
+    shares = {"vehicles": 0.2, "ground": 0.04, "free": 0.04}
+    made = control_risk(counts, LEVELS, GROUPS, max_error=shares)
+    assert made.thresholds[0] < made.thresholds[1]
+    assert made.groups["vehicles"].max_error == 0.2 and made.max_error == 0.2
+    with pytest.raises(ValueError, match="for the groups"):
+        control_risk(counts, LEVELS, GROUPS, max_error={"vehicles": 0.1})
+
+
+def test_all_occupied_voxels_together_keep_the_bound_too() -> None:
+    """Two groups that each just pass, and are bad on the same scenes."""
+    rng = np.random.default_rng(0)
+    seen = np.full((12, 1, 3, 1), 1000)
+    bad = rng.permutation(12)[:2]
+    wrong = np.zeros_like(seen)
+    wrong[bad] = 60
+    counts = CalibrationCounts(
+        scene_ids=tuple(map(str, range(12))), seen=seen, right=seen - wrong, free_id=FREE
+    )
+    made = control_risk(counts, (0.9,), GROUPS, max_error=0.05)
+    assert made.groups["occupied"].error == pytest.approx(0.01)
+    assert made.groups["occupied"].max_error == 0.05
+
+
 def test_occupied_voxels_are_not_drowned_by_easy_free_ones() -> None:
     evidence = drawn(40, 3, scatter=0.1)
     seen, right = evidence.seen.copy(), evidence.right.copy()
     seen[:, :, FREE] *= 100
     right[:, :, FREE] = seen[:, :, FREE]  # free is never wrong, and nine in ten
     mixed = CalibrationCounts(scene_ids=evidence.scene_ids, seen=seen, right=right, free_id=FREE)
-    made = control_risk(mixed, LEVELS, max_error=0.06, confidence=0.9)
+    made = control_risk(mixed, LEVELS, GROUPS, max_error=0.06, confidence=0.9)
     assert made.thresholds[FREE] == 0
-    assert made.groups["occupied"].error <= 0.06
+    occupied = made.groups["occupied"].error
+    assert occupied is not None and occupied <= 0.06
     assert made.thresholds[0] > 0
 
 
@@ -84,12 +132,14 @@ def test_too_few_scenes_are_refused_with_the_number_needed(
     max_error: float, test: Test, n_scenes: int, needed: str
 ) -> None:
     with pytest.raises(SetupError, match=f"{n_scenes} calibration scenes are too few, {needed}"):
-        control_risk(drawn(n_scenes, 0), LEVELS, max_error=max_error, confidence=0.9, test=test)
+        control_risk(
+            drawn(n_scenes, 0), LEVELS, GROUPS, max_error=max_error, confidence=0.9, test=test
+        )
 
 
 def test_noisy_evidence_is_refused_with_about_the_number_needed() -> None:
     with pytest.raises(SetupError, match=r"about \d+ calibration scenes are needed"):
-        control_risk(drawn(28, 4, scatter=9.0), LEVELS, max_error=0.02, confidence=0.9)
+        control_risk(drawn(28, 4, scatter=9.0), LEVELS, GROUPS, max_error=0.02, confidence=0.9)
 
 
 def test_a_teacher_that_is_never_sure_enough_is_told_so() -> None:
@@ -98,12 +148,12 @@ def test_a_teacher_that_is_never_sure_enough_is_told_so() -> None:
         scene_ids=evidence.scene_ids, seen=evidence.seen, right=evidence.seen // 2, free_id=FREE
     )
     with pytest.raises(SetupError, match="a better teacher is needed"):
-        control_risk(hopeless, LEVELS, max_error=0.05)
+        control_risk(hopeless, LEVELS, GROUPS, max_error=0.05)
 
 
 def test_the_exact_test_holds_with_many_scenes() -> None:
     made = control_risk(
-        drawn(300, 1, scatter=0.1), LEVELS, max_error=0.05, confidence=0.9, test="exact"
+        drawn(300, 1, scatter=0.1), LEVELS, GROUPS, max_error=0.05, confidence=0.9, test="exact"
     )
     assert true_error(made.thresholds[0]) <= 0.05
 
@@ -142,7 +192,7 @@ def test_scenes_bad_enough_to_break_it_are_not_overlooked(max_error: float, n_sc
             scene_ids=evidence.scene_ids, seen=evidence.seen, right=right, free_id=FREE
         )
         try:
-            control_risk(flawed, LEVELS, max_error=max_error, confidence=0.9)
+            control_risk(flawed, LEVELS, GROUPS, max_error=max_error, confidence=0.9)
             made += 1
         except SetupError:
             pass
@@ -157,8 +207,8 @@ def test_a_scene_as_bad_as_the_worst_is_reckoned_with() -> None:
         scene_ids=evidence.scene_ids, seen=evidence.seen, right=right, free_id=FREE
     )
     with pytest.raises(SetupError, match="calibration scenes are needed"):
-        control_risk(flawed, LEVELS, max_error=0.02, confidence=0.9)
-    control_risk(flawed, LEVELS, max_error=0.05, confidence=0.9)
+        control_risk(flawed, LEVELS, GROUPS, max_error=0.02, confidence=0.9)
+    control_risk(flawed, LEVELS, GROUPS, max_error=0.05, confidence=0.9)
 
 
 def test_the_t_test_is_halls_corrected_for_skewness() -> None:

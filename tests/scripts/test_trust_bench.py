@@ -76,7 +76,7 @@ def test_free_voxels_with_too_few_rays_are_left_out() -> None:
 def test_broken_promises_are_counted(same: bool) -> None:
     learnt = scenes(*range(31), temperature=1.0)
     tested = scenes(100, 101, temperature=1.0 if same else 3.0)
-    row = risk_figures(learnt, tested, 0, 30)["5 %"]
+    row = risk_figures(learnt, tested, 0, 30, OCC3D_COARSE)["5 %"]
     assert row["refused"] == 0
     for group in ("occupied", "free"):
         assert row[group]["of"] == 20
@@ -86,6 +86,6 @@ def test_broken_promises_are_counted(same: bool) -> None:
 
 def test_splits_test_on_the_scenes_not_drawn() -> None:
     alike = scenes(*range(34), temperature=1.0)
-    row = split_figures(alike, 0, 30)["5 %"]
+    row = split_figures(alike, 0, 30, OCC3D_COARSE)["5 %"]
     assert row["occupied"]["of"] == 100 and row["occupied"]["broke"] == 0
     assert 0.01 < row["occupied"]["error % mean"] <= 5

@@ -25,6 +25,7 @@ from datasets.labels.calibration_record import stored_calibration, stored_risk_b
 from datasets.labels.label_set import GroundTruthLabels, StoredLabels
 from datasets.labels.log_identity import require_log_of
 from datasets.labels.store import LabelStore, StoreHeader
+from datasets.labels.validity import validity
 from datasets.reviews.overlay import Reviews
 from datasets.store_ops.maintenance import info
 from viz.html_report.confidence_section import confidence
@@ -103,6 +104,7 @@ def gather(options: argparse.Namespace) -> Content:
         inputs_sha256=inputs,
         calibration=_told(lambda: stored_calibration(store.header), notes),
         promise=_told(lambda: stored_risk_bound(store.header), notes),
+        validity=_told(lambda: validity(store.header, store.looked_at()[0]), notes),
         audit=found_audit,
         truth=truth.benchmark.name if truth is not None and numbers.scored.any() else "",
         set_aside=set_aside(store),

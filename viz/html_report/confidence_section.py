@@ -11,7 +11,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.labels.calibration_record import CalibrationRecord
+from datasets.labels.lidar_check import LidarEstimate
 from datasets.metrics.calibration import calibration_error, risk_coverage
+from datasets.taxonomy import GROUP_LABELS
 from viz.html_report.content import Content
 from viz.html_report.markup import Child, Html, join, tag
 from viz.html_report.page import NOTHING, Column, Section, bar, empty, number, percent, table, words
@@ -55,12 +57,39 @@ def confidence(content: Content) -> Section:
             Column(name="Wrong", hint="share of all, trusted or not"),
         ]
         parts.append(table(columns, rows, "Calibration error and risk"))
+    if (verdict := content.validity) is not None and verdict.lidar is not None:
+        parts.append(_lidar_check(verdict.lidar))
+    if verdict is not None:
+        parts += [tag("p", f"Not tested: {what}.", class_="lead") for what in verdict.untested]
     return Section(
         id="confidence",
         title="Confidence",
         lead=f"{_method(calibration)} Labels should be right as often as their level claims.",
         body=join(parts),
     )
+
+
+def _lidar_check(found: LidarEstimate) -> Html:
+    """Trusted occupied voxels that are free: as claimed, and as held-out LiDAR sweeps say."""
+    columns = [
+        Column(name="Classes", text=True),
+        Column(name="Distance", text=True),
+        Column(name="Trusted voxels", hint="occupied, of the frames that were checked"),
+        Column(name="Free, claimed", hint="by their confidence"),
+        Column(name="Free, estimated", hint="from LiDAR sweeps that the teacher did not read"),
+    ]
+    rows = [
+        [
+            words(GROUP_LABELS.get(group, group)),
+            words(ring),
+            number(f"{voxels:,}"),
+            bar(claimed, percent(claimed), style="risk"),
+            bar(estimated, percent(estimated), style="risk"),
+        ]
+        for (group, ring), (voxels, estimated, claimed) in found.by_group.items()
+    ]
+    lead = f"LiDAR check: {found.to_text()}. Of classes LiDAR says nothing."
+    return join([tag("p", lead, class_="lead"), table(columns, rows, "LiDAR check")])
 
 
 def _method(calibration: CalibrationRecord | None) -> str:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from datasets.labels.audit_record import AuditedScene, AuditRecord
 from datasets.labels.calibration_record import CalibrationRecord, RiskBound
 from datasets.labels.store import LabelStore
+from datasets.labels.validity import ConfidenceValidity
 from viz.html_report.frame_images import FrameImages
 from viz.html_report.review_section import ReviewNumbers
 from viz.html_report.store_statistics import SceneNumbers, StoreNumbers, expected_wrong, share
@@ -29,6 +30,7 @@ class Content:
     source, root: kind of the log, and its folder as it was named; empty where it was not.
     n_bytes: of the committed scenes' files.
     inputs_sha256: of what was labelled; empty where the store does not tell.
+    validity: whether confidence holds on the log; None: its record cannot be read.
     truth: what the labels were compared with, in words; empty without.
     images: of the worst scenes, worst first; undrawn: scene id -> why it has none.
     asked_images: whether there were to be any.
@@ -44,6 +46,7 @@ class Content:
     inputs_sha256: str
     calibration: CalibrationRecord | None
     promise: RiskBound | None
+    validity: ConfidenceValidity | None
     audit: AuditRecord | None
     truth: str
     set_aside: dict[str, SetAside]

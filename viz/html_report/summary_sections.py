@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.store_ops.export import sharing
+from datasets.taxonomy import GROUP_LABELS
 from viz.html_report.content import Content
 from viz.html_report.markup import Html, join, tag
 from viz.html_report.page import (
@@ -44,6 +45,7 @@ def summary(content: Content) -> Section:
             percent(expected_wrong(n.labels[..., 1], n.levels)),
             f"of the trusted, by their confidence; {_by_group(n.labels, content)}",
         ),
+        _validity_card(content),
         _error_bound_card(content),
     ]
     if content.truth:
@@ -83,6 +85,15 @@ def _by_group(labels: Counts, content: Content, *, kept: bool = False) -> str:
     return ", ".join(rates)
 
 
+def _validity_card(content: Content) -> Html:
+    verdict = content.validity
+    if verdict is None:
+        return card("Confidence", "unknown", "its record cannot be read", style="bad")
+    if verdict.verified:
+        return card("Confidence", "verified", "it was calibrated on this log, and nothing differs")
+    return card("Confidence", "not verified", f"on this log: {verdict.reasons[0]}", style="bad")
+
+
 def _error_bound_card(content: Content) -> Html:
     promise = content.promise
     if promise is None:
@@ -92,11 +103,21 @@ def _error_bound_card(content: Content) -> Html:
         if threshold is not None:
             caption = f"trusted from P {threshold} on; {caption}"
         return card("Error bound", "none", caption)
+    if content.validity is None or not content.validity.verified:
+        return card(
+            "Error bound",
+            "does not hold here",
+            f"at most {100 * promise.max_error:g} % was promised for the logs that confidence was "
+            "calibrated on",
+            style="bad",
+        )
+    refused = [GROUP_LABELS.get(n, n) for n, g in promise.groups.items() if g.error is None]
     return card(
         "Error bound",
         f"at most {100 * promise.max_error:g} %",
-        f"wrong of the trusted, occupied and free each; {100 * promise.confidence:g}\u00a0% "
-        f"confidence, {promise.test} test, {promise.scenes} scenes",
+        f"wrong of the trusted of each group of classes; {100 * promise.confidence:g}\u00a0% "
+        f"confidence, {promise.test} test, {promise.scenes} scenes"
+        + (f"; nothing trusted of {', '.join(refused)}" if refused else ""),
     )
 
 
@@ -133,6 +154,10 @@ def _notices(content: Content) -> list[Html]:
     if quarantined := content.set_aside:
         text = f"{_n(len(quarantined), 'scene')} set aside by the labelling job: "
         notices.append(notice("bad", text, link("aside", "reasons")))
+    if (verdict := content.validity) is not None and not verdict.verified:
+        text = "Confidence is not verified on this log, and no error bound holds: "
+        reasons = "; ".join(verdict.reasons)
+        notices.append(notice("bad", text, link("confidence", reasons)))
     if content.audit is not None and (faults := content.audit.faults):
         names = ", ".join(dict.fromkeys(fault.name for fault in faults))
         text = f"The audit names faults: {names}. "

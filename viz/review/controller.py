@@ -26,12 +26,17 @@ VERDICTS = {
 class ReviewController:
     """The state, and the writer of one reviewer's entries.
 
+    Args:
+        notes: on all of the labels.
+
     A writer that writes at once raises ``AutolabelError`` where it is refused: the state is then
     as before.
     """
 
-    def __init__(self, state: ReviewState, writer: ReviewWriter) -> None:
-        self.state, self.writer, self.shared = state, writer, writer.shared
+    def __init__(
+        self, state: ReviewState, writer: ReviewWriter, notes: tuple[str, ...] = ()
+    ) -> None:
+        self.state, self.writer, self.shared, self.notes = state, writer, writer.shared, notes
         self.update_judged()
 
     def act(self, action: Action) -> bool:
@@ -83,7 +88,8 @@ class ReviewController:
 
     def queue_rows(self) -> list[tuple[str, str]]:
         """Where the queue stands, and why its item is in it."""
-        state, rows = self.state, list[tuple[str, str]]()
+        state = self.state
+        rows = [("note", note) for note in self.notes]
         if state.queue:
             left = sum((i.scene_id, i.token) not in state.judged for i in state.queue)
             rows.append(("to judge", f"{left:,} of {len(state.queue):,} in the queue"))

@@ -16,7 +16,7 @@ from datasets.benchmarks.catalogue import voxels_in_words
 from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.geometry.grid import VoxelGrid
-from datasets.labels.label_set import LabeledScene, LabelSet, LabelSetHeader
+from datasets.labels.label_set import LabeledScene, LabelSet, LabelSetHeader, StoredLabels
 from datasets.labels.log_identity import require_same_frame
 from datasets.labels.store import FrameLabels, LabelStore, MaskBit
 from datasets.labels.voxel_labels import GridFrame
@@ -120,6 +120,9 @@ class ReviewSession:
         truth, second: labels to compare with.
         reviews: the verdicts and edits on a store's labels.
 
+    Attributes:
+        notes: that go with every frame.
+
     Raises:
         SetupError: truth or second have other voxels or classes.
     """
@@ -138,6 +141,8 @@ class ReviewSession:
             if other is not None:
                 _check_comparable(labels.header, other.header)
         self._grid_frame = labels.header.frame
+        unverified = labels.confidence_note if isinstance(labels, StoredLabels) else ""
+        self.notes = (unverified,) if unverified else ()
         self._log = LogOfLabels(log, self._grid_frame)
         n_bytes = 9 * labels.header.grid.n_voxels
         self._scenes: LruCache[tuple[int, str], LabeledScene] = LruCache(16)
@@ -175,7 +180,7 @@ class ReviewSession:
         token = labels.token
         logged = self._logged.get((scene_id, token), lambda: self._log.of(scene_id, labels))
         turns = logged.turns or 0
-        notes = list(logged.notes)
+        notes = [*self.notes, *logged.notes]
         truth = self._beside(self.truth, "ground truth", scene_id, labels, notes)
         second = self._beside(self.second, "labels of the second store", scene_id, labels, notes)
         verdicts = {} if self.reviews is None else self.reviews.verdicts(scene_id)

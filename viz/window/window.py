@@ -86,7 +86,8 @@ class ReviewWindow:
         size_px: tuple[int, int],
         on_shown: Callable[[MadeView], None] = lambda view: None,
     ) -> None:
-        self._controller, self._writer = ReviewController(state, writer), writer
+        self._controller = ReviewController(state, writer, session.notes)
+        self._writer = writer
         self._state, self._on_shown = state, on_shown
         self._closed, self._quitting, self._shift = False, False, False
         self._stop_typing: Callable[[], None] | None = None

@@ -23,6 +23,25 @@ from datasets.files.store_path import parse_store_path
 DEFAULT_WEIGHTS = Path(models.__file__).parent / "weights" / "city_tiny_teacher.safetensors"
 
 
+EVERY_GROUP = "every"
+"""Of the shares of ``--max-error``: that of the groups which have none of their own."""
+
+
+def shares(text: str) -> dict[str, float]:
+    """``0.02`` or ``0.02,vehicles=0.1``: shares by group. Raises ``ArgumentTypeError``."""
+    out: dict[str, float] = {}
+    for part in text.split(","):
+        group, _, share = part.rpartition("=")
+        try:
+            value = float(share)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{part!r} is not a share, such as 0.02") from None
+        if (group := group.strip() or EVERY_GROUP) in out:
+            raise argparse.ArgumentTypeError(f"{text!r} names a group twice")
+        out[group] = value
+    return out
+
+
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     """The command line. Raises ``SetupError`` for an unknown or bad option."""
     parser = CommandParser(__doc__)
@@ -73,10 +92,17 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--min-confidence", type=float, help="trust labels from this P(right) on (default: 0.5)")
     add(
         "--max-error",
-        type=float,
+        type=shares,
         metavar="SHARE",
-        help="pick the lowest confidence threshold at which at most this share of the trusted "
-        "occupied and of the trusted free voxels is wrong (0.02 is 2 %%)",
+        help="pick the lowest confidence thresholds at which at most this share of the trusted "
+        "voxels of each group of classes is wrong (0.02 is 2 %%); a group may have its own: "
+        "0.02,vehicles=0.1. Groups: vehicles, people, ground, structures, vegetation, free",
+    )
+    add(
+        "--accept-unverified",
+        action="store_true",
+        help="with --max-error on a log that confidence was not calibrated on: use the same "
+        "thresholds, without any bound on errors",
     )
     add(
         "--risk-confidence",
@@ -130,8 +156,10 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
             parser.error("--risk-... are of the error bound that --max-error asks for")
     elif args.min_confidence is not None or args.free_passes is not None:
         parser.error("--max-error decides what is trusted: leave out what else does")
-    elif not 0 < args.max_error < 1 or not 0 < (args.risk_confidence or 0.9) < 1:
+    elif not all(0 < e < 1 for e in (*args.max_error.values(), args.risk_confidence or 0.9)):
         parser.error("--max-error and --risk-confidence must lie between 0 and 1")
+    if args.accept_unverified and args.max_error is None:
+        parser.error("--accept-unverified goes with --max-error")
     if args.root is None:
         if args.source != "city":
             parser.error(f"--source {args.source} needs --root")

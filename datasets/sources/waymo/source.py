@@ -337,7 +337,8 @@ class WaymoSource:
 
     def fingerprint(self, scene_id: str) -> str:
         digest = hashlib.sha256(self._recording(scene_id).fingerprint())
-        options = (self.past_sweeps, self.future_sweeps, self.straighten, self.no_label_zones)
+        # labels are not made from future sweeps: stores of before have the 0
+        options = (self.past_sweeps, 0, self.straighten, self.no_label_zones)
         digest.update(repr(options).encode())
         return digest.hexdigest()
 

@@ -21,7 +21,6 @@ from torch import nn
 
 import models
 from autolabel.confidence.calibration import Calibration
-from autolabel.confidence.drift import reference_from_json
 from autolabel.confidence.risk_control import CalibrationCounts
 from datasets.annotations import AnnotatedSource
 from datasets.benchmarks.catalogue import benchmark
@@ -33,6 +32,8 @@ from datasets.frames import Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw, to_quaternion
 from datasets.labels.audit_record import read_audit
+from datasets.labels.domain import ConfidenceDomain, LogDomain, Reference
+from datasets.labels.lidar_check import LidarReference
 from datasets.labels.store import LabelStore, SceneLabels, StoreHeader
 from datasets.reviews.entries import EditEntry, NoteEntry, Verdict, VerdictEntry
 from datasets.reviews.overlay import Reviews
@@ -51,8 +52,8 @@ from datasets.store_ops.merge import merge
 from datasets.taxonomy import OCC3D_NUSCENES
 from models.checkpoints.checkpoint import (
     CALIBRATION_KEY,
+    DOMAIN_KEY,
     EVIDENCE_KEY,
-    REFERENCE_KEY,
     load_checkpoint,
     metadata_json,
     save_checkpoint,
@@ -408,9 +409,16 @@ def _make_weights(root: Path) -> None:
     shipped = load_checkpoint(SHIPPED)
     counts = np.full((2, 1, 3, 4), 9, np.int64)
     evidence = CalibrationCounts(scene_ids=("a", "b"), seen=counts, right=counts - 1, free_id=2)
+    reference = Reference.of([[{"x": 1.0, "y": 2.0}], [{"x": 3.0}]])
+    log = LogDomain(
+        source="city", log="city", licence="CC0", scenes=2, frames=2, reference=reference
+    )
+    table = np.full((5, 3, 3, 3), 9, np.int64)
+    lidar = LidarReference(seen=table, free=table // 2, errors=np.zeros(2), excess=np.ones(2))
+    domain = ConfidenceDomain(logs=(log,), lidar=lidar)
     notes = shipped.metadata | {
         EVIDENCE_KEY: json_text(evidence.to_json()),
-        REFERENCE_KEY: json_text({"names": ["x", "y"], "scenes": [[1.0, 2.0], [3.0, None]]}),
+        DOMAIN_KEY: json_text(domain.to_json()),
     }
     save_checkpoint(root / "a.safetensors", shipped.module, shipped.preset.name, notes)
 
@@ -421,7 +429,7 @@ def _read_weights(root: Path) -> None:
     for key, parse in (
         (CALIBRATION_KEY, Calibration.from_json),
         (EVIDENCE_KEY, CalibrationCounts.from_json),
-        (REFERENCE_KEY, reference_from_json),
+        (DOMAIN_KEY, ConfidenceDomain.from_json),
     ):
         metadata_json(model.metadata, key, parse, path)
 

@@ -226,7 +226,12 @@ class Workshop:
         )
         labeller = OccupancyPredictor(network, chosen, tta_flips=self.profile.flips)
         calibrated = calibrate(
-            labeller, source, self._truth(source, calibrating), calibrating, LabelingConfig()
+            labeller,
+            source,
+            self._truth(source, calibrating),
+            calibrating,
+            LabelingConfig(),
+            kind=self.log.kind,
         )
         metadata = {CALIBRATION_KEY: json_text(calibrated.calibration.to_json())}
         save_checkpoint(folder / WEIGHTS, network, chosen.name, metadata)
@@ -266,7 +271,9 @@ class Workshop:
         labeller = OccupancyPredictor(model.module, model.preset, tta_flips=flips)
         _, calibrating = held_out(teacher, self.profile)
         truth = self._truth(source, calibrating)
-        calibration = calibrate(labeller, source, truth, calibrating, config).calibration
+        calibration = calibrate(
+            labeller, source, truth, calibrating, config, kind=self.log.kind
+        ).calibration
         header = store_header(
             model,
             calibration,
