@@ -151,8 +151,9 @@ def validity(header: StoreHeader, scenes: Mapping[str, Mapping[str, Any]]) -> Co
     elif known is None or known.reference is None:
         untested.append("whether the log is like the calibration scenes: the weights keep none")
     else:
+        statistics = _statistics(scenes)
         try:
-            shift = domain_shift(_statistics(scenes), known.reference)
+            shift = domain_shift(statistics, known.reference)
         except ValueError as error:
             untested.append(f"whether the log is like the calibration scenes: {error}")
         if shift is not None and shift.shifted:
