@@ -100,7 +100,10 @@ def collect_counts(
     by_softmax, by_meta = [], []
     predicted = predictions_with_truth(teacher, source, truth, scene_ids, config, refiners)
     for scene, predictions in predicted:
-        counts = [_no_counts(scene, teacher) for _ in range(2 if classifiers else 1)]
+        asked = any(map(held_out, scene.frames))
+        counts = [
+            no_counts(scene.scene_id, taxonomy, asked=asked) for _ in range(2 if classifiers else 1)
+        ]
         statistics = []
         checked = checked_frames(len(scene.frames))
         for k, labeled in enumerate(predictions):
@@ -112,11 +115,11 @@ def collect_counts(
             occupied = prediction.semantics != taxonomy.free_id
             passes.update(labeled.visibility, occupied, labeled.expected.scored())
             _add(table, labeled.expected, prediction.semantics)
-            _count(counts[0], labeled, prediction.raw, said, taxonomy, grid)
+            count_frame(counts[0], labeled, prediction.raw, taxonomy, grid, said)
             if classifiers:
                 classifier = classifiers[scene.scene_id]
                 raw = prediction.raw_confidence(classifier, labeled.known, grid, taxonomy)
-                _count(counts[1], labeled, raw, said, taxonomy, grid)
+                count_frame(counts[1], labeled, raw, taxonomy, grid, said)
         by_softmax.append(replace(counts[0], statistics=tuple(statistics)))
         by_meta += [
             replace(scene_counts, statistics=tuple(statistics)) for scene_counts in counts[1:]
@@ -168,43 +171,40 @@ def _with_truth(
     originals = {frame.token: frame for frame in scene.frames}
     for prediction in predictions:
         expected = truth.labels(originals[prediction.frame.token])
-        visibility = visibility_of(prediction, preset, config)
-        known = expected.observed() & (expected.semantics < preset.taxonomy.n_classes)
-        known &= visibility.observed
-        yield LabeledPrediction(
-            prediction=prediction, expected=expected, visibility=visibility, known=known
-        )
+        yield labeled_prediction(prediction, expected, preset, config)
         bar.update()
 
 
-def _no_counts(scene: Scene, teacher: OccupancyPredictor) -> SceneCounts:
-    taxonomy = teacher.preset.taxonomy
+def no_counts(scene_id: str, taxonomy: Taxonomy, *, asked: bool = False) -> SceneCounts:
+    """Args:
+    asked: held-out sweeps will be asked about some of its frames.
+    """
 
     def none() -> CalibrationHistogram:
         return CalibrationHistogram(taxonomy.n_classes, free_id=taxonomy.free_id)
 
-    asked = any(map(held_out, scene.frames))
     return SceneCounts(
-        scene_id=scene.scene_id,
+        scene_id=scene_id,
         observed=none(),
-        occupancy=none(),
         free=CalibrationHistogram(len(FREE_PASSES)),
+        occupancy=none(),
         said=tuple(none() for _ in range(3)) if asked else (),
         asked=np.zeros((3, *none().seen.shape), np.int64) if asked else None,
     )
 
 
-def _count(
+def count_frame(
     counts: SceneCounts,
     labeled: LabeledPrediction,
     raw: NDArray[np.float32],
-    said: NDArray[np.uint8] | None,
     taxonomy: Taxonomy,
     grid: VoxelGrid,
+    said: NDArray[np.uint8] | None = None,
 ) -> None:
     """Add a frame.
 
     Args:
+        raw: (X, Y, Z) raw confidence.
         said: (X, Y, Z) what held-out sweeps say of each voxel; None: they were not asked.
     """
     ring, right, semantics = RINGS.of(grid), labeled.right, labeled.prediction.semantics
@@ -226,6 +226,18 @@ def _count(
             np.add.at(counts.asked[e], (rows, bin_of(raw[voxels])), 1)
     for histogram, voxels, classes, good in parts:
         histogram.update(raw[voxels], classes[voxels], good[voxels], ring[voxels])
+
+
+def labeled_prediction(
+    prediction: FramePrediction, expected: GroundTruth, preset: Preset, config: LabelingConfig
+) -> LabeledPrediction:
+    """A prediction beside its truth."""
+    visibility = visibility_of(prediction, preset, config)
+    known = expected.observed() & (expected.semantics < preset.taxonomy.n_classes)
+    known &= visibility.observed
+    return LabeledPrediction(
+        prediction=prediction, expected=expected, visibility=visibility, known=known
+    )
 
 
 def score(

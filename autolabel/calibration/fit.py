@@ -64,11 +64,18 @@ class Calibrated:
 
     def metadata(self) -> dict[str, str]:
         """For a weights file."""
-        return {
-            CALIBRATION_KEY: json_text(self.calibration.to_json()),
-            EVIDENCE_KEY: json_text(self.evidence.to_json()),
-            DOMAIN_KEY: json_text(self.domain.to_json()),
-        }
+        return metadata_of(self.calibration, self.evidence, self.domain)
+
+
+def metadata_of(
+    calibration: Calibration, evidence: CalibrationCounts, domain: ConfidenceDomain
+) -> dict[str, str]:
+    """For a weights file."""
+    return {
+        CALIBRATION_KEY: json_text(calibration.to_json()),
+        EVIDENCE_KEY: json_text(evidence.to_json()),
+        DOMAIN_KEY: json_text(domain.to_json()),
+    }
 
 
 def calibrate(

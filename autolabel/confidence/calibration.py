@@ -88,7 +88,11 @@ RINGS = RangeBins(edges_m=(12.0, 25.0))
 """Distances that have maps of their own, if that is better."""
 
 Counts = NDArray[np.int64]
-Method = Literal["softmax", "temperature", "class temperature", "class", "class and range"]
+Method = Literal[
+    "softmax", "temperature", "class temperature", "class", "class and range", "adapted"
+]
+FITTED: tuple[Method, ...] = tuple(m for m in get_args(Method) if m != "adapted")
+"""Fitted from scratch; ``adapted`` begins with another calibration (``calibration.adapt``)."""
 TEMPERATURES = np.exp(np.linspace(np.log(0.25), np.log(4.0), 49))
 FOLDS = 5
 
@@ -145,8 +149,7 @@ class CalibrationHistogram(ConfidenceCounts):
         if (p == p[:1]).all():
             p = p[:1]
         counts = tuple(int(n) for n in self.by_ring()[0].sum((0, 2)))
-        table = _level_of(p)
-        levels = _means(table, p, self.by_ring()[0])
+        table, levels = fitted_tables(p, self.by_ring()[0])
         return Calibration(levels=levels, table=table, counts=counts, method=method)
 
     def fitted(self, method: Method) -> NDArray[np.float64]:
@@ -182,6 +185,32 @@ class CalibrationHistogram(ConfidenceCounts):
             weight = seen[r, k] + prior_of_class[k]
             out[r, k] = _isotonic((right[r, k] + prior_of_class[k] * maps[k]) / weight, weight)
         return out
+
+
+def fitted_tables(
+    p: NDArray[np.float64], seen: Counts
+) -> tuple[NDArray[np.uint8], tuple[float, ...]]:
+    """Of maps (R, K, B) of P(label is right): the level of each bin, and what levels are worth.
+
+    Args:
+        seen: (R, K, B) voxels.
+    """
+    table = _level_of(p)
+    return table, _means(table, p, seen)
+
+
+def isotonic_maps(
+    prior: NDArray[np.float64], seen: NDArray[np.float64], right: NDArray[np.float64]
+) -> NDArray[np.float64]:
+    """Rising maps (R, K, B) of counts that lean on a prior map with ``PRIOR_SAMPLES`` voxels, which
+    are spread like the counts of the class."""
+    spread = seen + seen.sum((0, 1), keepdims=True) / max(1.0, float(seen.sum())) + 1e-3
+    weight = PRIOR_SAMPLES * spread / spread.sum(-1, keepdims=True)
+    values = (right + weight * prior) / (seen + weight)
+    out = np.empty_like(values)
+    for r, k in np.ndindex(values.shape[:2]):
+        out[r, k] = _isotonic(values[r, k], (seen + weight)[r, k])
+    return np.asarray(out)
 
 
 def _tempered(seen: NDArray[Any], right: NDArray[Any]) -> NDArray[np.float64]:
@@ -234,8 +263,7 @@ def select_method(scenes: Sequence[CalibrationHistogram]) -> tuple[Calibration, 
         parts = [_sum(scenes[f::folds]) for f in range(folds)]
         complements = {f: _sum([p for g, p in enumerate(parts) if g != f]) for f in range(folds)}
         method_scores = tuple(
-            _scored(m, [(complements[f].fitted(m), parts[f]) for f in range(folds)])
-            for m in get_args(Method)
+            _scored(m, [(complements[f].fitted(m), parts[f]) for f in range(folds)]) for m in FITTED
         )
         chosen = min(method_scores, key=lambda c: c.log_loss).method
     calibration = total.fit(chosen)

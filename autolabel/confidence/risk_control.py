@@ -27,7 +27,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -59,6 +59,8 @@ class CalibrationCounts:
         seen, right: (S, R, K, L) voxels and right ones.
         free_id: the class of free space.
         config_signature: JSON values of the configuration of these labels.
+        unit: what a row is of; single frames where there are few scenes to adapt to.
+        min_units: fewer are no sample for the t test.
 
     Raises:
         ValueError: the shapes do not fit, or more voxels are right than there are.
@@ -69,6 +71,8 @@ class CalibrationCounts:
     right: Counts
     free_id: int
     config_signature: dict[str, Any] = field(default_factory=dict)
+    unit: Literal["scenes", "frames"] = "scenes"
+    min_units: int = MIN_SCENES
 
     def __post_init__(self) -> None:
         if self.seen.ndim != 4 or len(self.seen) != len(self.scene_ids):
@@ -90,6 +94,8 @@ class CalibrationCounts:
             "shape": list(self.seen.shape),
             "free": self.free_id,
             "made_with": self.config_signature,
+            **({} if self.unit == "scenes" else {"unit": self.unit}),
+            **({} if self.min_units == MIN_SCENES else {"min_units": self.min_units}),
             "at": np.diff(indices, prepend=0).tolist(),
             "voxels": self.seen.ravel()[indices].tolist(),
             "right": self.right.ravel()[indices].tolist(),
@@ -116,6 +122,8 @@ class CalibrationCounts:
             right=counts[1],
             free_id=int(data["free"]),
             config_signature=dict(data["made_with"]),
+            unit="frames" if data.get("unit") == "frames" else "scenes",
+            min_units=max(3, int(data.get("min_units", MIN_SCENES))),
         )
 
 
@@ -147,7 +155,7 @@ def control_risk(
     for name, ids in groups.items():
         seen, right = (of[:, :, list(ids)].sum((1, 2)) for of in (counts.seen, counts.right))
         try:
-            lowest[name] = _lowest_level(seen, right, name, allowed[name], confidence, test)
+            lowest[name] = _lowest_level(seen, right, name, allowed[name], confidence, test, counts)
         except SetupError as error:
             refused[name] = str(error)
     occupied = {name: ids for name, ids in groups.items() if name != "free"}
@@ -203,6 +211,7 @@ def control_risk(
             float(1 - r / k) if k else None for r, k in zip(kept_right, kept, strict=True)
         ),
         class_coverage=tuple(float(k / n) if n else None for k, n in zip(kept, total, strict=True)),
+        unit=counts.unit,
     )
 
 
@@ -231,14 +240,14 @@ def _together(
                 for of in (counts.seen, counts.right)
             )
             kept, wrong = kept + seen, wrong + seen - right
-        if _p_value(wrong, kept, max_error, test) <= 1 - confidence:
+        if _p_value(wrong, kept, max_error, test, counts.min_units) <= 1 - confidence:
             passed = levels
         elif passed:
             break
     if not passed:
         raise SetupError(
             f"--max-error {max_error:g}: holds for groups of classes, and not for all occupied "
-            "voxels together; calibrate on more scenes (scripts/calibrate.py)"
+            f"voxels together; calibrate on more {counts.unit} (scripts/calibrate.py)"
         )
     return passed
 
@@ -250,51 +259,56 @@ def _lowest_level(
     max_error: float,
     confidence: float,
     test: Test,
+    of: CalibrationCounts,
 ) -> int:
     """The lowest level down to which every one passes the test. Raises ``SetupError``: none."""
     n_scenes = len(seen)
     alpha = 1 - confidence
-    min_scenes = _min_scenes(max_error, alpha, test)
+    min_scenes = _min_scenes(max_error, alpha, test, of.min_units)
     request = f"--max-error {max_error:g} with {100 * confidence:g} % confidence ({test} test)"
     if n_scenes < min_scenes:
         raise SetupError(
-            f"{request}: {n_scenes} calibration scenes are too few, at least {min_scenes} are "
+            f"{request}: {n_scenes} calibration {of.unit} are too few, at least {min_scenes} are "
             "needed; calibrate on more (scripts/calibrate.py)"
         )
     kept = seen[:, ::-1].cumsum(1)[:, ::-1]
     wrong = (seen - right)[:, ::-1].cumsum(1)[:, ::-1]
     tested = np.flatnonzero(kept.sum(0) >= max(1.0, MIN_SHARE * seen.sum()))
     if not tested.size:
-        raise SetupError(f"{request}: no voxel of {name} was seen on the calibration scenes")
+        raise SetupError(f"{request}: no voxel of {name} was seen on the calibration {of.unit}")
     lowest = None
     for level in range(int(tested[-1]), -1, -1):
-        if _p_value(wrong[:, level], kept[:, level], max_error, test) > alpha:
+        if _p_value(wrong[:, level], kept[:, level], max_error, test, of.min_units) > alpha:
             break
         lowest = level
     if lowest is not None:
         return lowest
     top = int(tested[-1])
     error = wrong[:, top].sum() / kept[:, top].sum()
-    measured = f"of the surest labels of {name} {100 * error:.2f} % are wrong on {n_scenes} scenes"
+    measured = (
+        f"of the surest labels of {name} {100 * error:.2f} % are wrong on {n_scenes} {of.unit}"
+    )
     if error >= max_error:
         raise SetupError(f"{request}: cannot be kept, {measured}; a better teacher is needed")
     spare = max_error * kept[:, top] - wrong[:, top]
     quantile = float(stats.norm.ppf(confidence))
     needed = math.ceil((quantile * float(spare.std()) / float(spare.mean())) ** 2) + 1
     needed = max(needed, n_scenes + 1)
-    raise SetupError(f"{request}: {measured}; about {needed} calibration scenes are needed")
+    raise SetupError(f"{request}: {measured}; about {needed} calibration {of.unit} are needed")
 
 
-def _min_scenes(max_error: float, alpha: float, test: Test) -> int:
+def _min_scenes(max_error: float, alpha: float, test: Test, min_units: int) -> int:
     """Below so many, no evidence suffices."""
     worst_share = MOST_WRONG if test == "t" else 1.0
     if max_error >= worst_share:
-        return MIN_SCENES
+        return min_units
     unseen = math.ceil(math.log(alpha) / math.log1p(-max_error / worst_share))
-    return max(MIN_SCENES, unseen) if test == "t" else unseen
+    return max(min_units, unseen) if test == "t" else unseen
 
 
-def _p_value(wrong: Counts, kept: Counts, max_error: float, test: Test) -> float:
+def _p_value(
+    wrong: Counts, kept: Counts, max_error: float, test: Test, min_units: int = MIN_SCENES
+) -> float:
     """Of the hypothesis that the error is larger, from (S,) counts."""
     has_voxels = kept > 0
     if test == "exact":
@@ -303,7 +317,7 @@ def _p_value(wrong: Counts, kept: Counts, max_error: float, test: Test) -> float
         )
     excess = (wrong - max_error * kept)[has_voxels]
     n = len(excess)
-    if n < MIN_SCENES:
+    if n < min_units:
         return 1.0
     worst = float((wrong[has_voxels] / kept[has_voxels]).max())
     excess = np.append(excess, (worst - max_error) * float(kept[has_voxels].mean()))

@@ -44,6 +44,14 @@ def domain_of(teacher: LoadedModel, weights: Path) -> ConfidenceDomain | None:
     return metadata_json(teacher.metadata, DOMAIN_KEY, ConfidenceDomain.from_json, weights)
 
 
+def evidence_of(teacher: LoadedModel, weights: Path) -> CalibrationCounts | None:
+    """What error bounds rest on; None where the weights hold none. Raises ``SetupError`` where it
+    is damaged."""
+    if EVIDENCE_KEY not in teacher.metadata:
+        return None
+    return metadata_json(teacher.metadata, EVIDENCE_KEY, CalibrationCounts.from_json, weights)
+
+
 def risk_bound_of(
     teacher: LoadedModel,
     calibration: Calibration,
@@ -59,11 +67,10 @@ def risk_bound_of(
     Raises:
         SetupError: the evidence is missing, of labels made otherwise, or does not suffice.
     """
-    if EVIDENCE_KEY not in teacher.metadata:
+    if (evidence := evidence_of(teacher, weights)) is None:
         raise SetupError(
             f"{weights}: holds no evidence for --max-error; scripts/calibrate.py gathers it"
         )
-    evidence = metadata_json(teacher.metadata, EVIDENCE_KEY, CalibrationCounts.from_json, weights)
     signature = config_signature(config)
     if evidence.config_signature != signature:
         raise SetupError(

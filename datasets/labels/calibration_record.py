@@ -118,7 +118,7 @@ class RiskBound:
     Attributes:
         max_error: of the occupied voxels together, the largest of their groups'.
         confidence: that it holds, over the draw of the calibration scenes.
-        test: how that was tested; scenes: on how many.
+        test: how that was tested; scenes: on how many, or on how many frames (``unit``).
         thresholds: (K,) lowest trusted level of each class.
         groups: ``occupied``, then those of ``Taxonomy.class_groups``, ``free`` last.
         class_error, class_coverage: (K,) on the calibration scenes; None where a class is absent.
@@ -132,6 +132,7 @@ class RiskBound:
     groups: dict[str, GroupRiskBound]
     class_error: tuple[float | None, ...]
     class_coverage: tuple[float | None, ...]
+    unit: Literal["scenes", "frames"] = "scenes"
 
     def to_json(self) -> dict[str, Any]:
         return {
@@ -139,6 +140,7 @@ class RiskBound:
             "confidence": self.confidence,
             "test": self.test,
             "scenes": self.scenes,
+            **({} if self.unit == "scenes" else {"unit": self.unit}),
             "thresholds": list(self.thresholds),
             "groups": {name: group.to_json() for name, group in self.groups.items()},
             "class_error": [None if e is None else round(e, 6) for e in self.class_error],
@@ -167,6 +169,7 @@ class RiskBound:
             },
             class_error=errors,
             class_coverage=coverages,
+            unit="frames" if data.get("unit") == "frames" else "scenes",
         )
 
     def vanished(self, names: Sequence[str]) -> list[str]:
@@ -181,7 +184,7 @@ class RiskBound:
         """Lines to print. ``names``: of the classes."""
         lines = [
             f"error bound, each with {100 * self.confidence:g} % confidence ({self.test} test, "
-            f"{self.scenes} scenes):"
+            f"{self.scenes} {self.unit}):"
         ]
         for name, g in self.groups.items():
             label = GROUP_LABELS.get(name, name)

@@ -116,7 +116,7 @@ def _error_bound_card(content: Content) -> Html:
         "Error bound",
         f"at most {100 * promise.max_error:g} %",
         f"wrong of the trusted of each group of classes; {100 * promise.confidence:g}\u00a0% "
-        f"confidence, {promise.test} test, {promise.scenes} scenes"
+        f"confidence, {promise.test} test, {promise.scenes} {promise.unit}"
         + (f"; nothing trusted of {', '.join(refused)}" if refused else ""),
     )
 
