@@ -118,7 +118,8 @@ def collect_counts(
             count_frame(counts[0], labeled, prediction.raw, taxonomy, grid, said)
             if classifiers:
                 classifier = classifiers[scene.scene_id]
-                raw = prediction.raw_confidence(classifier, labeled.known, grid, taxonomy)
+                voxels = labeled.known if said is None else labeled.visibility.observed
+                raw = prediction.raw_confidence(classifier, voxels, grid, taxonomy)
                 count_frame(counts[1], labeled, raw, taxonomy, grid, said)
         by_softmax.append(replace(counts[0], statistics=tuple(statistics)))
         by_meta += [

@@ -103,10 +103,10 @@ def _run(args: argparse.Namespace, python_path: str | None) -> int:
     source = _open(args, opener, root)
     domain = domain_of(teacher, args.weights)
     reasons = recorded_reasons(domain, args.source, source.name)
-    if reasons:
-        print(printable(f"warning: {UNVERIFIED}: {reasons[0]}{ADAPT}"), file=sys.stderr)
     if args.max_error is not None:
         config = _with_bound(args, teacher, calibration, config, reasons)
+    if reasons:
+        print(printable(f"warning: {UNVERIFIED}: {reasons[0]}{ADAPT}"), file=sys.stderr)
     elongation_source(source, teacher.preset.inputs.point_features)
     timed = TimedSource(source, args.stall_timeout, root=args.root)
     scene_ids = scenes_of(timed, args.split, root=args.root)

@@ -38,7 +38,12 @@ from models.presets import COARSE_GRID
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("30-44", "45-49", "50-64", "65-79")
 SHIPPED = "models/weights/city_tiny_teacher.safetensors"
-FIGURES = ("mIoU[camera-visible]", "mIoU[all]", "mIoU[trusted]", "trusted voxels that are right")
+FIGURES = (
+    "mIoU[camera-visible]",
+    "mIoU[all]",
+    "mIoU[trusted]",
+    "trusted occupied voxels that are right",
+)
 BENCHMARKS = {"occ3d_nuscenes": "17 classes, 0.4 m", "occ3d_coarse": "7 classes, 0.8 m"}
 STUDENTS = {"occ3d_nuscenes": "camera_tiny", "occ3d_coarse": "camera_coarse"}
 """By the benchmark that they and their teacher are made for."""

@@ -102,7 +102,8 @@ def test_truth_as_a_store_scores_100_masked_and_unmasked(
         assert f"mIoU[{mask}] = 100.0" in printed
     assert scores["rays"]["RayIoU"] == 100.0 and scores["rays"]["frames"] == 3
     assert "RayIoU[rays that hit in the truth] = 100.00" in printed
-    assert "trusted voxels that are right: 100.00 %" in printed
+    assert "trusted occupied voxels that are right: 100.00 %" in printed
+    assert "trusted free voxels that are right: 100.00 %" in printed
     assert scores["benchmark"] == "occ3d_nuscenes" and scores["classes"] == "occ3d-nuscenes"
     assert scores["frames"] == 3 and scores["grid"]["frame"] == "ego"
     assert scores["converted"] is None and "converted" not in printed

@@ -392,7 +392,8 @@ def test_quality_of_a_store_is_counted_where_the_benchmark_scores() -> None:
     assert found["scored voxels that are kept"] == 80.0
     assert found["kept voxels that are scored"] == 80.0
     assert found["kept voxels that are right"] == 75.0
-    assert found["trusted voxels that are right"] == 60.0
+    assert found["trusted occupied voxels that are right"] == 66.67
+    assert found["trusted free voxels that are right"] == 50.0
     by_class = found["by class"]
     assert by_class["vehicle"] == {
         "mask keeps": 100.0,

@@ -6,7 +6,8 @@
     ray job submit --working-dir . -- python autolabel/run.py --split unlabeled --store OUT
 
 Started again with the same options it continues and relabels nothing. Exit codes: 0 all labeled,
-1 some scene is quarantined (the store says why), 2 the job could not start, 130 stopped.
+1 some scene is quarantined (the store says why) or held-out LiDAR contradicts the confidence, 2 the
+job could not start, 130 stopped.
 """
 
 from __future__ import annotations

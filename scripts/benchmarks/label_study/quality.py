@@ -25,13 +25,15 @@ class StoreQuality:
     Attributes:
         scored: what the benchmark scores, whether kept or not: truth against label.
         kept: of these, what the store's mask keeps.
+        trusted: of what a sensor observed, what the store trusts.
     """
 
     def __init__(self, taxonomy: Taxonomy) -> None:
         self.taxonomy = taxonomy
         self.scored = ConfusionMatrix(taxonomy.n_classes)
         self.kept = ConfusionMatrix(taxonomy.n_classes)
-        self.kept_voxels = self.trusted = self.trusted_right = 0
+        self.trusted = ConfusionMatrix(taxonomy.n_classes)
+        self.kept_voxels = 0
 
     def update(
         self,
@@ -44,8 +46,7 @@ class StoreQuality:
         trusted = ((mask & MaskBit.TRUSTED) > 0) & truth.observed()
         scored = truth.scored()
         self.kept_voxels += int(in_mask.sum())
-        self.trusted += int(trusted.sum())
-        self.trusted_right += int((trusted & (semantics == truth.semantics)).sum())
+        self.trusted.update(truth.semantics, semantics, trusted)
         self.scored.update(truth.semantics, semantics, scored)
         self.kept.update(truth.semantics, semantics, scored & in_mask)
 
@@ -68,9 +69,13 @@ class StoreQuality:
             }
             for k, name in enumerate(self.taxonomy.names)
         }
-        semantic = self.taxonomy.semantic_ids
+        semantic, free = self.taxonomy.semantic_ids, self.taxonomy.free_id
+        trusted, trusted_right = self.trusted.counts.sum(0), np.diag(self.trusted.counts)
         return {
-            "trusted voxels that are right": _percent(self.trusted_right, self.trusted),
+            "trusted occupied voxels that are right": _percent(
+                trusted_right.sum() - trusted_right[free], trusted.sum() - trusted[free]
+            ),
+            "trusted free voxels that are right": _percent(trusted_right[free], trusted[free]),
             "scored voxels that are kept": _percent(counts.sum(), scored.sum()),
             "kept voxels that are scored": _percent(counts.sum(), self.kept_voxels),
             "kept voxels that are right": _percent(right.sum(), counts.sum()),
