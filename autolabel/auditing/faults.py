@@ -34,6 +34,7 @@ from datasets.labels.label_set import LabeledScene
 from datasets.labels.log_identity import T_global_grid, pose_distance
 from datasets.labels.validity import ConfidenceValidity
 from datasets.labels.voxel_labels import GridFrame
+from datasets.log_checks.conventions import wrong_convention
 from datasets.log_checks.ground import MAX_GROUND_OFF_M
 from datasets.log_checks.projection import MIN_EDGES
 
@@ -54,6 +55,7 @@ FaultName = Literal[
     "cameras swapped",
     "cameras late",
     "focal length",
+    "camera convention",
     "confidence contradicted",
     "teacher out of its domain",
     "ghosting",
@@ -266,6 +268,10 @@ def ground_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFau
 
 
 def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFault]:
+    if text := wrong_convention(_of_conventions(audits), len(audits)):
+        cause: FaultName = "focal length" if "focal length" in text else "camera convention"
+        yield AuditFault(name=cause, scene_id=where, evidence=text)
+        return  # in such views nothing else can be told
     exchanged = swapped(crossing for audit in audits for crossing in audit.crossings)
     for a, b in exchanged:
         text = f"the depth edges of each of {a} and {b} lie on the other's picture"
@@ -289,6 +295,14 @@ def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFau
                 "of its picture"
             )
             yield AuditFault(name=UNKNOWN, scene_id=where, evidence=text)
+
+
+def _of_conventions(audits: Sequence[SceneAudit]) -> list[NDArray[np.float64]]:
+    """Of each camera that every frame has, what ``convention_sums`` gave."""
+    frames = [frame for audit in audits for frame in audit.conventions]
+    names = dict.fromkeys(name for frame in frames for name in frame)
+    everywhere = [name for name in names if all(name in frame for frame in frames)]
+    return [np.array([frame[name] for frame in frames], np.float64) for name in everywhere]
 
 
 def _camera_fault(finding: CameraFinding) -> FaultName:

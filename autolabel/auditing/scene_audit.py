@@ -29,6 +29,7 @@ from datasets.errors import SceneError
 from datasets.frames import Frame, Scene, SceneSource, in_lidar_frame, points_in_ego
 from datasets.labels.label_set import LabeledScene, LabelSetHeader
 from datasets.labels.voxel_labels import FrameLabels, MaskBit
+from datasets.log_checks.conventions import Sums, convention_sums
 from datasets.log_checks.ground import columns, ground_height_m, ground_slopes, spread
 from datasets.log_checks.projection import picture_gradient
 
@@ -93,8 +94,8 @@ class SceneAudit:
         elsewhere: where labels may be exchanged; None where the scene's own fit, or nothing tells.
         flips_differ, flips_judged: observed voxels whose class changes with mirrored inputs.
         slopes: (2,) of the ground along x and y, and heights in metres, by frame.
-        views: of each frame whose pictures were looked at, by camera.
-
+        views: of each frame whose pictures were looked at, by camera; conventions: likewise, from
+            ``convention_sums``.
         problems: what could not be read, one line each.
     """
 
@@ -113,6 +114,7 @@ class SceneAudit:
     heights_m: list[float] = field(default_factory=list)
     views: list[dict[str, ViewFit]] = field(default_factory=list)
     crossings: list[Crossing] = field(default_factory=list)
+    conventions: list[dict[str, tuple[Sums, ...]]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
 
@@ -333,6 +335,12 @@ class Auditor:
         }
         if fits:
             out.views.append(fits)
+            out.conventions.append(
+                {
+                    view.name: convention_sums(points, view, gradient)
+                    for view, gradient in zip(frame.cameras, gradients, strict=True)
+                }
+            )
         out.crossings += crossings(points, frame.cameras, gradients)
 
     def _flips(

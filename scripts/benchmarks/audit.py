@@ -37,6 +37,7 @@ from confidence_study.faulty import (
     ChangedLog,
     camera_turned,
     cameras_late,
+    cameras_mounted,
     cameras_swapped,
     focal_length_scaled,
     lidar_moved,
@@ -66,6 +67,7 @@ from datasets.errors import SetupError
 from datasets.files.json_files import write_json
 from datasets.files.replacing import write_text
 from datasets.frames import SceneSource
+from datasets.geometry.transforms import inverse
 from datasets.labels.audit_record import AuditFault
 from datasets.labels.label_set import GroundTruthLabels, LabelSet, StoredLabels
 from datasets.labels.store import LabelStore
@@ -134,6 +136,15 @@ CASES = (
     of_cameras("CAM_FRONT 2 degrees aside", "camera turned", camera_turned(FRONT, 1, 2)),
     of_cameras(f"{LEFT} 2 degrees about its view", "camera turned", camera_turned(LEFT, 2, 2)),
     of_cameras(f"{LEFT} and CAM_BACK_RIGHT swapped", "cameras swapped", SWAPPED),
+    of_cameras(
+        "extrinsics of all cameras inverted",
+        "camera convention",
+        cameras_mounted(inverse),
+        any_log=True,
+    ),
+    of_cameras(
+        "focal length x 0.5, all cameras", "focal length", focal_length_scaled(0.5), any_log=True
+    ),
     *(of_cameras(f"{what}, {FRONT}", "focal length", of(by, FRONT)) for what, of, by in FOCAL),
     *(
         of_cameras(f"{what}, all cameras", "focal length", of(by), any_log=True)
