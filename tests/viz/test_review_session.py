@@ -68,7 +68,7 @@ def test_truth_and_boxes_lie_beside_the_labels(tmp_path: Path) -> None:
     session = ReviewSession(StoredLabels(path), source, truth=truth)
     first, second = session.frame("a", 0), session.frame("a", 1)
     assert first.truth is None and any("no ground truth" in note for note in first.notes)
-    assert second.truth is not None and second.notes == ()
+    assert second.truth is not None and second.notes == session.notes
     assert second.truth.semantics.shape == second.grid.shape
     assert [box.track for box in first.boxes] == ["7", "8"] and second.boxes == ()
     np.testing.assert_allclose(first.boxes[0].T_ego_box, from_yaw(0.1, [20, 0, 1]), atol=1e-9)
@@ -125,7 +125,7 @@ def test_threads_get_the_frames_they_ask_for(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
         frames = list(pool.map(lambda k: session.frame("a", k), asked))
     assert [frame.labels.token for frame in frames] == [f"a{5 * k}" for k in asked]
-    assert all(frame.notes == () and len(frame.images) == 1 for frame in frames)
+    assert all(frame.notes == session.notes and len(frame.images) == 1 for frame in frames)
     # read once: the same pixels
     assert frames[0].images[0].rgb is frames[4].images[0].rgb
 
