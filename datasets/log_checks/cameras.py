@@ -142,9 +142,9 @@ class CameraEvidence:
         share = 100 * self.inside / max(self.points, 1)
         n = sum(self.edges)
         if not n:
-            return f"{share:.1f} % of the points lie in the picture; no depth edges"
+            return f"{share:.1f} % of the points lie in the image; no depth edges"
         return (
-            f"{share:.1f} % of the points lie in the picture; {n} depth edges lie on "
+            f"{share:.1f} % of the points lie in the image; {n} depth edges lie on "
             f"{sum(self.stated) / n:.2f} times the mean gradient"
         )
 
