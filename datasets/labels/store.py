@@ -234,6 +234,9 @@ class LabelStore:
         """
         self.place, self.header, self.sealed = at, header, sealed
 
+    def __repr__(self) -> str:
+        return f"<LabelStore {self.place}, run {self.header.run_id[:12]}>"
+
     @classmethod
     def create(cls, where: StorePath | StorageBackend, header: StoreHeader) -> LabelStore:
         """Make an empty store.
@@ -332,7 +335,10 @@ class LabelStore:
         store = cls.open(at, expect_grid=header.grid)
         if store.header.run_id != header.run_id:
             what = header_difference(store.header, header)
-            raise SetupError(f"label store {at}: made by another job ({what}); name a new place")
+            raise SetupError(
+                f"label store {at}: made by another job ({what}); name a new place, such as "
+                "--store OTHER.zarr"
+            )
         return store
 
     def scene_ids(self) -> tuple[str, ...]:

@@ -73,6 +73,10 @@ class FrameLabels:
     statistics: dict[str, float] = field(default_factory=dict)
     lidar_check: LidarEvidence | str | None = None
 
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.semantics.shape))
+        return f"<FrameLabels {self.token}, {shape} voxels, at {self.timestamp_us} us>"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SceneLabels:
