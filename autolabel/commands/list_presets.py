@@ -7,6 +7,7 @@ import sys
 
 import torch
 
+from datasets.cli.next_step import print_next
 from datasets.errors import SetupError
 from models.presets import PRESETS, build, count_parameters, preset
 from models.training.recipes import RECIPES
@@ -45,4 +46,6 @@ def run(args: argparse.Namespace) -> int:
         print(f"| {recipe.name} | {recipe.preset} | {recipe.paper} |")
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
+    log = ("--source", "nuscenes", "--root", "DIR")
+    print_next("train-teacher", *log, "--recipe", next(iter(RECIPES)))
     return 1 if wrong else 0

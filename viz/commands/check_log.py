@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource
 from datasets.cli.logs import log_words, open_log
-from datasets.cli.next_step import print_next
+from datasets.cli.next_step import print_next_job
 from datasets.cli.scenes import scenes_of
 from datasets.errors import SetupError
 from datasets.files.printable import printable
@@ -69,8 +69,12 @@ def run(args: argparse.Namespace) -> int:
         with replacing(args.image) as partial:
             draw(source, frames[len(frames) // 2]).save(partial)
         print(f"image: {args.image}")
-    print(f"{len(scene_ids)} scenes checked: " + (f"{bad} bad findings" if bad else "nothing bad"))
-    print_next("label", *log_words(args), "--split", "all")
+    n = len(scene_ids)
+    print(
+        f"{n} {'scene' if n == 1 else 'scenes'} checked: "
+        + (f"{bad} bad findings" if bad else "nothing bad")
+    )
+    print_next_job(*log_words(args), "--split", "all")
     return 1 if bad else 0
 
 

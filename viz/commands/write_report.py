@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
     for scene_id, why in content.unreadable.items():
         print_bad_scene(scene_id, why)
     print(f"{options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
-    print_next("inspect", options.store, "--queue")
+    by_audit = [] if options.audit is None else ["--audit", options.audit]
+    print_next("inspect", options.store, "--queue", *by_audit)
     return 1 if content.unreadable else 0
 
 
@@ -79,7 +80,10 @@ def gather(options: argparse.Namespace) -> Content:
     with tqdm(total=frames, desc="read", unit="frame") as bar:
         numbers = store_numbers(store, truth, on_frame=bar.update)
     if truth is not None and not numbers.scored.any():
-        notes.append(f"{truth.root} holds no ground truth of a frame of the store")
+        notes.append(
+            f"{truth.root}: no ground truth of a frame of the store, or none that "
+            f"{truth.benchmark.name} scores"
+        )
     order, _ = ranked(numbers, found_audit)
     true_labels = None
     if truth is not None:
