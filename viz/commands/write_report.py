@@ -64,7 +64,7 @@ def gather(options: argparse.Namespace) -> Content:
 
     Raises:
         SetupError: the store, the audit's report or the ground truth cannot be opened, or the log
-            that was named is not the one that was labelled.
+            that was named is not the one that was labeled.
     """
     store = LabelStore.open(options.store)
     found_audit = None if options.audit is None else read_audit(options.audit)
@@ -90,7 +90,7 @@ def gather(options: argparse.Namespace) -> Content:
         true_labels = GroundTruthLabels(truth.benchmark, truth.root, truth.source, every_frame=True)
     labels = StoredLabels(options.store, print_bad_scene)
     session = ReviewSession(labels, log, truth=true_labels)
-    drawn = order[: options.pictures]
+    drawn = order[: options.images]
     with (
         tqdm(total=len(drawn), desc="draw", unit="scene", disable=not drawn) as bar,
         ViewPainter(options.renderer) as painter,
@@ -115,7 +115,7 @@ def gather(options: argparse.Namespace) -> Content:
         reviews=_reviews(store, numbers, options.audit, notes),
         images=images,
         undrawn=undrawn,
-        asked_images=options.pictures > 0,
+        asked_images=options.images > 0,
         renderer_note=painter.note,
         notes=tuple(notes),
     )
@@ -127,7 +127,7 @@ def render(content: Content) -> str:
     words = voxels_in_words(header.grid, header.taxonomy, header.frame)
     made = header.provenance.get("preset")
     subtitle = (
-        f"{words}" + (f", labelled by {made}" if made else "") + f". Run {header.run_id[:12]}."
+        f"{words}" + (f", labeled by {made}" if made else "") + f". Run {header.run_id[:12]}."
     )
     name = content.where.rstrip("/").rsplit("/", 1)[-1]
     sections = [
@@ -160,7 +160,7 @@ def _log(options: argparse.Namespace, header: StoreHeader) -> SceneSource | str:
 
 def _truth(options: argparse.Namespace, header: StoreHeader, log: SceneSource | str) -> TruthFolder:
     if isinstance(log, str):
-        raise SetupError(f"--truth needs the log that was labelled: {log}")
+        raise SetupError(f"--truth needs the log that was labeled: {log}")
     if not options.truth.is_dir():
         raise SetupError(f"--truth {options.truth}: there is no such folder")
     return TruthFolder(benchmark=_benchmark(options, header), root=options.truth, source=log)
