@@ -69,7 +69,7 @@ def train(args: argparse.Namespace, process_group: ProcessGroup) -> int:
     if process_group.rank > 0:
         return 0
 
-    # held-out labelled scenes: what does a confidence mean, and how good are the labels?
+    # held-out labeled scenes: what does a confidence mean, and how good are the labels?
     teacher = OccupancyPredictor(cast(OccupancyNet, trained.network), network)
     with_future = open_log(
         args,

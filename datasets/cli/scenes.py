@@ -43,7 +43,7 @@ def usable_scenes_of(source: SceneSource, split: str, *, root: Path) -> tuple[st
     scenes = scenes_of(source, split, root=root)
     for scene in scenes:
         if fault := fault_of_scene_id(scene):
-            print(f"set aside: {printable(scene)}: {fault}", file=sys.stderr)
+            print(f"quarantined: {printable(scene)}: {fault}", file=sys.stderr)
     usable = tuple(scene for scene in scenes if not fault_of_scene_id(scene))
     if not usable:
         raise SetupError(f"{root}: split {split!r} has no scene whose id can be used")

@@ -468,8 +468,8 @@ class LabelStore:
             write_group(self.place, f"{QUARANTINE}/{name}", sealed(note))
 
     def quarantined(self) -> dict[str, dict[str, str]]:
-        """Scenes set aside: id -> ``reason`` (one line) and ``detail``, sorted by id. Where a note
-        cannot be read, the reason is that."""
+        """Quarantined scenes: id -> ``reason`` (one line) and ``detail``, sorted by id. Where a
+        note cannot be read, the reason is that."""
         notes, torn = self._notes()
         for name, why in torn.items():
             reason = f"the note on it cannot be read: {why}"
@@ -477,7 +477,7 @@ class LabelStore:
         return dict(sorted(notes.items()))
 
     def torn_notes(self) -> dict[str, str]:
-        """Notes on scenes set aside that cannot be read: name -> why."""
+        """Notes on quarantined scenes that cannot be read: name -> why."""
         return self._notes()[1]
 
     def _notes(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:

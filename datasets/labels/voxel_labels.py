@@ -33,7 +33,7 @@ class MaskBit(enum.IntFlag):
 
     TRUSTED: observed, and P(label is right) reaches the job's threshold: train on it.
     LIDAR_OBSERVED: a LiDAR ray ended in it or passed through it.
-    CAMERA_VISIBLE: a camera sees it past the labelled occupancy.
+    CAMERA_VISIBLE: a camera sees it past the labeled occupancy.
     DYNAMIC: its class can move.
     """
 

@@ -89,7 +89,7 @@ def test_a_store_is_a_torch_data_set(run: Run, store: Path) -> None:
 
 def test_a_log_of_ones_own_is_labelled(run: Run) -> None:
     printed = run("own_source")
-    assert printed.startswith("drive-1: 1 frame labelled, ")
+    assert printed.startswith("drive-1: 1 frame labeled, ")
     assert int(printed.split(", ", 1)[1].split()[0].replace(",", "")) > 1000
 
 

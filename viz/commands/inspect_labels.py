@@ -203,7 +203,7 @@ def _session(options: argparse.Namespace) -> ReviewSession:
 
 
 def _require_log_of(options: argparse.Namespace, session: ReviewSession, scene_id: str) -> None:
-    """Raises ``SetupError``: the log that was named is not the one that was labelled. Of another
+    """Raises ``SetupError``: the log that was named is not the one that was labeled. Of another
     log that lies where none was named, nothing is shown, and a note says so."""
     if options.root is not None and session.reviews is not None:
         session.require_log_of(session.reviews.store, scene_id)
