@@ -22,6 +22,7 @@ import ray
 import torch
 from label_scenes import tree
 from s3_server import remote_tree, upload
+from small_city import write_small_city
 
 from autolabel.cluster.driver import run_job
 from autolabel.cluster.events import Events
@@ -35,7 +36,6 @@ from datasets.files.seals import DIGEST, sealed
 from datasets.frames import Scene
 from datasets.labels.store import LabelStore
 from datasets.sources.nuscenes import NuScenesSource
-from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.storage.backend import LocalBackend
 from models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from models.presets import build
@@ -48,18 +48,7 @@ STOPPED_LINE = "stopped; what is done is kept, and the same command continues"
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("log") / "city"
-    config = CityConfig(
-        labeled_scenes=0,
-        unlabeled_scenes=SCENES,
-        val_scenes=0,
-        frames_per_scene=2,
-        image_height=48,
-        image_width=128,
-        sweeps=1,
-    )
-    generate_city(root, config, workers=1, progress=False)
-    return root
+    return write_small_city(tmp_path_factory.mktemp("log") / "city", unlabeled=SCENES)
 
 
 @pytest.fixture(scope="module")

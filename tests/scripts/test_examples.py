@@ -14,31 +14,14 @@ from autolabel.labeling import LabelingConfig, calibration_of, store_header, wri
 from datasets.labels import LabelStore
 from datasets.reviews import Reviews, Verdict
 from datasets.sources.opening import open_source
-from datasets.sources.synthetic.city import CityConfig, generate_city
 from models.checkpoints import load_checkpoint
 from models.inference import OccupancyPredictor
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "scripts" / "examples"
 WEIGHTS = ROOT / "models" / "weights" / "city_tiny_teacher.safetensors"
-FRAMES = 2
+FRAMES = 3
 Run = Callable[..., str]
-
-
-@pytest.fixture(scope="module")
-def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("log") / "city"
-    config = CityConfig(
-        labeled_scenes=0,
-        unlabeled_scenes=1,
-        val_scenes=0,
-        frames_per_scene=FRAMES,
-        image_height=48,
-        image_width=128,
-        sweeps=1,
-    )
-    generate_city(root, config, workers=1, progress=False)
-    return root
 
 
 @pytest.fixture(scope="module")
