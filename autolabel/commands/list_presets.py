@@ -40,10 +40,10 @@ def run(args: argparse.Namespace) -> int:
             f"{chosen.paper} |"
         )
     print()
-    print("| recipe | preset | follows |")
-    print("|---|---|---|")
+    print("| recipe | preset | starts from | follows |")
+    print("|---|---|---|---|")
     for recipe in RECIPES.values():
-        print(f"| {recipe.name} | {recipe.preset} | {recipe.paper} |")
+        print(f"| {recipe.name} | {recipe.preset} | {recipe.starts_from} | {recipe.paper} |")
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
     log = ("--source", "nuscenes", "--root", "DIR")
