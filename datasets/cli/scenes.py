@@ -27,7 +27,7 @@ def scenes_of(source: SceneSource, split: str, *, root: Path) -> tuple[str, ...]
     scenes = source.scene_ids(split)
     if not scenes:
         n = len(source.scene_ids("all"))
-        instead = f"; the log has {n} scenes in all" if n else ""
+        instead = f"; the log has {n} scenes in all (--split all)" if n else ""
         raise SetupError(f"{root}: split {split!r} has no scene{instead}")
     if not any(_may_have_frames(source, scene) for scene in scenes):
         raise SetupError(f"{root}: split {split!r} has no frame in its {len(scenes)} scenes")

@@ -104,7 +104,9 @@ def test_tables_that_a_root_does_not_have_are_answered_with_those_it_has(tmp_pat
 
 def test_a_split_without_scenes_is_told_from_a_log_without(tmp_path: Path) -> None:
     source = open_source("folder", write_log(tmp_path / "log"), past_sweeps=0, labelled=("a",))
-    with pytest.raises(SetupError, match=r"split 'unlabeled' has no scene; the log has 1 scenes"):
+    with pytest.raises(
+        SetupError, match=r"split 'unlabeled' has no scene; the log has 1 scenes in all"
+    ):
         scenes_of(source, "unlabeled", root=tmp_path)
     assert first_split(source, "val", "unlabeled") == "all"
     assert first_split(source, "val", "labeled") == "labeled"
