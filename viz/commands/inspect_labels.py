@@ -22,6 +22,7 @@ from datasets.frames import SceneSource
 from datasets.labels.header import StoreHeader
 from datasets.labels.label_set import GroundTruthLabels, LabelSet, StoredLabels
 from datasets.reviews.overlay import Reviews
+from datasets.storage.remote_path import remote_or_local
 from datasets.taxonomy import Taxonomy
 from viz.commands.options.inspect_labels import (
     DEFAULT_FPS,
@@ -211,7 +212,7 @@ def _require_log_of(options: argparse.Namespace, session: ReviewSession, scene_i
 
 def _truth(options: argparse.Namespace, folder: Path, source: SceneSource) -> GroundTruthLabels:
     chosen = benchmark(options.benchmark or NAMES[0])
-    if not folder.is_dir():
+    if not remote_or_local(folder).is_dir():
         option = "--truth" if options.with_truth is None else "--with-truth"
         raise SetupError(f"{option} {folder}: there is no such folder")
     return GroundTruthLabels(chosen, folder, source, every_frame=True)
