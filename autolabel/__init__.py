@@ -1,1 +1,1 @@
-"""The labelling job: a teacher over unlabelled scenes into a label store."""
+"""The labeling job: a teacher over unlabeled scenes into a label store."""

@@ -28,7 +28,7 @@ class UnreadableError(SetupError):
 
 
 class SceneError(AutolabelError):
-    """One scene's data is bad: it is set aside and reported, other scenes go on (exit code 1)."""
+    """One scene's data is bad: it is quarantined and reported, other scenes go on (exit code 1)."""
 
     def __init__(self, *, where: str, rule: str, frame: str = "") -> None:
         self.where, self.rule, self.frame = where, rule, frame

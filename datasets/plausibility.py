@@ -109,7 +109,7 @@ def _times(frames: Sequence[Frame]) -> str:
     ]
     if offsets and (middle_s := float(np.median(offsets))) > MAX_CAMERA_APART_S:
         return (
-            f"pictures were taken {middle_s:.0f} s from their key-frames: times look like "
+            f"images were taken {middle_s:.0f} s from their key-frames: times look like "
             "nanoseconds, or cameras and LiDAR have different clocks; write microseconds of one"
         )
     return ""

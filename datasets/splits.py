@@ -50,7 +50,7 @@ def read_names(path: Path) -> list[str]:
 def divide(
     tokens: Mapping[str, str], labelled: Labelled
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Labelled and other scene ids, both in the order of ``tokens`` (scene id -> token).
+    """Labeled and other scene ids, both in the order of ``tokens`` (scene id -> token).
 
     Raises:
         SetupError: a scene of the list is not among these.
@@ -61,7 +61,7 @@ def divide(
     else:
         chosen = set(labelled)
         if unknown := sorted(chosen - tokens.keys()):
-            raise SetupError(f"labelled scenes that the log does not have: {', '.join(unknown)}")
+            raise SetupError(f"labeled scenes that the log does not have: {', '.join(unknown)}")
     return (
         tuple(scene for scene in tokens if scene in chosen),
         tuple(scene for scene in tokens if scene not in chosen),
@@ -69,7 +69,7 @@ def divide(
 
 
 def labelled_subset(tokens: Sequence[str], share: float) -> tuple[str, ...]:
-    """Scene tokens that count as labelled: ``random.seed(42)``, sample of the sorted tokens.
+    """Scene tokens that count as labeled: ``random.seed(42)``, sample of the sorted tokens.
 
     This is the published protocol (EFFOcc ``nuscenes_dataset_occ.py``), so equal shares of the
     700 training scenes name the same scenes.

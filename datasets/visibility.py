@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from datasets.frames import CameraView, Frame, SceneSource, points_in_ego
+from datasets.frames import CameraView, Frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence, visible_from_cameras
 
@@ -55,33 +55,6 @@ class Visibility:
     def lidar(self) -> NDArray[np.bool_]:
         """(X, Y, Z) LiDAR-observed."""
         return (self.hits > 0) | (self.passes > 0)
-
-
-def frame_visibility(
-    source: SceneSource,
-    frame: Frame,
-    grid: VoxelGrid,
-    occupied: NDArray[np.bool_] | None = None,  # (X, Y, Z)
-    *,
-    past: int = 0,
-    future: int = 0,
-) -> Visibility:
-    """Masks of a frame on any grid.
-
-    Args:
-        occupied: what hides things from the cameras; None: the voxels with a LiDAR hit.
-        past, future: sweeps to use beside the key sweep.
-
-    Raises:
-        SceneError: a point file is bad.
-        ValueError: ``occupied`` is not of the grid's shape.
-    """
-    points = None
-    if frame.lidar is not None:
-        points = points_in_ego(source, frame, past=past, future=future)
-    hits, passes = sweep_evidence(frame, points, grid)
-    camera = camera_mask(hits > 0 if occupied is None else occupied, grid, frame.cameras)
-    return Visibility(hits=hits, passes=passes, camera=camera)
 
 
 def sweep_evidence(

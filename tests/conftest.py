@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 from s3_server import s3_bucket
+from small_city import write_small_city
 
 from datasets.cli import supervisor as stopping
-from datasets.sources.synthetic.city import CityConfig, generate_city
 
 
 @pytest.fixture(autouse=True)
@@ -23,17 +23,7 @@ def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Two simulated scenes, one of them labeled, of three small frames. Only read it: a test that
     writes copies it first."""
     root = tmp_path_factory.mktemp("log") / "city"
-    config = CityConfig(
-        labeled_scenes=1,
-        unlabeled_scenes=1,
-        val_scenes=0,
-        frames_per_scene=3,
-        image_height=48,
-        image_width=128,
-        sweeps=2,
-    )
-    generate_city(root, config, workers=1, progress=False)
-    return root
+    return write_small_city(root, labeled=1, unlabeled=1, frames=3, sweeps=2)
 
 
 @pytest.fixture(scope="session")

@@ -97,7 +97,7 @@ def audit_scenes(
     auditor.match(audits)
     notes = []
     if unknown:
-        notes.append(f"{unknown} scenes do not tell from what inputs they were labelled")
+        notes.append(f"{unknown} scenes do not tell from what inputs they were labeled")
     if level:
         notes.append(
             f"the poses of {level} scenes have no height: on a slope held-out sweeps lie too low "

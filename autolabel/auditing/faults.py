@@ -504,7 +504,7 @@ def record_faults(
     logged = {frame.token: frame for frame in scene.frames}
     lost = [token for token in labeled.frame_tokens if token not in logged]
     if lost:
-        text = f"{len(lost)} of {len(labeled.frame_tokens)} labelled frames are not in the log"
+        text = f"{len(lost)} of {len(labeled.frame_tokens)} labeled frames are not in the log"
         texts.append(("labels of other frames", f"{text}, such as {lost[0]}"))
     late = moved = 0
     most_m = most_rad = 0.0
@@ -526,6 +526,6 @@ def record_faults(
         )
         texts.append(("stale labels", text))
     if labeled.inputs and fingerprint and labeled.inputs != fingerprint:
-        text = "the log changed since it was labelled (its fingerprint is another): label it again"
+        text = "the log changed since it was labeled (its fingerprint is another): label it again"
         texts.append(("stale labels", text))
     return [AuditFault(name=name, scene_id=scene.scene_id, evidence=text) for name, text in texts]

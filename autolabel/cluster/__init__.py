@@ -1,4 +1,4 @@
-"""The labelling job over many scenes: driver, Ray workers, events and summary."""
+"""The labeling job over many scenes: driver, Ray workers, events and summary."""
 
 from autolabel.cluster.driver import run_job
 from autolabel.cluster.ray_cluster import connect

@@ -1,4 +1,4 @@
-"""The labelling job over Ray: workers label scenes and write them; the driver hands out scene ids.
+"""The labeling job over Ray: workers label scenes and write them; the driver hands out scene ids.
 
 The store is the only checkpoint. Every worker has a scene and, while enough are left for the
 others, the next one. A scene with bad data is quarantined at once. One that fails otherwise, or
@@ -57,7 +57,7 @@ def run_job(
 
     Raises:
         SetupError: no worker can open the log, the weights or the store, or none can start, or
-            a scene of the store was labelled from other inputs than the log now holds.
+            a scene of the store was labeled from other inputs than the log now holds.
         UnwritableError: the store takes nothing more (a full disk); no scene is blamed for it.
     """
     store = LabelStore.open(job.store)
@@ -90,7 +90,7 @@ def _check_inputs(
             inputs = str(error)
         if attributes["inputs"] != inputs:
             raise SetupError(
-                f"label store {store.place}: scene {scene_id} was labelled from other files than "
+                f"label store {store.place}: scene {scene_id} was labeled from other files than "
                 "the log holds now; choose another --store"
             )
 

@@ -1,4 +1,4 @@
-"""Progress of a labelling job for people: a bar or lines while it runs, then a report."""
+"""Progress of a labeling job for people: a bar or lines while it runs, then a report."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def describe(summary: JobSummary, store: StorePath) -> str:
     trusted = 100 * s.trusted / s.voxels if s.voxels else 0.0
     occupied = 100 * s.trusted_occupied / s.trusted if s.trusted else 0.0
     lines = [
-        f"labelled {s.frames} frames of {s.scenes} scenes in {s.seconds:.1f} s "
+        f"labeled {s.frames} frames of {s.scenes} scenes in {s.seconds:.1f} s "
         f"({s.frames_per_s:.2f} frames/s); {s.skipped} scenes were there already, "
-        f"{s.retries} tries repeated, {len(s.failures)} scenes set aside",
+        f"{s.retries} tries repeated, {len(s.failures)} scenes quarantined",
         f"trusted by the mask: {trusted:.1f} % of {s.voxels:,} voxels; "
         f"{occupied:.1f} % of these are occupied",
         *([f"LiDAR: {s.returns}"] if s.returns.dropped else []),
         *(
-            printable(f"  set aside: {scene_id}: {reason}")
+            printable(f"  quarantined: {scene_id}: {reason}")
             for scene_id, reason in s.failures.items()
         ),
         f"store: {store.resolve() if isinstance(store, Path) else store}",

@@ -41,7 +41,7 @@ class JobSummary:
     """The result of a job.
 
     Attributes:
-        scenes, frames: labelled by this run.
+        scenes, frames: labeled by this run.
         skipped: scenes already in the store.
         failures: scene id -> reason, of quarantined scenes.
         voxels, trusted, trusted_occupied: of all requested scenes that the store now has.

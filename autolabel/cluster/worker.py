@@ -1,4 +1,4 @@
-"""A worker of the labelling job: an actor that opens log, teacher and store once, then labels
+"""A worker of the labeling job: an actor that opens log, teacher and store once, then labels
 scene after scene.
 
 No image and no voxel passes through Ray.
@@ -29,7 +29,7 @@ from datasets.returns import CountsReturns, DroppedReturns
 from datasets.storage.remote_path import forget_copies
 
 CONTROL_GROUP = "aside"
-"""Concurrency group of the calls that are answered while a scene is labelled."""
+"""Concurrency group of the calls that are answered while a scene is labeled."""
 SCENES_IN_FLIGHT = 2
 """Scenes that a worker may have at once."""
 
@@ -80,7 +80,7 @@ class Outcome:
     """The result of a worker's start, or of a scene.
 
     ``bad``: the scene's data are bad; ``failed``: the scene failed otherwise; ``lost``: the
-    worker's node is gone; ``setup``: no scene can be labelled here; ``unwritable``: the store takes
+    worker's node is gone; ``setup``: no scene can be labeled here; ``unwritable``: the store takes
     no scene from anyone; ``abandoned``: as asked.
 
     Attributes:
@@ -105,7 +105,7 @@ class _AbandonedError(Exception):
 
 
 class Worker:
-    """Lives in an actor. ``heartbeat`` and ``abandon`` are answered while scenes are labelled.
+    """Lives in an actor. ``heartbeat`` and ``abandon`` are answered while scenes are labeled.
 
     Two scenes may be in flight: while the last frames of one are finished and written, the network
     works on the next.
@@ -212,7 +212,7 @@ class Worker:
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]
     def heartbeat(self) -> int:
-        """Frames labelled so far by this worker, of all scenes."""
+        """Frames labeled so far by this worker, of all scenes."""
         return self.frames
 
     @ray.method(concurrency_group=CONTROL_GROUP)  # type: ignore[untyped-decorator]

@@ -88,7 +88,7 @@ class WorkerPool:
 
     @property
     def frames_in_flight(self) -> int:
-        """Frames labelled of scenes in flight."""
+        """Frames labeled of scenes in flight."""
         return sum(max(0, w.frames - w.settled) for w in self.workers if w.in_flight)
 
     def require_room(self) -> None:

@@ -18,7 +18,7 @@ from autolabel.labeling.stored_calibration import calibration_of, domain_of, evi
 from autolabel.refinement.temporal_fusion import Refinement
 from datasets.benchmarks.catalogue import benchmark
 from datasets.cli.logs import log_words, name_log_of, open_log, truth_folder
-from datasets.cli.next_step import print_next
+from datasets.cli.next_step import print_next_job
 from datasets.cli.scenes import usable_scenes_of
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource
@@ -59,7 +59,7 @@ def run(args: argparse.Namespace) -> int:
     metadata = model.metadata | fit.metadata()
     save_checkpoint(args.out, model.module, model.preset.name, metadata)
     print(f"weights: {args.out}")
-    print_next("label", *log_words(args), "--split", "unlabeled", "--weights", args.out)
+    print_next_job(*log_words(args), "--split", "unlabeled", "--weights", args.out)
     return 0
 
 
@@ -90,7 +90,7 @@ def _adapt(args: argparse.Namespace, model: LoadedModel) -> int:
     metadata = model.metadata | metadata_of(fit.calibration, fit.evidence, fit.domain)
     save_checkpoint(args.out, model.module, model.preset.name, metadata)
     print(f"weights: {args.out}")
-    print_next("label", *log_words(args), "--split", "unlabeled", "--weights", args.out)
+    print_next_job(*log_words(args), "--split", "unlabeled", "--weights", args.out)
     return 0
 
 

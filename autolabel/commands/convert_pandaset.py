@@ -21,13 +21,13 @@ def run(args: argparse.Namespace) -> int:
     names = sorted(p.name.removesuffix("_compact") for p in args.source.glob("[0-9]*_compact"))
     if not names:
         raise SetupError(f"{args.source}: no folder NNN_compact with exported points")
-    aside = damaged = 0
+    quarantined = damaged = 0
     for name, part in product(names, args.parts):
         try:
             sequence = PandasetSequence(args.source, name, part)
         except SceneError as error:
             print(printable(f"quarantined: {name}: {error}"), file=sys.stderr)
-            aside += 1
+            quarantined += 1
             continue
         scene = args.out / "scenes" / sequence.scene_id
         scene.mkdir(parents=True, exist_ok=True)
@@ -40,9 +40,9 @@ def run(args: argparse.Namespace) -> int:
             f"{sequence.scene_id}: {len(sequence.frames)} sweeps, {len(sequence.key_frames)} "
             f"key-frames; road {-sequence.ground_z_m:.2f} m below PandaSet's origin"
         )
-    if aside == len(names) * len(args.parts):
+    if quarantined == len(names) * len(args.parts):
         raise SetupError(f"{args.source}: every sequence is quarantined")
     write_log_file(args.out)
     print(f"log: {args.out}")
     print_next("check-log", args.out)
-    return 1 if aside or damaged else 0
+    return 1 if quarantined or damaged else 0

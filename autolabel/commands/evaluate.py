@@ -262,7 +262,7 @@ def report(scores: Scores, figures: dict[str, object]) -> None:
         for name, value in scores.conversion_figures().items():
             print(f"  {name}: {_told(value)}")
     if b.mask is None:
-        print(f"{b.name} has no mask: every labelled voxel is scored")
+        print(f"{b.name} has no mask: every labeled voxel is scored")
     if scores.confidence is not None:
         for name, value in scores.store_figures().items():
             print(printable(f"{name}: {_told(value)}"))

@@ -14,8 +14,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from datasets.cli.logs import open_log
-from datasets.cli.scenes import usable_scenes_of
+from datasets.cli.logs import log_words, open_log
+from datasets.cli.next_step import print_next
+from datasets.cli.scenes import first_split, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.files.replacing import replacing
 from datasets.frames import Frame, SceneSource
@@ -99,6 +100,9 @@ def run(args: argparse.Namespace) -> int:
         print(f"error: less than {ENOUGH:.2%} the same; nothing written", file=sys.stderr)
         return 1
     print(f"onnx: {args.out}")
+    if args.weights is not None and args.root is not None:
+        split = ["--split", first_split(source, "val")]
+        print_next("evaluate", "--weights", args.weights, *log_words(args), *split)
     return 0
 
 

@@ -7,6 +7,7 @@ import sys
 
 import torch
 
+from datasets.cli.next_step import print_next
 from datasets.errors import SetupError
 from models.presets import PRESETS, build, count_parameters, preset
 from models.training.recipes import RECIPES
@@ -39,10 +40,12 @@ def run(args: argparse.Namespace) -> int:
             f"{chosen.paper} |"
         )
     print()
-    print("| recipe | preset | follows |")
-    print("|---|---|---|")
+    print("| recipe | preset | starts from | follows |")
+    print("|---|---|---|---|")
     for recipe in RECIPES.values():
-        print(f"| {recipe.name} | {recipe.preset} | {recipe.paper} |")
+        print(f"| {recipe.name} | {recipe.preset} | {recipe.starts_from} | {recipe.paper} |")
     for line in wrong:
         print(f"error: {line}", file=sys.stderr)
+    log = ("--source", "nuscenes", "--root", "DIR")
+    print_next("train-teacher", *log, "--recipe", next(iter(RECIPES)))
     return 1 if wrong else 0

@@ -6,7 +6,7 @@ import argparse
 import time
 from dataclasses import replace
 
-from datasets.cli.next_step import print_next
+from datasets.cli.next_step import print_next_job
 from datasets.errors import SetupError
 from datasets.files.replacing import replacing
 from datasets.sources.synthetic.city import (
@@ -69,5 +69,5 @@ def run(args: argparse.Namespace) -> int:
     except ValueError as error:
         raise SetupError(str(error)) from error
     if args.root is not None:
-        print_next("label", "--root", root, "--split", "unlabeled")
+        print_next_job("--root", root, "--split", "unlabeled")
     return 0

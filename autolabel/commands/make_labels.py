@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     print(f"labels: {args.out / 'gts'}")
     held_out = {t for figures in report["scenes"].values() for t in figures["held_out"]}
     if missing := sorted(set(args.hold_out) - held_out):
-        raise SetupError(f"--hold-out {missing[0]}: no key-frame that was labelled")
+        raise SetupError(f"--hold-out {missing[0]}: no key-frame that was labeled")
     print_next("inspect", "--truth", args.out, *log_words(args))
     return 1 if report["set_aside"] else 0
 
@@ -84,7 +84,7 @@ def make_scene(
     out: Path,
     args: argparse.Namespace,
 ) -> tuple[dict[str, Any], dict[str, str]]:
-    """Label a scene; its figures, and the frames set aside with the reason."""
+    """Label a scene; its figures, and the quarantined frames with the reason."""
     scene = source.scene(scene_id)
     with tqdm(total=2 * len(scene.frames), desc=scene_id, unit="step", leave=False) as bar:
         built = SceneReconstruction(

@@ -164,6 +164,8 @@ def compare(args: argparse.Namespace) -> int:
     with progress(len(set(a.scene_ids()) & set(b.scene_ids())), "diff") as bar:
         difference = diff(a, b, on_scene=bar.update)
     describe(difference)
+    if difference.frames:
+        print_next("inspect", args.store, "--second", args.other, "--voxels", "difference")
     return 0 if difference.same else 1
 
 

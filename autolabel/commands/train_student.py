@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+from pathlib import Path
 
 from autolabel.training.distillation_options import (
     distilled,
@@ -20,11 +21,12 @@ from autolabel.training.options import (
     with_places,
 )
 from autolabel.training.ray_train import train_together
-from datasets.benchmarks.catalogue import benchmark
+from datasets.benchmarks import NAMES
+from datasets.benchmarks.catalogue import Benchmark, benchmark
 from datasets.cli.logs import log_words, name_log_of, open_log, truth_folder
 from datasets.cli.next_step import print_next
-from datasets.cli.scenes import usable_scenes_of
-from datasets.errors import SetupError
+from datasets.cli.scenes import first_split, usable_scenes_of
+from datasets.errors import SceneError, SetupError
 from datasets.frames import SceneSource
 from datasets.labels.store import LabelStore
 from datasets.loading.frame_dataset import (
@@ -129,8 +131,25 @@ def train(args: argparse.Namespace, reviews: Reviews | None, process_group: Proc
     }
     weights = args.out / f"{preset.name}_student.safetensors"
     save_trained(weights, trained, preset, notes)
-    print_next("evaluate", "--weights", weights, *log_words(args))
+    split, truth = first_split(source, "val"), benchmark(args.benchmark)
+    if has_truth(truth, args.truth or args.root / truth.folder, source, split):
+        where = [] if args.truth is None else ["--truth", args.truth]
+        where += [] if split == "val" else ["--split", split]
+        where += [] if args.benchmark == NAMES[0] else ["--benchmark", args.benchmark]
+        print_next("evaluate", "--weights", weights, *log_words(args), *where)
+    else:
+        print_next("export-onnx", "--weights", weights, "-o", "OUT.onnx", *log_words(args))
     return 1 if trained.report.bad_frames else 0
+
+
+def has_truth(truth: Benchmark, folder: Path, source: SceneSource, split: str) -> bool:
+    """Whether there is ground truth of a split's first frame that can be read."""
+    for scene_id in source.scene_ids(split):
+        try:
+            return truth.path(folder, source, source.scene(scene_id).frames[0]).exists()
+        except SceneError:
+            continue
+    return False
 
 
 def told_by(reviews: Reviews | None) -> dict[str, str]:

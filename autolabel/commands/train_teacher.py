@@ -21,8 +21,8 @@ from autolabel.training.options import (
 from autolabel.training.ray_train import train_together
 from datasets.benchmarks.catalogue import benchmark
 from datasets.cli.logs import log_words, open_log, truth_folder
-from datasets.cli.next_step import print_next
-from datasets.cli.scenes import usable_scenes_of
+from datasets.cli.next_step import print_next_job
+from datasets.cli.scenes import first_split, usable_scenes_of
 from datasets.errors import SetupError
 from datasets.files.json_files import write_json
 from datasets.loading.frame_dataset import FrameDataset, GroundTruthTargets
@@ -42,8 +42,8 @@ def train(args: argparse.Namespace, process_group: ProcessGroup) -> int:
     scenes = usable_scenes_of(source, args.split, root=args.root)
     if not 1 <= args.held_out < len(scenes):
         raise SetupError(
-            f"--held-out {args.held_out}: must be at least 1 and below the {len(scenes)} scenes of "
-            f"split {args.split!r}"
+            f"--held-out {args.held_out}: split {args.split!r} has {len(scenes)} scenes; at least "
+            "1 is held out and at least 1 trained on"
         )
     used, held_out = scenes[: -args.held_out], scenes[-args.held_out :]
     samples = FrameDataset(
@@ -69,7 +69,7 @@ def train(args: argparse.Namespace, process_group: ProcessGroup) -> int:
     if process_group.rank > 0:
         return 0
 
-    # held-out labelled scenes: what does a confidence mean, and how good are the labels?
+    # held-out labeled scenes: what does a confidence mean, and how good are the labels?
     teacher = OccupancyPredictor(cast(OccupancyNet, trained.network), network)
     with_future = open_log(
         args,
@@ -95,7 +95,9 @@ def train(args: argparse.Namespace, process_group: ProcessGroup) -> int:
     weights = args.out / f"{network.name}_teacher.safetensors"
     save_trained(weights, trained, network, notes, **found.metadata())
     write_json(args.out / "scores.json", notes)
-    print_next("label", *log_words(args), "--split", "unlabeled", "--weights", weights)
+    print_next_job(
+        *log_words(args), "--split", first_split(source, "unlabeled"), "--weights", weights
+    )
     return 1 if trained.report.bad_frames else 0
 
 

@@ -51,7 +51,7 @@ class Estimate:
             f"{self.seconds:.2f} s a frame and worker (measured on {self.timed} frames): about "
             f"{hours:.2f} hours with {self.workers} workers",
             f"{self.bytes_ / 1e3:.1f} kB a frame: about {self.frames * self.bytes_ / 1e9:.3f} GB",
-            *(f"  cannot be labelled: {scene}: {reason}" for scene, reason in self.bad.items()),
+            *(f"  cannot be labeled: {scene}: {reason}" for scene, reason in self.bad.items()),
         ]
         return "\n".join(lines)
 

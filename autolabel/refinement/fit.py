@@ -1,4 +1,4 @@
-"""Fit a refiner on labelled voxels."""
+"""Fit a refiner on labeled voxels."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from datasets.taxonomy import Taxonomy
 
 
 class RefinerFit:
-    """Fits a refiner on labelled voxels. Streaming over frames.
+    """Fits a refiner on labeled voxels. Streaming over frames.
 
     Args:
         per_frame: voxels sampled from each, at most.

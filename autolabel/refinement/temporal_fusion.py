@@ -1,10 +1,10 @@
 """Temporal fusion: a frame's prediction with the predictions and LiDAR of the frames around it.
 
-Offline labelling sees the future. The evidence of every frame is kept: class probabilities, and
+Offline labeling sees the future. The evidence of every frame is kept: class probabilities, and
 hits and passes of LiDAR rays. Evidence of frames up to some seconds before and after is looked up
 at the same places of the static world, through the poses, and combined with a frame's own in a
 log-linear pool (Genest and Zidek, Statistical Science 1986); LiDAR counts enter as likelihood
-ratios of occupied against free. Weights and ratios are fitted on labelled scenes by maximum
+ratios of occupied against free. Weights and ratios are fitted on labeled scenes by maximum
 likelihood (``RefinerFit``). A voxel where another frame predicts a moving class is skipped in that
 frame, and one where the frame itself does uses its own evidence only: no dynamic ghosting.
 

@@ -55,8 +55,8 @@ class SelectedCandidate:
     Attributes:
         index: of the candidate.
         scores: why, by name; higher is more urgent.
-        ranks: of each score among the candidates that were not labelled, 1 the most urgent.
-        distance: of its description from the nearest labelled or earlier chosen one; infinite for
+        ranks: of each score among the candidates that were not labeled, 1 the most urgent.
+        distance: of its description from the nearest labeled or earlier chosen one; infinite for
             the first.
     """
 
@@ -145,8 +145,8 @@ def select_candidates(
     """The candidates to label, in the order in which they were chosen; fewer than the budget where
     there are no more. Ties go to the first.
 
-    ``diversity`` takes the farthest from all that is labelled or chosen (k-centre greedy, Sener and
-    Savarese, ICLR 2018), to begin with, where nothing is labelled, the most typical one; ``mix``
+    ``diversity`` takes the farthest from all that is labeled or chosen (k-centre greedy, Sener and
+    Savarese, ICLR 2018), to begin with, where nothing is labeled, the most typical one; ``mix``
     does so among those with the best mean rank over the scores, and begins with the best.
 
     Args:

@@ -34,7 +34,7 @@ class Benchmark:
 
     Attributes:
         frame: of the grid, ``ego`` or ``lidar``.
-        mask: name of the voxels that the benchmark scores; None if those are all labelled ones.
+        mask: name of the voxels that the benchmark scores; None if those are all labeled ones.
         path: label file of a frame, under the folder of the truth.
         read: its reader.
         write: its writer; None where no file of its own exists.

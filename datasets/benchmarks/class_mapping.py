@@ -57,12 +57,6 @@ class ClassMapping:
                 ids[self.source.id_of(old)] = self.target.id_of(new)
         return ids
 
-    @property
-    def one_to_one(self) -> bool:
-        """No two classes become one, so that what does not become 255 can be told again."""
-        mapped = [name for name in self.names.values() if name is not None]
-        return len(mapped) == len(set(mapped))
-
     def apply(self, truth: GroundTruth) -> GroundTruth:
         """The same voxels in the target's classes; masks, flow and instances stay.
 

@@ -68,8 +68,8 @@ class GroundTruth:
     def scored(self) -> NDArray[np.bool_]:
         """(X, Y, Z) bool: what the benchmark scores.
 
-        The labelled voxels inside the camera mask and in view; where there is no camera mask
-        those that LiDAR observed; where there is no mask at all, every labelled voxel.
+        The labeled voxels inside the camera mask and in view; where there is no camera mask
+        those that LiDAR observed; where there is no mask at all, every labeled voxel.
         """
         keep: NDArray[np.bool_] = self.semantics != IGNORE_ID
         for mask in (self.mask_camera, self.mask_lidar):
@@ -81,7 +81,7 @@ class GroundTruth:
         return keep
 
     def observed(self) -> NDArray[np.bool_]:
-        """(X, Y, Z) bool: labelled, and seen by LiDAR or a camera where the benchmark tells."""
+        """(X, Y, Z) bool: labeled, and seen by LiDAR or a camera where the benchmark tells."""
         keep: NDArray[np.bool_] = self.semantics != IGNORE_ID
         if masks := [mask for mask in (self.mask_lidar, self.mask_camera) if mask is not None]:
             keep &= np.logical_or.reduce(masks)

@@ -38,6 +38,9 @@ def naming(path: Path, what: str) -> Iterator[None]:
     """Raise ``SceneError`` naming the file for whatever is wrong while it is read."""
     try:
         yield
+    except FileNotFoundError as error:
+        rule = "no such file; --truth names the folder of ground truth"
+        raise SceneError(where=str(path), rule=rule) from error
     except (OSError, ValueError) as error:
         raise SceneError(where=str(path), rule=f"not {what}: {error}") from error
 

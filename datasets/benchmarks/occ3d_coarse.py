@@ -5,7 +5,7 @@ fine ones. It is in a mask if any of them is. Its class is decided by the best-o
 those that a camera sees; if there is none, those that LiDAR observed; if there is none, all. Of
 these it is the most frequent occupied class (the lowest id where they tie), and free if none is
 occupied. So what is scored follows from what the cameras see, and what is never observed changes no
-label inside a mask. Fine voxels labelled 255 count as unobserved and have no say; a voxel made of
+label inside a mask. Fine voxels labeled 255 count as unobserved and have no say; a voxel made of
 nothing else is 255.
 """
 

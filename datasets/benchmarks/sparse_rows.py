@@ -30,7 +30,7 @@ def dense_labels(
         class_column: that of the class.
 
     Returns:
-        semantics (X, Y, Z); the row-major positions (M,) of the labelled voxels; and for each
+        semantics (X, Y, Z); the row-major positions (M,) of the labeled voxels; and for each
         the first of the rows that gave it its class (M,).
 
     Raises:

@@ -77,9 +77,9 @@ def provenance_of(args: argparse.Namespace) -> dict[str, str]:
 
 
 def log_words(args: argparse.Namespace) -> list[str]:
-    """The log's options as another command takes them; none for the city at its place."""
+    """The log's options as another command takes them."""
     words = [] if args.source == "city" else ["--source", args.source]
-    if args.root not in (None, DEFAULT_CITY):
+    if args.root is not None:
         words += ["--root", str(args.root)]
     return words + ([] if args.version is None else ["--version", args.version])
 

@@ -19,6 +19,7 @@ from datasets.names import did_you_mean
 from datasets.sources import SOURCES
 
 DEFAULT_CITY = Path("runs/city")
+DEFAULT_STORE = Path("runs/labels.zarr")
 _SPELLINGS = (("labelled", "labeled"), ("colour", "color"), ("licence", "license"))
 
 

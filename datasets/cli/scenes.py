@@ -26,7 +26,9 @@ def scenes_of(source: SceneSource, split: str, *, root: Path) -> tuple[str, ...]
     """
     scenes = source.scene_ids(split)
     if not scenes:
-        raise SetupError(f"{root}: split {split!r} has no scene")
+        n = len(source.scene_ids("all"))
+        instead = f"; the log has {n} scenes in all (--split all)" if n else ""
+        raise SetupError(f"{root}: split {split!r} has no scene{instead}")
     if not any(_may_have_frames(source, scene) for scene in scenes):
         raise SetupError(f"{root}: split {split!r} has no frame in its {len(scenes)} scenes")
     return scenes
@@ -41,11 +43,22 @@ def usable_scenes_of(source: SceneSource, split: str, *, root: Path) -> tuple[st
     scenes = scenes_of(source, split, root=root)
     for scene in scenes:
         if fault := fault_of_scene_id(scene):
-            print(f"set aside: {printable(scene)}: {fault}", file=sys.stderr)
+            print(f"quarantined: {printable(scene)}: {fault}", file=sys.stderr)
     usable = tuple(scene for scene in scenes if not fault_of_scene_id(scene))
     if not usable:
         raise SetupError(f"{root}: split {split!r} has no scene whose id can be used")
     return usable
+
+
+def first_split(source: SceneSource, *splits: str) -> str:
+    """The first of the splits that a log has and that has scenes; else ``all``."""
+    for split in splits:
+        try:
+            if source.scene_ids(split):
+                return split
+        except SetupError:  # the log has no split of that name
+            continue
+    return "all"
 
 
 def scenes_in(store: LabelStore) -> tuple[str, ...]:

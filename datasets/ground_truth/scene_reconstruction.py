@@ -7,7 +7,7 @@ The recipe of Occ3D (arXiv 2304.14365) as far as these give it, scene by scene:
    itself are left out, rays included.
 2. Points in a box (grown to the sides and upwards by a margin; a marked point of the surroundings,
    such as road under a car, stays out of it) are gathered per track in the box's own frame and
-   put back at the box's pose in the labelled key-frame (``datasets.tracks``). A key-frame that
+   put back at the box's pose in the labeled key-frame (``datasets.tracks``). A key-frame that
    nobody annotated has the boxes of its annotated neighbours, moved evenly; where it does not lie
    between two of them near in time it is left out, sweeps included. A scene without any annotation
    is taken as it is. All other points are static. Marked points of something that can move but has
@@ -149,7 +149,7 @@ class SceneReconstruction:
     Attributes:
         correction: what was added to the poses.
         bad_frames: token and reason of each key-frame that could not be read. The others are
-            labelled without it.
+            labeled without it.
 
     Raises:
         SceneError: no key-frame can be read.
@@ -240,7 +240,7 @@ class SceneReconstruction:
 
     @property
     def frames(self) -> tuple[Frame, ...]:
-        """Every key-frame that can be labelled, held out or not."""
+        """Every key-frame that can be labeled, held out or not."""
         return tuple(self._frames.values())
 
     def _register(self, turns: Sequence[SweepReturns]) -> PoseCorrection:

@@ -56,7 +56,7 @@ class LabeledFrames(Protocol):
 def labeled_scene(
     store: LabelStore, scene_id: str, source: SceneSource
 ) -> tuple[StoredScene, Scene]:
-    """A scene of a store, and of the log that it was labelled from.
+    """A scene of a store, and of the log that it was labeled from.
 
     Raises:
         SetupError: the labels are of another log.
@@ -93,7 +93,7 @@ def require_same_log(what: str, labelled: LabeledFrames, scene: Scene, frame: Gr
 
 
 def first_difference(labelled: LabeledFrames, scene: Scene, frame: GridFrame) -> tuple[str, str]:
-    """The first frame that was not labelled as the log has it, and how it differs; empty: none.
+    """The first frame that was not labeled as the log has it, and how it differs; empty: none.
 
     Labels tell of each frame its token, its time and its pose, so that is compared. Frames of the
     log without labels, and labels without a frame, are not a difference, as long as one is in both.
@@ -101,7 +101,7 @@ def first_difference(labelled: LabeledFrames, scene: Scene, frame: GridFrame) ->
     logged = {f.token: f for f in scene.frames}
     common = [k for k, token in enumerate(labelled.frame_tokens) if token in logged]
     if not common:
-        return "", "none of the labelled frames is in the log"
+        return "", "none of the labeled frames is in the log"
     for k in common:
         current = logged[labelled.frame_tokens[k]]
         time_us, T_current = int(labelled.timestamps_us[k]), T_global_grid(current, frame)
@@ -167,7 +167,7 @@ def another_log(what: str, scene_id: str, token: str, how: str) -> SetupError:
     place = f"scene {scene_id}, frame {token}" if token else f"scene {scene_id}"
     return SetupError(
         f"{what}: labels of another log: the log differs: {place}: {how}; name the log that was "
-        "labelled with --root, or label this one"
+        "labeled with --root, or label this one"
     )
 
 

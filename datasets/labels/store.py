@@ -234,6 +234,9 @@ class LabelStore:
         """
         self.place, self.header, self.sealed = at, header, sealed
 
+    def __repr__(self) -> str:
+        return f"<LabelStore {self.place}, run {self.header.run_id[:12]}>"
+
     @classmethod
     def create(cls, where: StorePath | StorageBackend, header: StoreHeader) -> LabelStore:
         """Make an empty store.
@@ -332,7 +335,10 @@ class LabelStore:
         store = cls.open(at, expect_grid=header.grid)
         if store.header.run_id != header.run_id:
             what = header_difference(store.header, header)
-            raise SetupError(f"label store {at}: made by another job ({what}); name a new place")
+            raise SetupError(
+                f"label store {at}: made by another job ({what}); name a new place, such as "
+                "--store OTHER.zarr"
+            )
         return store
 
     def scene_ids(self) -> tuple[str, ...]:
@@ -462,8 +468,8 @@ class LabelStore:
             write_group(self.place, f"{QUARANTINE}/{name}", sealed(note))
 
     def quarantined(self) -> dict[str, dict[str, str]]:
-        """Scenes set aside: id -> ``reason`` (one line) and ``detail``, sorted by id. Where a note
-        cannot be read, the reason is that."""
+        """Quarantined scenes: id -> ``reason`` (one line) and ``detail``, sorted by id. Where a
+        note cannot be read, the reason is that."""
         notes, torn = self._notes()
         for name, why in torn.items():
             reason = f"the note on it cannot be read: {why}"
@@ -471,7 +477,7 @@ class LabelStore:
         return dict(sorted(notes.items()))
 
     def torn_notes(self) -> dict[str, str]:
-        """Notes on scenes set aside that cannot be read: name -> why."""
+        """Notes on quarantined scenes that cannot be read: name -> why."""
         return self._notes()[1]
 
     def _notes(self) -> tuple[dict[str, dict[str, str]], dict[str, str]]:

@@ -33,7 +33,7 @@ class MaskBit(enum.IntFlag):
 
     TRUSTED: observed, and P(label is right) reaches the job's threshold: train on it.
     LIDAR_OBSERVED: a LiDAR ray ended in it or passed through it.
-    CAMERA_VISIBLE: a camera sees it past the labelled occupancy.
+    CAMERA_VISIBLE: a camera sees it past the labeled occupancy.
     DYNAMIC: its class can move.
     """
 
@@ -72,6 +72,10 @@ class FrameLabels:
     flow: NDArray[np.float16] | None = None
     statistics: dict[str, float] = field(default_factory=dict)
     lidar_check: LidarEvidence | str | None = None
+
+    def __repr__(self) -> str:
+        shape = "x".join(map(str, self.semantics.shape))
+        return f"<FrameLabels {self.token}, {shape} voxels, at {self.timestamp_us} us>"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -140,7 +140,7 @@ def _shift(x: float, y: float) -> Matrix:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AirborneReturns:
-    """Returns from rain, snow, spray or exhaust, which few labelled scenes may not have shown.
+    """Returns from rain, snow, spray or exhaust, which few labeled scenes may not have shown.
 
     A share of the rays ends in the air before it reaches what it met: near the LiDAR, and weaker.
     Measured depth of the pictures keeps the true range.

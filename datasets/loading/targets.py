@@ -59,10 +59,10 @@ class GroundTruthTargets:
 
     Args:
         root: folder of the truth.
-        source: the log whose frames are labelled.
-        scenes: the scenes that may be used: the labelled ones.
+        source: the log whose frames are labeled.
+        scenes: the scenes that may be used: the labeled ones.
         only_visible: train where the benchmark scores, as published. Otherwise also where only
-            LiDAR observed the voxel: a labeller vouches for those voxels too.
+            LiDAR observed the voxel: a labeler vouches for those voxels too.
     """
 
     def __init__(

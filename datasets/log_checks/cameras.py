@@ -79,7 +79,7 @@ def _turned(axis: str, degrees: float) -> str:
 
 def _late(seconds: float) -> str:
     late = "later" if seconds > 0 else "earlier"
-    return f"pictures taken {abs(seconds):.1f} s {late} than stated"
+    return f"images taken {abs(seconds):.1f} s {late} than stated"
 
 
 HYPOTHESES = (
@@ -142,9 +142,9 @@ class CameraEvidence:
         share = 100 * self.inside / max(self.points, 1)
         n = sum(self.edges)
         if not n:
-            return f"{share:.1f} % of the points lie in the picture; no depth edges"
+            return f"{share:.1f} % of the points lie in the image; no depth edges"
         return (
-            f"{share:.1f} % of the points lie in the picture; {n} depth edges lie on "
+            f"{share:.1f} % of the points lie in the image; {n} depth edges lie on "
             f"{sum(self.stated) / n:.2f} times the mean gradient"
         )
 
@@ -246,7 +246,7 @@ def camera_findings(scenes: Sequence[Mapping[str, CameraEvidence]]) -> list[Find
     for name, c in cameras.items():
         if c.points and c.inside < MIN_INSIDE * c.points:
             share = 100 * c.inside / c.points
-            findings.append(_bad(f"{name}: {share:.2f} % of the points lie in its picture"))
+            findings.append(_bad(f"{name}: {share:.2f} % of the points lie in its image"))
     if findings:
         return findings
     if swapped := _swapped(cameras):
@@ -269,7 +269,7 @@ def camera_findings(scenes: Sequence[Mapping[str, CameraEvidence]]) -> list[Find
     for name, c in cameras.items():
         n = sum(c.edges)
         if n >= MIN_GRADIENT_EDGES and sum(c.stated) < MIN_GRADIENT * n:
-            findings.append(_bad(f"{name}: edges do not lie on its picture's: {c}"))
+            findings.append(_bad(f"{name}: edges do not lie on its image's: {c}"))
     return findings
 
 
@@ -287,7 +287,7 @@ def _bad(text: str) -> Finding:
 
 
 def _swapped(cameras: Mapping[str, CameraEvidence]) -> Finding | None:
-    """Two cameras whose depth edges each lie better in the picture of the other."""
+    """Two cameras whose depth edges each lie better in the image of the other."""
     best: tuple[float, str, str] | None = None
     for a, of_a in cameras.items():
         for b, of_b in cameras.items():
@@ -309,11 +309,11 @@ def _swapped(cameras: Mapping[str, CameraEvidence]) -> Finding | None:
                     best = max(best or (0.0, a, b), (sum(gains), a, b))
     if best is None:
         return None
-    return _bad(f"pictures of {best[1]} and {best[2]} look swapped: each fits the other camera")
+    return _bad(f"images of {best[1]} and {best[2]} look swapped: each fits the other camera")
 
 
 def _swap_t(camera: CameraEvidence, other: str) -> float:
-    """How surely its depth edges lie better in the picture of another camera, frame by frame."""
+    """How surely its depth edges lie better in the image of another camera, frame by frame."""
     gains = np.array(camera.others[other]) - np.array(camera.stated)
     return _t(gains / np.maximum(camera.edges, 1))
 

@@ -69,7 +69,7 @@ def check_times(frames: Sequence[Frame]) -> list[Finding]:
     with_lidar = any(f.lidar is not None for f in frames)
     for frame in frames:
         if lacking := sorted(camera_names - {v.name for v in frame.cameras}):
-            text = f"no picture of {', '.join(lacking)}"
+            text = f"no image of {', '.join(lacking)}"
             findings.append(Finding(bad=False, frame=frame.token, text=text))
         if with_lidar and frame.lidar is None:
             findings.append(Finding(bad=True, frame=frame.token, text="no LiDAR sweep"))

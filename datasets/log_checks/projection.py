@@ -21,7 +21,7 @@ TURNS_DEG = (-4.0, -2.0, -1.0, 1.0, 2.0, 4.0)
 def project(
     points_ego: NDArray[Any], view: CameraView
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.bool_]]:
-    """(N, 2) pixels, (N,) metres along the optical axis, and (N,) whether inside the picture."""
+    """(N, 2) pixels, (N,) metres along the optical axis, and (N,) whether inside the image."""
     p = apply(inverse(view.T_ego_camera), points_ego[:, :3])
     return _to_pixels(p, view)
 

@@ -205,8 +205,8 @@ class _Reading:
                 self.orientations[view.name] = turned = applied_orientation(view.path)
                 if turned != 1:
                     text = (
-                        f"{view.name}: pictures have EXIF orientation {turned}, which is applied; "
-                        "intrinsics must hold for the upright picture"
+                        f"{view.name}: images have EXIF orientation {turned}, which is applied; "
+                        "intrinsics must hold for the upright image"
                     )
                     self.findings.append(Finding(bad=False, frame=frame.token, text=text))
         return pictures

@@ -5,7 +5,7 @@ never changed: writers need no lock, and lose nothing of each other's. The teach
 touched; ``Reviews.reviewed`` applies the edits to a frame that was read.
 
 An entry holds for the labels that were reviewed. It carries their digest; on a scene that was
-labelled anew since, it is *stale*, listed and not applied.
+labeled anew since, it is *stale*, listed and not applied.
 """
 
 from __future__ import annotations

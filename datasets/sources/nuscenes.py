@@ -134,7 +134,7 @@ class NuScenesSource:
         self.root = remote_or_local(root)
         self.past_sweeps, self.future_sweeps = past_sweeps, future_sweeps
         self.refuse_impossible = refuse_impossible
-        self.version = version or _only_version(self.root)
+        self.version = _version(self.root, version)
         self._tokens: dict[str, tuple[str, str]] = {}  # of a frame's scene and key sweep
         self._annotated: dict[str, frozenset[str]] = {}  # by scene token
         self._scenes: dict[str, dict[str, Any]] = self._named_scenes()
@@ -494,13 +494,20 @@ class NuScenesSource:
         return scene_fingerprint(self.scene(scene_id))
 
 
-def _only_version(root: Path) -> str:
+def _version(root: Path, named: str | None) -> str:
+    """The table folder that is named, or the only one."""
     if not root.is_dir():
         raise SetupError(f"{root}: no such folder (expected a nuScenes root)")
+    if named is not None and (root / named / "scene.json").is_file():
+        return named
     versions = sorted(p.parent.name for p in root.glob("v1.0-*/scene.json"))
-    if len(versions) != 1:
-        have = ", ".join(versions) or "none"
-        raise SetupError(f"{root}: needs one table folder v1.0-*, has {have}; name a version")
+    if not versions:
+        raise SetupError(f"{root}: no table folder v1.0-* (expected a nuScenes root)")
+    have = ", ".join(versions)
+    if named is not None:
+        raise SetupError(f"{root}: no tables {named}; --version can be {have}")
+    if len(versions) > 1:
+        raise SetupError(f"{root}: has the tables {have}; name one with --version")
     return versions[0]
 
 

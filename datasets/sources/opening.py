@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from datasets.annotations import AnnotatedSource
@@ -15,8 +16,8 @@ from datasets.splits import Labelled
 from datasets.storage.remote_path import RemotePath, remote_or_local
 
 DEFAULT_CITY = CityConfig(labeled_scenes=4, unlabeled_scenes=8, val_scenes=3)
-"""What the demo generates. The shipped teacher was trained on its labelled scenes and 17 more of
-the same labelled share and calibrated on a further 3, never on an unlabelled or validation one."""
+"""What the demo generates. The shipped teacher was trained on its labeled scenes and 17 more of
+the same labeled share and calibrated on a further 3, never on an unlabeled or validation one."""
 
 
 def open_source(
@@ -37,7 +38,7 @@ def open_source(
         version: table folder of a nuScenes root that has several.
 
     Raises:
-        SetupError: unknown kind, or no such log at ``root``.
+        SetupError: unknown kind, or no such log at ``root``; names the kind that lies there.
 
     Scenes whose units cannot be raise ``SceneError`` (``datasets.plausibility``).
     """
@@ -45,6 +46,56 @@ def open_source(
         raise SetupError(f"unknown source {kind!r}; known: {', '.join(SOURCES)}")
     if version is not None and kind != "nuscenes":
         raise SetupError(f"--version {version}: only a nuScenes root has several")
+    try:
+        return _open(
+            kind,
+            root,
+            past_sweeps=past_sweeps,
+            future_sweeps=future_sweeps,
+            labelled=labelled,
+            version=version,
+        )
+    except SetupError as error:
+        if (hint := _hint(kind, remote_or_local(root))) and "--source" not in str(error):
+            raise SetupError(f"{error}; {hint}") from error
+        raise
+
+
+def _hint(kind: str, root: Path | RemotePath) -> str:
+    """What lies at a local root if it is no log of this kind; empty if that is unknown."""
+    if isinstance(root, RemotePath):
+        return ""
+    signs = {
+        "folder": ("log.json",),
+        "city": (MARKER,),
+        "nuscenes": ("v1.0-*/scene.json",),
+        "waymo": ("*.tfrecord", "*/*.tfrecord", "vehicle_pose/*.parquet"),
+        "pandaset": ("annotations/cuboids*", "[0-9][0-9][0-9]/annotations/cuboids*"),
+    }
+    try:
+        kinds = [name for name, patterns in signs.items() if any(map(_any(root), patterns))]
+    except OSError:
+        return ""
+    if not kinds or kind in kinds:
+        return ""
+    if kinds == ["pandaset"]:
+        return "it looks like PandaSet: convert it with scripts/convert_pandaset.py"
+    return f"it looks like a log of --source {kinds[0]}"
+
+
+def _any(root: Path) -> Callable[[str], bool]:
+    return lambda pattern: next(root.glob(pattern), None) is not None
+
+
+def _open(
+    kind: str,
+    root: Path,
+    *,
+    past_sweeps: int,
+    future_sweeps: int,
+    labelled: Labelled | None,
+    version: str | None,
+) -> AnnotatedSource:
     if kind == "nuscenes":
         return NuScenesSource(
             root,

@@ -56,7 +56,7 @@ FRESH_S = 60.0
 
 class StorageError(SetupError):
     """An object store does not answer as it should. No fault of the data, so no ``OSError``: a
-    scene is not set aside for it, but tried again."""
+    scene is not quarantined for it, but tried again."""
 
 
 def remote_or_local(path: Path) -> Path:

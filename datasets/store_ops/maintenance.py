@@ -27,7 +27,7 @@ class StoreInfo:
     """Attributes:
     bytes_: of all files of committed scenes.
     trusted_by_class: K counts.
-    inputs_sha256: of the fingerprints of the scenes that were labelled, in order of their ids.
+    inputs_sha256: of the fingerprints of the scenes that were labeled, in order of their ids.
     reviews: what people said of them.
     """
 
@@ -99,7 +99,7 @@ def _verify_scene(where: StorePath, scene_id: str) -> str:
 
 def leftovers(store: LabelStore) -> list[str]:
     """Keys that no reader looks at: scenes without a commit marker, folders of killed writers,
-    and notes on scenes that were set aside and have labels since.
+    and notes on scenes that were quarantined and have labels since.
 
     Raises:
         UnreadableError: a scene cannot be read, so nobody knows what is left over.

@@ -35,7 +35,7 @@ class DistillationConfig:
         bev: BEV features: squared error by region, or plain L1 over the whole map.
         logits: occupancy logits, 1 - cosine over the classes, by region.
         regions_from: what says which class a voxel has: the labels, and the teacher's prediction
-            where there are none (unlabelled frames, voxels labelled 255); or the teacher alone.
+            where there are none (unlabeled frames, voxels labeled 255); or the teacher alone.
         bev_weight, logit_weight: factors of the terms.
     """
 

@@ -287,6 +287,7 @@ def _recipes() -> tuple[Recipe, ...]:
             learning_rate=1e-4,
             epochs=24,
             sweeps_to_draw_from=0,
+            starts_from="nothing",
             paper="EFFOcc-L on Occ3D-Waymo: plain cross-entropy",
         ),
         Recipe(

@@ -69,7 +69,7 @@ def main() -> None:
     scene, calibration = log.scene("drive-1"), calibration_of(model, WEIGHTS)
     labels = label_scene(scene, log, teacher, calibration, LabelingConfig())
     road = (labels.semantics == model.preset.taxonomy.id_of("driveable_surface")).sum()
-    print(f"{scene.scene_id}: {len(labels)} frame labelled, {road:,} voxels of road")
+    print(f"{scene.scene_id}: {len(labels)} frame labeled, {road:,} voxels of road")
 
 
 if __name__ == "__main__":

@@ -267,12 +267,12 @@ def test_labels_of_another_state_of_the_log_are_stale() -> None:
 
     assert found(*frames) == []
     assert found(*frames, inputs="") == []
-    assert "changed since it was labelled" in found(*frames, fingerprint="y")[0]
+    assert "changed since it was labeled" in found(*frames, fingerprint="y")[0]
     moved = replace(frames[1], T_global_ego=from_yaw(0, [0.5, 0, 0]))
     assert "up to 0.50 m" in found(frames[0], moved, frames[2])[0]
     later = replace(frames[2], timestamp_us=frames[2].timestamp_us + 1)
     assert "another time" in found(*frames[:2], later)[0]
-    assert found(*frames[:2])[0].startswith("labels of other frames: 1 of 3 labelled frames")
+    assert found(*frames[:2])[0].startswith("labels of other frames: 1 of 3 labeled frames")
 
 
 class _Stored:

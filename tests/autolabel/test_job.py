@@ -22,6 +22,7 @@ import ray
 import torch
 from label_scenes import tree
 from s3_server import remote_tree, upload
+from small_city import write_small_city
 
 from autolabel.cluster.driver import run_job
 from autolabel.cluster.events import Events
@@ -35,7 +36,6 @@ from datasets.files.seals import DIGEST, sealed
 from datasets.frames import Scene
 from datasets.labels.store import LabelStore
 from datasets.sources.nuscenes import NuScenesSource
-from datasets.sources.synthetic.city import CityConfig, generate_city
 from datasets.storage.backend import LocalBackend
 from models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
 from models.presets import build
@@ -48,18 +48,7 @@ STOPPED_LINE = "stopped; what is done is kept, and the same command continues"
 
 @pytest.fixture(scope="module")
 def city(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    root = tmp_path_factory.mktemp("log") / "city"
-    config = CityConfig(
-        labeled_scenes=0,
-        unlabeled_scenes=SCENES,
-        val_scenes=0,
-        frames_per_scene=2,
-        image_height=48,
-        image_width=128,
-        sweeps=1,
-    )
-    generate_city(root, config, workers=1, progress=False)
-    return root
+    return write_small_city(tmp_path_factory.mktemp("log") / "city", unlabeled=SCENES)
 
 
 @pytest.fixture(scope="module")
@@ -128,7 +117,7 @@ def undisturbed(city: Path, weights: Path, tmp_path_factory: pytest.TempPathFact
     process = start(command(city, weights, store, "--workers", "1"), address="local")
     code, out, err = finish(process)
     assert code == 0, err
-    assert f"labelled {2 * SCENES} frames of {SCENES} scenes" in out
+    assert f"labeled {2 * SCENES} frames of {SCENES} scenes" in out
     assert str(store) in out
     assert len(LabelStore.open(store).scene_ids()) == SCENES
     assert not marked_processes()
@@ -165,7 +154,7 @@ def test_killed_and_stopped_job_continues_to_the_bytes_of_an_undisturbed_run(
 
     code, out, err = finish(start(arguments, address=cluster))
     assert code == 0, err
-    assert "0 scenes set aside" in out
+    assert "0 scenes quarantined" in out
     assert tree(store) == tree(undisturbed)
     for scene_id, inode in inodes.items():  # nothing was labelled twice
         assert (store / "scenes" / scene_id / "zarr.json").stat().st_ino == inode
@@ -284,14 +273,14 @@ def test_bad_scenes_are_set_aside_and_the_others_labelled(
     reasons = damage(broken)
     code, out, err = finish(start(command(broken, weights, store), address=cluster))
     assert code == 1, err
-    assert "3 scenes set aside" in out
+    assert "3 scenes quarantined" in out
     opened = LabelStore.open(store)
     notes = opened.quarantined()
     assert notes.keys() == reasons.keys()
     for scene_id, says in reasons.items():
         assert says in notes[scene_id]["reason"]
         assert "SceneError" in notes[scene_id]["detail"]
-        assert f"set aside: {scene_id}: {notes[scene_id]['reason']}" in out
+        assert f"quarantined: {scene_id}: {notes[scene_id]['reason']}" in out
         assert str(tmp_path) not in notes[scene_id]["reason"]
     good = LabelStore.open(undisturbed).scene_ids()[3:]
     assert opened.scene_ids() == good
@@ -301,7 +290,7 @@ def test_bad_scenes_are_set_aside_and_the_others_labelled(
     # repaired, the same job fills the gaps and ends with an undisturbed run's bytes
     code, out, err = finish(start(command(city, weights, store), address=cluster))
     assert code == 0, err
-    assert "labelled 6 frames of 3 scenes" in out
+    assert "labeled 6 frames of 3 scenes" in out
     assert wherever_the_log_was(tree(store)) == wherever_the_log_was(tree(undisturbed))
 
 

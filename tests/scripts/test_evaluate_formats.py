@@ -18,6 +18,7 @@ import numpy as np
 import pytest
 from command_line import run_script
 from numpy.typing import NDArray
+from resampled_labels import resample
 
 from datasets.benchmarks import class_mapping as mappings
 from datasets.benchmarks import (
@@ -30,7 +31,6 @@ from datasets.benchmarks import (
 )
 from datasets.benchmarks.catalogue import benchmark
 from datasets.benchmarks.ground_truth import GroundTruth
-from datasets.benchmarks.resampling import resample
 from datasets.frames import Scene, SceneSource, in_lidar_frame
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, from_yaw, inverse

@@ -146,8 +146,12 @@ def test_damaged_provenance_and_notes_are_said(store: Path) -> None:
     assert "the note on it cannot be read" in page
 
 
-def test_audit_ranks_names_faults_and_counts_votes(store: Path) -> None:
-    cells = Cells(report(store, "--audit", str(audit_file(store.parent))))
+def test_audit_ranks_names_faults_and_counts_votes(
+    store: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    audit = str(audit_file(store.parent))
+    cells = Cells(report(store, "--audit", audit))
+    assert f"inspect.py {store} --queue --audit {audit}" in capsys.readouterr().out.splitlines()[-1]
     ranked = cells.tables["Scenes, worst first"][1:]
     assert [row[0] for row in ranked] == ["scene-b", "scene-a"]
     row = cells.row("Scenes, worst first", "scene-b")

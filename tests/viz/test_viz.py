@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import subprocess
 import sys
 from dataclasses import replace
@@ -472,6 +473,8 @@ def test_screenshot_command_needs_no_display_and_names_its_renderer(
     assert done.returncode == 0, done.stderr
     assert "plain rasteriser" in done.stdout
     assert "no images or points" in done.stderr and "absent" in done.stderr
+    shown = [str(store), *root, "--scene", "scene-a", "--frame", "1", "--serve"]
+    assert done.stdout.splitlines()[-1] == shlex.join(["next:", "python", "viz/inspect.py", *shown])
     with Image.open(picture) as image:
         assert image.size == (1280, 720)
 

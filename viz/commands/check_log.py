@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from datasets.annotations import AnnotatedSource
 from datasets.cli.logs import log_words, open_log
-from datasets.cli.next_step import print_next
+from datasets.cli.next_step import print_next_job
 from datasets.cli.scenes import scenes_of
 from datasets.errors import SetupError
 from datasets.files.printable import printable
@@ -53,8 +53,8 @@ def run(args: argparse.Namespace) -> int:
         if checked.cameras:
             judged.append(checked.cameras)
         rows = checked.rows
-        if rows and (pixels := picture_classes(source, scene_id, args.frames)):
-            rows = [*rows, ("labelled pixels", counted(pixels))]
+        if rows and (pixels := image_classes(source, scene_id, args.frames)):
+            rows = [*rows, ("labeled pixels", counted(pixels))]
         for name, text in rows:
             print(printable(f"  {name:<20} {text}"))
         bad += report(scene_id, checked.findings)
@@ -69,12 +69,16 @@ def run(args: argparse.Namespace) -> int:
         with replacing(args.image) as partial:
             draw(source, frames[len(frames) // 2]).save(partial)
         print(f"image: {args.image}")
-    print(f"{len(scene_ids)} scenes checked: " + (f"{bad} bad findings" if bad else "nothing bad"))
-    print_next("label", *log_words(args), "--split", "all")
+    n = len(scene_ids)
+    print(
+        f"{n} {'scene' if n == 1 else 'scenes'} checked: "
+        + (f"{bad} bad findings" if bad else "nothing bad")
+    )
+    print_next_job(*log_words(args), "--split", "all")
     return 1 if bad else 0
 
 
-def picture_classes(source: SceneSource, scene_id: str, limit: int) -> Counter[str]:
+def image_classes(source: SceneSource, scene_id: str, limit: int) -> Counter[str]:
     """Pixels of each class in a scene's panoptic labels, which only Waymo has."""
     pixels: Counter[str] = Counter()
     if isinstance(source, WaymoSource):
@@ -100,7 +104,7 @@ def report(scene_id: str, findings: list[Finding]) -> int:
 
 
 def draw(source: AnnotatedSource, frame: Frame) -> Image.Image:
-    """Every picture of a frame with its boxes and the key sweep's points, colored by depth."""
+    """Every image of a frame with its boxes and the key sweep's points, colored by depth."""
     if not frame.cameras:
         raise SetupError(f"frame {frame.token}: --image needs cameras")
     boxes = source.annotations(frame).boxes
@@ -119,10 +123,10 @@ def draw(source: AnnotatedSource, frame: Frame) -> Image.Image:
 
 
 def draw_view(
-    points: NDArray[np.float32] | None, view: CameraView, picture: Image.Image
+    points: NDArray[np.float32] | None, view: CameraView, image: Image.Image
 ) -> Image.Image:
     scale = TILE_WIDTH_PX / view.width
-    tile = picture.resize((TILE_WIDTH_PX, round(view.height * scale)))
+    tile = image.resize((TILE_WIDTH_PX, round(view.height * scale)))
     label = view.name
     if points is not None:
         label += f": red {NEAR_M:.0f} m to blue {FAR_M:.0f} m"

@@ -1,4 +1,4 @@
-"""The command line of ``viz/inspect.py``: options in; a window, a picture or a film out."""
+"""The command line of ``viz/inspect.py``: options in; a window, an image or a video out."""
 
 from __future__ import annotations
 
@@ -14,6 +14,7 @@ from datasets.benchmarks import NAMES
 from datasets.benchmarks.catalogue import benchmark
 from datasets.cli.exit_codes import print_bad_scene
 from datasets.cli.logs import name_log_of
+from datasets.cli.next_step import print_next
 from datasets.errors import SetupError
 from datasets.files.printable import printable
 from datasets.files.replacing import replacing
@@ -21,6 +22,7 @@ from datasets.frames import SceneSource
 from datasets.labels.header import StoreHeader
 from datasets.labels.label_set import GroundTruthLabels, LabelSet, StoredLabels
 from datasets.reviews.overlay import Reviews
+from datasets.storage.remote_path import remote_or_local
 from datasets.taxonomy import Taxonomy
 from viz.commands.options.inspect_labels import (
     DEFAULT_FPS,
@@ -43,7 +45,7 @@ def run(options: argparse.Namespace) -> int:
     session = _session(options)
     show = layers_of(options, session.labels.header.taxonomy)
     if options.video is not None:
-        _film(options, session, show)
+        _video(options, session, show)
         return 0
     queue: tuple[QueueItem, ...] = ()
     priority: ReviewPriority | None = None
@@ -61,7 +63,7 @@ def run(options: argparse.Namespace) -> int:
     for note in frame.notes:
         print(printable(f"note: {note}"), file=sys.stderr)
     if options.screenshot is not None:
-        _picture(options, frame, show)
+        _screenshot(options, frame, show)
     elif options.serve is not None:
         _serve(options, session, frame, show, queue, priority)
     else:
@@ -126,7 +128,7 @@ def _serve(
     )
 
 
-def _picture(options: argparse.Namespace, frame: ReviewFrame, show: LayerSettings) -> None:
+def _screenshot(options: argparse.Namespace, frame: ReviewFrame, show: LayerSettings) -> None:
     from viz.render.screenshot import screenshot
 
     shot = screenshot(
@@ -143,9 +145,10 @@ def _picture(options: argparse.Namespace, frame: ReviewFrame, show: LayerSetting
     except OSError as error:
         raise SetupError(f"--screenshot {options.screenshot}: {error.strerror or error}") from error
     print(f"{options.screenshot} (3D view drawn by {shot.drawn_by})")
+    _print_window(options, "--scene", frame.scene_id, "--frame", frame.k)
 
 
-def _film(options: argparse.Namespace, session: ReviewSession, show: LayerSettings) -> None:
+def _video(options: argparse.Namespace, session: ReviewSession, show: LayerSettings) -> None:
     from viz.render.video import video
 
     scene_id = _scene_of(options, session)
@@ -164,6 +167,16 @@ def _film(options: argparse.Namespace, session: ReviewSession, show: LayerSettin
     for note in made.notes:
         print(printable(f"note: {note}"), file=sys.stderr)
     print(f"{options.video}: {made.n_frames} frames (3D view drawn by {made.drawn_by})")
+    _print_window(options, "--scene", scene_id, "--frame", first)
+
+
+def _print_window(options: argparse.Namespace, *words: object) -> None:
+    """Next: the same labels in a window."""
+    labels = [] if options.store is None else [options.store]
+    for name in ("truth", "benchmark", "source", "root", "version", "with_truth", "second"):
+        if (value := getattr(options, name)) is not None:
+            labels += [f"--{name.replace('_', '-')}", value]
+    print_next("inspect", *labels, *words)
 
 
 def _scene_of(options: argparse.Namespace, session: ReviewSession) -> str:
@@ -191,7 +204,7 @@ def _session(options: argparse.Namespace) -> ReviewSession:
 
 
 def _require_log_of(options: argparse.Namespace, session: ReviewSession, scene_id: str) -> None:
-    """Raises ``SetupError``: the log that was named is not the one that was labelled. Of another
+    """Raises ``SetupError``: the log that was named is not the one that was labeled. Of another
     log that lies where none was named, nothing is shown, and a note says so."""
     if options.root is not None and session.reviews is not None:
         session.require_log_of(session.reviews.store, scene_id)
@@ -199,6 +212,9 @@ def _require_log_of(options: argparse.Namespace, session: ReviewSession, scene_i
 
 def _truth(options: argparse.Namespace, folder: Path, source: SceneSource) -> GroundTruthLabels:
     chosen = benchmark(options.benchmark or NAMES[0])
+    if not remote_or_local(folder).is_dir():
+        option = "--truth" if options.with_truth is None else "--with-truth"
+        raise SetupError(f"{option} {folder}: there is no such folder")
     return GroundTruthLabels(chosen, folder, source, every_frame=True)
 
 

@@ -54,7 +54,8 @@ def run(options: argparse.Namespace) -> int:
     for scene_id, why in content.unreadable.items():
         print_bad_scene(scene_id, why)
     print(f"{options.out} ({options.out.stat().st_size / 1e6:.2f} MB)")
-    print_next("inspect", options.store, "--queue")
+    by_audit = [] if options.audit is None else ["--audit", options.audit]
+    print_next("inspect", options.store, "--queue", *by_audit)
     return 1 if content.unreadable else 0
 
 
@@ -63,7 +64,7 @@ def gather(options: argparse.Namespace) -> Content:
 
     Raises:
         SetupError: the store, the audit's report or the ground truth cannot be opened, or the log
-            that was named is not the one that was labelled.
+            that was named is not the one that was labeled.
     """
     store = LabelStore.open(options.store)
     found_audit = None if options.audit is None else read_audit(options.audit)
@@ -79,14 +80,17 @@ def gather(options: argparse.Namespace) -> Content:
     with tqdm(total=frames, desc="read", unit="frame") as bar:
         numbers = store_numbers(store, truth, on_frame=bar.update)
     if truth is not None and not numbers.scored.any():
-        notes.append(f"{truth.root} holds no ground truth of a frame of the store")
+        notes.append(
+            f"{truth.root}: no ground truth of a frame of the store, or none that "
+            f"{truth.benchmark.name} scores"
+        )
     order, _ = ranked(numbers, found_audit)
     true_labels = None
     if truth is not None:
         true_labels = GroundTruthLabels(truth.benchmark, truth.root, truth.source, every_frame=True)
     labels = StoredLabels(options.store, print_bad_scene)
     session = ReviewSession(labels, log, truth=true_labels)
-    drawn = order[: options.pictures]
+    drawn = order[: options.images]
     with (
         tqdm(total=len(drawn), desc="draw", unit="scene", disable=not drawn) as bar,
         ViewPainter(options.renderer) as painter,
@@ -111,7 +115,7 @@ def gather(options: argparse.Namespace) -> Content:
         reviews=_reviews(store, numbers, options.audit, notes),
         images=images,
         undrawn=undrawn,
-        asked_images=options.pictures > 0,
+        asked_images=options.images > 0,
         renderer_note=painter.note,
         notes=tuple(notes),
     )
@@ -123,7 +127,7 @@ def render(content: Content) -> str:
     words = voxels_in_words(header.grid, header.taxonomy, header.frame)
     made = header.provenance.get("preset")
     subtitle = (
-        f"{words}" + (f", labelled by {made}" if made else "") + f". Run {header.run_id[:12]}."
+        f"{words}" + (f", labeled by {made}" if made else "") + f". Run {header.run_id[:12]}."
     )
     name = content.where.rstrip("/").rsplit("/", 1)[-1]
     sections = [
@@ -156,7 +160,7 @@ def _log(options: argparse.Namespace, header: StoreHeader) -> SceneSource | str:
 
 def _truth(options: argparse.Namespace, header: StoreHeader, log: SceneSource | str) -> TruthFolder:
     if isinstance(log, str):
-        raise SetupError(f"--truth needs the log that was labelled: {log}")
+        raise SetupError(f"--truth needs the log that was labeled: {log}")
     if not options.truth.is_dir():
         raise SetupError(f"--truth {options.truth}: there is no such folder")
     return TruthFolder(benchmark=_benchmark(options, header), root=options.truth, source=log)

@@ -1,4 +1,4 @@
-"""Sections on scenes: all of them ranked, the worst in images, the audit, those set aside."""
+"""Sections on scenes: all of them ranked, the worst in images, the audit, those quarantined."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def audit(content: Content) -> Section:
     if strangers := [scene.scene_id for scene in record.scenes if scene.scene_id not in stored]:
         text = f"It names {len(strangers)} scenes that the store does not have whole, such as "
         parts.append(tag("p", f"{text}{strangers[0]}.", class_="lead"))
-    lines = [*record.notes, *(f"{s}: set aside: {why}" for s, why in record.quarantined.items())]
+    lines = [*record.notes, *(f"{s}: quarantined: {why}" for s, why in record.quarantined.items())]
     lines += [f"{s.scene_id}: left out: {p}" for s in record.scenes for p in s.problems]
     if lines:
         heading = tag("summary", tag("strong", "What was not tested or could not be read"))
@@ -263,7 +263,7 @@ def aside(content: Content) -> Section:
             tag("p", "What else is damaged tells ", tag("code", command), ".", class_="lead")
         )
     if content.set_aside:
-        parts.append(tag("h3", "Set aside by the labelling job"))
+        parts.append(tag("h3", "Quarantined by the labeling job"))
     for scene_id, note in content.set_aside.items():
         detail = note.detail[-MOST_DETAIL:].strip()
         cut = "... " if len(note.detail) > MOST_DETAIL else ""
@@ -271,10 +271,10 @@ def aside(content: Content) -> Section:
         shown = tag("pre", cut + detail) if detail else empty("Nothing more is noted.")
         parts.append(tag("details", line, shown))
     if not parts:
-        parts.append(empty("Every scene could be read, and none was set aside."))
+        parts.append(empty("Every scene could be read, and none was quarantined."))
     return Section(
         id="aside",
-        title="Set aside",
+        title="Quarantined",
         lead="Scenes that have no labels, or whose labels or ground truth cannot be read, and why.",
         body=join(parts),
         alarms=len(content.unreadable) + len(content.set_aside),

@@ -152,7 +152,7 @@ def _notices(content: Content) -> list[Html]:
             )
         )
     if quarantined := content.set_aside:
-        text = f"{_n(len(quarantined), 'scene')} set aside by the labelling job: "
+        text = f"{_n(len(quarantined), 'scene')} quarantined by the labeling job: "
         notices.append(notice("bad", text, link("aside", "reasons")))
     if (verdict := content.validity) is not None and not verdict.verified:
         text = "Confidence is not verified on this log, and no error bound holds: "
@@ -167,7 +167,7 @@ def _notices(content: Content) -> list[Html]:
     if not (content.numbers.scenes or content.unreadable):
         notices.append(notice("warn", "The store holds no scene yet."))
     elif not notices:
-        notices.append(notice("good", "Every scene could be read, and none was set aside."))
+        notices.append(notice("good", "Every scene could be read, and none was quarantined."))
     licence = _licence(content)
     notices.append(notice("good" if "may be shared" in licence else "warn", licence))
     return notices
@@ -240,7 +240,7 @@ def distances(content: Content) -> Section:
     columns = [
         Column(name="Distance", text=True),
         Column(name="Observed voxels"),
-        Column(name="Occupied", hint="share of the observed voxels that is labelled occupied"),
+        Column(name="Occupied", hint="share of the observed voxels that is labeled occupied"),
         Column(name="Trusted of occupied"),
         Column(name="Trusted of free"),
         Column(name="Mean confidence", hint="of the observed voxels, P(label is right)"),

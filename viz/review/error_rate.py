@@ -96,7 +96,7 @@ class Estimate:
         wrong_share: 0..1; not a number as long as no frame of the rest was drawn and judged.
         low, high: 95 % interval of the share, 0..1.
         n_frames: N.
-        n_reviewed: with a verdict, ``n_unsure`` of them unsure.
+        n_reviewed: with a verdict.
         n_sampled: frames outside of the known top that were drawn by chance and judged.
         known, known_wrong: frames of the known top, and those of them that are wrong; ``gaps`` of
             them could be wrong or right.
@@ -108,7 +108,6 @@ class Estimate:
     high: float
     n_frames: int
     n_reviewed: int
-    n_unsure: int
     n_sampled: int
     known: int
     known_wrong: int
@@ -221,7 +220,6 @@ class Estimator:
             high=(wrong + gaps + high) / n,
             n_frames=n,
             n_reviewed=len(said),
-            n_unsure=sum(verdict is Verdict.UNSURE for verdict in said.values()),
             n_sampled=m,
             known=len(top),
             known_wrong=wrong,

@@ -16,7 +16,7 @@ from datasets.labels.store import FrameLabels
 from viz.session.session import ReviewFrame
 
 MISSED_HITS = 3
-"""So many returns end in a voxel that is labelled free before it counts as missed."""
+"""So many returns end in a voxel that is labeled free before it counts as missed."""
 
 
 class Finding(enum.IntEnum):
@@ -38,7 +38,7 @@ FINDING_NAMES = {
     Finding.HIT: "occupied, hit as often as passed",
     Finding.MOSTLY_PASSED: "hit, but mostly passed",
     Finding.ONLY_PASSED: "violation: passed, never hit",
-    Finding.MISSED: "violation: returns, but labelled free",
+    Finding.MISSED: "violation: returns, but labeled free",
 }
 FINDING_COLORS = {
     Finding.UNSEEN: (110, 114, 124),
@@ -77,7 +77,7 @@ def findings(
     evidence: Evidence, labels: FrameLabels, occupied: NDArray[np.bool_], free_id: int
 ) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
     """``Finding`` of every voxel, and which are worth showing: the occupied ones, and those that
-    are labelled free but hit often and more often than passed. Both (X, Y, Z)."""
+    are labeled free but hit often and more often than passed. Both (X, Y, Z)."""
     hits, passes = evidence.hits, evidence.passes
     out = np.zeros(hits.shape, np.uint8)
     reached = (hits > 0) | (passes > 0)

@@ -1,4 +1,4 @@
-"""What a log has of a labelled frame: images, LiDAR points, boxes, in the grid's frame.
+"""What a log has of a labeled frame: images, LiDAR points, boxes, in the grid's frame.
 
 Legend: N points; H, W pixels of an image.
 """
@@ -54,7 +54,7 @@ class Logged:
 
 
 class LogOfLabels:
-    """A log, asked for what it has of labelled frames. Threads may share it.
+    """A log, asked for what it has of labeled frames. Threads may share it.
 
     Args:
         log: the log, or why it is not at hand.
@@ -67,7 +67,7 @@ class LogOfLabels:
         self._lock = threading.Lock()
 
     def of(self, scene_id: str, labels: FrameLabels) -> Logged:
-        """All there is of a labelled frame; ``notes`` say what there is not. A frame of another log
+        """All there is of a labeled frame; ``notes`` say what there is not. A frame of another log
         that bears its name is not there."""
         try:
             with self._lock:  # sources are not made for threads; reading their files is
@@ -107,7 +107,7 @@ class LogOfLabels:
         )
 
     def require(self, store: LabelStore, scene_id: str) -> None:
-        """Raises ``SetupError``: a scene of the store was labelled from another log than this."""
+        """Raises ``SetupError``: a scene of the store was labeled from another log than this."""
         if isinstance(self._log, str):
             return
         with self._lock:

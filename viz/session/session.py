@@ -1,4 +1,4 @@
-"""What one looks at: a labelled frame, and its images and points where the log is at hand.
+"""What one looks at: a labeled frame, and its images and points where the log is at hand.
 
 Legend: X forward, Y left, Z up; N points; H, W pixels of an image.
 """
@@ -49,7 +49,7 @@ _IMAGES_BYTES = 30 << 20
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ReviewFrame:
-    """A labelled frame with all there is to show of it.
+    """A labeled frame with all there is to show of it.
 
     Attributes:
         name, grid, taxonomy, levels: of the labels, see ``LabelSetHeader``. A grid along a LiDAR's
@@ -209,7 +209,7 @@ class ReviewSession:
 
     def require_log_of(self, store: LabelStore, scene_id: str) -> None:
         """Raises ``SetupError``: the log is at hand, and is not the one that a scene of the store
-        was labelled from."""
+        was labeled from."""
         self._log.require(store, scene_id)
 
     def stored(self, scene_id: str, k: int) -> FrameLabels:

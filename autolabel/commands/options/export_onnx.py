@@ -11,7 +11,8 @@ as well (models/inference/onnx_export.py: rig_tables), and one file serves any r
 cameras.
 
 The file is checked in onnxruntime on the CPU before it is put in place: same images, same rig.
-Without ``--root`` both are made up. The file's metadata say how images must be prepared.
+Without ``--root``, which only trained weights for one rig need, both are made up. The file's
+metadata say how images must be prepared.
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ class CityConfig:
 
 
 def city_config(profile: str, *, scenes: int, seed: int = 0) -> CityConfig:
-    """A city of so many training scenes: a fifth of them labelled, and as many more to validate.
+    """A city of so many training scenes: a fifth of them labeled, and as many more to validate.
 
     Args:
         profile: ``tiny``: 96x256 pictures and 8 key-frames a scene; ``full``: the sizes of

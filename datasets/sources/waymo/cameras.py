@@ -31,12 +31,6 @@ def with_our_axes(T_dst_camera: Transform) -> Transform:
     return out
 
 
-def with_waymo_axes(T_dst_camera: Transform) -> Transform:
-    """Inverse of ``with_our_axes``."""
-    out: Transform = T_dst_camera @ _FROM_OURS.T
-    return out
-
-
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecordedView(CameraView):
     """A picture inside a file that holds many.

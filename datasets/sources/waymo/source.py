@@ -327,7 +327,7 @@ class WaymoSource:
             ) from None
 
     def panoptic(self, view: CameraView) -> tuple[NDArray[np.uint8], NDArray[np.uint16]] | None:
-        """Class (``PANOPTIC_CLASSES``) and instance of each stored pixel; None: not labelled.
+        """Class (``PANOPTIC_CLASSES``) and instance of each stored pixel; None: not labeled.
 
         Labels belong to the stored picture, whose lens distortion ``read_image`` takes out.
         """

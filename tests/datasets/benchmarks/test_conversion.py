@@ -6,13 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from resampled_labels import resample
 
 from datasets.benchmarks import class_mapping as mappings
 from datasets.benchmarks import openoccupancy
 from datasets.benchmarks.catalogue import Benchmark, benchmark
 from datasets.benchmarks.conversion import Conversion, Prediction
 from datasets.benchmarks.ground_truth import GroundTruth
-from datasets.benchmarks.resampling import resample
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, LidarSweep, Scene
 from datasets.geometry.grid import VoxelGrid

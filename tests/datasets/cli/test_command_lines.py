@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import importlib
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -204,3 +207,41 @@ def test_another_package_called_datasets_is_named(
     assert done.returncode == 2
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ") and "Hugging Face" in line
+
+
+PAGES = (
+    "README.md",
+    *(f"{room}/README.md" for room in ("autolabel", "datasets", "models", "viz", "scripts")),
+    "scripts/benchmarks/README.md",
+)
+
+
+def commands_in(text: str) -> list[list[str]]:
+    """The command lines of a text, indented or in backticks, as words from the file on."""
+    text = text.replace("\\\n", " ")
+    lines = re.findall(r"^ {4}(?:\.venv/bin/)?python (\S+\.py.*)$", text, re.M)
+    lines += re.findall(r"`python (\S+\.py [^`]*)`", text)
+    lines = [line for line in lines if "..." not in line and "SOURCE" not in line]
+    return [shlex.split(line, comments=True) for line in lines]
+
+
+def assert_understood(commands: list[list[str]]) -> None:
+    by_file = {command.file: command for command in COMMANDS.values()}
+    for file, *words in commands:
+        assert (ROOT / file).is_file(), file
+        if (command := by_file.get(file)) is not None:
+            options = importlib.import_module(f"{command.package}.options.{command.module}")
+            options.parse(words)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_command_lines_of_pages_are_understood(page: str) -> None:
+    assert_understood(commands_in((ROOT / page).read_text()))
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_command_lines_of_help_are_understood(name: str) -> None:
+    command = COMMANDS[name]
+    options = importlib.import_module(f"{command.package}.options.{command.module}")
+    assert options.__doc__ is not None
+    assert_understood(commands_in(options.__doc__))

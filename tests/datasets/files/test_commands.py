@@ -83,7 +83,7 @@ def test_scenes_of_odd_ids_are_set_aside_by_name(
         with pytest.raises(SceneError, match="scene id 'Stra"):
             read(ODD)
     assert usable_scenes_of(source, "all", root=root) == ("plain",)
-    assert f"set aside: {ODD}: scene id" in capsys.readouterr().err
+    assert f"quarantined: {ODD}: scene id" in capsys.readouterr().err
     with pytest.raises(SetupError, match="no scene whose id can be used"):
         usable_scenes_of(source, "odd", root=root)
 

@@ -8,13 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 from flat_ground import Ground
+from frame_visibility import frame_visibility
 from numpy.typing import NDArray
 
 from datasets.frames import CameraView, Frame, LidarSweep, SceneSource, in_lidar_frame
 from datasets.geometry import raycast, raycast_numpy
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import Transform, apply, from_yaw, inverse
-from datasets.visibility import Visibility, camera_mask, frame_visibility, sweep_evidence
+from datasets.visibility import Visibility, camera_mask, sweep_evidence
 
 GRID = VoxelGrid(min_m=(-8.0, -8.0, -1.0), size_m=(0.4, 0.4, 0.4), shape=(40, 40, 12))
 

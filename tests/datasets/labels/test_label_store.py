@@ -809,3 +809,12 @@ def test_spawned_data_loader_workers_read_the_store(tmp_path: Path) -> None:
     )
     for k, got in enumerate(loader):
         np.testing.assert_array_equal(got.numpy(), scene().semantics[k])
+
+
+def test_a_store_and_its_frames_are_shown_in_a_line(tmp_path: Path) -> None:
+    store = LabelStore.create(tmp_path / "s.zarr", header())
+    labels = scene()
+    store.write_scene(labels)
+    assert repr(store) == f"<LabelStore {tmp_path / 's.zarr'}, run {header().run_id[:12]}>"
+    shown = repr(store.scene(labels.scene_id).frame(0))
+    assert shown.startswith("<FrameLabels ") and len(shown) < 120 and "\n" not in shown

@@ -174,7 +174,7 @@ def test_motion_that_no_vehicle_makes_is_found(change: Change, says: str) -> Non
     [
         (lambda k, f: _later(f, 2) if k > 4 else f, False, "frames: gap of 2.50 s, usually 0.50 s"),
         (lambda k, f: replace(f, lidar=None) if k == 4 else f, True, "no LiDAR sweep"),
-        (lambda k, f: f if k == 4 else _with_camera(f, 0, 0), False, "no picture of front"),
+        (lambda k, f: f if k == 4 else _with_camera(f, 0, 0), False, "no image of front"),
         (lambda k, f: _with_camera(f, 160_000, 1), True, "front was taken +0.160 s from"),
     ],
 )
@@ -355,7 +355,7 @@ def test_depth_edges_lie_on_picture_edges_of_right_cameras() -> None:
         (turned_front, r"^front: its extrinsics turned by -4 degrees about the camera's y axis"),
         (longer_lens("front"), r"^front: a focal length 0.91 times the stated one"),
         (longer_lens("all"), r"^all cameras: a focal length 0.91 times the stated one"),
-        (swapped, "^pictures of front and left look swapped"),
+        (swapped, "^images of front and left look swapped"),
         (all_turned, "the cause is not told"),
         (with_mount(inverse), "^all cameras: the extrinsics look inverted"),
         (
@@ -385,7 +385,7 @@ def test_a_camera_that_looks_away_from_all_points_is_named() -> None:
     frame = replace(drive(1)[0], cameras=(view,))
     world, picture = street(0)
     (finding,) = camera_findings([camera_evidence([frame], 0, world, {"front": picture})])
-    assert "0.00 % of the points lie in its picture" in finding.text
+    assert "0.00 % of the points lie in its image" in finding.text
 
 
 def test_indices_are_spread_over_all() -> None:

@@ -230,7 +230,7 @@ def test_a_log_without_the_scene_or_its_frames_is_another(log: Path) -> None:
 
     (log / "scenes/a/annotations.json").unlink(missing_ok=True)
     edit_scene(log, renamed)
-    with pytest.raises(SetupError, match="none of the labelled frames is in the log"):
+    with pytest.raises(SetupError, match="none of the labeled frames is in the log"):
         FrameDataset(FolderSource(log, past_sweeps=0), [PseudoLabels(where)], CAMERA)
     shutil.rmtree(log / "scenes/a")
     with pytest.raises(SetupError, match="the log differs: scene a: the log has no such scene"):

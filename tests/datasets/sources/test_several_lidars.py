@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from command_line import run_script
+from frame_visibility import frame_visibility
 from numpy.typing import NDArray
 
 from autolabel.cluster.progress import describe
@@ -29,7 +30,7 @@ from datasets.labels.store import LabelStore, MaskBit, SceneLabels, StoreHeader
 from datasets.returns import DroppedReturns
 from datasets.sources.folder import FolderSource
 from datasets.taxonomy import OCC3D_NUSCENES
-from datasets.visibility import frame_visibility, ray_origins
+from datasets.visibility import ray_origins
 
 GRID = VoxelGrid(min_m=(-40, -40, -1), size_m=(0.4, 0.4, 0.4), shape=(200, 200, 16))
 T0 = 10_000_000

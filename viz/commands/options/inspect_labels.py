@@ -2,7 +2,7 @@
 
     python viz/inspect.py STORE
     python viz/inspect.py STORE --queue --audit audit.json
-    python viz/inspect.py STORE --scene ID --frame K --screenshot FILE.png
+    python viz/inspect.py STORE --scene ID --frame 0 --screenshot FILE.png
     python viz/inspect.py STORE --scene ID --frames 0:20 --video FILE.mp4
     python viz/inspect.py STORE --serve
     python viz/inspect.py STORE --second OTHER --voxels difference

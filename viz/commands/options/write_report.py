@@ -30,7 +30,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--benchmark", choices=NAMES, help="of the ground truth (default: that with these voxels)")
     add(
         "--images",
-        dest="pictures",
         type=int,
         default=6,
         metavar="N",
@@ -47,6 +46,6 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.benchmark and args.truth is None:
         parser.error("--benchmark needs --truth")
-    if args.pictures < 0:
+    if args.images < 0:
         parser.error("--images must not be negative")
     return args

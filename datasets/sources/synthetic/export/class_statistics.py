@@ -31,7 +31,7 @@ class CityStatistics:
     """Counts over the labels of a city.
 
     Attributes:
-        frames: labelled frames.
+        frames: labeled frames.
         voxels: (18,) int64 by class, inside ``mask_camera``.
         lidar_voxels: inside ``mask_lidar``.
     """
