@@ -45,12 +45,16 @@ class Estimate:
     workers: int
 
     def describe(self) -> str:
-        hours = self.frames * self.seconds / self.workers / 3600
+        seconds, size = self.frames * self.seconds / self.workers, self.frames * self.bytes_
+        duration = f"{seconds:.0f} s"
+        if seconds >= 120:
+            duration = f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
+        room = f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e9:.1f} GB"
         lines = [
             f"{self.scenes} scenes, {self.frames} frames to label",
             f"{self.seconds:.2f} s a frame and worker (measured on {self.timed} frames): about "
-            f"{hours:.2f} hours with {self.workers} workers",
-            f"{self.bytes_ / 1e3:.1f} kB a frame: about {self.frames * self.bytes_ / 1e9:.3f} GB",
+            f"{duration} with {self.workers} workers",
+            f"{self.bytes_ / 1e3:.1f} kB a frame: about {room}",
             *(f"  cannot be labeled: {scene}: {reason}" for scene, reason in self.bad.items()),
         ]
         return "\n".join(lines)

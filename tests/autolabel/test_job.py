@@ -466,7 +466,7 @@ def test_a_dry_run_says_what_the_job_would_cost_and_leaves_nothing(
     assert launch("label", [*command(city, weights, store)[2:], "--dry-run", "--workers", "3"]) == 0
     out = capsys.readouterr().out
     assert f"{SCENES} scenes, {2 * SCENES} frames to label" in out
-    assert "hours with 3 workers" in out and "kB a frame" in out
+    assert "s with 3 workers" in out and "kB a frame" in out
     assert not list(tmp_path.iterdir())
     assert launch("label", [*command(city, weights, undisturbed)[2:], "--dry-run"]) == 0
     assert "0 scenes, 0 frames to label" in capsys.readouterr().out
