@@ -197,6 +197,7 @@ def run(args: argparse.Namespace) -> int:
         if args.lidar:
             source = open_log(args)
             compare_with_lidar(store, source, args.truth or args.root)
+            print_next("inspect", args.store)
             return 0
         header = store.header
         conversion = Conversion(

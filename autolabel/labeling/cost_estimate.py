@@ -47,10 +47,10 @@ class Estimate:
     def describe(self) -> str:
         seconds, size = self.frames * self.seconds / self.workers, self.frames * self.bytes_
         duration = f"{seconds:.0f} s"
-        if seconds >= 120:
-            duration = (
-                f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} hours"
-            )
+        if seconds >= 7200:
+            duration = f"{seconds / 3600:.1f} hours"
+        elif seconds >= 120:
+            duration = f"{seconds / 60:.0f} min"
         room = f"{size / 1e6:.1f} MB" if size < 1e8 else f"{size / 1e9:.1f} GB"
         lines = [
             f"{self.scenes} scenes, {self.frames} frames to label",

@@ -2,10 +2,10 @@
 
     python scripts/benchmarks/bounds.py WEIGHTS --json OUT.json
 
-WEIGHTS hold the counts of their calibration scenes (``scripts/calibrate.py``), each scene counted by
-what was fitted on others. A hundred times two thirds of the scenes set the thresholds and the others
-test them: how often is more wrong than the bound allows? Beside it what was before: one threshold
-for all occupied voxels.
+WEIGHTS hold the counts of their calibration scenes (``scripts/calibrate.py``), each scene counted
+by what was fitted on others. A hundred times two thirds of the scenes set the thresholds and the
+others test them: how often is more wrong than the bound allows? Beside it what was before: one
+threshold for all occupied voxels.
 """
 
 from __future__ import annotations
