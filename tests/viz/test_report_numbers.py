@@ -85,6 +85,10 @@ def test_distance_table_equals_a_direct_count(store: Path) -> None:
         for title, ids in (("occupied", occupied), ("free", ~occupied)):
             kept = voxels["trusted"][here & ids].mean()
             assert row[f"Trusted of {title}"] == f"{100 * kept:.1f} %"
+            trusted = here & ids & voxels["trusted"]
+            wrong = (1 - np.asarray(LEVELS)[voxels["level"][trusted]]).mean()
+            expected = float(row[f"Expected wrong of {title}"][:-2])
+            assert expected == pytest.approx(100 * wrong, abs=0.06)
 
 
 def test_numbers_stream_to_the_same_sums(store: Path) -> None:

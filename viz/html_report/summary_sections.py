@@ -39,11 +39,12 @@ def summary(content: Content) -> Section:
     cards = [
         card("Scenes", f"{len(n.scenes):,}", f"{n.frames:,} frames"),
         card("Observed", percent(share(observed, n.voxels)), _seen_by(content)),
-        card("Trusted", percent(share(trusted, observed)), _by_group(n.labels, content, kept=True)),
+        card("Trusted", percent(share(trusted, observed)), _trusted_by_group(content)),
         card(
-            "Wrong, expected",
-            percent(expected_wrong(n.labels[..., 1], n.levels)),
-            f"of the trusted, by their confidence; {_by_group(n.labels, content)}",
+            "Wrong of occupied, expected",
+            percent(expected_wrong(n.labels[n.occupied][..., 1], n.levels)),
+            "of the trusted occupied voxels, by their confidence; of the free ones "
+            + percent(expected_wrong(n.labels[~n.occupied][..., 1], n.levels)),
         ),
         _validity_card(content),
         _error_bound_card(content),
@@ -71,17 +72,13 @@ def _seen_by(content: Content) -> str:
     )
 
 
-def _by_group(labels: Counts, content: Content, *, kept: bool = False) -> str:
-    """Of occupied and of free voxels: the share trusted, or that is expected to be wrong."""
-    occupied = content.numbers.occupied
+def _trusted_by_group(content: Content) -> str:
+    """Of occupied and of free voxels: the share that is trusted."""
+    n = content.numbers
     rates = []
-    for name, ids in (("occupied", occupied), ("free", ~occupied)):
-        part = labels[ids]
-        if kept:
-            value = share(part[..., 1].sum(), part.sum())
-        else:
-            value = expected_wrong(part[..., 1], content.numbers.levels)
-        rates.append(f"{name} {percent(value)}")
+    for name, ids in (("occupied", n.occupied), ("free", ~n.occupied)):
+        part = n.labels[ids]
+        rates.append(f"{name} {percent(share(part[..., 1].sum(), part.sum()))}")
     return ", ".join(rates)
 
 
@@ -129,11 +126,11 @@ def _truth_card(content: Content) -> Html:
         for name, ids in (("occupied", occupied), ("free", ~occupied))
     }
     limit = content.promise.max_error if content.promise else 1.0
-    rates = ", ".join(f"{name} {percent(value)}" for name, value in parts.items())
     return card(
-        "Wrong, measured",
-        percent(share(scored.sum() - right.sum(), scored.sum())),
-        f"of the trusted that {content.truth} scores; {rates}",
+        "Wrong of occupied, measured",
+        percent(parts["occupied"]),
+        f"of the trusted occupied voxels that {content.truth} scores; of the free ones "
+        + percent(parts["free"]),
         style="bad" if any(value > limit for value in parts.values()) else "",
     )
 
@@ -243,28 +240,30 @@ def distances(content: Content) -> Section:
         Column(name="Occupied", hint="share of the observed voxels that is labeled occupied"),
         Column(name="Trusted of occupied"),
         Column(name="Trusted of free"),
-        Column(name="Mean confidence", hint="of the observed voxels, P(label is right)"),
-        Column(name="Expected wrong", hint="share of the trusted voxels, by their confidence"),
+        Column(name="Expected wrong of occupied", hint="of the trusted ones, by their confidence"),
+        Column(name="Expected wrong of free", hint="of the trusted ones, by their confidence"),
     ]
     if content.truth:
         caption = f"share of the trusted voxels that {content.truth} contradicts"
-        columns.append(Column(name="Wrong, measured", hint=caption))
+        columns.append(Column(name="Wrong of occupied, measured", hint=caption))
+        columns.append(Column(name="Wrong of free, measured", hint=caption))
     rows = []
     for ring, name in enumerate(RINGS.names):
         in_ring = n.labels[:, ring]
         parts = in_ring[occupied], in_ring[~occupied]
         occupied_share = share(parts[0].sum(), in_ring.sum())
         trusted = [share(part[..., 1].sum(), part.sum()) for part in parts]
-        _, *cells = _trust_cells(in_ring, n.levels)
+        wrong = [expected_wrong(part[..., 1], n.levels) for part in parts]
         row = [
             name_cell(name),
             number(f"{in_ring.sum():,}" if in_ring.any() else NOTHING),
             bar(occupied_share, percent(occupied_share)),
             *(bar(value, percent(value)) for value in trusted),
-            *cells,
+            *(bar(value, percent(value), style="risk") for value in wrong),
         ]
         if content.truth:
-            row.append(_wrong_cell(n.scored[:, ring][..., 1], n.right[:, ring][..., 1]))
+            scored, right = n.scored[:, ring, ..., 1], n.right[:, ring, ..., 1]
+            row += [_wrong_cell(scored[ids], right[ids]) for ids in (occupied, ~occupied)]
         rows.append(row)
     return Section(
         id="distance",
