@@ -153,7 +153,7 @@ def test_store_of_another_log_than_a_city_is_shown_alone_unless_its_root_is_name
 
 
 def test_no_city_is_generated_to_look_at_labels(tmp_path: Path) -> None:
-    with pytest.raises(SetupError, match="needs one table folder"):
+    with pytest.raises(SetupError, match="no table folder"):
         open_log("city", tmp_path)
     assert not list(tmp_path.iterdir())
 
@@ -183,7 +183,7 @@ def test_masks_of_ground_truth_are_those_of_its_files(tmp_path: Path) -> None:
         (["--frame", "0"], "a0"),  # the one frame without labels
         (["--scene", "c"], "it has a"),
         (["--benchmark", "openoccupancy"], "not a log of kind 'mine'"),
-        (["--truth", "elsewhere"], "none of any scene"),
+        (["--truth", "elsewhere"], "--truth elsewhere: there is no such folder"),
         (["--root", "elsewhere"], "elsewhere"),
     ],
 )
