@@ -15,7 +15,13 @@ from autolabel.calibration.evaluation import SceneCounts
 from autolabel.confidence.calibration import Calibration
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.lidar_check import group_of
-from datasets.labels.lidar_check import BANDS, LidarReference, band_of, expected_free
+from datasets.labels.lidar_check import (
+    BANDS,
+    LidarReference,
+    band_of,
+    expected_free,
+    known_share,
+)
 from datasets.taxonomy import Taxonomy
 
 Counts = NDArray[np.int64]
@@ -35,25 +41,28 @@ def lidar_reference(
     seen = [grouping.of([histogram.seen for histogram in scene.said]) for scene in asked]
     right = [grouping.of([histogram.right for histogram in scene.said]) for scene in asked]
     free = [s - r for s, r in zip(seen, right, strict=True)]
-    all_seen, all_free = sum(seen), sum(free)
-    assert isinstance(all_seen, np.ndarray) and isinstance(all_free, np.ndarray)
+    counts = [grouping.of(list(scene.asked)) for scene in asked if scene.asked is not None]
+    totals = [np.sum(parts, axis=0) for parts in (seen, free, counts)]
     errors, excess = [], []
-    for scene, own_seen, own_free in zip(asked, seen, free, strict=True):
+    for scene, *own in zip(asked, seen, free, counts, strict=True):
         assert scene.asked is not None and scene.occupancy is not None
-        others = (all_seen - own_seen, all_free - own_free)
-        counts = grouping.of(list(scene.asked))
+        others = [total - part for total, part in zip(totals, own, strict=True)]
+        known = known_share(others[0], others[2])
         trusted = grouping.trusted(scene.occupancy.seen)
         wrong = trusted - grouping.trusted(scene.occupancy.right)
-        if not (own_seen.any() and trusted.any()):
+        if not (own[0].any() and trusted.any()):
             continue
-        errors.append(
-            float(expected_free(own_seen, *others).sum() / own_seen.sum())
-            - float(wrong.sum() / trusted.sum())
-        )
-        claimed = (sum(map(grouping.trusted, scene.asked)) * calibration.free_share).sum()
-        excess.append(float((expected_free(counts, *others).sum() - claimed) / counts.sum()))
+        voxels = own[2] * known
+        estimated = float(expected_free(voxels, others[0], others[1]).sum() / voxels.sum())
+        claimed = float((grouping.claimed(list(scene.asked)) * known).sum() / voxels.sum())
+        errors.append(estimated - float(wrong.sum() / trusted.sum()))
+        excess.append(estimated - claimed)
     return LidarReference(
-        seen=all_seen, free=all_free, errors=np.array(errors), excess=np.array(excess)
+        seen=totals[0],
+        free=totals[1],
+        asked=totals[2],
+        errors=np.array(errors),
+        excess=np.array(excess),
     )
 
 
@@ -74,6 +83,13 @@ class _Grouping:
         by_level = np.stack([self.calibration.by_level(part) for part in parts])
         shares = (self.in_group.astype(np.int64), self.in_band.astype(np.int64))
         return np.asarray(np.einsum("erkl,gk,bl->grbe", by_level, *shares))
+
+    def claimed(self, parts: Sequence[Counts]) -> NDArray[np.float64]:
+        """(G, R, B, E) of these how many are free, by their confidence."""
+        by_level = np.stack([self.calibration.by_level(part) for part in parts])
+        free = by_level * self.calibration.free_share
+        shares = (self.in_group.astype(np.float64), self.in_band.astype(np.float64))
+        return np.asarray(np.einsum("erkl,gk,bl->grbe", free, *shares))
 
     def trusted(self, part: Counts) -> Counts:
         """(K, L)."""

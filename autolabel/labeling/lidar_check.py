@@ -60,11 +60,11 @@ def lidar_check(
     level = labels.confidence[voxels]
     shape = (int(groups.max()), len(RINGS.names), len(BANDS) + 1, 3)
     cell = (group, ring, band_of(calibration.levels)[level], said_of(evidence)[voxels])
-    counts = np.bincount(np.ravel_multi_index(cell, shape), minlength=int(np.prod(shape)))
+    flat = np.ravel_multi_index(cell, shape)
+    counts = np.bincount(flat, minlength=int(np.prod(shape)))
     free = calibration.free_share[labels.semantics[voxels], level]
-    flat = np.ravel_multi_index((group, ring), shape[:2])
-    claimed = np.bincount(flat, weights=free, minlength=shape[0] * shape[1]).astype(np.float64)
-    return LidarEvidence(counts=counts.reshape(shape), claimed=claimed.reshape(shape[:2]))
+    claimed = np.bincount(flat, weights=free, minlength=len(counts)).astype(np.float64)
+    return LidarEvidence(counts=counts.reshape(shape), claimed=claimed.reshape(shape))
 
 
 def said_of(evidence: VoteEvidence) -> NDArray[np.uint8]:

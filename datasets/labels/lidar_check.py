@@ -52,7 +52,7 @@ class LidarEvidence:
 
     Attributes:
         counts: (G, R, B, E) trusted occupied voxels.
-        claimed: (G, R) how many of them are free, by their confidence.
+        claimed: (G, R, B, E) how many of them are free, by their confidence.
         frames: how many.
     """
 
@@ -61,8 +61,8 @@ class LidarEvidence:
     frames: int = 1
 
     def __post_init__(self) -> None:
-        G, R = self.claimed.shape
-        if self.counts.shape != (G, R, len(BANDS) + 1, 3) or len(RINGS) != R:
+        shape = (len(RINGS), len(BANDS) + 1, 3)
+        if self.counts.shape[1:] != shape or self.counts.shape != self.claimed.shape:
             raise ValueError(f"counts {self.counts.shape}, claims {self.claimed.shape}")
         if (self.counts < 0).any() or not (self.claimed >= 0).all() or self.frames < 1:
             raise ValueError("a count is negative, or there is no frame")
@@ -96,7 +96,9 @@ class LidarReference:
     """The same of calibration scenes, whose truth is known.
 
     Attributes:
-        seen, free: (G, R, B, E) trusted occupied voxels, and those that are free.
+        seen, free: (G, R, B, E) trusted occupied voxels whose truth is known, and those that are
+            free.
+        asked: (G, R, B, E) all of them, whether their truth is known or not.
         errors: (S,) of each scene, estimated less true share of free ones among its trusted
             occupied voxels.
         excess: (S,) estimated less claimed share.
@@ -107,12 +109,15 @@ class LidarReference:
 
     seen: Counts
     free: Counts
+    asked: Counts
     errors: Array
     excess: Array
 
     def __post_init__(self) -> None:
         if self.seen.ndim != 4 or self.seen.shape != self.free.shape:
             raise ValueError(f"counts of shape {self.seen.shape}, {self.free.shape}")
+        if self.asked.shape != self.seen.shape or (self.asked < self.seen).any():
+            raise ValueError("of more voxels the truth is known than there are")
         if (self.free < 0).any() or (self.free > self.seen).any():
             raise ValueError("more voxels are free than there are")
         if self.errors.ndim != 1 or self.errors.shape != self.excess.shape:
@@ -124,6 +129,7 @@ class LidarReference:
         return {
             "voxels": self.seen.tolist(),
             "free": self.free.tolist(),
+            "asked": self.asked.tolist(),
             "errors": self.errors.round(5).tolist(),
             "excess": self.excess.round(5).tolist(),
         }
@@ -134,6 +140,7 @@ class LidarReference:
         return cls(
             seen=np.asarray(data["voxels"], np.int64),
             free=np.asarray(data["free"], np.int64),
+            asked=np.asarray(data["asked"], np.int64),
             errors=np.asarray(data["errors"], np.float64),
             excess=np.asarray(data["excess"], np.float64),
         )
@@ -147,8 +154,9 @@ class LidarEstimate:
         scenes, frames, voxels: so many were checked; judged: voxels that rays decide.
         contradicted: share of the judged ones that held-out sweeps see through.
         wrong, low, high: estimated share that is free, and the interval of ``INTERVAL`` (over
-            scenes); low and high are None where the calibration does not tell.
-        claimed: share that is free by their confidence.
+            scenes); low and high are None where the calibration does not tell. Of voxels that a
+            ground truth would know: what hides behind or inside of things is not.
+        claimed: share of these that is free by their confidence.
         p: chance of so much more than claimed, did confidence hold; None: cannot be told.
         by_group: name and ring -> voxels, estimated and claimed share.
     """
@@ -189,7 +197,13 @@ def band_of(levels: Sequence[float]) -> NDArray[np.int64]:
     return np.searchsorted(BANDS, np.asarray(levels) + 1e-9, side="right").astype(np.int64)
 
 
-def expected_free(counts: Counts, seen: Counts | None, free: Counts | None) -> Array:
+def known_share(seen: Counts, asked: Counts) -> Array:
+    """(G, R, B, E) share of voxels whose truth is known, as on the calibration scenes."""
+    group = (seen.sum((1, 2), keepdims=True) + LEAN) / (asked.sum((1, 2), keepdims=True) + LEAN)
+    return np.asarray((seen + LEAN * group) / (asked + LEAN))
+
+
+def expected_free(counts: Array | Counts, seen: Counts | None, free: Counts | None) -> Array:
     """(G, R) expected number of free voxels among (G, R, B, E) counts.
 
     How often rays see through a voxel that is free, and through one that is not, is taken from the
@@ -251,13 +265,24 @@ def estimate(
     judged = int(total.counts[..., :NEITHER].sum())
     if judged < MIN_JUDGED:
         return None
-    seen, free = (None, None) if reference is None else (reference.seen, reference.free)
-    if seen is not None and seen.shape[0] != len(groups):
-        raise ValueError(f"a reference of {seen.shape[0]} groups of classes, not {len(groups)}")
-    expected = expected_free(total.counts, seen, free)
-    voxels = int(total.counts.sum())
-    wrong = float(expected.sum() / voxels)
-    claimed = float(total.claimed.sum() / voxels)
+    seen, free, known = None, None, np.ones(total.counts.shape)
+    if reference is not None:
+        if reference.seen.shape[0] != len(groups):
+            raise ValueError(f"a reference of {len(reference.seen)} groups, not {len(groups)}")
+        seen, free = reference.seen, reference.free
+        known = known_share(seen, reference.asked)
+
+    def shares(of: LidarEvidence) -> tuple[Array, Array, Array]:
+        """(G, R) voxels whose truth could be known, and free ones, as expected and claimed."""
+        counts = of.counts * known
+        return (
+            counts.sum((2, 3)),
+            expected_free(counts, seen, free),
+            (of.claimed * known).sum((2, 3)),
+        )
+
+    voxels, expected, claims = shares(total)
+    wrong, claimed = (float(part.sum() / voxels.sum()) for part in (expected, claims))
     low = high = p = None
     if reference is not None and len(reference.errors) >= MIN_SCENES:
         n = len(reference.errors)
@@ -265,18 +290,15 @@ def estimate(
         reach = float(stdtrit(n - 1, (1 + INTERVAL) / 2)) * spread
         middle = wrong - float(reference.errors.mean())
         low, high = max(0.0, middle - reach), min(1.0, middle + reach)
-        each = [
-            (expected_free(s.counts, seen, free).sum() - s.claimed.sum()) / s.counts.sum()
-            for s in scenes
-        ]
+        each = [(e.sum() - c.sum()) / v.sum() for v, e, c in map(shares, scenes)]
         off = float(np.mean(each)) - float(reference.excess.mean())
         scale = float(np.std(reference.excess, ddof=1)) * np.sqrt(1 / len(scenes) + 1 / n)
         p = float(stdtr(n - 1, -off / max(scale, 1e-4)))
     by_group = {
         (group, ring): (
             n_cell,
-            float(expected[g, r] / n_cell),
-            float(total.claimed[g, r] / n_cell),
+            float(expected[g, r] / voxels[g, r]),
+            float(claims[g, r] / voxels[g, r]),
         )
         for g, group in enumerate(groups)
         for r, ring in enumerate(RINGS)
@@ -285,7 +307,7 @@ def estimate(
     return LidarEstimate(
         scenes=len(scenes),
         frames=sum(scene.frames for scene in scenes),
-        voxels=voxels,
+        voxels=int(total.counts.sum()),
         judged=judged,
         contradicted=float(total.counts[..., THROUGH].sum() / judged),
         wrong=wrong,

@@ -414,7 +414,9 @@ def _make_weights(root: Path) -> None:
         source="city", log="city", licence="CC0", scenes=2, frames=2, reference=reference
     )
     table = np.full((5, 3, 3, 3), 9, np.int64)
-    lidar = LidarReference(seen=table, free=table // 2, errors=np.zeros(2), excess=np.ones(2))
+    lidar = LidarReference(
+        seen=table, free=table // 2, asked=table, errors=np.zeros(2), excess=np.ones(2)
+    )
     domain = ConfidenceDomain(logs=(log,), lidar=lidar)
     notes = shipped.metadata | {
         EVIDENCE_KEY: json_text(evidence.to_json()),

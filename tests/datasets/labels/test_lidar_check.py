@@ -33,8 +33,8 @@ def drawn(free_share: float, seed: int, n: int = 4000) -> tuple[LidarEvidence, n
     of_free = np.stack([rng.multinomial(k, SAYS_IF_FREE) for k in free.ravel()])
     of_occupied = np.stack([rng.multinomial(n - k, SAYS_IF_OCCUPIED) for k in free.ravel()])
     of_free, of_occupied = (c.reshape(G, R, B, 3) for c in (of_free, of_occupied))
-    claimed = np.full((G, R), 0.2 * B * n)
-    return LidarEvidence(counts=of_free + of_occupied, claimed=claimed), of_free
+    counts = of_free + of_occupied
+    return LidarEvidence(counts=counts, claimed=0.2 * counts), of_free
 
 
 def reference(seeds: range = range(12)) -> LidarReference:
@@ -49,7 +49,9 @@ def reference(seeds: range = range(12)) -> LidarReference:
         share = expected_free(evidence.counts, *others).sum() / evidence.counts.sum()
         errors.append(share - of_free.sum() / evidence.counts.sum())
         excess.append(share - 0.2)
-    return LidarReference(seen=seen, free=free, errors=np.array(errors), excess=np.array(excess))
+    return LidarReference(
+        seen=seen, free=free, asked=seen, errors=np.array(errors), excess=np.array(excess)
+    )
 
 
 @pytest.mark.parametrize("share", [0.1, 0.2, 0.5, 0.7])
@@ -91,9 +93,30 @@ def test_too_few_voxels_say_nothing() -> None:
     counts = np.zeros((G, R, B, 3), np.int64)
     counts[0, 0, 0, NEITHER] = 10_000
     counts[0, 0, 0, THROUGH] = 10
-    evidence = LidarEvidence(counts=counts, claimed=np.zeros((G, R)))
+    evidence = LidarEvidence(counts=counts, claimed=np.zeros(counts.shape))
     assert estimate([evidence], reference(), GROUPS) is None
     assert estimate([], reference(), GROUPS) is None
+
+
+def test_voxels_whose_truth_nobody_knows_do_not_count() -> None:
+    """Voxels that no ray decides are known to be free on calibration scenes, or not known."""
+    evidence, of_free = drawn(0.2, 7)
+    hidden = np.zeros_like(evidence.counts)
+    hidden[..., NEITHER] = 20_000
+    more = LidarEvidence(counts=evidence.counts + hidden, claimed=evidence.claimed + 0.9 * hidden)
+    known = reference()
+    share = estimate([evidence], known, GROUPS)
+    of_more = LidarReference(
+        seen=known.seen,
+        free=known.free,
+        asked=known.seen + 12 * hidden,
+        errors=known.errors,
+        excess=known.excess,
+    )
+    found = estimate([more], of_more, GROUPS)
+    assert share is not None and found is not None
+    assert found.wrong == pytest.approx(share.wrong, abs=0.01)
+    assert found.voxels == more.counts.sum()
 
 
 def test_evidence_is_kept_with_a_scene() -> None:
@@ -108,7 +131,13 @@ def test_evidence_is_kept_with_a_scene() -> None:
     again = LidarReference.from_json(json.loads(json.dumps(known.to_json())))
     np.testing.assert_array_equal(again.free, known.free)
     with pytest.raises(ValueError, match="more voxels are free"):
-        LidarReference(seen=known.free, free=known.seen, errors=known.errors, excess=known.excess)
+        LidarReference(
+            seen=known.free,
+            free=known.seen,
+            asked=known.seen,
+            errors=known.errors,
+            excess=known.excess,
+        )
 
 
 def test_bands_and_rings_are_those_of_the_calibration() -> None:

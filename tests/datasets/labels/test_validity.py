@@ -40,6 +40,7 @@ def domain(source: str = "folder", log: str = "ours", scenes: int = 12) -> Confi
         lidar=LidarReference(
             seen=seen,
             free=free.astype(np.int64),
+            asked=seen,
             errors=rng.normal(0, 0.02, scenes),
             excess=rng.normal(0, 0.02, scenes),
         ),
@@ -49,12 +50,11 @@ def domain(source: str = "folder", log: str = "ours", scenes: int = 12) -> Confi
 def scenes(returns: float = 22_000.0, through: int = 100) -> dict[str, dict[str, Any]]:
     counts = np.zeros((G, 3, 3, 3), np.int64)
     counts[..., 0], counts[..., 1], counts[..., 2] = 400, through, 300
-    claimed = np.full((G, 3), 0.25 * 3 * 800)
     return {
         f"scene-{k}": {
             "counts": {"frames": 1},
             "statistics": {"LiDAR returns": returns},
-            "lidar_check": LidarEvidence(counts=counts, claimed=claimed).to_json(),
+            "lidar_check": LidarEvidence(counts=counts, claimed=0.25 * counts).to_json(),
         }
         for k in range(2)
     }
