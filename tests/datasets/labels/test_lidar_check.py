@@ -100,7 +100,7 @@ def test_too_few_voxels_say_nothing() -> None:
 
 def test_voxels_whose_truth_nobody_knows_do_not_count() -> None:
     """Voxels that no ray decides are known to be free on calibration scenes, or not known."""
-    evidence, of_free = drawn(0.2, 7)
+    evidence, _ = drawn(0.2, 7)
     hidden = np.zeros_like(evidence.counts)
     hidden[..., NEITHER] = 20_000
     more = LidarEvidence(counts=evidence.counts + hidden, claimed=evidence.claimed + 0.9 * hidden)
