@@ -78,7 +78,8 @@ def test_labels_along_the_lidars_axes_are_turned_forward_with_cameras_and_points
 ) -> None:
     source = FolderSource(write_log(tmp_path / "log"), past_sweeps=0)
     store = write_store(tmp_path / "labels.zarr", source, "folder", frame="lidar")
-    frame = ReviewSession(StoredLabels(store), source).frame("a", 1)
+    session = ReviewSession(StoredLabels(store), source)
+    frame = session.frame("a", 1)
     # this LiDAR has x right and y forward; turned, it looks ahead from its place
     T_ego_turned = from_yaw(0.0, LIDAR_AT[:3, 3])
     (picture,) = frame.images
@@ -88,7 +89,7 @@ def test_labels_along_the_lidars_axes_are_turned_forward_with_cameras_and_points
     np.testing.assert_allclose(frame.points_m[:, 0], 14.1, atol=1e-4)  # the wall ahead
     T_global_ego = source.scene("a").frames[1].T_global_ego
     np.testing.assert_allclose(frame.labels.T_global_grid, T_global_ego @ T_ego_turned, atol=1e-9)
-    assert frame.notes == ()
+    assert frame.notes == session.notes
 
 
 @pytest.mark.parametrize("yaw_deg", [0, 3, -90, 90, 178, -178])
