@@ -18,6 +18,7 @@ from datasets.benchmarks.catalogue import benchmark
 from datasets.errors import SceneError, SetupError, UnreadableError
 from datasets.files.seals import sealed
 from datasets.frames import Frame, Scene
+from datasets.labels.lidar_check import LidarEvidence
 from datasets.labels.store import LabelStore, MaskBit, SceneLabels
 from datasets.loading.targets import PseudoLabels
 from datasets.reviews.edits import distrusted
@@ -171,7 +172,25 @@ def test_other_jobs_and_other_labels_are_not_merged(tmp_path: Path) -> None:
     c = store_of(tmp_path / "c", scene("s1", seed=5))
     with pytest.raises(SetupError, match="other labels of scene s1"):
         merge([a, c], tmp_path / "m")
+    d = LabelStore.create(tmp_path / "d", header(provenance={"log": "theirs"}))
+    with pytest.raises(SetupError, match="of different logs"):
+        merge([a, d], tmp_path / "m")
     assert not (tmp_path / "m").exists()
+
+
+def test_what_is_told_of_a_scene_as_a_whole_is_merged_too(tmp_path: Path) -> None:
+    store, labels = LabelStore.create(tmp_path / "a", header()), scene("s1", frames=2)
+    groups = len(header().taxonomy.class_groups()) - 1
+    counts = np.ones((groups, 3, 3, 3), np.int64)
+    check = LidarEvidence(counts=counts, claimed=0.5 * counts)
+    with store.writer("s1", 2, inputs="x") as writer:
+        for frame in labels.frames():
+            writer.append(replace(frame, statistics={"LiDAR returns": 7.0}, lidar_check=check))
+    merged = merge([store], tmp_path / "m")
+    assert tree(tmp_path / "m") == tree(tmp_path / "a")
+    attributes = merged.committed()["s1"]
+    assert attributes["statistics"] == {"LiDAR returns": 7.0}
+    assert attributes["lidar_check"]["frames"] == 2
 
 
 def reject(store: LabelStore, scene_id: str, *frames: int) -> None:
