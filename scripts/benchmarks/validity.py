@@ -224,7 +224,8 @@ def main() -> int:
     day = logs["of these, day"]
     figures["random splits of day scenes"] = splits(day)
     print(reporting.markdown_table(("log", *COLUMNS), [cells(n, f) for n, f in figures.items()]))
-    print(json.dumps({k: figures[k] for k in ("each scene", "random splits of day scenes")}))
+    for name in ("each scene", "random splits of day scenes"):
+        print(f"{name}: " + ", ".join(f"{key} {value}" for key, value in figures[name].items()))
     reporting.write_figures(figures, args.json)
     return 0
 

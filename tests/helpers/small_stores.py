@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.frames import SceneSource, in_lidar_frame
+from datasets.labels.domain import ConfidenceDomain, LogDomain
 from datasets.labels.store import GridFrame, LabelStore, MaskBit, SceneLabels, StoreHeader
+from datasets.labels.validity import DOMAIN_KEY, LOG_KEY
 
 GRID, TAXONOMY = occ3d_nuscenes.GRID, occ3d_nuscenes.TAXONOMY
 ROAD = TAXONOMY.id_of("driveable_surface")
@@ -19,6 +22,15 @@ def road() -> np.ndarray:
     semantics = np.full(GRID.shape, TAXONOMY.free_id, np.uint8)
     semantics[:, :, 2] = ROAD
     return semantics
+
+
+def calibrated_there(kind: str, source: SceneSource) -> dict[str, Any]:
+    """Of a store whose confidence was learned on its own log."""
+    known = LogDomain(
+        source=kind, log=source.name, licence="none", scenes=9, frames=9, reference=None
+    )
+    domain = ConfidenceDomain(logs=(known,))
+    return {"source": kind, LOG_KEY: source.name, DOMAIN_KEY: domain.to_json()}
 
 
 def write_store(path: Path, source: SceneSource, kind: str, *, frame: GridFrame = "ego") -> Path:
@@ -32,7 +44,7 @@ def write_store(path: Path, source: SceneSource, kind: str, *, frame: GridFrame 
         taxonomy=TAXONOMY,
         levels=(0.5, 1.0),
         licence="none",
-        provenance={"source": kind} if kind else {},
+        provenance=calibrated_there(kind, source) if kind else {},
         run_id="test",
         frame=frame,
     )

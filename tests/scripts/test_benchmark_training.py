@@ -126,7 +126,7 @@ def test_a_waymo_teacher_is_calibrated_under_waymos_mask(tmp_path: Path) -> None
     truth = GroundTruthTargets(benchmark("occ3d_waymo"), root, source, ["a"])
     guess = truths[0].semantics
     labeller = teacher(guess, OCC3D_WAYMO, WAYMO)
-    found = calibrate(labeller, source, truth, ["a"], LabelingConfig())
+    found = calibrate(labeller, source, truth, ["a"], LabelingConfig(), kind="waymo")
     calibration, table = found.calibration, found.table
     assert list(table.matrices) == ["in view and camera-visible", "all"]
     both = [t.scored() for t in truths]
