@@ -105,12 +105,12 @@ def collect_counts(
             no_counts(scene.scene_id, taxonomy, asked=asked) for _ in range(2 if classifiers else 1)
         ]
         statistics = []
-        checked = checked_frames(len(scene.frames))
-        for k, labeled in enumerate(predictions):
+        checked = checked_frames(scene.frames)
+        for labeled in predictions:
             prediction = labeled.prediction
             statistics.append(prediction.statistics)
             said = None
-            if k in checked and held_out(prediction.frame):
+            if prediction.frame.token in checked and held_out(prediction.frame):
                 said = said_of(vote_evidence(source, prediction.frame, grid))
             occupied = prediction.semantics != taxonomy.free_id
             passes.update(labeled.visibility, occupied, labeled.expected.scored())

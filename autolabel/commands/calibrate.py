@@ -23,6 +23,7 @@ from datasets.cli.scenes import usable_scenes_of
 from datasets.errors import SceneError, SetupError
 from datasets.frames import Frame, SceneSource
 from datasets.labels.domain import LogDomain
+from datasets.labels.log_identity import labeled_scene
 from datasets.labels.store import LabelStore
 from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.taxonomy import GROUP_LABELS, Taxonomy
@@ -39,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
     model = load_checkpoint(args.weights, device=args.device or best_device())
     if args.adapt is not None:
         return _adapt(args, model)
+    name_log_of(args, None)
     source = open_log(
         args, past_sweeps=model.preset.inputs.past_sweeps, future_sweeps=HELD_OUT_SWEEPS
     )
@@ -123,8 +125,11 @@ def _truth_of(
         source = open_log(args, past_sweeps=preset.inputs.past_sweeps)
         truth_of: Callable[[Frame], Any] = reviewed.labels
         scenes = reviewed.scene_ids()
+        for scene_id in scenes:
+            labeled_scene(store, scene_id, source)
     else:
         args.root = args.adapt
+        name_log_of(args, None)
         source = open_log(args, past_sweeps=preset.inputs.past_sweeps)
         scenes = usable_scenes_of(source, args.split, root=args.root)
         of = benchmark(args.benchmark)

@@ -5,6 +5,8 @@ Legend: X Y Z voxels, K classes, L levels of confidence, G groups of classes, R 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -28,10 +30,12 @@ MIN_FRAMES, ONE_IN = 2, 16
 """So many frames of a scene are checked at least, and one in so many."""
 
 
-def checked_frames(n_frames: int) -> frozenset[int]:
-    """Positions of the frames of a scene that are checked, evenly spread."""
-    n = min(n_frames, max(MIN_FRAMES, n_frames // ONE_IN))
-    return frozenset((2 * i + 1) * n_frames // (2 * n) for i in range(n))
+def checked_frames(frames: Sequence[Frame]) -> frozenset[str]:
+    """Tokens of the frames of a scene that are checked, evenly spread over those that held-out
+    sweeps follow."""
+    tokens = [f.token for f in frames if held_out(f)] or [f.token for f in frames]
+    n = min(len(tokens), max(MIN_FRAMES, len(frames) // ONE_IN))
+    return frozenset(tokens[(2 * i + 1) * len(tokens) // (2 * n)] for i in range(n))
 
 
 def lidar_check(

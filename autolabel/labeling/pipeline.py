@@ -192,8 +192,7 @@ def _decide_trust(
     steps: PredictionSteps, calibration: Calibration
 ) -> Callable[[FramePrediction], FrameLabels]:
     config, preset = steps.config, steps.teacher.preset
-    frames = steps.scene.frames
-    checked = {frames[k].token for k in checked_frames(len(frames))}
+    checked = checked_frames(steps.scene.frames)
     if config.refinement is not None and steps.refinement is None:
         raise ValueError("the calibration has no refiner: fit one with scripts/calibrate.py")
 

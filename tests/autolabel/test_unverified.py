@@ -20,6 +20,8 @@ from datasets.errors import SetupError
 from datasets.labels.lidar_check import LidarEvidence, evidence_of
 from datasets.labels.store import LabelStore
 from datasets.labels.validity import DOMAIN_KEY, LOG_KEY, validity_of
+from datasets.reviews.entries import Verdict, VerdictEntry
+from datasets.reviews.overlay import Reviews
 from datasets.sources.opening import open_source
 from models.checkpoints.checkpoint import load_checkpoint
 from models.inference.predictor import OccupancyPredictor
@@ -95,6 +97,28 @@ def test_every_place_says_whether_confidence_holds(labeled: LabelStore, tmp_path
     assert done.returncode == 0, done.stderr
     card = (out / "CARD.md").read_text()
     assert verdict.to_text().split("\n")[0] in card and "CC0" in card
+
+
+def test_a_reviewed_store_adapts_the_weights_to_its_log(
+    labeled: LabelStore, tmp_path: Path
+) -> None:
+    (scene_id,) = labeled.scene_ids()
+    out, reviews = tmp_path / "a.safetensors", Reviews(labeled)
+    words = (DEFAULT_WEIGHTS, "--adapt", labeled.place, "-o", out)
+    done = run_script("scripts/calibrate.py", *words)
+    assert done.returncode == 2 and "no frame is accepted" in done.stderr
+    tokens = labeled.scene(scene_id).frame_tokens
+    for token, verdict in zip(tokens, (Verdict.ACCEPT, Verdict.REJECT), strict=False):
+        reviews.add(
+            VerdictEntry(scene_id=scene_id, tokens=(token,), verdict=verdict), reviewer="me"
+        )
+    done = run_script("scripts/calibrate.py", *words)
+    assert done.returncode == 0, done.stderr
+    assert "adapted to city by 2 frames of 1 scenes" in done.stdout
+    assert "2 calibration frames are too few, at least" in done.stdout
+    domain = domain_of(load_checkpoint(out), out)
+    assert domain is not None and domain.lidar is not None
+    assert [(log.source, log.frames) for log in domain.logs] == [("city", 2)]
 
 
 def test_fingerprints_do_not_depend_on_held_out_sweeps(city: Path) -> None:

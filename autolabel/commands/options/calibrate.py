@@ -18,7 +18,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
-from datasets.cli.options import CommandParser, add_device, add_log, add_truth
+from datasets.cli.options import CommandParser, add_device, add_log_of_store, add_truth
 from datasets.files.store_path import parse_store_path
 
 
@@ -28,7 +28,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add = parser.add_argument
     add("weights", type=Path)
     add("-o", "--out", type=Path, required=True, help="weights file to write")
-    add_log(parser)
+    add_log_of_store(parser)
     add("--split", default="val", help="scenes with ground truth")
     add_truth(parser)
     add("--fast", action="store_true", help="for labels made with --fast")
