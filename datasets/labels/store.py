@@ -9,8 +9,9 @@ Layout::
         flow                               (T, X, Y, Z, 2) float16 m/s; where the header says so
         timestamp_us (T,) int64
         T_global_ego (T, 4, 4) float64, or T_global_lidar where the grid lies in the LiDAR's frame
-        attributes: frame tokens, counts, hash of inputs, sha256 of every array's values and
-                               document, its files and their sizes, a digest of all this
+        attributes: frame tokens, counts, statistics, what held-out LiDAR says of a few frames,
+                               hash of inputs, sha256 of every array's values and document, its
+                               files and their sizes, a digest of all this
       quarantine/<scene id>/   attributes: why the scene has no labels; an id that cannot be a
                                folder's name is stated there, and a hash stands for it
 
