@@ -42,7 +42,6 @@ def lidar_reference(
     right = [grouping.of([histogram.right for histogram in scene.said]) for scene in asked]
     free = [s - r for s, r in zip(seen, right, strict=True)]
     counts = [grouping.of(list(scene.asked)) for scene in asked if scene.asked is not None]
-    groups = list(taxonomy.class_groups())[:-1]
     totals = [np.sum(parts, axis=0) for parts in (seen, free, counts)]
     errors, excess = [], []
     for scene, *own in zip(asked, seen, free, counts, strict=True):
@@ -54,7 +53,7 @@ def lidar_reference(
         if not (own[0].any() and trusted.any()):
             continue
         voxels = own[2] * known
-        estimated = float(expected_free(voxels, others[0], others[1], groups).sum() / voxels.sum())
+        estimated = float(expected_free(voxels, others[0], others[1]).sum() / voxels.sum())
         claimed = float((grouping.claimed(list(scene.asked)) * known).sum() / voxels.sum())
         errors.append(estimated - float(wrong.sum() / trusted.sum()))
         excess.append(estimated - claimed)

@@ -39,13 +39,6 @@ MIN_JUDGED = 200
 """Voxels; of fewer nothing is said."""
 LEAN = 50.0
 """Voxels that a prior counts for."""
-GRAZED = {"ground": 0.25}
-"""Rays graze what is flat: of its voxels that are there, so many may be seen through on a log where
-the ground lies otherwise in its voxels than on the calibration scenes. On PandaSet, with truth made
-from its points, it was a quarter (frames 50-79), in the city a thousandth."""
-SEEN_THROUGH_IF_FREE = 0.9
-"""Of free voxels that rays decide, where the calibration scenes tell little: they have next to no
-ground that is not there."""
 CARRIED = 0.5
 """Of what rays find more of, in log odds, than on calibration scenes, so much is expected of voxels
 that no ray decides."""
@@ -210,9 +203,7 @@ def known_share(seen: Counts, asked: Counts) -> Array:
     return np.asarray((seen + LEAN * group) / (asked + LEAN))
 
 
-def expected_free(
-    counts: Array | Counts, seen: Counts | None, free: Counts | None, groups: Sequence[str]
-) -> Array:
+def expected_free(counts: Array | Counts, seen: Counts | None, free: Counts | None) -> Array:
     """(G, R) expected number of free voxels among (G, R, B, E) counts.
 
     How often rays see through a voxel that is free, and through one that is not, is taken from the
@@ -222,7 +213,6 @@ def expected_free(
     Args:
         seen, free: of the calibration scenes (``LidarReference``); None: not known, and then a
             voxel that is seen through counts as free, and what no ray decides is as what they do.
-        groups: G names.
     """
     decided = counts[..., :NEITHER].sum(3).astype(np.float64)  # (G, R, B)
     through = counts[..., THROUGH].astype(np.float64)
@@ -230,11 +220,8 @@ def expected_free(
         share = through.sum(2) / np.maximum(decided.sum(2), 1)
         return np.asarray(share * counts.sum((2, 3)))
     occupied = seen - free
-    if_free = _rate(free[..., THROUGH], free[..., :NEITHER].sum(3), SEEN_THROUGH_IF_FREE)
-    least = np.array([GRAZED.get(group, 0.0) for group in groups])[:, None, None]
+    if_free = _rate(free[..., THROUGH], free[..., :NEITHER].sum(3), 0.9)
     if_occupied = _rate(occupied[..., THROUGH], occupied[..., :NEITHER].sum(3), 0.05)
-    if_occupied = np.maximum(if_occupied, least)
-    if_free = np.where(least > 0, np.maximum(if_free, SEEN_THROUGH_IF_FREE), if_free)
     usual = _rate(free[..., :NEITHER].sum(3), seen[..., :NEITHER].sum(3), 0.2)
     undecided = _rate(free[..., NEITHER], seen[..., NEITHER], 0.3)
     # few voxels say little: a cell begins with the usual share
@@ -290,7 +277,7 @@ def estimate(
         counts = of.counts * known
         return (
             counts.sum((2, 3)),
-            expected_free(counts, seen, free, groups),
+            expected_free(counts, seen, free),
             (of.claimed * known).sum((2, 3)),
         )
 
