@@ -31,9 +31,12 @@ from autolabel.calibration.evaluation import (
     labeled_prediction,
     no_counts,
 )
+from autolabel.calibration.lidar_reference import lidar_reference
 from autolabel.confidence.calibration import RINGS, Calibration, fitted_tables, isotonic_maps
+from autolabel.confidence.held_out_sweeps import held_out, vote_evidence
 from autolabel.confidence.risk_control import CalibrationCounts
 from autolabel.labeling.config import LabelingConfig, config_signature
+from autolabel.labeling.lidar_check import said_of
 from autolabel.labeling.pipeline import predict_frames
 from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.errors import SetupError
@@ -88,6 +91,9 @@ def count_frames(
 ) -> list[FrameCounts]:
     """Label scenes as a job would and compare the frames whose truth is known with it.
 
+    Args:
+        source: opened with ``HELD_OUT_SWEEPS`` future sweeps.
+
     Raises:
         SceneError: a file of a scene or of its truth is bad.
         SetupError: the truth of no frame is known.
@@ -105,9 +111,13 @@ def count_frames(
             if (expected := truths.get(token)) is None:
                 continue
             labeled = labeled_prediction(prediction, expected, preset, config)
-            counts = no_counts(token, taxonomy)
-            raw = prediction.raw_confidence(calibration.meta, labeled.known, grid, taxonomy)
-            count_frame(counts, labeled, raw, taxonomy, grid)
+            counts = no_counts(token, taxonomy, asked=held_out(prediction.frame) > 0)
+            voxels, said = labeled.known, None
+            if counts.asked is not None:
+                voxels = labeled.visibility.observed
+                said = said_of(vote_evidence(source, prediction.frame, grid))
+            raw = prediction.raw_confidence(calibration.meta, voxels, grid, taxonomy)
+            count_frame(counts, labeled, raw, taxonomy, grid, said)
             out.append(
                 FrameCounts(
                     scene_id=scene_id,
@@ -127,7 +137,7 @@ def adapt(
     taxonomy: Taxonomy,
     config: LabelingConfig,
     log: LogDomain,
-    lidar_of: ConfidenceDomain | None,
+    before: ConfidenceDomain | None,
     *,
     step: Step = "by class",
 ) -> Adapted:
@@ -135,7 +145,8 @@ def adapt(
 
     Args:
         log: what the adapted confidence holds on, without its reference.
-        lidar_of: the domain of the old confidence, whose LiDAR reference is kept.
+        before: the domain of the old confidence, whose LiDAR reference is kept where no held-out
+            sweep follows the frames; else it is measured anew: LiDARs differ in what they graze.
         step: how far the maps are moved; less for trials.
     """
     scenes = list(dict.fromkeys(frame.scene_id for frame in frames))
@@ -191,6 +202,8 @@ def adapt(
         np.sum([adapted.by_level(part).sum(0) for part in of], axis=0)
         for of in ([c.seen for c in counted], [c.right for c in counted])
     )
+    adapted = replace(adapted, occupancy=ReliabilityCounts(seen=n, right=good))
+    lidar = lidar_reference([frame.counts for frame in frames], adapted, taxonomy)
     statistics = [[f.statistics for f in frames if f.scene_id == scene] for scene in scenes]
     domain = ConfidenceDomain(
         logs=(
@@ -201,10 +214,10 @@ def adapt(
                 reference=Reference.of(statistics),
             ),
         ),
-        lidar=None if lidar_of is None else lidar_of.lidar,
+        lidar=lidar or (None if before is None else before.lidar),
     )
     return Adapted(
-        calibration=replace(adapted, occupancy=ReliabilityCounts(seen=n, right=good)),
+        calibration=adapted,
         evidence=evidence,
         domain=domain,
         units="scenes" if by_scene else "frames",

@@ -122,7 +122,9 @@ def _truth_of(
         )
         reviewed = ReviewedFrames(store)
         name_log_of(args, store.header)
-        source = open_log(args, past_sweeps=preset.inputs.past_sweeps)
+        source = open_log(
+            args, past_sweeps=preset.inputs.past_sweeps, future_sweeps=HELD_OUT_SWEEPS
+        )
         truth_of: Callable[[Frame], Any] = reviewed.labels
         scenes = reviewed.scene_ids()
         for scene_id in scenes:
@@ -130,7 +132,9 @@ def _truth_of(
     else:
         args.root = args.adapt
         name_log_of(args, None)
-        source = open_log(args, past_sweeps=preset.inputs.past_sweeps)
+        source = open_log(
+            args, past_sweeps=preset.inputs.past_sweeps, future_sweeps=HELD_OUT_SWEEPS
+        )
         scenes = usable_scenes_of(source, args.split, root=args.root)
         of = benchmark(args.benchmark)
         of.require(f"preset {preset.name}", preset.grid, preset.taxonomy, preset.inputs.frame)

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from autolabel.calibration.adapt import FrameCounts, Step, adapt, count_frames
 from autolabel.confidence.calibration import Calibration
+from autolabel.confidence.held_out_sweeps import HELD_OUT_SWEEPS
 from autolabel.confidence.risk_control import control_risk
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.stored_calibration import calibration_of
@@ -80,7 +81,12 @@ def main() -> int:
     for name, kind, root in (("real", "folder", args.real), ("city", "city", args.city)):
         if root is None:
             continue
-        source = open_source(kind, root, past_sweeps=model.preset.inputs.past_sweeps)
+        source = open_source(
+            kind,
+            root,
+            past_sweeps=model.preset.inputs.past_sweeps,
+            future_sweeps=HELD_OUT_SWEEPS,
+        )
         scenes = source.scene_ids("all")
         truth = GroundTruthTargets(benchmark("occ3d_nuscenes"), root, source, scenes)
         config = LabelingConfig()
