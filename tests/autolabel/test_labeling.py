@@ -103,7 +103,7 @@ def test_calibration_finds_the_rays_from_which_a_benchmark_scores_free_space(
     )
     truth = GroundTruthTargets(where_rays_pass, tmp_path, log, ["s1"])
     made_by = OccupancyPredictor(model.module, model.preset)
-    asked = calibrate(made_by, log, truth, ["s1"], LabelingConfig()).calibration
+    asked = calibrate(made_by, log, truth, ["s1"], LabelingConfig(), kind="test").calibration
     np.testing.assert_array_equal(kept(asked.min_free_rays), scored)
     assert Calibration.from_json(asked.to_json()).min_free_rays == asked.min_free_rays
 
@@ -288,7 +288,9 @@ def test_calibration_keeps_free_space_apart_wherever_its_id_stands(tmp_path: Pat
     preset = replace(model.preset, taxonomy=OPENOCCUPANCY)
     truth = GroundTruthTargets(nothing_there, tmp_path, Ground(), ["s1"])
     labeller = OccupancyPredictor(model.module, preset)
-    calibration = calibrate(labeller, Ground(), truth, ["s1"], LabelingConfig()).calibration
+    calibration = calibrate(
+        labeller, Ground(), truth, ["s1"], LabelingConfig(), kind="test"
+    ).calibration
     n = OPENOCCUPANCY.n_classes
     sure = np.full(n, 0.77)  # as sure as the stub is of free space and of the road
     confidence = np.asarray(calibration.levels)[calibration.levels_of(sure, np.arange(n))]

@@ -234,7 +234,7 @@ class Doubting(Stub):
 def calibrated(folder: Path, module: Stub | None = None) -> Calibrated:
     log, model = Ground(frames=1), teacher(module)
     by = OccupancyPredictor(model.module, model.preset)
-    return calibrate(by, log, truth_of(folder, log), SCENES, LabelingConfig())
+    return calibrate(by, log, truth_of(folder, log), SCENES, LabelingConfig(), kind="test")
 
 
 def test_the_judge_is_kept_for_its_score_and_changes_confidence_alone(tmp_path: Path) -> None:

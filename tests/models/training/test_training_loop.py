@@ -204,7 +204,7 @@ def slow_scores(network: nn.Module) -> dict[str, float]:
 def test_the_end_report_has_curves_scores_and_shares_of_time(
     samples: FrameDataset, tmp_path: Path
 ) -> None:
-    config = dataclasses.replace(CONFIG, validate_every=3)
+    config, began = dataclasses.replace(CONFIG, validate_every=3), time.monotonic()
     trained = fit(
         ToyNetwork(),
         samples,
@@ -213,10 +213,10 @@ def test_the_end_report_has_curves_scores_and_shares_of_time(
         folder=tmp_path / "t",
         validate=slow_scores,
     )
-    report = trained.report
+    took, report = time.monotonic() - began, trained.report
     assert report.scores == {"mIoU": 12.5}
     assert 0 < report.waited < 1 and report.frames_per_s > 0
-    assert report.seconds < 2.0  # scoring is not training
+    assert report.seconds <= took - 2.0  # scoring is not training
     assert "waiting for data" in str(report)
     scored = [line["step"] for line in lines(tmp_path / "t") if "val/mIoU" in line]
     assert scored == [3, 6]
