@@ -105,8 +105,6 @@ def _run(args: argparse.Namespace, python_path: str | None) -> int:
     reasons = recorded_reasons(domain, args.source, source.name)
     if args.max_error is not None:
         config = _with_bound(args, teacher, calibration, config, reasons)
-    if reasons:
-        print(printable(f"warning: {UNVERIFIED}: {reasons[0]}{ADAPT}"), file=sys.stderr)
     elongation_source(source, teacher.preset.inputs.point_features)
     timed = TimedSource(source, args.stall_timeout, root=args.root)
     scene_ids = scenes_of(timed, args.split, root=args.root)
@@ -136,9 +134,11 @@ def _run(args: argparse.Namespace, python_path: str | None) -> int:
             readers=args.readers,
         )
         print(cost.describe())
+        _warn_of_unverified(reasons)
         print_next("label", *args.job_words)
         return 0
     LabelStore.open_or_create(store_path, header)
+    _warn_of_unverified(reasons)
     job = Job(
         open_source=opener,
         root=root,
@@ -203,6 +203,11 @@ def _config(args: argparse.Namespace, calibration: Calibration) -> LabelingConfi
     elif calibration.refiner is not None:
         print("warning: --no-refine: confidence was calibrated on refined labels", file=sys.stderr)
     return config
+
+
+def _warn_of_unverified(reasons: Sequence[str]) -> None:
+    if reasons:
+        print(printable(f"warning: {UNVERIFIED}: {reasons[0]}{ADAPT}"), file=sys.stderr)
 
 
 def _with_bound(

@@ -34,10 +34,11 @@ from datasets.cli.launch import launch
 from datasets.errors import SetupError, UnwritableError
 from datasets.files.seals import DIGEST, sealed
 from datasets.frames import Scene
+from datasets.labels.domain import ConfidenceDomain, LogDomain
 from datasets.labels.store import LabelStore
 from datasets.sources.nuscenes import NuScenesSource
 from datasets.storage.backend import LocalBackend
-from models.checkpoints.checkpoint import load_checkpoint, save_checkpoint
+from models.checkpoints.checkpoint import DOMAIN_KEY, load_checkpoint, save_checkpoint
 from models.presets import build
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -56,7 +57,10 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     path = tmp_path_factory.mktemp("weights") / "teacher.safetensors"
     torch.manual_seed(0)
     calibration = json.dumps(Calibration.uncalibrated(18).to_json())
-    save_checkpoint(path, build("city_tiny"), "city_tiny", {"calibration": calibration})
+    log = LogDomain(source="city", log="city", licence="", scenes=9, frames=9, reference=None)
+    domain = json.dumps(ConfidenceDomain(logs=(log,)).to_json())
+    notes = {"calibration": calibration, DOMAIN_KEY: domain}
+    save_checkpoint(path, build("city_tiny"), "city_tiny", notes)
     return path
 
 
