@@ -172,9 +172,9 @@ def test_other_jobs_and_other_labels_are_not_merged(tmp_path: Path) -> None:
     c = store_of(tmp_path / "c", scene("s1", seed=5))
     with pytest.raises(SetupError, match="other labels of scene s1"):
         merge([a, c], tmp_path / "m")
-    d = LabelStore.create(tmp_path / "d", header(provenance={"log": "theirs"}))
-    with pytest.raises(SetupError, match="of different logs"):
-        merge([a, d], tmp_path / "m")
+    d, e = (LabelStore.create(tmp_path / name, header(provenance={"log": name})) for name in "de")
+    with pytest.raises(SetupError, match="of different logs: d, e"):
+        merge([d, e], tmp_path / "m")
     assert not (tmp_path / "m").exists()
 
 
