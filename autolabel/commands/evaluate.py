@@ -82,7 +82,9 @@ class Scores:
             masks[self.benchmark.mask] = truth.scored()
         if self.confidence is not None:
             assert prediction.mask is not None and prediction.confidence is not None
-            masks["trusted"] = trusted = labelled & ((prediction.mask & MaskBit.TRUSTED) > 0)
+            # what no sensor saw in the truth is called free there, and is not known
+            trusted = truth.observed() & labelled & ((prediction.mask & MaskBit.TRUSTED) > 0)
+            masks["trusted"] = trusted
             self.trusted_and_scored += int((trusted & masks[self.benchmark.mask or "all"]).sum())
             seen = prediction.mask & (MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
             known = (seen > 0) & truth.observed()
