@@ -168,14 +168,14 @@ def adapt(
     right = np.zeros_like(seen)
     for unit in tqdm(range(n_units), desc="leave out", unit=("scene" if by_scene else "frame")):
         others = [i for i in everything if unit_of[i] != unit]
-        held_out = fitted_tables(moved(others), total)[0] if others else table
+        without = fitted_tables(moved(others), total)[0] if others else table
         for i in everything:
             if unit_of[i] != unit:
                 continue
             for out, counts in zip((seen, right), parts[i].by_ring(), strict=True):
                 for r, k in np.ndindex(R, K):
                     out[unit, r, k] += np.bincount(
-                        held_out[r, k], counts[r, k], minlength=len(levels)
+                        without[r, k], counts[r, k], minlength=len(levels)
                     ).astype(np.int64)
     names = scenes if by_scene else [frame.token for frame in frames]
     evidence = CalibrationCounts(

@@ -87,6 +87,8 @@ class ConfidenceValidity:
             if lidar is None
             else {
                 "voxels": lidar.voxels,
+                "decided": lidar.judged,
+                "seen_through": lidar.contradicted,
                 "estimated_free": lidar.wrong,
                 "interval": [lidar.low, lidar.high],
                 "claimed_free": lidar.claimed,

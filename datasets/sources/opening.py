@@ -16,8 +16,8 @@ from datasets.splits import Labelled
 from datasets.storage.remote_path import RemotePath, remote_or_local
 
 DEFAULT_CITY = CityConfig(labeled_scenes=4, unlabeled_scenes=8, val_scenes=3)
-"""What the demo generates. The shipped teacher was trained on its labeled scenes and 17 more of
-the same labeled share and calibrated on a further 3, never on an unlabeled or validation one."""
+"""What the demo generates. The shipped teacher was trained on its labeled scenes and others of the
+same seed, never on an unlabeled or validation one, and calibrated on a city of another seed."""
 
 
 def open_source(

@@ -9,9 +9,9 @@
 
 ``mIoU[camera-visible]`` counts voxels in the ground truth's camera mask (the benchmark's figure),
 ``mIoU[all]`` every voxel; for a store also ``mIoU[trusted]``, the voxels that its mask keeps and a
-sensor saw in the ground truth, and what its confidence is worth. A store is scored as the teacher wrote it; with ``--reviewed`` as
-people left it: edits applied, rejected frames left out. ``--rays`` adds RayIoU, and with flow
-mAVE and OccScore.
+sensor saw in the ground truth, and what its confidence is worth. A store is scored as the teacher
+wrote it; with ``--reviewed`` as people left it: edits applied, rejected frames left out. ``--rays``
+adds RayIoU, and with flow mAVE and OccScore.
 Predictions of other voxels or classes are converted, where there is a table of the classes; what
 that loses is printed. ``--lidar`` compares a store with the log's own key sweeps instead.
 """
