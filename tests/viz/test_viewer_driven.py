@@ -134,7 +134,9 @@ class Person:
         return sum(map(int, ticks)) / os.sysconf("SC_CLK_TCK")
 
     def _xdotool(self, *arguments: str) -> str:
-        assert self._window.poll() is None, "the window is gone"
+        if self._window.poll() is not None:
+            assert self._window.stderr is not None
+            pytest.fail(f"the window is gone: {self._window.stderr.read()}")
         return subprocess.run(
             ["xdotool", *arguments], env=self._env, capture_output=True, text=True, check=False
         ).stdout
