@@ -18,13 +18,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from autolabel.auditing.camera_fit import (
+    FAR_DEG,
     MANY_CAMERAS,
     CameraFinding,
-    Kind,
     camera_findings,
     judged_cameras,
-    swapped,
 )
+from autolabel.auditing.camera_fit import MIN_PAIRS as MIN_IMAGE_PAIRS
+from autolabel.auditing.camera_swaps import swapped
+from autolabel.auditing.image_match import MAX_MOVED_M, MIN_MOVED_M, MOVED_AXES, Kind
 from autolabel.auditing.lidar_votes import SHIFTS, TURNS, VoteCounts
 from autolabel.auditing.motion_fit import CAUSES, MIN_PAIRS, Cause, MotionFit, explain, sigmas
 from autolabel.auditing.scene_audit import MIN_OVER_FOREIGN, LabelFit, SceneAudit
@@ -36,7 +38,6 @@ from datasets.labels.validity import ConfidenceValidity
 from datasets.labels.voxel_labels import GridFrame
 from datasets.log_checks.conventions import wrong_convention
 from datasets.log_checks.ground import MAX_GROUND_OFF_M
-from datasets.log_checks.projection import MIN_EDGES
 
 FaultName = Literal[
     "stale labels",
@@ -98,7 +99,6 @@ MIN_GROUND_OFF_M = 0.1
 """Of many scenes: in those of 20 city scenes (seeds 101 and 102), of PandaSet and of nuScenes that
 were at hand the ground lay within 0.06 m of z = 0."""
 MIN_FIT_GAIN, MIN_FIT_FRAMES, FIT_AGREE = 0.005, 3, 0.75
-MIN_STRENGTH = 1.15
 SAME_POSE_M, SAME_POSE_RAD = 1e-3, 1e-4
 
 
@@ -163,6 +163,9 @@ def _of(audits: Sequence[SceneAudit], where: str) -> dict[Area, list[AuditFault]
         # what the named fault leaves unexplained of the motion follows from it as well
         named = [fault for fault in faults_by_area["LiDAR"] if fault.name != UNKNOWN]
         return {"LiDAR": named, "cameras": [], "labels": []}
+    if OF_LIDAR & {fault.name for fault in cameras}:
+        # labels are judged by the LiDAR
+        return faults_by_area | {"labels": [_unsure(fault) for fault in labels]}
     if UNKNOWN in names:
         # cameras and labels are judged by the LiDAR
         return faults_by_area | {
@@ -184,7 +187,8 @@ def _of(audits: Sequence[SceneAudit], where: str) -> dict[Area, list[AuditFault]
 
 
 def _lidar_at_fault(faults: dict[Area, list[AuditFault]]) -> bool:
-    return any(fault.name in OF_LIDAR or fault.name == UNKNOWN for fault in faults["LiDAR"])
+    unknown = any(fault.name == UNKNOWN for fault in faults["LiDAR"])
+    return unknown or any(fault.name in OF_LIDAR for of in faults.values() for fault in of)
 
 
 def _unsure(fault: AuditFault) -> AuditFault:
@@ -274,27 +278,16 @@ def camera_faults(audits: Sequence[SceneAudit], where: str) -> Iterator[AuditFau
         return  # in such views nothing else can be told
     exchanged = swapped(crossing for audit in audits for crossing in audit.crossings)
     for a, b in exchanged:
-        text = f"the depth edges of each of {a} and {b} lie on the other's picture"
+        text = f"the depth edges of each of {a} and {b} lie on the other's image"
         yield AuditFault(name="cameras swapped", scene_id=where, evidence=text)
     odd = {name for pair in exchanged for name in pair}
-    frames = [
-        {name: fit for name, fit in frame.items() if name not in odd}
+    pairs = [
+        {name: match for name, match in pair.items() if name not in odd}
         for audit in audits
-        for frame in audit.views
+        for pair in audit.matches
     ]
-    findings = camera_findings(frames, [a.scene_id for a in audits for _ in a.views])
-    for finding in findings:
-        yield AuditFault(name=_camera_fault(finding), scene_id=where, evidence=_leaning(finding))
-    explained = {name for finding in findings for name in finding.cameras}
-    for name in sorted({name for frame in frames for name in frame} - explained):
-        fits = [frame[name] for frame in frames if name in frame]
-        edges, stated = sum(fit.edges for fit in fits), sum(fit.stated for fit in fits)
-        if edges >= 2 * MIN_EDGES and stated < MIN_STRENGTH * edges:
-            text = (
-                f"{name}: {edges} depth edges lie on {stated / edges:.2f} times the mean gradient "
-                "of its picture"
-            )
-            yield AuditFault(name=UNKNOWN, scene_id=where, evidence=text)
+    for finding in camera_findings(pairs, [a.scene_id for a in audits for _ in a.matches]):
+        yield AuditFault(name=_camera_fault(finding), scene_id=where, evidence=_matching(finding))
 
 
 def _of_conventions(audits: Sequence[SceneAudit]) -> list[NDArray[np.float64]]:
@@ -306,22 +299,36 @@ def _of_conventions(audits: Sequence[SceneAudit]) -> list[NDArray[np.float64]]:
 
 
 def _camera_fault(finding: CameraFinding) -> FaultName:
-    """A LiDAR that only the cameras blame, and not how frames fit together, stays unnamed."""
-    if finding.kind is None or finding.kind.startswith("LiDAR"):
+    if finding.kind is None:
         return UNKNOWN
-    names: dict[Kind, FaultName] = {"focal length": "focal length", "late": "cameras late"}
+    names: dict[Kind, FaultName] = {
+        "focal length": "focal length",
+        "late": "cameras late",
+        "LiDAR about its x": "LiDAR tilted",
+        "LiDAR about its y": "LiDAR tilted",
+        "LiDAR about its z": "LiDAR turned",
+        "LiDAR to the left": "LiDAR moved",
+        "LiDAR forward": "LiDAR moved",
+        "LiDAR up": "LiDAR height",
+    }
     return names.get(finding.kind, "camera turned")
 
 
-def _leaning(finding: CameraFinding) -> str:
+def _matching(finding: CameraFinding) -> str:
     several = len(finding.cameras) > 1
     cameras = "all cameras" if several else finding.cameras[0]
     likely = [(finding.kind, finding.amount)] if finding.kind else finding.likely
-    words = "; or ".join(_hypothesis(kind, amount) for kind, amount in likely) or "otherwise"
-    beyond = "" if several else ", beyond those of the other cameras"
+    if not likely:
+        return (
+            f"{cameras}: images of neighbouring frames match hardly better as stated "
+            f"({finding.stated:.2f} of 1) than turned by {FAR_DEG:.0f} degrees"
+        )
+    words = "; or ".join(_hypothesis(kind, amount) for kind, amount in likely)
+    if finding.kind and finding.kind.startswith("LiDAR"):
+        words += " (or all cameras as much the other way)"
     return (
-        f"{cameras}: depth edges fit better {words} (edges lean by "
-        f"{100 * abs(finding.lean):.0f} %, {abs(finding.sigmas):.0f} sigma{beyond})"
+        f"{cameras}: images of neighbouring frames match better {words} (by "
+        f"{finding.gain:.3f} over {finding.stated:.2f} of 1, {finding.sigmas:.0f} sigma)"
     )
 
 
@@ -331,9 +338,8 @@ def _hypothesis(kind: Kind, amount: float) -> str:
         return f"with a focal length {-100 * amount:+.0f} % longer"
     if kind == "late":
         return f"as taken {1e3 * amount:+.0f} ms later"
-    if kind in ("LiDAR to the left", "LiDAR forward"):
-        side = "left" if kind == "LiDAR to the left" else "forward"
-        return f"with the LiDAR {-amount:+.2f} m farther {side}"
+    if kind in MOVED_AXES:
+        return f"with the LiDAR {-amount:+.2f} m farther {kind.split()[-1]}"
     if kind.startswith("LiDAR"):
         return f"with the LiDAR turned by {-amount:+.0f} degrees {kind[len('LiDAR ') :]}"
     axis = {
@@ -407,17 +413,18 @@ def not_judged(audits: Sequence[SceneAudit]) -> list[str]:
             f"{np.degrees(MIN_CROSSFALL_RAD):.1f} degrees: {scenes} scenes show the ground, "
             f"{MANY_SCENES} are needed"
         )
-    frames = [frame for audit in audits for frame in audit.views]
-    names = sorted({name for frame in frames for name in frame})
-    judged = judged_cameras(frames)
+    names = sorted({name for a in audits for frame in a.conventions for name in frame})
+    judged = judged_cameras([pair for audit in audits for pair in audit.matches])
     if not names:
-        out.append("cameras: there is no picture with a LiDAR sweep")
+        out.append("cameras: there is no image with a LiDAR sweep")
     elif lacking := [name for name in names if name not in judged]:
-        out.append(f"cameras {', '.join(lacking)}: too few frames or depth edges")
+        out.append(
+            f"cameras {', '.join(lacking)}: {MIN_IMAGE_PAIRS} pairs of images are needed between "
+            f"which the vehicle moved by {MIN_MOVED_M:g} to {MAX_MOVED_M:g} m, and returns in both"
+        )
     if judged and len(judged) < MANY_CAMERAS:
         out.append(
-            f"cameras turned up or down, and faults of all cameras: {len(judged)} cameras can be "
-            f"judged, {MANY_CAMERAS} are needed"
+            f"faults of all cameras: {len(judged)} cameras can be judged, {MANY_CAMERAS} are needed"
         )
     if (fits := sum(len(audit.fits) for audit in audits)) < MIN_FIT_FRAMES:
         out.append(

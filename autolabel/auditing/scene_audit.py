@@ -12,7 +12,13 @@ from typing import Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from autolabel.auditing.camera_fit import Crossing, ViewFit, crossings, fit_view
+from autolabel.auditing.camera_swaps import Crossing, crossings
+from autolabel.auditing.image_match import (
+    ImageMatch,
+    image_pairs,
+    match_images,
+    normalized_image,
+)
 from autolabel.auditing.lidar_votes import (
     VOTES,
     VoteCounts,
@@ -31,7 +37,7 @@ from datasets.labels.label_set import LabeledScene, LabelSetHeader
 from datasets.labels.voxel_labels import FrameLabels, MaskBit
 from datasets.log_checks.conventions import Sums, convention_sums
 from datasets.log_checks.ground import columns, ground_height_m, ground_slopes, spread
-from datasets.log_checks.projection import picture_gradient
+from datasets.log_checks.projection import image_gradient
 
 CAMERA_FRAMES = 8
 MAX_FRAMES = 40
@@ -94,7 +100,8 @@ class SceneAudit:
         elsewhere: where labels may be exchanged; None where the scene's own fit, or nothing tells.
         flips_differ, flips_judged: observed voxels whose class changes with mirrored inputs.
         slopes: (2,) of the ground along x and y, and heights in metres, by frame.
-        views: of each frame whose pictures were looked at, by camera; conventions: likewise, from
+        matches: of each pair of frames whose images were compared, by camera.
+        crossings, conventions: of frames whose images were looked at, from ``crossings`` and
             ``convention_sums``.
         problems: what could not be read, one line each.
     """
@@ -112,7 +119,7 @@ class SceneAudit:
     motion: list[MotionPair] = field(default_factory=list)
     slopes: list[NDArray[np.float64]] = field(default_factory=list)
     heights_m: list[float] = field(default_factory=list)
-    views: list[dict[str, ViewFit]] = field(default_factory=list)
+    matches: list[dict[str, ImageMatch]] = field(default_factory=list)
     crossings: list[Crossing] = field(default_factory=list)
     conventions: list[dict[str, tuple[Sums, ...]]] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
@@ -149,6 +156,31 @@ class _Middle:
 
     occupied: NDArray[np.uint8]
     seen: VoteEvidence | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class _Shown:
+    """A frame whose images are compared with those of a later one."""
+
+    points: NDArray[np.float32]
+    images: dict[str, NDArray[np.float32]]
+
+
+def _edges(
+    out: SceneAudit,
+    frame: Frame,
+    points: NDArray[np.float32],
+    images: Sequence[NDArray[np.uint8]],
+) -> None:
+    """Depth edges in the images, for gross errors."""
+    gradients = [image_gradient(image) for image in images]
+    out.conventions.append(
+        {
+            view.name: convention_sums(points, view, gradient)
+            for view, gradient in zip(frame.cameras, gradients, strict=True)
+        }
+    )
+    out.crossings += crossings(points, frame.cameras, gradients)
 
 
 @dataclass(slots=True)
@@ -297,25 +329,48 @@ class Auditor:
 
     def _log(self, out: SceneAudit, frames: list[Frame]) -> None:
         """Poses, LiDAR and cameras, whatever the labels say."""
-        pairs, trajectory = pairs_apart(frames), Trajectory(frames)
-        with_pictures = {frames[k].token for k in spread(len(frames), CAMERA_FRAMES)}
-        if "motion" not in self.parts:
-            pairs = []
-        wanted = with_pictures | {f.token for pair in pairs for f in pair}
+        motion, cameras = "motion" in self.parts, "cameras" in self.parts
+        pairs, trajectory = pairs_apart(frames) if motion else [], Trajectory(frames)
+        matched = image_pairs(frames) if cameras else []
+        shown = {frames[k].token for k in spread(len(frames), CAMERA_FRAMES)}
+        wanted = shown | {f.token for pair in [*pairs, *matched] for f in pair}
         upright: dict[str, NDArray[np.float64]] = {}
+        earlier: dict[str, _Shown] = {}
         for frame in frames:
             if frame.token not in wanted or frame.lidar is None:
                 continue
             try:
                 points = points_in_ego(self.source, frame)
-                if "motion" in self.parts:
+                if motion:
                     upright[frame.token] = columns(points)
                     if (slopes := ground_slopes(points)) is not None:
                         out.slopes.append(slopes)
                     if (height := ground_height_m(points)) is not None:
                         out.heights_m.append(height)
-                if "cameras" in self.parts and frame.token in with_pictures:
-                    self._pictures(out, frame, points, trajectory)
+                firsts = [a for a, b in matched if b is frame and a.token in earlier]
+                is_first = any(a is frame for a, _ in matched)
+                if not (cameras and frame.cameras) or not (
+                    firsts or is_first or frame.token in shown
+                ):
+                    continue
+                images = [self.source.read_image(view) for view in frame.cameras]
+                if frame.token in shown:
+                    _edges(out, frame, points, images)
+                now = _Shown(
+                    points=points,
+                    images={
+                        view.name: normalized_image(image)
+                        for view, image in zip(frame.cameras, images, strict=True)
+                    },
+                )
+                for a in firsts:
+                    then = earlier[a.token]
+                    both = then.images, now.images
+                    out.matches.append(match_images(then.points, a, frame, both, trajectory))
+                if is_first:
+                    earlier[frame.token] = now
+                for a in firsts:  # a frame is the first of one pair only
+                    del earlier[a.token]
             except SceneError as error:
                 if str(error) not in out.problems:
                     out.problems.append(str(error))
@@ -324,24 +379,6 @@ class Auditor:
                 pair = fit_pair(a, b, upright[a.token], upright[b.token], trajectory)
                 if pair is not None:
                     out.motion.append(pair)
-
-    def _pictures(
-        self, out: SceneAudit, frame: Frame, points: NDArray[np.float32], trajectory: Trajectory
-    ) -> None:
-        gradients = [picture_gradient(self.source.read_image(view)) for view in frame.cameras]
-        fits = {
-            view.name: fit_view(points, view, gradient, frame, trajectory)
-            for view, gradient in zip(frame.cameras, gradients, strict=True)
-        }
-        if fits:
-            out.views.append(fits)
-            out.conventions.append(
-                {
-                    view.name: convention_sums(points, view, gradient)
-                    for view, gradient in zip(frame.cameras, gradients, strict=True)
-                }
-            )
-        out.crossings += crossings(points, frame.cameras, gradients)
 
     def _flips(
         self,

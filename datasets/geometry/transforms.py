@@ -70,6 +70,15 @@ def from_yaw(yaw_rad: float, translation_m: Sequence[float]) -> Transform:
     return T
 
 
+def about_axis(axis: int, degrees: float) -> Transform:
+    """Rotation about the x (0), y (1) or z (2) axis."""
+    T = np.eye(4)
+    i, j = ((1, 2), (2, 0), (0, 1))[axis]
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    T[i, i], T[i, j], T[j, i], T[j, j] = c, -s, s, c
+    return T
+
+
 def inverse(T: Transform) -> Transform:
     """Inverse of a rigid transform."""
     out = np.eye(4)

@@ -28,7 +28,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.frames import CameraView, Frame
-from datasets.geometry.transforms import Transform, apply, from_yaw, inverse
+from datasets.geometry.transforms import Transform, about_axis, apply, from_yaw, inverse
 from datasets.log_checks.conventions import (
     Sums,
     convention_sums,
@@ -37,10 +37,9 @@ from datasets.log_checks.conventions import (
 from datasets.log_checks.motion import Finding
 from datasets.log_checks.projection import (
     TURNS_DEG,
-    camera_turn,
     depth_edges,
     gradient_under,
-    picture_gradient,
+    image_gradient,
     project,
 )
 
@@ -166,7 +165,7 @@ def camera_evidence(
         pictures: (H, W, 3) RGB by camera.
     """
     frame = frames[k]
-    gradients = {name: picture_gradient(rgb) for name, rgb in pictures.items()}
+    gradients = {name: image_gradient(rgb) for name, rgb in pictures.items()}
     moves = [_motion(frames, k, seconds) for seconds in LATE_S]
     evidence = {}
     for view in frame.cameras:
@@ -212,7 +211,7 @@ def _moved(
             moved = apply(T_camera_ego @ inverse(T_ego_then) @ view.T_ego_camera, edges)
         else:
             axis = 1 if hypothesis.kind == "yaw" else 0
-            moved = apply(camera_turn(axis, -hypothesis.amount), edges)
+            moved = apply(about_axis(axis, -hypothesis.amount), edges)
         sums.append(gradient_under(moved, seen_by, gradient))
     return tuple(sums)
 

@@ -19,10 +19,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from datasets.frames import CameraView
-from datasets.geometry.transforms import Transform, apply, inverse
+from datasets.geometry.transforms import Transform, about_axis, apply, inverse
 from datasets.log_checks.projection import (
     TURNS_DEG,
-    camera_turn,
     depth_edges,
     gradient_under,
 )
@@ -149,7 +148,7 @@ def convention_sums(
     ]
     edges = edges_of[0]
     for axis, degrees in TURNS:
-        moved = apply(camera_turn(axis, -degrees), edges)
+        moved = apply(about_axis(axis, -degrees), edges)
         sums.append((len(edges), gradient_under(moved, view, contrast, outside=0)))
     return tuple(sums)
 

@@ -10,7 +10,7 @@ from PIL import Image
 from scipy import ndimage
 
 from datasets.frames import CameraView
-from datasets.geometry.transforms import Transform, apply, inverse
+from datasets.geometry.transforms import apply, inverse
 
 EDGE_WIDTH_PX, EDGE_CELL_PX = 640, 4
 EDGE_FAR_M = 40.0
@@ -42,7 +42,7 @@ def gradient_under(
     *,
     outside: float = 1.0,
 ) -> float:
-    """Sum of an image's gradient (``picture_gradient``) under ``depth_edges`` of the view.
+    """Sum of an image's gradient (``image_gradient``) under ``depth_edges`` of the view.
 
     Args:
         outside: value of an edge outside the image; 1 is the image's mean gradient.
@@ -84,7 +84,7 @@ def _near_edges(
     return edges
 
 
-def picture_gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+def image_gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     """Horizontal gradient at ``EDGE_WIDTH_PX``, blurred, strong edges cut, of mean 1."""
     height = max(1, round(rgb.shape[0] * EDGE_WIDTH_PX / rgb.shape[1]))
     grey = Image.fromarray(rgb).convert("L").resize((EDGE_WIDTH_PX, height))
@@ -93,16 +93,3 @@ def picture_gradient(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     blurred = ndimage.gaussian_filter(np.minimum(steps, strongest), 1.5)
     out: NDArray[np.float64] = blurred / max(float(blurred.mean()), 1e-9)
     return out
-
-
-def camera_turn(axis: int, degrees: float) -> Transform:
-    """A turn about the camera's x (0, pitch), y (1, yaw) or z (2, roll) axis."""
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    T = np.eye(4)
-    if axis == 0:
-        T[1:3, 1:3] = [[c, -s], [s, c]]
-    elif axis == 2:
-        T[:2, :2] = [[c, -s], [s, c]]
-    else:
-        T[0, 0], T[0, 2], T[2, 0], T[2, 2] = c, s, -s, c
-    return T

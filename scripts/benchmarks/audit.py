@@ -289,7 +289,7 @@ def joined(right: SceneAudit, faulty: SceneAudit, parts: Sequence[Part]) -> Scen
     fields = {
         "fits": ("fits", "elsewhere"),
         "motion": ("motion", "slopes", "heights_m"),
-        "cameras": ("views", "crossings"),
+        "cameras": ("matches", "crossings", "conventions"),
     }
     changed = {name: getattr(faulty, name) for part in parts for name in fields.get(part, ())}
     return replace(right, **changed)
@@ -434,7 +434,7 @@ def real(kind: str, root: Path, path: Path) -> list[dict[str, Any]]:
     out = []
     for case in (case for case in CASES if case.any_log):
         audits = found(case).audits
-        if case.parts == ("cameras",) and not any(audit.views for audit in audits):
+        if case.parts == ("cameras",) and not any(audit.matches for audit in audits):
             continue
         n = len(next(iter(audits[0].votes.values())).bad)
         faults = find_faults(audits)

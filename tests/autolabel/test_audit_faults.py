@@ -8,17 +8,10 @@ import numpy as np
 import pytest
 from label_scenes import scene as labelled_scene
 
-from autolabel.auditing.camera_fit import (
-    AMOUNTS,
-    HYPOTHESES,
-    CameraFinding,
-    Crossing,
-    Kind,
-    ViewFit,
-    camera_findings,
-    swapped,
-)
+from autolabel.auditing.camera_fit import CameraFinding, camera_findings
+from autolabel.auditing.camera_swaps import Crossing, swapped
 from autolabel.auditing.faults import EVERYWHERE, UNKNOWN, find_faults, not_judged, record_faults
+from autolabel.auditing.image_match import AMOUNTS, HYPOTHESES, ImageMatch, Kind
 from autolabel.auditing.lidar_votes import RINGS, SHIFTS, TURNS, VOTES, VoteCounts
 from autolabel.auditing.report import report, report_text, score
 from autolabel.auditing.scene_audit import Elsewhere, LabelFit, SceneAudit
@@ -130,78 +123,113 @@ def test_a_better_fit_that_is_not_good_names_nothing() -> None:
     assert named(audit(best=both)) == [(UNKNOWN, EVERYWHERE)], "two explain it as well"
 
 
-def frames_of_edges(
+def matches(
     off: dict[str, dict[Kind, float]],
     *,
     n: int = 20,
-    pitch: float = 0.0,
     cameras: str = "ABCD",
-) -> list[dict[str, ViewFit]]:
-    """Frames of 100 edges by camera, that fit best with so much of a kind put right (``off``), and
-    ``pitch`` of every camera up and down."""
+    peak: float = 1.0,
+) -> list[dict[str, ImageMatch]]:
+    """Pairs of images by camera that match best with so much of a kind put right (``off``)."""
     rng = np.random.default_rng(0)
     out = []
     for _ in range(n):
-        views = {}
+        pair = {}
         for name in cameras:
-            is_off: dict[Kind, float] = {"pitched": pitch} | off.get(name, {})
 
-            def strength(kind: Kind, amount: float, off: dict[Kind, float] = is_off) -> float:
-                unit = max(AMOUNTS[kind])
-                left = {
-                    k: (a - (amount if k == kind else 0)) / max(AMOUNTS[k]) for k, a in off.items()
-                }
+            def match(kind: Kind, amount: float, off: dict[Kind, float]) -> float:
+                unit = {k: max(AMOUNTS[k]) for k in AMOUNTS}
+                left = {k: (a - (amount if k == kind else 0)) / unit[k] for k, a in off.items()}
                 if kind not in off:
-                    left[kind] = -amount / unit
-                return 150 - 60 * sum(v**2 for v in left.values()) + float(rng.normal(0, 2))
+                    left[kind] = -amount / unit[kind]
+                lost = 0.8 * sum(v**2 for v in left.values())
+                return 0.5 - peak * lost + float(rng.normal(0, 0.004))
 
-            under = np.array([strength(kind, amount) for kind, amount in HYPOTHESES])
-            views[name] = ViewFit(edges=100, stated=strength("yawed", 0.0), under=under)
-        out.append(views)
+            is_off = off.get(name, {})
+            under = np.array([match(kind, amount, is_off) for kind, amount in HYPOTHESES])
+            stated = match("yawed", 0.0, is_off)
+            pair[name] = ImageMatch(points=500, stated=stated, under=under)
+        out.append(pair)
     return out
 
 
-def found(frames: list[dict[str, ViewFit]]) -> list[CameraFinding]:
-    return camera_findings(frames, ["s"] * len(frames))
+def found(pairs: list[dict[str, ImageMatch]]) -> list[CameraFinding]:
+    return camera_findings(pairs, ["s"] * len(pairs))
 
 
 @pytest.mark.parametrize(
-    ("kind", "amount"), [("yawed", 2.0), ("yawed", -2.0), ("pitched", 2.0), ("focal length", 0.05)]
+    ("kind", "amount"),
+    [
+        ("yawed", 2.0),
+        ("yawed", -2.0),
+        ("pitched", 2.0),
+        ("rolled", 2.0),
+        ("focal length", 0.05),
+        ("late", 0.1),
+    ],
 )
 def test_one_wrong_camera_is_named_and_right_ones_are_not(kind: Kind, amount: float) -> None:
-    (one,) = found(frames_of_edges({"A": {kind: amount}}))
+    (one,) = found(matches({"A": {kind: amount}}))
     assert (one.cameras, one.kind, one.amount) == (("A",), kind, amount)
-    assert found(frames_of_edges({}, pitch=-1.0)) == [], "edges fit a little up for all"
-    assert found(frames_of_edges({"A": {kind: amount}}, n=3)) == [], "three frames prove nothing"
+    assert found(matches({})) == []
+    assert found(matches({"A": {kind: amount}}, n=3)) == [], "three pairs prove nothing"
     assert found([]) == []
 
 
 @pytest.mark.parametrize(
-    ("kind", "amount"), [("focal length", 0.05), ("late", 0.3), ("LiDAR about its z", 2.0)]
+    ("kind", "amount"),
+    [
+        ("focal length", 0.05),
+        ("late", 0.3),
+        ("LiDAR about its z", 2.0),
+        ("LiDAR to the left", 0.15),
+        ("LiDAR up", 0.3),
+    ],
 )
 def test_all_cameras_off_alike_are_not_each_turned(kind: Kind, amount: float) -> None:
-    (one,) = found(frames_of_edges({name: {kind: amount} for name in "ABCD"}))
+    (one,) = found(matches({name: {kind: amount} for name in "ABCD"}))
     assert (one.cameras, one.kind, one.amount) == (tuple("ABCD"), kind, amount)
 
 
 def test_a_camera_alone_cannot_be_told_from_the_lidar() -> None:
-    frames = frames_of_edges({"A": {"yawed": 2.0}}, cameras="A")
-    for frame in frames:  # to one camera a turned LiDAR looks the same
-        under = frame["A"].under
+    pairs = matches({"A": {"yawed": 2.0}}, cameras="A")
+    for pair in pairs:  # to one camera a turned LiDAR looks the same
+        under = pair["A"].under
         for amount in AMOUNTS["yawed"]:
             same = under[HYPOTHESES.index(("yawed", amount))]
             under[HYPOTHESES.index(("LiDAR about its z", amount))] = same
-    (one,) = found(frames)
+    (one,) = found(pairs)
     assert one.kind is None
     assert one.likely[0] == ("yawed", 2.0)
+    (focal,) = found(matches({"A": {"focal length": 0.05}}, cameras="A"))
+    assert focal.kind == "focal length", "of one camera or of all is the same here"
+
+
+def test_a_camera_that_matches_nowhere_has_an_unknown_fault() -> None:
+    pairs = matches({})
+    for pair, blind in zip(pairs, matches({}, peak=0.0), strict=True):
+        pair["B"] = blind["B"]
+    (one,) = found(pairs)
+    assert (one.cameras, one.kind, one.likely) == (("B",), None, ())
+    scene = audit()
+    scene.matches = pairs
+    (fault,) = find_faults([scene])
+    assert fault.name == UNKNOWN
+    assert "B: images of neighbouring frames match hardly better as stated" in fault.evidence
 
 
 def test_a_tilted_lidar_is_no_fault_of_the_cameras() -> None:
     one = audit(slope=np.tan(np.radians(2)))
-    one.views = frames_of_edges({"A": {"yawed": 2.0}})
+    one.matches = matches({"A": {"yawed": 2.0}})
     assert named(one) == [("LiDAR tilted", EVERYWHERE)]
     one.slopes = []
     assert named(one) == [("camera turned", EVERYWHERE)]
+
+
+def test_labels_are_no_fault_where_the_images_blame_the_lidar() -> None:
+    one = audit(best=fits(own=0.5, shifted={(0, -1, 0): 0.7}))
+    one.matches = matches({name: {"LiDAR to the left": 0.15} for name in "ABCD"})
+    assert named(one) == [("LiDAR moved", EVERYWHERE), (UNKNOWN, EVERYWHERE)]
 
 
 def test_a_lidar_too_high_needs_many_scenes() -> None:
@@ -224,13 +252,14 @@ def test_what_was_not_judged_is_said() -> None:
         assert what in said
     whole = [audit(scene_id) for scene_id in "abcdefgh"]
     for one in whole:
-        one.views = frames_of_edges({}, n=6)
+        one.matches = matches({}, n=6)
+        one.conventions = [dict.fromkeys("ABCD", ())] * 6
     assert [text.split(":")[1] for text in not_judged(whole)] == [" poses and LiDAR heading"]
     assert "1 scenes of fewer than 3 frames" in "\n".join(not_judged([*whole, short]))
 
 
-def crossing(view: str, picture: str, strength: float, edges: int = 2000) -> Crossing:
-    return Crossing(view=view, picture=picture, gradient=strength * edges, edges=edges)
+def crossing(view: str, image: str, strength: float, edges: int = 2000) -> Crossing:
+    return Crossing(view=view, image=image, gradient=strength * edges, edges=edges)
 
 
 def test_only_cameras_that_fit_each_other_are_swapped() -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from autolabel.auditing.motion_fit import Trajectory
 from datasets.frames import CameraView, Frame, LidarSweep, Scene, SceneSource
-from datasets.geometry.transforms import Transform, from_yaw, inverse
+from datasets.geometry.transforms import Transform, about_axis, from_yaw, inverse
 from datasets.labels.label_set import LabeledScene, LabelSet
 from datasets.labels.voxel_labels import FrameLabels
 from datasets.sources.scene_files import scene_fingerprint
@@ -48,14 +48,6 @@ class ChangedLog:
         return scene_fingerprint(self.scene(scene_id))
 
 
-def turn(axis: int, degrees: float) -> Transform:
-    T = np.eye(4)
-    i, j = [(1, 2), (2, 0), (0, 1)][axis]
-    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
-    T[i, i], T[i, j], T[j, i], T[j, j] = c, -s, s, c
-    return T
-
-
 def each_sweep(frame: Frame, change: Callable[[LidarSweep], LidarSweep]) -> Frame:
     return replace(
         frame,
@@ -68,14 +60,14 @@ def each_sweep(frame: Frame, change: Callable[[LidarSweep], LidarSweep]) -> Fram
 
 def lidar_turned(axis: int, degrees: float) -> Change:
     def moved(sweep: LidarSweep) -> LidarSweep:
-        return replace(sweep, T_ego_lidar=sweep.T_ego_lidar @ turn(axis, degrees))
+        return replace(sweep, T_ego_lidar=sweep.T_ego_lidar @ about_axis(axis, degrees))
 
     return lambda frames: tuple(each_sweep(frame, moved) for frame in frames)
 
 
 def camera_turned(name: str, axis: int, degrees: float) -> Change:
     def moved(view: CameraView) -> CameraView:
-        T = view.T_ego_camera @ turn(axis, degrees)
+        T = view.T_ego_camera @ about_axis(axis, degrees)
         return replace(view, T_ego_camera=T) if view.name == name else view
 
     return lambda frames: tuple(replace(f, cameras=tuple(map(moved, f.cameras))) for f in frames)
