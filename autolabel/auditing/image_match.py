@@ -70,6 +70,9 @@ IMAGE_WIDTH_PX, BLUR_PX, CONTRAST_PX = 320, 1.0, 6.0
 NEAR_M, FAR_M = 1.0, 60.0
 MAX_POINTS, MIN_POINTS = 1500, 50
 MIN_CONTRAST = 0.01
+HIDING_PX, HIDING_SHARE, HIDING_M = 4, 1.25, 1.0
+"""A return with another so much nearer in the cells beside it (``IMAGE_WIDTH_PX`` pixels) may be
+hidden from the camera, which sits elsewhere than the LiDAR."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -145,17 +148,14 @@ def match_images(
             continue
         if view.name not in images[0] or view.name not in images[1]:
             continue
-        depth, inside = _pixels(inverse(view.T_ego_camera), points_ego, view)[1:]
-        seen = np.flatnonzero(inside & (depth > NEAR_M) & (depth < FAR_M))
+        shown = _shown(points_ego, view, np.eye(4)) & _shown(points_ego, other, T_second_first)
+        seen = np.flatnonzero(shown)
         chosen = seen[spread(len(seen), MAX_POINTS)]
         points = np.asarray(points_ego[chosen, :3], np.float64)
         pair = (_Image(view, images[0][view.name]), _Image(other, images[1][view.name]))
         as_stated = _match(points, pair, (np.eye(4), T_second_first), None)
-        shown = np.isfinite(as_stated)
-        n = int(shown.sum())
-        if n < MIN_POINTS:
+        if (n := len(points)) < MIN_POINTS:
             continue
-        points, as_stated = points[shown], as_stated[shown]
         stated = float(as_stated.mean())
         under = np.full(len(HYPOTHESES), np.nan)
         for h, (kind, amount) in enumerate(HYPOTHESES):
@@ -234,6 +234,19 @@ def _match(
     )
     out[both] = 1 - np.minimum(np.abs(a - b), 2.0).mean(axis=1)
     return out
+
+
+def _shown(points_ego: NDArray[Any], view: CameraView, step: Transform) -> NDArray[np.bool_]:
+    """(N,) which points the image shows: inside, and nothing much nearer around them."""
+    uv, depth, inside = _pixels(inverse(view.T_ego_camera) @ step, points_ego, view)
+    inside &= (depth > NEAR_M) & (depth < FAR_M)
+    scale = IMAGE_WIDTH_PX / view.width / HIDING_PX
+    cells = (uv[inside] * scale).astype(np.int64)
+    nearest = np.full((int(view.height * scale) + 1, int(view.width * scale) + 1), np.inf)
+    np.minimum.at(nearest, (cells[:, 1], cells[:, 0]), depth[inside])
+    around = ndimage.minimum_filter1d(nearest, 3, axis=1, mode="nearest")[cells[:, 1], cells[:, 0]]
+    inside[inside] = depth[inside] < HIDING_SHARE * around + HIDING_M
+    return inside
 
 
 def _pixels(
