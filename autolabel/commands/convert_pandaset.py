@@ -24,7 +24,7 @@ def run(args: argparse.Namespace) -> int:
     quarantined = damaged = 0
     for name, part in product(names, args.parts):
         try:
-            sequence = PandasetSequence(args.source, name, part)
+            sequence = PandasetSequence(args.source, name, part, args.key_frames)
         except SceneError as error:
             print(printable(f"quarantined: {name}: {error}"), file=sys.stderr)
             quarantined += 1

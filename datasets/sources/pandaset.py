@@ -23,7 +23,7 @@ import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,7 @@ from datasets.taxonomy import IGNORE_ID, OCC3D_NUSCENES
 LICENCE = "CC BY 4.0 (PandaSet by Hesai and Scale AI, their terms of use)"
 PANDAR64_IN_POSE_M = (0.0, 0.80, 1.86)
 ROAD = (7, 8, 9, 10)
+KeyFrames = Literal["image", "sweep"]
 ROAD_NEAR_M = 8.0
 MAX_TIME_S = 1e12
 MAX_CUBOIDS_BYTES = 16 << 20
@@ -129,14 +130,21 @@ class PandasetSequence:
         root: the folder that holds ``NNN`` and ``NNN_compact``.
         name: NNN.
         part: first and last frame of a part of the sequence; None: all of it.
+        key: which frames are key-frames: those with an ``image``, or every ``sweep``.
 
     Raises:
         SetupError: the sequence or its exported points, or frames of this part, are not there.
         SceneError: a file is damaged, or the name cannot be a scene id.
     """
 
-    def __init__(self, root: Path, name: str, part: tuple[int, int] | None = None) -> None:
-        self.name, self.folder = name, root / name
+    def __init__(
+        self,
+        root: Path,
+        name: str,
+        part: tuple[int, int] | None = None,
+        key: KeyFrames = "image",
+    ) -> None:
+        self.name, self.folder, self.key = name, root / name, key
         self.scene_id = name if part is None else f"{name}-{part[0]:02d}-{part[1]:02d}"
         check_scene(self.scene_id, where=str(root))
         self.points_folder = root / f"{name}_compact" / "lidar"
@@ -171,7 +179,9 @@ class PandasetSequence:
 
     @property
     def key_frames(self) -> list[int]:
-        """Frames with points and at least one picture."""
+        """Frames with points, and with at least one image or all of them."""
+        if self.key == "sweep":
+            return list(self.frames)
         return [i for i in self.frames if any(self._picture(c, i).exists() for c in self.cameras)]
 
     def write_sweep(self, frame: int, scene: Path) -> None:

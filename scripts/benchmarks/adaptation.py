@@ -4,11 +4,12 @@
     python scripts/benchmarks/adaptation.py WEIGHTS --city SHIFTED_CITY --out OUT
 
 Of a real log with two scenes (``convert_pandaset.py --parts 30-49 50-79``, ``make_labels.py``) the
-first teaches and the second tests. Of a city other than the one that was calibrated on (rain and
-night, a lower LiDAR: ``--make``), five scenes that are drawn teach and the others test, 20 times.
-Compared, for occupied and for free labels with P >= 0.5: the share that is claimed to be wrong, and
-the share that is; log loss of all; and an error bound of 10 %: whether it can be had, is broken,
-and what it keeps.
+first teaches and the second tests: all its frames, or 20 draws of ``--taught`` of them each, from
+a log with ``convert_pandaset.py --key-frames sweep``. Of a city other than the one that was
+calibrated on (rain and night, a lower LiDAR: ``--make``), five scenes that are drawn teach and the
+others test, 20 times. Compared, for occupied and for free labels with P >= 0.5: the share that is
+claimed to be wrong, and the share that is; log loss of all; and an error bound of 10 %: whether it
+can be had, is broken, and what it keeps.
 """
 
 from __future__ import annotations
@@ -60,6 +61,8 @@ BOUND_COLUMNS = (
     "wrong",
 )
 Counts = NDArray[np.int64]
+Draw = tuple[Sequence[FrameCounts], Sequence[FrameCounts]]
+"""What teaches and what tests."""
 
 
 def main() -> int:
@@ -67,6 +70,7 @@ def main() -> int:
     parser.add_argument("weights", type=Path, metavar="WEIGHTS")
     parser.add_argument("--real", type=Path, metavar="FOLDER_LOG")
     parser.add_argument("--city", type=Path, metavar="SHIFTED_CITY")
+    parser.add_argument("--taught", type=int, nargs="+", default=[0], help="frames; 0: all")
     parser.add_argument("--make", action="store_true", help="generate the shifted city first")
     parser.add_argument("--out", type=Path, required=True)
     args = parser.parse_args()
@@ -91,37 +95,51 @@ def main() -> int:
         truth = GroundTruthTargets(benchmark("occ3d_nuscenes"), root, source, scenes)
         config = LabelingConfig()
         frames = count_frames(teacher, calibration, source, truth.labels, scenes, config)
-        if kind == "folder":
-            taught = [f for f in frames if f.scene_id == scenes[0]]
-            draws = [(taught, [f for f in frames if f.scene_id != scenes[0]])]
-        else:
-            rng = np.random.default_rng(0)
-            draws = []
-            for _ in range(DRAWS):
-                chosen = {scenes[k] for k in rng.permutation(len(scenes))[:TAUGHT]}
-                draws.append(
-                    (
-                        [f for f in frames if f.scene_id in chosen],
-                        [f for f in frames if f.scene_id not in chosen],
-                    )
-                )
-        figures[name] = {
-            step: of_step(step, draws, calibration, taxonomy) for step in get_args(Step)
-        }
-        print(f"{name}: {len(frames)} frames, {len(draws)} draws")
-        rows = [
-            (
-                step,
-                *(f"{100 * row[k]:.1f} %" for k in list(row)[:4]),
-                f"{row['log loss']:.3f}",
-            )
-            for step, row in figures[name].items()
-        ]
-        print(reporting.markdown_table(COLUMNS, rows))
-        rows = [(step, *map(str, row["bound"].values())) for step, row in figures[name].items()]
-        print(reporting.markdown_table(BOUND_COLUMNS, rows))
+        if kind == "city":
+            figures[name] = compared(name, of_scenes(frames, scenes), calibration, taxonomy)
+            continue
+        for n in args.taught:
+            title = f"{name}, {n} frames teach" if n else name
+            draws = of_first_scene(frames, scenes[0], n)
+            figures[title] = compared(title, draws, calibration, taxonomy)
     reporting.write_figures(figures, args.out)
     return 0
+
+
+def of_scenes(frames: Sequence[FrameCounts], scenes: Sequence[str]) -> list[Draw]:
+    """Some scenes teach and the others test."""
+    rng = np.random.default_rng(0)
+    draws: list[Draw] = []
+    for _ in range(DRAWS):
+        chosen = {scenes[k] for k in rng.permutation(len(scenes))[:TAUGHT]}
+        taught = [f for f in frames if f.scene_id in chosen]
+        draws.append((taught, [f for f in frames if f.scene_id not in chosen]))
+    return draws
+
+
+def of_first_scene(frames: Sequence[FrameCounts], scene_id: str, n: int) -> list[Draw]:
+    """So many frames of it teach, or all, and the other scenes test."""
+    own = [f for f in frames if f.scene_id == scene_id]
+    tested = [f for f in frames if f.scene_id != scene_id]
+    if not n:
+        return [(own, tested)]
+    rng = np.random.default_rng(0)
+    return [([own[k] for k in rng.permutation(len(own))[:n]], tested) for _ in range(DRAWS)]
+
+
+def compared(
+    title: str, draws: Sequence[Draw], calibration: Calibration, taxonomy: Taxonomy
+) -> dict[str, Any]:
+    steps = {step: of_step(step, draws, calibration, taxonomy) for step in get_args(Step)}
+    print(f"{title}: {len(draws)} draws, {len(draws[0][1])} frames test")
+    rows = [
+        (step, *(f"{100 * row[k]:.1f} %" for k in list(row)[:4]), f"{row['log loss']:.3f}")
+        for step, row in steps.items()
+    ]
+    print(reporting.markdown_table(COLUMNS, rows))
+    rows = [(step, *map(str, row["bound"].values())) for step, row in steps.items()]
+    print(reporting.markdown_table(BOUND_COLUMNS, rows))
+    return steps
 
 
 def make_shifted(root: Path) -> None:
@@ -147,7 +165,7 @@ def make_shifted(root: Path) -> None:
 
 def of_step(
     step: Step,
-    draws: Sequence[tuple[Sequence[FrameCounts], Sequence[FrameCounts]]],
+    draws: Sequence[Draw],
     calibration: Calibration,
     taxonomy: Taxonomy,
 ) -> dict[str, Any]:

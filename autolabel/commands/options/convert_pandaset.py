@@ -7,8 +7,8 @@
 
 PANDASET holds NNN/ (images, poses, cuboids as CSV) and NNN_compact/ (exported points). The
 published .pkl.gz files are pickles, which are never opened: datasets/sources/pandaset.py says what
-to export. Every 10 Hz sweep is kept; the key-frames are those with images. One whose cuboids are
-damaged is named and written as not annotated; the exit code is then 1.
+to export. Every 10 Hz sweep is kept; the key-frames are those with images, or all of them. One
+whose cuboids are damaged is named and written as not annotated; the exit code is then 1.
 """
 
 from __future__ import annotations
@@ -16,8 +16,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
+from typing import get_args
 
 from datasets.cli.options import CommandParser, add_version
+from datasets.sources.pandaset import KeyFrames
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -33,6 +35,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         default=[None],
         metavar="FIRST-LAST",
         help="scenes of these frames only, such as 30-49 50-79, instead of whole sequences",
+    )
+    add(
+        "--key-frames",
+        choices=get_args(KeyFrames),
+        default="image",
+        help="frames to label: those with an image (default), or every sweep",
     )
     add_version(parser)
     return parser.parse_args(argv)

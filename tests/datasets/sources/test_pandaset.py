@@ -92,6 +92,21 @@ def test_ahead_becomes_x_left_becomes_y_and_the_road_lies_at_zero(tmp_path: Path
     np.testing.assert_allclose(earlier[-2, :3], [9, 0, 1.3], atol=1e-5)
 
 
+def test_every_sweep_may_be_a_key_frame(tmp_path: Path) -> None:
+    root = write_sequence(tmp_path / "in")
+    assert PandasetSequence(root, "002").key_frames == [2]
+    sequence = PandasetSequence(root, "002", key="sweep")
+    assert sequence.key_frames == sequence.frames == [1, 2]
+    scene = tmp_path / "out/scenes/002"
+    scene.mkdir(parents=True)
+    for frame in sequence.frames:
+        sequence.write_sweep(frame, scene)
+    sequence.write_scene(scene)
+    write_log_file(tmp_path / "out")
+    first, second = FolderSource(tmp_path / "out", past_sweeps=4).scene("002").frames
+    assert (first.cameras, len(second.cameras)) == ((), 1), "only one of them has an image"
+
+
 def test_classes_and_cuboids_become_ours(tmp_path: Path) -> None:
     twin = [*CAR[:9], "b", 1]
     source = convert(write_sequence(tmp_path / "in", [CAR, twin]), tmp_path / "out")
