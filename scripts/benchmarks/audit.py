@@ -205,6 +205,9 @@ def main() -> int:
     parser.add_argument("--benchmark", choices=NAMES, default="occ3d_coarse")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument(
+        "--faulty", type=int, help="cities that faults are put into (default: all); clean are all"
+    )
+    parser.add_argument(
         "--no-relabel", action="store_true", help="leave out the labels made from a faulty log"
     )
     parser.add_argument(
@@ -226,7 +229,8 @@ def main() -> int:
         if (case.two_logs and len(cities) < 2) or (case.relabel and args.no_relabel):
             continue
         results = []
-        for k, city in enumerate(cities[:1] if case.relabel else cities):
+        chosen = cities[: args.faulty] if case.log or case.labels else cities
+        for k, city in enumerate(cities[:1] if case.relabel else chosen):
             other = StoredLabels(cities[(k + 1) % len(cities)].store)
             results.append(try_case(case, args, city, other, past_sweeps))
         cases[case.what] = judged(case, results)
