@@ -326,30 +326,52 @@ def _small_voxels(size_m: float, shape: tuple[int, int, int]) -> LidarConfig:
     )
 
 
-def _tiny_teacher(camera: CameraBranchConfig | None) -> FusionConfig:
+_TINY_TRUNK = SecondConfig(channels=(64, 96), layers=(2, 2), neck_channels=48, norm_momentum=0.1)
+_SMALL_TRUNK = SecondConfig(
+    channels=(64, 128, 192), layers=(2, 2, 2), neck_channels=48, norm_momentum=0.1
+)
+
+
+def _tiny_teacher(
+    camera: CameraBranchConfig | None, trunk: SecondConfig = _TINY_TRUNK
+) -> FusionConfig:
     return FusionConfig(
         camera=camera,
         lidar=_small_voxels(0.2, (400, 400, 32)),
         fused_channels=64,
-        trunk=SecondConfig(channels=(64, 96), layers=(2, 2), neck_channels=48, norm_momentum=0.1),
+        trunk=trunk,
         head=HeadConfig(conv_channels=96, hidden=192),
     )
 
 
-def city_tiny() -> Preset:
+def _tiny_camera() -> CameraBranchConfig:
     lift = LssConfig(
         grid=_bev_grid(0.4, 200), depth_step_m=1.0, context_channels=32, depth_channels=48
     )
+    return CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=lift)
+
+
+def city_tiny() -> Preset:
     return Preset(
         name="city_tiny",
         grid=OCCUPANCY_GRID,
         taxonomy=OCC3D_NUSCENES,
         inputs=InputSpec(height=96, width=256, lidar=True),
-        network=_tiny_teacher(
-            CameraBranchConfig(backbone=_TINY_BACKBONE, neck_channels=32, lift=lift)
-        ),
+        network=_tiny_teacher(_tiny_camera()),
         parameters=1_130_580,
         paper="EFFOcc-T scaled down for a CPU; not published",
+    )
+
+
+def city_small() -> Preset:
+    return Preset(
+        name="city_small",
+        grid=OCCUPANCY_GRID,
+        taxonomy=OCC3D_NUSCENES,
+        inputs=InputSpec(height=96, width=256, lidar=True),
+        network=_tiny_teacher(_tiny_camera(), _SMALL_TRUNK),
+        parameters=2_359_284,
+        paper="EFFOcc-T scaled down for a CPU, with a third stage of its trunk; not published",
     )
 
 
@@ -466,6 +488,7 @@ PRESETS: dict[str, Callable[[], Preset]] = {
         flashocc_r50_distill,
         flashocc_r50_4d_stereo,
         city_tiny,
+        city_small,
         lidar_tiny,
         camera_tiny,
         fusion_coarse,

@@ -100,6 +100,7 @@ def train(args: argparse.Namespace, reviews: Reviews | None, process_group: Proc
         seed=args.seed,
         memory_gib=args.memory_gib,
         human_share=args.human_share,
+        mixing=how.mixing(preset.grid, preset.taxonomy, args.mix),
     )
     changes = "" if reviews is None else count_reviews(reviews).changes
     if changes and process_group.rank == 0:

@@ -54,6 +54,7 @@ def train(args: argparse.Namespace, process_group: ProcessGroup) -> int:
         augment=how.augmentation,
         seed=args.seed,
         memory_gib=args.memory_gib,
+        mixing=how.mixing(network.grid, network.taxonomy, args.mix),
     )
     trained = fit(
         start_network(args, network),

@@ -18,6 +18,7 @@ from datasets.frames import Frame, SceneSource, earlier_frames
 from datasets.labels.log_identity import NO_SCENE, another_log, frames_digest
 from datasets.loading.augmentation import Augmentation, DrawnView
 from datasets.loading.batch import BadFrame, Batch, Target, make_batch
+from datasets.loading.mixing import PARTNERS, Mixing, Sector, has_object, mix_object, mix_sector
 from datasets.loading.source_cache import ByteBudgetCache, cached_source
 from datasets.loading.targets import GroundTruthTargets, PseudoLabels, TargetSource, Unlabelled
 from datasets.model_inputs import FrameInputs, InputSpec, prepare_frame
@@ -59,6 +60,7 @@ class FrameDataset(Dataset[Batch]):
             small sets.
         human_share: share of the draws that are frames with ground truth, evenly spread, where
             there are others too; None: every frame equally often.
+        mixing: of frames with ground truth with parts of others; None: none.
 
     Attributes:
         bad_scenes: scenes left out because their tables are bad.
@@ -79,11 +81,12 @@ class FrameDataset(Dataset[Batch]):
         seed: int = 0,
         memory_gib: float = 0.0,
         human_share: float | None = None,
+        mixing: Mixing | None = None,
     ) -> None:
         self.cache = ByteBudgetCache(memory_gib)
         self.source = cached_source(source, self.cache)
         self.spec, self.batch = spec, batch
-        self.augment, self.seed = augment, seed
+        self.augment, self.seed, self.mixing = augment, seed, mixing
         self.rank, self.world_size = 0, 1
         self.items: list[tuple[TargetSource, Frame]] = []
         self.earlier: list[tuple[Frame, ...]] = []
@@ -146,7 +149,8 @@ class FrameDataset(Dataset[Batch]):
     def fingerprint(self) -> str:
         """Hash of the frames, their order and their augmentation."""
         tokens = [frame.token for _, frame in self.items]
-        text = repr((tokens, self.spec, self.batch, self.augment, self.seed, self.human_share))
+        how = (tokens, self.spec, self.batch, self.augment, self.seed, self.human_share)
+        text = repr(how if self.mixing is None else (*how, self.mixing))
         return hashlib.sha256(text.encode()).hexdigest()
 
     def data(self) -> dict[str, Any]:
@@ -197,12 +201,39 @@ class FrameDataset(Dataset[Batch]):
         return self.without_ground_truth, draw - before
 
     def _prepared(self, item: int, draw: int) -> Prepared:
-        labels, frame = self.items[item]
+        rng = np.random.default_rng((self.seed, 1, draw))
+        frame, flip = self._viewed(item, rng)
+        if self.mixing is not None and isinstance(self.items[item][0], GroundTruthTargets):
+            frame = self._mixed(frame, self.mixing, np.random.default_rng((self.seed, 2, draw)))
+        return *frame, flip
+
+    def _viewed(
+        self, item: int, rng: np.random.Generator
+    ) -> tuple[tuple[FrameInputs, Target], tuple[bool, bool]]:
+        frame = self.items[item][1]
         view = DrawnView(frame=frame)
         if self.augment is not None:
-            rng = np.random.default_rng((self.seed, 1, draw))
             view = self.augment.draw(frame, self.spec, rng)
         inputs = prepare_frame(self.source, view.frame, self.spec, self.earlier[item], view.fit)
         inputs = view.in_the_air(inputs, self.spec)
-        target = self.cache.get(item, lambda: labels.target(frame))
-        return inputs, target, view.flip
+        return (inputs, self._target(item)), view.flip
+
+    def _target(self, item: int) -> Target:
+        labels, frame = self.items[item]
+        return self.cache.get(item, lambda: labels.target(frame))
+
+    def _mixed(
+        self, frame: tuple[FrameInputs, Target], mixing: Mixing, rng: np.random.Generator
+    ) -> tuple[FrameInputs, Target]:
+        """The frame with parts of others, which are not mirrored: the whole is, later on."""
+        partners = self.with_ground_truth
+        if rng.random() < mixing.sector:
+            other, _ = self._viewed(partners[int(rng.integers(len(partners)))], rng)
+            frame = mix_sector(frame, other, Sector.draw(rng), mixing.grid)
+        if mixing.classes and rng.random() < mixing.objects:
+            class_id = mixing.classes[int(rng.integers(len(mixing.classes)))]
+            for i in rng.permutation(len(partners))[:PARTNERS]:
+                if has_object(self._target(partners[i]), class_id).any():
+                    other, _ = self._viewed(partners[i], rng)
+                    return mix_object(frame, other, class_id, mixing.grid, rng)
+        return frame

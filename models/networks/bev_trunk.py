@@ -72,26 +72,26 @@ class SecondConfig:
     """SECOND and its neck (Sensors 2018).
 
     Attributes:
-        channels: of the two stages; the second has stride 2.
+        channels: of the stages, two in EFFOcc; each after the first has stride 2.
         first_stride: of the first stage; the neck's output is as coarse.
         layers: 3x3 convolutions of each stage after its first.
-        neck_channels: of each of the two branches of the neck.
+        neck_channels: of each branch of the neck, one a stage.
         norm_momentum: of all batch norms.
     """
 
-    channels: tuple[int, int] = (128, 256)
+    channels: tuple[int, ...] = (128, 256)
     first_stride: int = 1
-    layers: tuple[int, int] = (5, 5)
+    layers: tuple[int, ...] = (5, 5)
     neck_channels: int = 256
     norm_momentum: float = 0.01
 
     @property
     def out_channels(self) -> int:
-        return 2 * self.neck_channels
+        return len(self.channels) * self.neck_channels
 
 
 class Second(nn.Module):
-    """(B, C, Y, X) -> [(B, C0, Y/s, X/s), (B, C1, Y/2s, X/2s)], s being the first stride."""
+    """(B, C, Y, X) -> [(B, C0, Y/s, X/s), (B, C1, Y/2s, X/2s), ...], s being the first stride."""
 
     def __init__(self, in_channels: int, config: SecondConfig) -> None:
         super().__init__()
@@ -120,15 +120,17 @@ class Second(nn.Module):
 
 
 class SecondFpn(nn.Module):
-    """Both stages of SECOND at the first one's resolution, concatenated."""
+    """The stages of SECOND at the first one's resolution, concatenated."""
 
     def __init__(self, config: SecondConfig) -> None:
         super().__init__()
         out = config.neck_channels
-        convs = (
-            nn.Conv2d(config.channels[0], out, 1, bias=False),
-            nn.ConvTranspose2d(config.channels[1], out, 2, 2, bias=False),
-        )
+        first, *coarser = config.channels
+        convs: list[nn.Module] = [nn.Conv2d(first, out, 1, bias=False)]
+        convs += [
+            nn.ConvTranspose2d(channels, out, 2**k, 2**k, bias=False)
+            for k, channels in enumerate(coarser, start=1)
+        ]
         self.deblocks = nn.ModuleList(
             nn.Sequential(
                 conv, nn.BatchNorm2d(out, eps=1e-3, momentum=config.norm_momentum), nn.ReLU(True)

@@ -13,8 +13,10 @@ from typing import Any, Literal
 import torch
 
 from datasets.errors import SetupError
+from datasets.geometry.grid import VoxelGrid
 from datasets.loading.augmentation import Augmentation, ImageAugmentation
 from datasets.loading.frame_dataset import FrameDataset
+from datasets.loading.mixing import Mixing
 from datasets.model_inputs import InputSpec
 from datasets.taxonomy import Taxonomy
 from models.training.loop import Precision, TrainingConfig
@@ -53,6 +55,8 @@ class Recipe:
             where only LiDAR observed the voxel.
         columns: BEV columns of a frame that are scored in a step; None: all voxels.
         augmentation: of the frames.
+        mix: share of the frames with ground truth that get a sector of another frame, and share of
+            those that get an object (``datasets.loading.mixing``).
         past_sweeps: that the network reads in training, where not as many as in use.
         sweeps_to_draw_from: past sweeps to open of each frame; those to read are drawn from them.
         precision: of the networks.
@@ -74,6 +78,7 @@ class Recipe:
     only_visible: bool = True
     columns: int | None = None
     augmentation: Augmentation
+    mix: float = 0.0
     past_sweeps: int | None = None
     sweeps_to_draw_from: int = 0
     precision: Precision = "float32"
@@ -89,6 +94,17 @@ class Recipe:
         if self.past_sweeps is None:
             return spec
         return replace(spec, past_sweeps=self.past_sweeps)
+
+    def mixing(
+        self, grid: VoxelGrid, taxonomy: Taxonomy, chance: float | None = None
+    ) -> Mixing | None:
+        """How frames are mixed, by the recipe's chance or another. Raises ``SetupError``."""
+        chance = self.mix if chance is None else chance
+        if not 0 <= chance <= 1:
+            raise SetupError(f"--mix {chance:g} is not a share, 0..1")
+        if not chance:
+            return None
+        return Mixing(grid=grid, classes=taxonomy.foreground, sector=chance, objects=chance)
 
     def rate_for(self, batch: int) -> float:
         """The learning rate for another global batch: as the square root of the ratio.

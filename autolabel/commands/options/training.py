@@ -41,6 +41,12 @@ def training_parser(description: str, *, default: str, out: str) -> CommandParse
         default=1,
         help="compute a batch in so many parts, for want of memory",
     )
+    add(
+        "--mix",
+        type=float,
+        metavar="SHARE",
+        help="of the frames with ground truth that get a sector of another, and an object",
+    )
     add("--precision", choices=("float32", "bfloat16", "float16"))
     add("--seed", type=int, default=0)
     add("--validate-split", help="scenes with ground truth that are scored at the end")
