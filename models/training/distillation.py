@@ -211,7 +211,7 @@ class DistillationObjective(nn.Module):
         student = cast(OccupancyNetwork, network)
         bev = student.bev(batch.inputs)
         within = None if self.within is None else self.within(batch)
-        labels, weight = batch.semantics, batch.weight
+        labels, weight = batch.semantics, self.label_loss.counted(batch).weight
         if self.label_loss.columns is None:
             columns, logits = None, student.occ_head(bev)
             terms = self.label_loss.of_voxels(logits, labels, weight)

@@ -9,7 +9,7 @@ Legend: B frames, (X, Y, Z) voxels, (Y, X) BEV cells, M columns, K classes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol, cast, get_args, runtime_checkable
 
 import torch
@@ -73,6 +73,8 @@ class LabelLoss:
         kind: ``ce`` masked cross-entropy, ``ohem`` (Waymo), ``four`` (OpenOccupancy).
         class_weights: (K,) float; None: 1 for every class.
         columns: BEV columns per frame that are scored in a step; None: every voxel.
+        unbiased: a column counts by the inverse of its chance to be drawn, so that objects, which
+            are drawn more often, are not found where none are.
         flow: weight of the velocity error (L1, published with 0.25) of voxels that can move; not
             with columns.
         seed: decides the columns.
@@ -82,6 +84,7 @@ class LabelLoss:
     kind: LossKind = "ce"
     class_weights: Tensor | None = None
     columns: int | None = None
+    unbiased: bool = False
     flow: float = 0.0
     seed: int = 0
 
@@ -99,7 +102,7 @@ class LabelLoss:
         head = cast(OccupancyNetwork, network).occ_head
         if self.columns is not None:
             columns = self.drawn(batch)
-            labels, weight = _at(columns, batch)
+            labels, weight = _at(columns, self.counted(batch))
             return self.of_voxels(head.columns(bev, columns), labels, weight)
         if not self.flow:
             return self.of_voxels(head(bev), batch.semantics, batch.weight)
@@ -131,7 +134,7 @@ class LabelLoss:
             return {}
         labels, weight = batch.semantics, batch.weight
         if self.columns is not None:
-            labels, weight = _at(self.drawn(batch), batch)
+            labels, weight = _at(self.drawn(batch), self.counted(batch))
         if (classes := self._class_weights(weight)) is not None:
             in_range = labels < len(classes)
             weight = weight * torch.where(
@@ -143,18 +146,32 @@ class LabelLoss:
         """(M,) int64: the columns scored, row-major over (B, X, Y)."""
         assert self.columns is not None
         device = batch.weight.device
-        foreground = torch.zeros(256, dtype=torch.bool, device=device)
-        foreground[list(self.taxonomy.foreground)] = True
+        usable, with_object = (batch.weight > 0).any(-1), self._with_object(batch)
         n = batch.semantics[0, ..., 0].numel()
         drawn = []
         for b in range(len(batch)):
             generator = torch.Generator(device)
             generator.manual_seed(self.seed * 1_000_003 + batch.first_draw + b)
-            columns = draw_columns(
-                batch.semantics[b], batch.weight[b], foreground, self.columns, generator
-            )
+            columns = draw_columns(usable[b], with_object[b], self.columns, generator)
             drawn.append(columns + b * n)
         return torch.cat(drawn)
+
+    def counted(self, batch: Batch) -> Batch:
+        """The batch with weights by which drawn columns stand for all of a frame."""
+        if not self.unbiased or self.columns is None:
+            return batch
+        usable = (batch.weight > 0).any(-1)
+        with_object = self._with_object(batch)
+        factors = [
+            column_weights(usable[b], with_object[b], self.columns) for b in range(len(batch))
+        ]
+        return replace(batch, weight=batch.weight * torch.stack(factors)[..., None])
+
+    def _with_object(self, batch: Batch) -> Tensor:
+        """(B, X, Y) columns with a usable voxel of an object."""
+        foreground = torch.zeros(256, dtype=torch.bool, device=batch.weight.device)
+        foreground[list(self.taxonomy.foreground)] = True
+        return ((batch.weight > 0) & foreground[batch.semantics.long()]).any(-1)
 
     def _class_weights(self, weight: Tensor) -> Tensor | None:
         return None if self.class_weights is None else self.class_weights.to(weight.device)
@@ -166,23 +183,41 @@ def _at(columns: Tensor, batch: Batch) -> tuple[Tensor, Tensor]:
 
 
 def draw_columns(
-    semantics: Tensor,  # (X, Y, Z) uint8
-    weight: Tensor,  # (X, Y, Z) float
-    foreground: Tensor,  # (256,) bool
+    usable: Tensor,  # (X, Y) bool
+    with_object: Tensor,  # (X, Y) bool, of these
     count: int,
     generator: torch.Generator,
 ) -> Tensor:
-    """Columns of a frame to score: half from those with a usable object voxel, half from all
-    usable ones.
+    """Columns of a frame to score: half from those with an object, half from all usable ones.
 
     Returns:
         (M,) int64, row-major over (X, Y); M <= count, each at most once.
     """
-    usable = weight > 0
-    objects = _pick((usable & foreground[semantics.long()]).any(-1), count // 2, generator)
-    others = usable.any(-1).flatten()
+    objects = _pick(with_object, count // 2, generator)
+    others = usable.flatten().clone()
     others[objects] = False
     return torch.cat((objects, _pick(others, count - len(objects), generator)))
+
+
+def column_weights(
+    usable: Tensor,  # (X, Y) bool
+    with_object: Tensor,  # (X, Y) bool, of these
+    count: int,
+) -> Tensor:
+    """(X, Y) float: the inverse of the chance that ``draw_columns`` draws a column, scaled so that
+    drawn columns weigh 1 on average; 0 where it cannot be drawn."""
+    n, n_objects = int(usable.sum()), int(with_object.sum())
+    if not n:
+        return torch.zeros(usable.shape, device=usable.device)
+    first = min(count // 2, n_objects)
+    second = min(count - first, n - first)
+    chance_second = second / max(1, n - first)
+    chance_first = first / max(1, n_objects)
+    objects = chance_first + (1 - chance_first) * chance_second
+    chance = torch.where(with_object, objects, chance_second)
+    drawn = first + second
+    weights: Tensor = torch.where(usable, drawn / (n * chance.clamp(min=1e-9)), 0.0)
+    return weights
 
 
 def _pick(candidates: Tensor, count: int, generator: torch.Generator) -> Tensor:

@@ -54,6 +54,7 @@ class Recipe:
         only_visible: train where the benchmark scores (``GroundTruthTargets``); otherwise also
             where only LiDAR observed the voxel.
         columns: BEV columns of a frame that are scored in a step; None: all voxels.
+        unbiased: see ``LabelLoss``.
         augmentation: of the frames.
         mix: share of the frames with ground truth that get a sector of another frame, and share of
             those that get an object (``datasets.loading.mixing``).
@@ -77,6 +78,7 @@ class Recipe:
     flow: float = 0.0
     only_visible: bool = True
     columns: int | None = None
+    unbiased: bool = False
     augmentation: Augmentation
     mix: float = 0.0
     past_sweeps: int | None = None
@@ -173,6 +175,7 @@ class Recipe:
             kind=self.loss,
             class_weights=weights,
             columns=self.columns,
+            unbiased=self.unbiased,
             flow=self.flow,
             seed=seed,
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from one_camera_log import SPEC, OneCameraLog, labels, write_truth
@@ -21,6 +22,7 @@ from models.training.objectives import (
     LabelLoss,
     LossKind,
     class_weights,
+    column_weights,
     count_labels,
     draw_columns,
 )
@@ -48,15 +50,46 @@ def sample(tmp_path: Path) -> Batch:
 
 def test_columns_are_usable_distinct_and_rich_in_objects() -> None:
     semantics, visible = labels()
-    weight = torch.from_numpy(visible).float()
-    foreground = torch.zeros(256, dtype=torch.bool)
-    foreground[:11] = True
-    drawn = draw_columns(
-        torch.from_numpy(semantics), weight, foreground, 100, torch.Generator().manual_seed(0)
-    )
+    usable = torch.from_numpy(visible) > 0
+    with_object = (usable & torch.from_numpy(semantics < 11)).any(-1)
+    generator = torch.Generator().manual_seed(0)
+    drawn = draw_columns(usable.any(-1), with_object, 100, generator)
     assert len(drawn) == 100 == len(drawn.unique())
-    assert weight.any(-1).flatten()[drawn].all()
+    assert usable.any(-1).flatten()[drawn].all()
     assert 150 * 200 + 120 in drawn.tolist()  # the car
+
+
+def test_drawn_columns_stand_for_all_where_they_are_weighed() -> None:
+    usable = torch.zeros(30, 40, dtype=torch.bool)
+    usable[:20] = True
+    with_object = torch.zeros_like(usable)
+    with_object[3, :30] = True
+    value = torch.rand(30, 40, generator=torch.Generator().manual_seed(1)) + 3 * with_object
+    for count in (20, 100, 2000):
+        weight = column_weights(usable, with_object, count)
+        assert (weight[~usable] == 0).all()
+        means, plain, sizes = [], [], []
+        for seed in range(400):
+            drawn = draw_columns(usable, with_object, count, torch.Generator().manual_seed(seed))
+            w, v = weight.flatten()[drawn], value.flatten()[drawn]
+            means.append(float((w * v).mean()))
+            plain.append(float(v.mean()))
+            sizes.append(float(w.mean()))
+        truth = float(value[usable].mean())
+        assert np.mean(means) == pytest.approx(truth, rel=0.02)
+        assert np.mean(sizes) == pytest.approx(1, rel=0.02)
+        if count < 800:
+            assert np.mean(plain) > 1.1 * truth, "objects are drawn more often"
+
+
+def test_unbiased_columns_change_the_loss_and_its_weight(sample: Batch) -> None:
+    plain = LabelLoss(taxonomy=OCC3D_NUSCENES, columns=30)
+    unbiased = dataclasses.replace(plain, unbiased=True)
+    assert torch.equal(plain.drawn(sample), unbiased.drawn(sample))
+    assert plain.weight_sums(sample)["ce"] != unbiased.weight_sums(sample)["ce"]
+    whole = dataclasses.replace(unbiased, columns=None)
+    everything = dataclasses.replace(plain, columns=None)
+    assert whole.weight_sums(sample)["ce"] == everything.weight_sums(sample)["ce"]
 
 
 def test_a_frames_columns_are_the_same_in_whatever_batch_it_comes(sample: Batch) -> None:
