@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from autolabel.calibration.adapt import Adapted, TruthOf, adapt, count_frames
+from autolabel.calibration.class_offsets import add_offsets, fit_offsets, offsets_text
 from autolabel.calibration.fit import calibrate, metadata_of
 from autolabel.calibration.reviewed import ReviewedFrames
 from autolabel.confidence.held_out_sweeps import HELD_OUT_SWEEPS
@@ -50,6 +51,10 @@ def run(args: argparse.Namespace) -> int:
     )
     of = benchmark(args.benchmark)
     truth = GroundTruthTargets(of, truth_folder(args, of), source, scenes)
+    if args.balance:
+        offsets = fit_offsets(teacher, source, truth, scenes)
+        add_offsets(model.module, offsets)
+        print(offsets_text(offsets, model.preset.taxonomy))
     refinement = Refinement() if args.refine else None
     config = LabelingConfig(fast=args.fast, flips=args.flips, refinement=refinement)
     fit = calibrate(teacher, source, truth, scenes, config, kind=args.source)

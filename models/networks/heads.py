@@ -80,6 +80,14 @@ class OccupancyHead(nn.Module):
         c = self.config
         return self._voxels(_every_column(self.predicter, features), c.outputs)[..., : c.classes]
 
+    @torch.no_grad()
+    def add_to_logits(self, offsets: Tensor) -> None:
+        """Add (K,) to the logits of every voxel from now on, by the last layer's bias."""
+        c = self.config
+        last = self.predicter[2]
+        assert isinstance(last, nn.Linear)
+        last.bias.view(-1, c.outputs)[:, : c.classes] += offsets.to(last.bias)
+
     def flow(self, features: Tensor) -> Tensor:
         """(B, X, Y, conv_channels) -> (B, X u, Y u, Z, 2): velocity along x and y, m/s.
 

@@ -39,6 +39,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="learn what other frames of a drive say about each, for labels made with them",
     )
     add(
+        "--balance",
+        action="store_true",
+        help="first shift the logits of each class so that mIoU is best on these scenes: for "
+        "weights whose training saw rare classes more often",
+    )
+    add(
         "--adapt",
         type=parse_store_path,
         metavar="STORE_OR_LOG",
@@ -50,6 +56,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     args = parser.parse_args(argv)
     if args.frames is not None and (args.adapt is None or args.frames < 1):
         parser.error("--frames N goes with --adapt, and is positive")
-    if args.adapt is not None and (args.fast or args.flips or args.refine):
-        parser.error("--adapt keeps how labels are made: leave out --fast, --flips and --refine")
+    if args.adapt is not None and (args.fast or args.flips or args.refine or args.balance):
+        parser.error(
+            "--adapt keeps how labels are made: leave out --fast, --flips, --refine and --balance"
+        )
     return args
