@@ -13,6 +13,7 @@ import torch
 from tqdm import tqdm
 
 from autolabel.auditing.lidar_agreement import COLUMNS, LEGEND, LidarAgreement, lidar_agreement
+from autolabel.instances.scores import ObjectScores
 from datasets.benchmarks import occ3d_nuscenes
 from datasets.benchmarks.catalogue import benchmark as benchmark_named
 from datasets.benchmarks.conversion import Conversion, Prediction
@@ -229,6 +230,7 @@ def run(args: argparse.Namespace) -> int:
 
     folder = truth_folder(args, benchmark)
     scores = Scores(conversion, levels=levels, rays=args.rays or args.benchmark == "openocc_flow")
+    objects = ObjectScores(source, benchmark.taxonomy.dynamic)
     for prediction in predictions:
         if not (path := benchmark.path(folder, source, prediction.frame)).exists():
             instead = ", or compare with the LiDAR of the log: --lidar" if args.store else ""
@@ -236,9 +238,16 @@ def run(args: argparse.Namespace) -> int:
                 f"{path}: no such file; name the ground truth of {benchmark.name} with --truth DIR"
                 f"{instead}"
             )
-        scores.update(prediction, benchmark.labels(folder, source, prediction.frame))
+        truth = benchmark.labels(folder, source, prediction.frame)
+        scores.update(prediction, truth)
+        if conversion.nothing and prediction.instances is not None and benchmark.frame == "ego":
+            labels = prediction.semantics, prediction.instances
+            objects.update(prediction.frame, labels, truth, truth.scored())
     figures = scores.to_json()
     report(scores, figures)
+    if objects.frames:
+        figures["objects"] = objects.to_json(benchmark.taxonomy.names)
+        print(objects.to_text())
     if args.out:
         write_json(args.out, figures)
         print(f"scores: {args.out}")
@@ -335,6 +344,7 @@ def stored_labels(
                 flow=None if labels.flow is None else np.nan_to_num(labels.flow.astype(np.float32)),
                 confidence=labels.confidence,
                 mask=labels.mask,
+                instances=labels.instances,
             )
 
 

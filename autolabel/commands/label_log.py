@@ -192,6 +192,7 @@ def _config(args: argparse.Namespace, calibration: Calibration) -> LabelingConfi
             past_sweeps=args.past_sweeps,
             free_passes=args.free_passes,
             store_evidence=args.evidence,
+            instances=args.instances,
             fast=args.fast,
             flips=args.flips,
             batch=args.batch,

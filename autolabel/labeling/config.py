@@ -31,6 +31,7 @@ class LabelingConfig:
             it is trusted: a camera's view through predictions is no evidence of free space. None:
             as measured with the calibration (``FreeRayThreshold``), 0 if never measured.
         store_evidence: keep the LiDAR hits and passes of every voxel in the store.
+        instances: number the objects of classes that can move, and follow them over a scene.
         fast: predict in bfloat16 (see ``OccupancyPredictor``).
         flips: average over mirrored inputs (see ``OccupancyPredictor``): four times the work.
         batch: frames that the network takes together; the bytes of a label may depend on it.
@@ -51,6 +52,7 @@ class LabelingConfig:
     visibility_split: int = 1
     free_passes: int | None = None
     store_evidence: bool = False
+    instances: bool = False
     fast: bool = False
     flips: bool = False
     batch: int = 1
@@ -89,6 +91,8 @@ class LabelingConfig:
         values = asdict(self) | {"past_sweeps": self.input_spec(teacher).past_sweeps}
         values["refinement"] = None if self.refinement is None else asdict(self.refinement)
         del values["risk_bound"]
+        if not self.instances:  # as configurations were before there were any
+            del values["instances"]
         if self.class_thresholds is not None:
             del values["min_confidence"]
         if self.risk_bound is not None:

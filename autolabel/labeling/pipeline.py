@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from autolabel.confidence.calibration import Calibration
+from autolabel.instances import Tracker
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.lidar_check import checked_frames, lidar_check
 from autolabel.labeling.prediction import (
@@ -70,7 +71,7 @@ def label_frames(
     """
     steps = PredictionSteps(scene, source, teacher, config, calibration.refiner, network_lock)
     with _stages(config, readers) as stages:
-        yield from _run(stages, steps, _decide_trust(steps, calibration))
+        yield from _numbered(_run(stages, steps, _decide_trust(steps, calibration)), steps)
 
 
 def label_scene(
@@ -117,7 +118,7 @@ def write_labels(
         store.writer(scene.scene_id, len(scene.frames), inputs=inputs) as writer,
         _stages(config, readers) as stages,
     ):
-        labels = _run(stages, steps, _decide_trust(steps, calibration))
+        labels = _numbered(_run(stages, steps, _decide_trust(steps, calibration)), steps)
         for _ in stages.prefetch(writer.append, labels, threads=1, depth=2):
             on_frame()
 
@@ -206,6 +207,17 @@ def _decide_trust(
         return replace(labels, lidar_check=check)
 
     return finish
+
+
+def _numbered(labels: Iterator[FrameLabels], steps: PredictionSteps) -> Iterator[FrameLabels]:
+    """With numbers of objects, where the configuration asks for them."""
+    if not steps.config.instances:
+        yield from labels
+        return
+    tracker = Tracker(steps.teacher.preset.grid, steps.teacher.preset.taxonomy)
+    for frame in labels:
+        instances = tracker.update(frame.semantics, frame.T_global_grid, frame.timestamp_us)
+        yield replace(frame, instances=instances)
 
 
 def _stages(config: LabelingConfig, readers: int = 1) -> Stages:

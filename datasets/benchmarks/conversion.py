@@ -25,6 +25,7 @@ class Prediction:
         semantics: (X, Y, Z) uint8 class ids.
         flow: (X, Y, Z, 2) float32 m/s, where it is predicted.
         confidence, mask: (X, Y, Z) uint8 as in ``FrameLabels``, of a label store.
+        instances: (X, Y, Z) uint16 as there; on the grid that they were predicted on.
         valid: (X, Y, Z) bool, where ``semantics`` is given; None: everywhere.
     """
 
@@ -34,6 +35,7 @@ class Prediction:
     flow: NDArray[np.float32] | None = None
     confidence: NDArray[np.uint8] | None = None
     mask: NDArray[np.uint8] | None = None
+    instances: NDArray[np.uint16] | None = None
     valid: NDArray[np.bool_] | None = None
 
     @property

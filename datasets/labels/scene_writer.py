@@ -20,7 +20,13 @@ from zarr.errors import ContainsArrayError
 from datasets.files.seals import sealed
 from datasets.labels.header import StoreHeader
 from datasets.labels.lidar_check import LIDAR_CHECK, LidarEvidence
-from datasets.labels.voxel_labels import VOXEL_ARRAYS, FrameLabels, MaskBit, pose_array
+from datasets.labels.voxel_labels import (
+    VOXEL_ARRAYS,
+    FrameLabels,
+    MaskBit,
+    pose_array,
+    voxel_layout,
+)
 from datasets.storage.backend import GROUP, Transaction, writing
 from datasets.taxonomy import IGNORE_ID
 
@@ -169,8 +175,7 @@ class SceneWriter:
         voxels = {name: getattr(labels, name) for name in VOXEL_ARRAYS}
         present = {name: array for name, array in voxels.items() if array is not None}
         for name, array in present.items():
-            shape = (*header.grid.shape, 2) if name == "flow" else header.grid.shape
-            dtype = np.dtype(np.float16 if name == "flow" else np.uint8)
+            shape, dtype = voxel_layout(name, header.grid.shape)
             if array.shape != shape or array.dtype != dtype:
                 is_it, want = f"{array.dtype} {array.shape}", f"{dtype} {shape}"
                 raise ValueError(f"{where}: {name} is {is_it}, the grid wants {want}")

@@ -7,6 +7,7 @@ Layout::
         semantics, confidence, mask        (T, X, Y, Z) uint8
         hits, passes                       (T, X, Y, Z) uint8, saturating; optional
         flow                               (T, X, Y, Z, 2) float16 m/s; where the header says so
+        instances                          (T, X, Y, Z) uint16, numbers of objects; optional
         timestamp_us (T,) int64
         T_global_ego (T, 4, 4) float64, or T_global_lidar where the grid lies in the LiDAR's frame
         attributes: frame tokens, counts, statistics, what held-out LiDAR says of a few frames,

@@ -19,9 +19,17 @@ from datasets.labels.lidar_check import LidarEvidence
 from datasets.names import check_scene_id
 
 Voxels = NDArray[np.uint8]
-VOXEL_ARRAYS = ("semantics", "confidence", "mask", "hits", "passes", "flow")
+VOXEL_ARRAYS = ("semantics", "confidence", "mask", "hits", "passes", "flow", "instances")
 """Names of the (T, X, Y, Z) arrays of a scene, ``flow`` with a further axis; from ``hits`` on they
 are optional."""
+_DTYPES: dict[str, type[np.generic]] = {"flow": np.float16, "instances": np.uint16}
+
+
+def voxel_layout(name: str, grid: tuple[int, ...]) -> tuple[tuple[int, ...], np.dtype[Any]]:
+    """Shape and type of one of ``VOXEL_ARRAYS`` on a grid (with leading axes, where there are)."""
+    shape = (*grid, 2) if name == "flow" else grid
+    return shape, np.dtype(_DTYPES.get(name, np.uint8))
+
 
 GridFrame = Literal["ego", "lidar"]
 """Where a voxel grid lies: in the ego frame of the LiDAR key-frame, or in that of the key LiDAR
@@ -55,6 +63,8 @@ class FrameLabels:
         hits, passes: (X, Y, Z) uint8 LiDAR rays that ended in, or went through, the voxel.
         flow: (X, Y, Z, 2) float16, velocity over ground of what is in the voxel, m/s along x and
             y of the grid; 0 where its class cannot move.
+        instances: (X, Y, Z) uint16 number of the object, the same in every frame of the scene; 0:
+            none. None: objects are not told apart.
         statistics: of what the sensors delivered and the teacher made of it; a scene keeps their
             means.
         lidar_check: what held-out sweeps say of the trusted voxels; why that could not be asked;
@@ -70,6 +80,7 @@ class FrameLabels:
     hits: Voxels | None = None
     passes: Voxels | None = None
     flow: NDArray[np.float16] | None = None
+    instances: NDArray[np.uint16] | None = None
     statistics: dict[str, float] = field(default_factory=dict)
     lidar_check: LidarEvidence | str | None = None
 
@@ -87,6 +98,7 @@ class SceneLabels:
         T_global_grid: (T, 4, 4) float64, metres.
         semantics, confidence, mask, hits, passes: (T, X, Y, Z) uint8, see ``FrameLabels``.
         flow: (T, X, Y, Z, 2) float16.
+        instances: (T, X, Y, Z) uint16.
         frame: that the grid lies in.
         inputs: the source's fingerprint of the scene they were made from.
 
@@ -105,6 +117,7 @@ class SceneLabels:
     hits: Voxels | None = None
     passes: Voxels | None = None
     flow: NDArray[np.float16] | None = None
+    instances: NDArray[np.uint16] | None = None
     frame: GridFrame = "ego"
     inputs: str = ""
 
@@ -118,13 +131,12 @@ class SceneLabels:
         if self.semantics.ndim != 4:
             raise ValueError(f"scene {self.scene_id}: semantics has shape {self.semantics.shape}")
         voxels = (T, *self.semantics.shape[1:])
-        want: dict[str, tuple[tuple[int, ...], type]] = {
+        want: dict[str, tuple[tuple[int, ...], Any]] = {
             "timestamp_us": ((T,), np.int64),
             pose_array(self.frame): ((T, 4, 4), np.float64),
-            "flow": ((*voxels, 2), np.float16),
         }
         for name, array in self.arrays().items():
-            shape, dtype = want.get(name, (voxels, np.uint8))
+            shape, dtype = want.get(name) or voxel_layout(name, voxels)
             if array.shape != shape or array.dtype != dtype:
                 raise ValueError(
                     f"scene {self.scene_id}: {name} is {array.dtype} {array.shape}, "

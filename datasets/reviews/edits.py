@@ -26,7 +26,8 @@ def apply_edits(
     A voxel set to a class is trusted with the highest confidence, and dynamic if its class is;
     one set to ``IGNORE_ID`` keeps its class, is not trusted, and has no confidence. Bits and
     evidence of the sensors stay as they are. Flow becomes 0 where the class cannot move; where it
-    can, and the voxel was of a class that cannot, its velocity is unknown: not a number.
+    can, and the voxel was of a class that cannot, its velocity is unknown: not a number. A voxel
+    whose class cannot move is part of no object, nor is one that was none before.
 
     Args:
         header: of the store that the labels are from.
@@ -35,6 +36,7 @@ def apply_edits(
         array.copy() for array in (labels.semantics, labels.confidence, labels.mask)
     )
     flow = None if labels.flow is None else labels.flow.copy()
+    instances = None if labels.instances is None else labels.instances.copy()
     for edit in edits:
         voxels = np.unravel_index(edit.voxels, header.grid.shape)
         if edit.class_id == IGNORE_ID:
@@ -45,8 +47,17 @@ def apply_edits(
         if flow is not None:
             moved = np.isin(semantics[voxels], header.taxonomy.dynamic)
             flow[voxels] = np.where(moved[:, None], flow[voxels], np.nan) if moves else 0
+        if instances is not None and not moves:
+            instances[voxels] = 0
         semantics[voxels] = edit.class_id
         confidence[voxels] = len(header.levels) - 1
         mask[voxels] &= np.uint8(255 - MaskBit.DYNAMIC)
         mask[voxels] |= np.uint8(MaskBit.TRUSTED | (MaskBit.DYNAMIC if moves else 0))
-    return replace(labels, semantics=semantics, confidence=confidence, mask=mask, flow=flow)
+    return replace(
+        labels,
+        semantics=semantics,
+        confidence=confidence,
+        mask=mask,
+        flow=flow,
+        instances=instances,
+    )

@@ -109,7 +109,8 @@ def as_truth(labels: FrameLabels, benchmark: Benchmark) -> GroundTruth:
         ignored = (lidar | camera) & ~trusted
         flow = None if labels.flow is None else np.nan_to_num(labels.flow.astype(np.float32))
         semantics = np.where(ignored, np.uint8(IGNORE_ID), truth.semantics)
-        return replace(truth, semantics=semantics, flow=flow)
+        instances = None if labels.instances is None else labels.instances.astype(np.int32)
+        return replace(truth, semantics=semantics, flow=flow, instances=instances)
     if benchmark.mask == "observed":
         return replace(truth, mask_lidar=trusted)
     return replace(truth, mask_lidar=lidar & trusted, mask_camera=camera & trusted)

@@ -28,6 +28,8 @@ def fact_rows(facts: VoxelFacts, taxonomy: Taxonomy) -> list[tuple[str, str]]:
         ("evidence", _evidence(facts)),
         ("mask", ", ".join(word for bit, word in _BITS.items() if facts.bits & bit) or "nothing"),
     ]
+    if facts.instance:
+        rows.append(("object", f"number {facts.instance}"))
     if facts.flow_mps is not None:
         rows.append(("flow", f"{facts.flow_mps[0]:.1f}, {facts.flow_mps[1]:.1f} m/s"))
     if facts.truth is not None:

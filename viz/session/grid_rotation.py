@@ -6,6 +6,7 @@ nuScenes' LiDAR has X right and Y forward; maps, marker and the first view look 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,6 +57,7 @@ def turned_labels(labels: FrameLabels, turns: int) -> FrameLabels:
         hits=None if labels.hits is None else _turned(labels.hits, turns),
         passes=None if labels.passes is None else _turned(labels.passes, turns),
         flow=flow,
+        instances=None if labels.instances is None else _turned(labels.instances, turns),
     )
 
 
@@ -75,5 +77,5 @@ def stored_voxels(
     return np.sort((x * n_y + y) * n_z + z)
 
 
-def _turned(array: NDArray[np.uint8], turns: int) -> NDArray[np.uint8]:
+def _turned(array: NDArray[Any], turns: int) -> NDArray[Any]:
     return np.ascontiguousarray(np.rot90(array, turns))

@@ -139,6 +139,7 @@ class VoxelFacts:
         evidence_stored: they are the store's; else of the key sweep alone.
         bits: of its mask.
         flow_mps: velocity along x and y, m/s; None where no flow is stored.
+        instance: number of the object; 0: none; None where objects are not told apart.
         truth, other: class ids of the ground truth and of the second store; None without.
         history: the same place of the world in up to 10 frames before and after, and in this one.
     """
@@ -154,6 +155,7 @@ class VoxelFacts:
     evidence_stored: bool
     bits: MaskBit
     flow_mps: tuple[float, float] | None
+    instance: int | None
     truth: int | None
     other: int | None
     history: tuple[Moment, ...]
@@ -190,6 +192,7 @@ def describe(session: ReviewSession, frame: ReviewFrame, cell: Cell) -> VoxelFac
         evidence_stored=evidence is not None and evidence.stored,
         bits=MaskBit(int(labels.mask[cell])),
         flow_mps=flow,
+        instance=None if labels.instances is None else int(labels.instances[cell]),
         truth=None if frame.truth is None else int(frame.truth.semantics[cell]),
         other=None if frame.second is None else int(frame.second.semantics[cell]),
         history=_history(session, frame, cell),

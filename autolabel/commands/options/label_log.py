@@ -136,6 +136,12 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
         help="label every frame on its own (the weights may know how to use the whole drive)",
     )
     add("--evidence", action="store_true", help="store LiDAR hits and passes of every voxel")
+    add(
+        "--instances",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="number objects that can move, the same in every frame of a scene (default: on)",
+    )
     parser.rename(
         readers="io-threads",
         promise_confidence="risk-confidence",
