@@ -320,6 +320,7 @@ def _recipes() -> tuple[Recipe, ...]:
             class_weights="rarity",
             only_visible=False,
             columns=1500,
+            unbiased=True,
             augmentation=_CITY,
             precision="bfloat16",
             paper="the built-in city on a CPU; not published",
