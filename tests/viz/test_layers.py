@@ -132,6 +132,26 @@ def test_labels_without_confidence_say_so() -> None:
     assert colors_of(drawn, (32, 21, 3)) == TAXONOMY.colors[CAR]
 
 
+def test_each_object_has_a_color_of_its_own() -> None:
+    instances = np.zeros(GRID.shape, np.uint16)
+    instances[30:34, 20:24, 2:5], instances[34:38, 20:24, 2:5] = 7, 8
+    drawn = draw(frame(labels=labels(street(), instances=instances)), LayerSettings(color="object"))
+    first, second = colors_of(drawn, (31, 21, 3)), colors_of(drawn, (36, 21, 3))
+    pale = colors_of(drawn, (0, 0, 1))
+    assert len({first, second, pale}) == 3
+    assert max(pale) - min(pale) < 10 < max(first) - min(first)
+    assert drawn.caption.startswith("2 objects")
+    assert drawn.counts[CAR] == 96
+    many = np.arange(instances.size, dtype=np.uint16).reshape(GRID.shape)
+    draw(frame(labels=labels(street(), instances=many)), LayerSettings(color="object"))
+
+
+def test_labels_without_objects_say_so() -> None:
+    drawn = draw(frame(), LayerSettings(color="object"))
+    assert "not told apart" in drawn.caption
+    assert colors_of(drawn, (32, 21, 3)) == TAXONOMY.colors[CAR]
+
+
 @pytest.mark.parametrize(
     ("hits", "passes", "finding"),
     [

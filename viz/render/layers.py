@@ -5,6 +5,7 @@ Legend: X, Y, Z voxels; N points; L lines.
 
 from __future__ import annotations
 
+import colorsys
 import enum
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -36,12 +37,15 @@ from viz.session.lidar_evidence import (
 from viz.session.session import MASKS, ReviewFrame, class_counts
 
 Voxels = Literal["labels", "truth", "second", "difference", "none"]
-Color = Literal["class", "confidence", "evidence"]
+Color = Literal["class", "confidence", "evidence", "object"]
 PointColor = Literal["height", "class", "hit", "off"]
 VOXELS: tuple[Voxels, ...] = get_args(Voxels)
 COLORS: tuple[Color, ...] = get_args(Color)
 POINT_COLORS: tuple[PointColor, ...] = get_args(PointColor)
 RING_LIFT_M = 0.15
+OBJECT_COLORS, GOLDEN_ANGLE = 200, 0.381966
+"""Colors of objects, each far from those before it."""
+PALE = (205, 208, 212)
 _OBSERVED = MaskBit.TRUSTED | MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE
 
 
@@ -241,7 +245,32 @@ def _painted(frame: ReviewFrame, show: LayerSettings) -> _Painted:
                 caption=f"{rays}: green hit, orange mostly passed, red only passed, violet missed",
             )
         caption = "classes; neither store nor log has LiDAR evidence"
+    if show.voxels == "labels" and show.color == "object":
+        if labels.instances is not None:
+            return _objects(labels, shown, labels.instances)
+        caption = "classes; objects are not told apart in these labels"
     return _Painted(ids=labels.semantics, shown=shown, names=names, table=table, caption=caption)
+
+
+def _objects(
+    labels: FrameLabels, shown: NDArray[np.bool_], instances: NDArray[np.uint16]
+) -> _Painted:
+    """Each object in a color of its own, the same in every frame; all else pale."""
+    ids = np.where(instances > 0, 1 + (instances - 1) % OBJECT_COLORS, 0).astype(np.uint8)
+    hue = (np.arange(OBJECT_COLORS) * GOLDEN_ANGLE) % 1.0
+    value = np.where(np.arange(OBJECT_COLORS) % 2, 0.75, 1.0)
+    table = np.zeros((256, 3), np.uint8)
+    table[0] = PALE
+    rows = [colorsys.hsv_to_rgb(h, 0.8, v) for h, v in zip(hue, value, strict=True)]
+    table[1 : 1 + OBJECT_COLORS] = np.round(255 * np.array(rows))
+    n = len(np.unique(instances[shown & (instances > 0)]))
+    return _Painted(
+        ids=ids,
+        shown=shown,
+        names=("no object", *[""] * OBJECT_COLORS),
+        table=table,
+        caption=f"{n} objects, each in one color over the scene",
+    )
 
 
 def _difference(frame: ReviewFrame, show: LayerSettings) -> _Painted:

@@ -30,6 +30,7 @@ def colors_there(state: ReviewState) -> tuple[Color, ...]:
         "class": True,
         "confidence": state.available.confidence,
         "evidence": state.available.evidence,
+        "object": state.available.instances,
     }
     return tuple(color for color in COLORS if stored[color])
 

@@ -29,6 +29,7 @@ class Available:
     second: bool = False
     confidence: bool = True
     evidence: bool = False
+    instances: bool = False
     flow: bool = False
     boxes: bool = False
     points: bool = False
@@ -53,6 +54,7 @@ def available(frame: ReviewFrame) -> Available:
         second=frame.second is not None,
         confidence=bool(frame.levels),
         evidence=labels.hits is not None or frame.points_m is not None,
+        instances=labels.instances is not None,
         flow=any(flow is not None for flow in flows),
         boxes=frame.box_taxonomy is not None,
         points=frame.points_m is not None,

@@ -106,8 +106,9 @@ def _parser() -> CommandParser:
     )
     layers.add_argument(
         "--color",
-        choices=("class", "confidence", "evidence"),
-        help="of the labels' voxels (default class); evidence: hit or passed by LiDAR",
+        choices=("class", "confidence", "evidence", "object"),
+        help="of the labels' voxels (default class); evidence: hit or passed by LiDAR; object: a "
+        "color for each object that can move",
     )
     layers.add_argument(
         "--points",
