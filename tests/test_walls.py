@@ -79,6 +79,7 @@ PACKAGE_ORDER = {
     "models": ("ops", "networks", "(room)", "checkpoints", "training inference"),
     "autolabel": (
         "refinement",
+        "instances",
         "confidence",
         "labeling auditing selection",
         "cluster calibration",
