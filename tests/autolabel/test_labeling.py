@@ -458,6 +458,18 @@ def test_flow_is_kept_where_the_class_can_move(tmp_path: Path) -> None:
     np.testing.assert_array_equal(stored, labels.flow[1])
 
 
+def test_objects_are_numbered_where_the_configuration_asks(tmp_path: Path) -> None:
+    labels = label(instances=True)
+    car = labels.semantics == CAR
+    assert labels.instances is not None and labels.instances.dtype == np.uint16
+    assert (labels.instances[car] > 0).all() and not labels.instances[~car].any()
+    assert len(set(labels.instances[car].tolist())) == 1, "the car is one over the scene"
+    assert label().instances is None
+    with_numbers = LabelingConfig(instances=True).resolved(teacher().preset.inputs)
+    without = LabelingConfig().resolved(teacher().preset.inputs)
+    assert with_numbers == without | {"instances": True}
+
+
 @pytest.mark.parametrize("speed", [float("nan"), 1e6])
 def test_a_velocity_that_a_store_cannot_hold_is_the_scenes_fault(speed: float) -> None:
     with pytest.raises(SceneError, match="not finite"):

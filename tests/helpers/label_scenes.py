@@ -36,6 +36,7 @@ def scene(
     seed: int = 0,
     evidence: bool = False,
     flow: bool = False,
+    instances: bool = False,
     frame: GridFrame = "ego",
 ) -> SceneLabels:
     rng = np.random.default_rng(seed)
@@ -54,6 +55,7 @@ def scene(
         hits=counts[0] if evidence else None,
         passes=counts[1] if evidence else None,
         flow=velocities if flow else None,
+        instances=rng.integers(0, 65_536, shape, dtype=np.uint16) if instances else None,
         frame=frame,
     )
 

@@ -109,6 +109,7 @@ def test_turned_voxels_stay_where_they_are(yaw_deg: float) -> None:
         hits=hits,
         passes=passes,
         flow=flow,
+        instances=rng.integers(0, 65_536, grid.shape, dtype=np.uint16),
     )
     turns = turns_to_forward(T_global_lidar)
     after, there = turned_labels(labels, turns), turned_grid(grid, turns)
@@ -116,7 +117,7 @@ def test_turned_voxels_stay_where_they_are(yaw_deg: float) -> None:
     index = np.argwhere(np.ones(grid.shape, bool))
     places = apply(inverse(after.T_global_grid) @ T_global_lidar, grid.centers(index))
     moved = tuple(there.indices(places).T)
-    for name in ("semantics", "confidence", "mask", "hits", "passes"):
+    for name in ("semantics", "confidence", "mask", "hits", "passes", "instances"):
         np.testing.assert_array_equal(
             getattr(after, name)[moved], getattr(labels, name)[tuple(index.T)]
         )

@@ -72,6 +72,29 @@ def test_what_is_written_is_read(
     assert stored.index_of(labels.frame_tokens[-1]) == frames - 1
 
 
+def test_numbers_of_objects_are_kept_where_there_are_any(tmp_path: Path) -> None:
+    store = LabelStore.create(tmp_path / "a", header())
+    labels = scene("s1", instances=True)
+    store.write_scene(labels)
+    store.write_scene(scene("s2"))
+    stored = LabelStore.open(tmp_path / "a").scene("s1")
+    stored.verify()
+    assert_equal(stored, labels)
+    assert labels.instances is not None
+    np.testing.assert_array_equal(stored.frame(1).instances, labels.instances[1])
+    assert store.scene("s2").frame(0).instances is None
+    with pytest.raises(ValueError, match="instances is int64"):
+        replace(labels, instances=labels.instances.astype(np.int64))
+    frames = list(labels.frames())
+    with (
+        pytest.raises(ValueError, match="those before"),
+        store.writer("s3", 2, inputs="") as writer,
+    ):
+        writer.append(frames[0])
+        writer.append(replace(frames[1], instances=None))
+    assert store.scene_ids() == ("s1", "s2"), "half a scene is none"
+
+
 @pytest.mark.parametrize("flow", [False, True])
 def test_equal_labels_give_equal_bytes_and_nothing_is_left_over(tmp_path: Path, flow: bool) -> None:
     for name in ("a", "elsewhere/b"):

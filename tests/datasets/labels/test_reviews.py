@@ -44,7 +44,7 @@ CAR, ROAD = 4, 11
 def store(tmp_path: Path) -> LabelStore:
     made = LabelStore.create(tmp_path / "a", header(flow=True))
     for i in range(2):
-        made.write_scene(scene(f"s{i}", seed=i, flow=True, evidence=True))
+        made.write_scene(scene(f"s{i}", seed=i, flow=True, evidence=True, instances=True))
     return made
 
 
@@ -278,7 +278,7 @@ def test_strokes_are_laid_over_in_order(store: LabelStore) -> None:
     sensors = np.uint8(MaskBit.LIDAR_OBSERVED | MaskBit.CAMERA_VISIBLE)
     np.testing.assert_array_equal(got.mask & sensors, plain.mask & sensors)
     others = np.setdiff1d(np.arange(N), [1, 2, 3, 4, 5])
-    for name in ("semantics", "confidence", "mask", "flow"):
+    for name in ("semantics", "confidence", "mask", "flow", "instances"):
         was, now = (getattr(one, name).reshape(N, -1)[others] for one in (plain, got))
         np.testing.assert_array_equal(now, was)
     assert got.flow is not None and plain.flow is not None
@@ -286,6 +286,10 @@ def test_strokes_are_laid_over_in_order(store: LabelStore) -> None:
     flow = got.flow.reshape(N, 2)
     assert not flow[[2, 3]].any()
     np.testing.assert_array_equal(np.isnan(flow[[1, 4]]).all(-1), ~was_moving)
+    assert got.instances is not None and plain.instances is not None
+    ids, were = got.instances.ravel(), plain.instances.ravel()
+    assert not ids[[2, 3]].any(), "a road is no object"
+    assert ids[[1, 4]].tolist() == were[[1, 4]].tolist()
     assert got.hits is plain.hits and got.passes is plain.passes
     counts = count_reviews(reviews)
     assert (counts.painted_frames, counts.painted, counts.ignored) == (1, 3, 2)
@@ -299,7 +303,7 @@ def test_entries_on_labels_made_anew_are_stale(store: LabelStore, tmp_path: Path
     old = reviews.add(paint("s0", 0, [7], CAR), reviewer="ann")
     store.place.remove("scenes/s0")
     assert Reviews(store).stale() == (old,)
-    store.write_scene(scene("s0", seed=9, flow=True, evidence=True))
+    store.write_scene(scene("s0", seed=9, flow=True, evidence=True, instances=True))
     again = Reviews(store)
     assert again.stale() == (old,) and again.entries() == (kept,)
     plain = frame(store, "s0", 0)
