@@ -335,6 +335,7 @@ def _recipes() -> tuple[Recipe, ...]:
             average=WarmupEMA(),
             class_weights="rarity",
             columns=1500,
+            unbiased=True,
             augmentation=_CITY,
             precision="bfloat16",
             paper="the built-in city on a CPU; not published",
