@@ -16,10 +16,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import get_args
 
 from datasets.cli.options import CommandParser, add_version
-from datasets.sources.pandaset import KeyFrames
 
 
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
@@ -38,7 +36,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     )
     add(
         "--key-frames",
-        choices=get_args(KeyFrames),
+        choices=("image", "sweep"),
         default="image",
         help="frames to label: those with an image (default), or every sweep",
     )
