@@ -55,27 +55,32 @@ def segments(
         moving = [i for i in ids if i in taxonomy.dynamic]
         if not moving:
             continue
-        parts, n = ndimage.label(np.isin(semantics, moving), NEIGHBOURS)
+        wanted = np.zeros(256, np.bool_)
+        wanted[moving] = True
+        parts, n = ndimage.label(wanted[semantics], NEIGHBOURS)
         if not n:
             continue
         flat = np.flatnonzero(parts)
-        part = parts.ravel()[flat]
-        order = np.argsort(part, kind="stable")
-        ends = np.cumsum(np.bincount(part, minlength=n + 1)[1:])
-        for voxels in np.split(flat[order], ends[:-1]):
-            if len(voxels) < MIN_VOXELS:
-                continue
-            classes = np.bincount(semantics.ravel()[voxels], minlength=taxonomy.n_classes)
-            index = np.stack(np.unravel_index(voxels, grid.shape), axis=-1)
-            places = apply(T_global_grid, grid.centers(index))
-            spread = np.ptp(index[:, :2], axis=0) + 1
-            out.append(
-                Segment(
-                    group=group,
-                    class_id=int(classes.argmax()),
-                    voxels=voxels.astype(np.int64),
-                    centre_m=places.mean(axis=0),
-                    extent_m=float(np.hypot(*(spread * grid.size_m[:2]))),
-                )
+        part = parts.ravel()[flat] - 1
+        index = np.stack(np.unravel_index(flat, grid.shape), axis=-1)
+        counts = np.bincount(part, minlength=n)
+        votes = np.zeros((n, taxonomy.n_classes), np.int64)
+        np.add.at(votes, (part, semantics.ravel()[flat]), 1)
+        middle = np.stack([np.bincount(part, i, n) for i in index.T], axis=-1) / counts[:, None]
+        centres = apply(T_global_grid, grid.centers(middle))
+        low, high = np.full((n, 2), grid.n_voxels), np.zeros((n, 2), np.int64)
+        np.minimum.at(low, part, index[:, :2])
+        np.maximum.at(high, part, index[:, :2])
+        extents = np.hypot(*((high - low + 1) * grid.size_m[:2]).T)
+        voxels_of = np.split(flat[np.argsort(part, kind="stable")], np.cumsum(counts)[:-1])
+        out += [
+            Segment(
+                group=group,
+                class_id=int(votes[k].argmax()),
+                voxels=voxels_of[k],
+                centre_m=centres[k],
+                extent_m=float(extents[k]),
             )
+            for k in np.flatnonzero(counts >= MIN_VOXELS)
+        ]
     return out
