@@ -31,7 +31,7 @@ MANY_CAMERAS = 3
 MANY_SCENES = 8
 """Of fewer scenes only a clear cause is an alarm: a car that follows all along makes the pairs of a
 scene agree on what is no fault (3 of 40 right scenes, city seeds 9601 to 9604; none had a clear
-cause, nor had any of 480 scenes with another fault a wrong one)."""
+cause, nor had any of 440 scenes with another fault a wrong one)."""
 MAX_CHANCE, MAX_CHANCE_SCENES = 1e-3, 1e-2
 """Of a gain, over pairs and, where there are many, over scenes, for pairs of a scene are alike. A
 right camera loses by every hypothesis, so that chance alone seldom makes a gain."""
