@@ -2,9 +2,10 @@
 
 A return of one frame is projected into a camera's image of that frame and, by the poses, into its
 image of the next one. What stands still must look alike in both. With a wrong mount, focal length
-or time the two places do not belong together, so the match is best at what is right, and the amount
-is found as well. Each hypothesis of ``HYPOTHESES`` is put right in turn. Things that move along with
-the vehicle disturb it, and a straight street, the same all along, does not tell an image's time.
+or time the two places do not belong together, so the match is best at what is right, and by how
+much something is off is found as well. Each of ``HYPOTHESES`` is put right in turn. Things that
+move along with the vehicle disturb it, and a straight street, the same all along, does not tell an
+image's time.
 
 Photometric consistency is that of direct visual odometry (Engel, Koltun, Cremers, "Direct Sparse
 Odometry", arXiv 1607.02565); here the motion is known and the calibration is asked for.
