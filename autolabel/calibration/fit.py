@@ -26,6 +26,7 @@ from autolabel.confidence.risk_control import CalibrationCounts
 from autolabel.labeling.config import LabelingConfig, config_signature
 from autolabel.labeling.pipeline import frame_evidence
 from autolabel.refinement.fit import RefinerFit
+from autolabel.refinement.network_fit import CropDraws
 from autolabel.refinement.temporal_fusion import FrameEvidence, Refiner, windows
 from datasets.files.json_files import json_text
 from datasets.frames import SceneSource
@@ -171,8 +172,17 @@ def fit_refiners(
     if refinement is None:
         raise ValueError("the configuration has no refinement")
     require_fit(teacher, truth, config.input_spec(teacher.preset.inputs))
-    per_frame = VOXELS // _n_frames(source, scene_ids)
-    learning = RefinerFit(teacher.preset.taxonomy, refinement, per_frame=min(4000, per_frame))
+    n_frames, taxonomy, grid = (
+        _n_frames(source, scene_ids),
+        teacher.preset.taxonomy,
+        teacher.preset.grid,
+    )
+    learning = RefinerFit(
+        taxonomy,
+        refinement,
+        per_frame=min(4000, VOXELS // n_frames),
+        crops=CropDraws(grid, taxonomy.n_classes, n_frames),
+    )
     scene_of: list[int] = []
     for s, (scene, bar) in enumerate(scenes_with_bar(source, scene_ids, "learn to refine")):
         originals = {frame.token: frame for frame in scene.frames}
@@ -181,7 +191,7 @@ def fit_refiners(
             frame, _ = window[k]
             expected = truth.labels(originals[frame.token])
             near: list[FrameEvidence] = [neighbour for _, neighbour in window]
-            learning.update(near, k, teacher.preset.grid, expected.semantics, expected.observed())
+            learning.update(near, k, grid, expected, scene.scene_id)
             scene_of.append(s)
             bar.update()
     return _cross_fitted(learning.fit, scene_of, scene_ids, "fit the refiner")

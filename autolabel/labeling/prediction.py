@@ -239,8 +239,7 @@ class PredictionSteps:
         frames, k = window
         evidence = [frame.evidence for frame in frames]
         pooled = pool(evidence, k, self.grid, self.taxonomy, self.refinement)
-        refined = refine(pooled, self.refiner, self.refinement)
-        logits = torch.from_numpy(refined).view(*self.grid.shape, -1)
+        logits = torch.from_numpy(refine(pooled, self.refiner, self.refinement, self.grid))
         semantics, raw = _most_likely(logits)
         others = Others.of(pooled, semantics)
         own = frames[k]

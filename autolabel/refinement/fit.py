@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from autolabel.refinement.network_fit import Crop, CropDraws, fit_network
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     FrameEvidence,
@@ -18,6 +19,7 @@ from autolabel.refinement.temporal_fusion import (
     Refiner,
     pool,
 )
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.geometry.grid import VoxelGrid
 from datasets.taxonomy import Taxonomy
 
@@ -27,42 +29,71 @@ class RefinerFit:
 
     Args:
         per_frame: voxels sampled from each, at most.
+        crops: for a network on top of the pool; None: the pool is all.
     """
 
     def __init__(
-        self, taxonomy: Taxonomy, config: Refinement, *, per_frame: int = 4000, seed: int = 0
+        self,
+        taxonomy: Taxonomy,
+        config: Refinement,
+        *,
+        per_frame: int = 4000,
+        crops: CropDraws | None = None,
+        seed: int = 0,
     ) -> None:
         self.taxonomy, self.config, self.per_frame = taxonomy, config, per_frame
         self.rng = np.random.default_rng(seed)
+        self.draws = crops
         self.pooled: list[Pooled] = []
         self.truth: list[NDArray[np.uint8]] = []
+        self.crops: list[list[Crop]] = []
+        self.scenes: list[str] = []
 
     def update(
         self,
         window: Sequence[FrameEvidence],
         k: int,
         grid: VoxelGrid,
-        truth: NDArray[np.uint8],  # (X, Y, Z)
-        known: NDArray[np.bool_],  # (X, Y, Z)
+        expected: GroundTruth,
+        scene_id: str,
     ) -> None:
         """Sample voxels of ``window[k]`` whose truth is known."""
-        candidates = np.flatnonzero(known & (truth < self.taxonomy.n_classes))
+        truth, scored = expected.semantics, expected.scored().ravel()
+        known = (expected.observed() & (truth < self.taxonomy.n_classes)).ravel()
+        candidates = np.flatnonzero(known)
         voxels = np.sort(
             self.rng.choice(candidates, min(len(candidates), self.per_frame), replace=False)
         )
-        self.pooled.append(pool(window, k, grid, self.taxonomy, self.config, voxels))
+        drawn = [voxels, *(self.draws.draw() if self.draws else ())]
+        together = pool(window, k, grid, self.taxonomy, self.config, np.concatenate(drawn))
+        sample, *crops = together.split([len(part) for part in drawn])
+        self.pooled.append(sample)
         self.truth.append(truth.ravel()[voxels])
+        self.scenes.append(scene_id)
+        self.crops.append(
+            [
+                self.draws.crop(pooled, truth.ravel()[part], known[part], scored[part])
+                for pooled, part in zip(crops, drawn[1:], strict=True)
+                if self.draws
+            ]
+        )
 
     def fit(
         self, frames: Sequence[int] | None = None, *, steps: int = 60, penalty: float = 1e-3
     ) -> Refiner:
-        """Maximum likelihood with small tables: weights and ratios shrink towards those of
-        a frame alone.
+        """The pool, and a network on top of it where that is better (``fit_network``).
 
         Args:
             frames: positions, in the order of ``update``, of those to fit on; None: all.
         """
         used = range(len(self.truth)) if frames is None else frames
+        refiner = self.fit_pool(used, steps=steps, penalty=penalty)
+        crops = [(self.scenes[i], crop) for i in used for crop in self.crops[i]]
+        return fit_network(refiner, crops, self.draws.grid) if self.draws else refiner
+
+    def fit_pool(self, used: Sequence[int], *, steps: int = 60, penalty: float = 1e-3) -> Refiner:
+        """Maximum likelihood with small tables: weights and ratios shrink towards those of
+        a frame alone."""
         names = ("own", "near", "far", "self_only", "own_bin", "other_bin")
         data = {
             n: torch.from_numpy(np.concatenate([getattr(self.pooled[i], n) for i in used]))

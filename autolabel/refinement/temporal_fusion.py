@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Generator, Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
 import numpy as np
@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from autolabel.refinement.network import RefinerNetwork
 from datasets.frames import Frame, of_the_moment
 from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
@@ -78,9 +79,12 @@ class Refiner:
             against free, per bin of hits and passes; of the frame's own LiDAR, and of the other
             frames' together.
         voxels: number that these were fitted on.
+        network: adds to the pool's logits; None: nothing does.
+        offsets: (K,) of the logits, for the best mIoU; None: the likeliest class is taken.
 
     Raises:
-        ValueError: a table has another shape, or a value is not finite.
+        ValueError: a table has another shape, the network has other classes, or a value is not
+            finite.
     """
 
     config: Refinement
@@ -91,8 +95,19 @@ class Refiner:
     own_evidence: NDArray[np.float32]
     other_evidence: NDArray[np.float32]
     voxels: int = 0
+    network: RefinerNetwork | None = None
+    offsets: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
+        n_classes = len(self.own_evidence)
+        if self.network is not None and self.network.shape.classes != n_classes:
+            raise ValueError(
+                f"a network of {self.network.shape.classes} classes in a refiner of {n_classes}"
+            )
+        if self.offsets is not None and (
+            self.offsets.shape != (n_classes,) or not np.isfinite(self.offsets).all()
+        ):
+            raise ValueError(f"offsets must be finite values of shape ({n_classes},)")
         for name in ("own_evidence", "other_evidence"):
             table = getattr(self, name)
             if table.ndim != 2 or table.shape[1] != EVIDENCE_BINS or not np.isfinite(table).all():
@@ -101,6 +116,11 @@ class Refiner:
             raise ValueError("the weights of a refiner must be finite")
 
     def to_json(self) -> dict[str, Any]:
+        optional: dict[str, Any] = {}
+        if self.network is not None:
+            optional["network"] = self.network.to_json()
+        if self.offsets is not None:
+            optional["offsets"] = np.round(self.offsets.astype(float), 5).tolist()
         return {
             "how": asdict(self.config),
             "own": self.own,
@@ -110,6 +130,7 @@ class Refiner:
             "own_evidence": np.round(self.own_evidence.astype(float), 5).tolist(),
             "other_evidence": np.round(self.other_evidence.astype(float), 5).tolist(),
             "voxels": self.voxels,
+            **optional,
         }
 
     @classmethod
@@ -130,6 +151,8 @@ class Refiner:
             own_evidence=np.asarray(data["own_evidence"], np.float32),
             other_evidence=np.asarray(data["other_evidence"], np.float32),
             voxels=int(data["voxels"]),
+            network=RefinerNetwork.from_json(data["network"]) if "network" in data else None,
+            offsets=np.asarray(data["offsets"], np.float32) if "offsets" in data else None,
         )
 
 
@@ -172,6 +195,14 @@ class Pooled:
     self_only: NDArray[np.bool_]
     own_bin: NDArray[np.intp]
     other_bin: NDArray[np.intp]
+
+    def split(self, lengths: Sequence[int]) -> list[Pooled]:
+        """Parts of so many voxels each."""
+        ends = np.cumsum(lengths)
+        parts = [slice(end - n, end) for end, n in zip(ends, lengths, strict=True)]
+        return [
+            Pooled(**{f.name: getattr(self, f.name)[part] for f in fields(self)}) for part in parts
+        ]
 
 
 def evidence_of(
@@ -286,8 +317,23 @@ def pool(
     )
 
 
-def refine(pooled: Pooled, refiner: Refiner, config: Refinement) -> NDArray[np.float32]:
-    """(V, K) logits."""
+def refine(
+    pooled: Pooled, refiner: Refiner, config: Refinement, grid: VoxelGrid
+) -> NDArray[np.float32]:
+    """(X, Y, Z, K) logits, of a frame whose voxels were all pooled: the pool's, what the network
+    adds, and the offsets."""
+    logits = pool_logits(pooled, refiner, config).reshape(*grid.shape, -1)
+    if refiner.network is not None:
+        logits += refiner.network.of_frame(
+            pooled.own, pooled.near, pooled.far, pooled.own_bin, pooled.other_bin, grid.shape
+        )
+    if refiner.offsets is not None:
+        logits += refiner.offsets
+    return logits
+
+
+def pool_logits(pooled: Pooled, refiner: Refiner, config: Refinement) -> NDArray[np.float32]:
+    """(V, K) logits of the log-linear pool."""
     logits = refiner.own * pooled.own
     if config.near:
         logits += refiner.near * pooled.near

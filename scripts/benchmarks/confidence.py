@@ -45,6 +45,7 @@ from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import frame_evidence
 from autolabel.labeling.visibility import FREE_PASSES
 from autolabel.refinement.fit import RefinerFit
+from autolabel.refinement.network_fit import CropDraws
 from autolabel.refinement.temporal_fusion import Refinement, Refiner
 from datasets.benchmarks import NAMES
 from datasets.benchmarks.catalogue import benchmark
@@ -67,6 +68,7 @@ PARTS: dict[str, Refinement] = {
     "all, past frames only": Refinement(past_only=True),
     "all": Refinement(),
 }
+POOL = "all, without the network"
 DRAWS, SPLITS = 20, 100
 SIZES = (30, 60)
 """Scenes of a draw."""
@@ -235,8 +237,11 @@ class Bench:
     def refinement(self) -> dict[str, Any]:
         """Scores of each part."""
         source, truth = self.city("calibration")
+        n_frames = sum(len(source.scene(scene_id).frames) for scene_id in truth.scenes)
+        crops = CropDraws(self.grid, self.taxonomy.n_classes, n_frames)
         learning = {
-            name: RefinerFit(self.taxonomy, refinement) for name, refinement in PARTS.items()
+            name: RefinerFit(self.taxonomy, part, crops=crops if name == "all" else None)
+            for name, part in PARTS.items()
         }
         for scene_id in tqdm(truth.scenes, desc="learn to refine", unit="scene"):
             scene = source.scene(scene_id)
@@ -244,11 +249,13 @@ class Bench:
             for k, frame in enumerate(scene.frames):
                 expected = truth.labels(frame)
                 for learner in learning.values():
-                    learner.update(evidence, k, self.grid, expected.semantics, expected.observed())
+                    learner.update(evidence, k, self.grid, expected, scene_id)
         refiners = {name: (PARTS[name], learner.fit()) for name, learner in learning.items()}
         del learning
+        config, fitted = refiners["all"]
+        refiners = {POOL: (config, replace(fitted, network=None)), **refiners}
         source, truth = self.city("test")
-        scores = {name: Scores(self.taxonomy) for name in ("none", *PARTS, *BOUNDS)}
+        scores = {name: Scores(self.taxonomy) for name in ("none", POOL, *PARTS, *BOUNDS)}
         for scene_id in tqdm(truth.scenes, desc="refine", unit="scene"):
             scene = source.scene(scene_id)
             began = time.perf_counter()

@@ -24,6 +24,7 @@ from autolabel.refinement.temporal_fusion import (
     refine,
     windows,
 )
+from datasets.benchmarks.ground_truth import GroundTruth
 from datasets.frames import Frame, LidarSweep
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.transforms import from_yaw
@@ -91,8 +92,8 @@ def test_other_frames_outvote_a_wrong_one_at_the_same_place_of_the_world() -> No
     seen_from_1m_ahead[18, 10:20, 2] = ROAD  # 1 m is two voxels
     around = [sight(empty()), sight(seen_from_1m_ahead, 1.0), sight(wall)]
     how = Refinement(near=(1, 2), far=(), evidence=False)
-    found = refine(pool(around, 0, GRID, OCC3D_NUSCENES, how), refiner(how), how)
-    np.testing.assert_array_equal(found.argmax(-1).reshape(GRID.shape), wall)
+    found = refine(pool(around, 0, GRID, OCC3D_NUSCENES, how), refiner(how), how, GRID)
+    np.testing.assert_array_equal(found.argmax(-1), wall)
 
 
 def test_what_moved_leaves_no_trail_and_is_left_where_it_is() -> None:
@@ -101,8 +102,9 @@ def test_what_moved_leaves_no_trail_and_is_left_where_it_is() -> None:
     there[20:23, 10:13, 2] = CAR
     around = [sight(there), sight(here), sight(there)]
     how = Refinement(near=(1,), far=(2,), evidence=False)
-    found = refine(pool(around, 1, GRID, OCC3D_NUSCENES, how), refiner(how, own=0.01), how)
-    np.testing.assert_array_equal(found.argmax(-1).reshape(GRID.shape), here)
+    pooled = pool(around, 1, GRID, OCC3D_NUSCENES, how)
+    found = refine(pooled, refiner(how, own=0.01), how, GRID)
+    np.testing.assert_array_equal(found.argmax(-1), here)
 
 
 def test_past_only_looks_at_no_later_frame() -> None:
@@ -170,14 +172,21 @@ def test_a_fit_learns_whom_to_believe() -> None:
     for _ in range(4):
         truth = np.where(rng.random(GRID.shape) < 0.5, FREE, ROAD)
         scenes.append((truth, [sight(noisy(truth, 0.8)), sight(noisy(truth, 0.1))]))
-    for truth, around in scenes[:3]:
-        known = np.ones(GRID.shape, bool)
-        learning.update(around, 0, GRID, truth.astype(np.uint8), known)
+    for s, (truth, around) in enumerate(scenes[:3]):
+        everywhere = np.ones(GRID.shape, bool)
+        expected = GroundTruth(
+            grid=GRID,
+            taxonomy=OCC3D_NUSCENES,
+            semantics=truth.astype(np.uint8),
+            mask_lidar=everywhere,
+            mask_camera=everywhere,
+        )
+        learning.update(around, 0, GRID, expected, f"scene-{s}")
     learnt = learning.fit()
     assert learnt.near > 2 * learnt.own > 0 and learnt.far == 0
     truth, around = scenes[3]
-    found = refine(pool(around, 0, GRID, OCC3D_NUSCENES, how), learnt, how).argmax(-1)
-    right = (found.reshape(GRID.shape) == truth).mean()
+    found = refine(pool(around, 0, GRID, OCC3D_NUSCENES, how), learnt, how, GRID).argmax(-1)
+    right = (found == truth).mean()
     assert right > 0.93 > 0.7 > (around[0].surprisal.argmin(-1) == truth).mean()
     again = Refiner.from_json(json.loads(json.dumps(learnt.to_json())))
     assert again.config == how and again.near == learnt.near

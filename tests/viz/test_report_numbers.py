@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -212,3 +213,26 @@ def test_damaged_truth_is_named_and_truth_of_other_scenes_is_not(
 def test_the_report_says_whose_verdict_confidence_is(found: dict[str, object], told: str) -> None:
     calibration = stored_calibration(header(provenance={"calibration": {"counts": [9]} | found}))
     assert calibration is not None and calibration.method == told
+
+
+def test_objects_are_counted_by_their_class_and_frames(tmp_path: Path) -> None:
+    car, person = (OCC3D_NUSCENES.id_of(name) for name in ("car", "pedestrian"))
+    scene = SCENES[0]
+    semantics = np.full_like(scene.semantics, FREE)
+    instances = np.zeros(semantics.shape, np.uint16)
+    semantics[:, 3:6, 3:6, 1], instances[:, 3:6, 3:6, 1] = car, 1
+    semantics[1, 3, 3, 1] = person  # one voxel of the car
+    semantics[:2, 20, 20, 1], instances[:2, 20, 20, 1] = person, 2
+    semantics[2, 30, 30, 1], instances[2, 30, 30, 1] = person, 3
+    store = LabelStore.create(tmp_path / "labels.zarr", header())
+    store.write_scene(replace(scene, semantics=semantics, instances=instances))
+    cells = Cells(report(tmp_path / "labels.zarr"))
+    row = cells.row("Objects per class", "car")
+    assert (row["Objects"], row["A frame"], row["Frames of an object"]) == ("1", "1.00", "3")
+    row = cells.row("Objects per class", "pedestrian")
+    assert (row["Objects"], row["A frame"], row["Frames of an object"]) == ("2", "1.00", "1.5")
+    assert row["In one frame only"] == "50.0 %"
+
+
+def test_a_store_without_objects_has_no_section_of_them(store: Path) -> None:
+    assert "Objects per class" not in report(store)

@@ -31,6 +31,7 @@ from datasets.store_ops.maintenance import info
 from viz.html_report.confidence_section import confidence
 from viz.html_report.content import Content, ranked, set_aside
 from viz.html_report.frame_images import frame_images
+from viz.html_report.object_section import objects
 from viz.html_report.page import page
 from viz.html_report.provenance_section import provenance
 from viz.html_report.review_section import ReviewNumbers, review_numbers, reviews_section
@@ -133,6 +134,7 @@ def render(content: Content) -> str:
     sections = [
         summary(content),
         classes(content),
+        *filter(None, [objects(content)]),
         distances(content),
         confidence(content),
         scenes(content),

@@ -7,6 +7,7 @@ Legend: X Y Z voxels, K classes, R rings of distance, L levels of confidence, T 
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,6 +44,35 @@ class TruthFolder:
     source: SceneSource
 
 
+class ObjectNumbers:
+    """The objects of a scene: class of most of their voxels, and in how many frames they are.
+
+    Streaming over frames.
+    """
+
+    def __init__(self, n_classes: int) -> None:
+        self.n_classes = n_classes
+        self._votes: dict[int, Counts] = {}
+        self._frames: Counter[int] = Counter()
+
+    def update(self, semantics: NDArray[np.uint8], instances: NDArray[np.uint16]) -> None:
+        """Add a frame's labels (X, Y, Z); voxels of number 0 are of no object."""
+        inside = (instances > 0) & (semantics < self.n_classes)
+        ids, place = np.unique(instances[inside], return_inverse=True)
+        votes = np.zeros((len(ids), self.n_classes), np.int64)
+        np.add.at(votes, (place, semantics[inside]), 1)
+        for number, row in zip(ids.tolist(), votes, strict=True):
+            self._votes[number] = self._votes.get(number, 0) + row
+            self._frames[number] += 1
+
+    def by_class(self) -> dict[int, list[int]]:
+        """Class id -> frames of each object."""
+        out: dict[int, list[int]] = defaultdict(list)
+        for number, votes in self._votes.items():
+            out[int(votes.argmax())].append(self._frames[number])
+        return dict(out)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class SceneNumbers:
     """Attributes:
@@ -51,6 +81,7 @@ class SceneNumbers:
     lidar, camera: observed by LiDAR, seen by a camera; ignored: observed, but of no class.
     doubt: (T,) share of a frame's observed voxels that is wrong by their own confidence.
     wrong: (T,) share of its scored ones that is; NaN without truth.
+    objects: class id -> frames of each object; None where the store numbers none.
     """
 
     scene_id: str
@@ -63,6 +94,7 @@ class SceneNumbers:
     ignored: int
     doubt: Shares
     wrong: Shares
+    objects: dict[int, list[int]] | None = None
 
     @property
     def worst_frame(self) -> int:
@@ -192,6 +224,7 @@ def _scene_numbers(
     total, scored, right = (np.zeros(shape, np.int64) for _ in range(3))
     lidar = camera = ignored = 0
     doubt, wrong = np.full((2, len(scene)), np.nan)
+    objects, numbered = ObjectNumbers(header.taxonomy.n_classes), False
     for k in range(len(scene)):
         labels = scene.frame(k)
         observed = (labels.mask & OBSERVED) > 0
@@ -202,6 +235,9 @@ def _scene_numbers(
         lidar += int(np.count_nonzero(labels.mask & MaskBit.LIDAR_OBSERVED))
         camera += int(np.count_nonzero(labels.mask & MaskBit.CAMERA_VISIBLE))
         ignored += int(observed.sum()) - int(labeled.sum())
+        if labels.instances is not None:
+            numbered = True
+            objects.update(labels.semantics, labels.instances)
         doubt[k] = expected_wrong(counts.sum(3), levels)
         if truth is not None and labels.token in true_frames:
             try:
@@ -226,6 +262,7 @@ def _scene_numbers(
         ignored=ignored,
         doubt=np.nan_to_num(doubt),
         wrong=wrong,
+        objects=objects.by_class() if numbered else None,
     )
     return numbers, (total, scored, right), bad
 

@@ -41,7 +41,7 @@ def score_scene(
             if name in refiners:
                 refinement, refiner = refiners[name]
                 pooled = pool(evidence, k, grid, taxonomy, refinement)
-                logits = refine(pooled, refiner, refinement).reshape(*grid.shape, -1)
+                logits = refine(pooled, refiner, refinement, grid)
                 semantics = logits.argmax(-1)
             elif name in BOUNDS:
                 assert bounds is not None  # they come after

@@ -1,0 +1,212 @@
+"""A small network over a drive's evidence: what a pool, voxel by voxel, cannot see.
+
+The pool of ``temporal_fusion`` weighs what frames say about one voxel. Which class a surface has is
+told by what lies around it: a sidewalk runs beside a road. The network reads the same evidence of
+every voxel, lays the levels of a column into the channels of a BEV map, passes that through a U-Net
+(Ronneberger et al., MICCAI 2015) and adds to the pool's logits. It begins as a network that adds
+nothing.
+
+Legend: X Y Z voxels, V voxels, K classes, H hidden channels of a voxel, N crops.
+"""
+
+from __future__ import annotations
+
+import base64
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+HIDDEN = 16
+"""Channels of a voxel."""
+SQUEEZED = 8
+"""Channels of a voxel in the BEV map."""
+WIDTHS = (64, 96)
+"""Channels of the U-Net's two levels."""
+CELL_M = 0.8
+"""Largest side of a cell of the BEV map."""
+LEAST_LOG = -10.0
+"""Log probabilities are cut off here."""
+SLAB = 4
+"""Cells of the BEV map along X that are worked on together."""
+MAX_PARAMETERS = 500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkShape:
+    """What a network fits.
+
+    Attributes:
+        classes: K; levels: Z; voxel_m: side of a voxel; bins: of LiDAR evidence.
+
+    Raises:
+        ValueError: a number is not positive.
+    """
+
+    classes: int
+    levels: int
+    voxel_m: float
+    bins: int
+
+    def __post_init__(self) -> None:
+        if not (self.classes > 1 and self.levels > 0 and self.voxel_m > 0 and self.bins > 0):
+            raise ValueError(f"not the shape of a refiner's network: {self}")
+
+    @property
+    def patch(self) -> int:
+        """Voxels along a cell of the BEV map."""
+        return max(1, round(CELL_M / self.voxel_m))
+
+
+class _Residual(nn.Module):
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first = nn.Conv2d(width, width, 3, padding=1)
+        self.second = nn.Conv2d(width, width, 3, padding=1)
+        nn.init.zeros_(self.second.weight)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = x + self.second(self.first(x).relu())
+        return out.relu()
+
+
+class RefinerNetwork(nn.Module):
+    """What to add to the pool's logits; see the module."""
+
+    def __init__(self, shape: NetworkShape) -> None:
+        super().__init__()
+        self.shape = shape
+        wide, deep = WIDTHS
+        patch, column = shape.patch, shape.levels
+        self.own = nn.Linear(shape.classes, HIDDEN)
+        self.near = nn.Linear(shape.classes, HIDDEN, bias=False)
+        self.far = nn.Linear(shape.classes, HIDDEN, bias=False)
+        self.own_bin = nn.Embedding(shape.bins, HIDDEN)
+        self.other_bin = nn.Embedding(shape.bins, HIDDEN)
+        self.squeeze = nn.Linear(HIDDEN, SQUEEZED)
+        self.stem = nn.Conv2d(column * SQUEEZED, wide, patch, stride=patch)
+        self.before = _Residual(wide)
+        self.down = nn.Conv2d(wide, deep, 3, stride=2, padding=1)
+        self.below = _Residual(deep)
+        self.up = nn.Conv2d(deep, wide, 1)
+        self.after = _Residual(wide)
+        self.spread = nn.Conv2d(wide, patch * patch * column * HIDDEN, 1)
+        self.out = nn.Linear(HIDDEN, shape.classes)
+        nn.init.zeros_(self.out.weight)
+        nn.init.zeros_(self.out.bias)
+        for table in (self.own_bin, self.other_bin):
+            nn.init.normal_(table.weight, std=0.1)
+
+    def forward(
+        self,
+        own: Tensor,  # (N, X, Y, Z, K) log probabilities
+        near: Tensor,  # (N, X, Y, Z, K)
+        far: Tensor,  # (N, X, Y, Z, K)
+        own_bin: Tensor,  # (N, X, Y, Z) int
+        other_bin: Tensor,  # (N, X, Y, Z) int
+    ) -> Tensor:
+        """(N, X, Y, Z, K)."""
+        N, X, Y, Z = own_bin.shape
+        voxel = self._voxel(own, near, far, own_bin, other_bin)
+        around = self._around(self.squeeze(voxel.relu()).view(N, X, Y, Z * SQUEEZED))
+        around = around.flatten(3, 4).flatten(1, 2)[:, :X, :Y]
+        logits: Tensor = self.out((voxel + around.view(N, X, Y, Z, HIDDEN)).relu())
+        return logits
+
+    def _voxel(
+        self, own: Tensor, near: Tensor, far: Tensor, own_bin: Tensor, other_bin: Tensor
+    ) -> Tensor:
+        """(..., H) of log probabilities (..., K) and bins (...)."""
+        voxel: Tensor = self.own(own.clamp(min=LEAST_LOG))
+        voxel += self.near(near.clamp(min=LEAST_LOG))
+        voxel += self.far(far.clamp(min=LEAST_LOG))
+        voxel += self.own_bin(own_bin)
+        voxel += self.other_bin(other_bin)
+        return voxel
+
+    def _around(self, columns: Tensor) -> Tensor:
+        """Of squeezed columns (N, X, Y, Z * S): (N, X / patch, patch, Y / patch, patch, Z * H)."""
+        patch, (N, X, Y, _) = self.shape.patch, columns.shape
+        bev = columns.permute(0, 3, 1, 2)
+        if X % patch or Y % patch:
+            bev = nn.functional.pad(bev, (0, -Y % patch, 0, -X % patch))
+        fine = self.before(self.stem(bev).relu())
+        coarse = self.up(self.below(self.down(fine).relu()))
+        height, width = fine.shape[2:]
+        coarse = coarse.repeat_interleave(2, 2).repeat_interleave(2, 3)[..., :height, :width]
+        around: Tensor = self.spread(self.after(fine + coarse))
+        return around.view(N, patch, patch, -1, height, width).permute(0, 4, 1, 5, 2, 3)
+
+    @torch.inference_mode()
+    def of_frame(
+        self,
+        own: NDArray[np.float32],  # (V, K) log probabilities
+        near: NDArray[np.float32],  # (V, K)
+        far: NDArray[np.float32],  # (V, K)
+        own_bin: NDArray[np.intp],  # (V,)
+        other_bin: NDArray[np.intp],  # (V,)
+        shape: tuple[int, int, int],
+    ) -> NDArray[np.float32]:
+        """(X, Y, Z, K) of the X * Y * Z = V voxels of a frame, as ``forward``; a slab at a time
+        stays in a core's cache."""
+        X, Y, Z = shape
+        logs = [torch.from_numpy(part).view(X, Y, Z, -1) for part in (own, near, far)]
+        bins = [torch.from_numpy(part).view(X, Y, Z) for part in (own_bin, other_bin)]
+        rows = SLAB * self.shape.patch
+        slabs = [slice(x, x + rows) for x in range(0, X, rows)]
+        voxel = torch.empty(X, Y, Z, HIDDEN)
+        columns = torch.empty(1, X, Y, Z * SQUEEZED)
+        for s in slabs:
+            voxel[s] = self._voxel(*(part[s] for part in (*logs, *bins)))
+            columns[0, s] = self.squeeze(voxel[s].relu()).flatten(2)
+        around = self._around(columns)[0]
+        logits = torch.empty(X, Y, Z, self.shape.classes)
+        for i, s in enumerate(slabs):
+            part = around[i * SLAB : (i + 1) * SLAB].flatten(2, 3).flatten(0, 1)
+            n_rows = len(voxel[s])
+            voxel[s] += part[:n_rows, :Y].reshape(n_rows, Y, Z, HIDDEN)
+            logits[s] = self.out(voxel[s].relu_())
+        return logits.numpy()
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; weights as float16."""
+        weights = [p.detach().cpu().numpy().ravel() for p in self.parameters()]
+        packed = np.concatenate(weights).astype("<f2").tobytes()
+        return {
+            "classes": self.shape.classes,
+            "levels": self.shape.levels,
+            "voxel_m": self.shape.voxel_m,
+            "bins": self.shape.bins,
+            "float16": base64.b64encode(packed).decode(),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> RefinerNetwork:
+        """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        shape = NetworkShape(
+            classes=int(data["classes"]),
+            levels=int(data["levels"]),
+            voxel_m=float(data["voxel_m"]),
+            bins=int(data["bins"]),
+        )
+        with torch.device("meta"):
+            network = cls(shape)
+        n_weights = sum(p.numel() for p in network.parameters())
+        if n_weights > MAX_PARAMETERS:
+            raise ValueError(f"a refiner's network of {n_weights:,} weights")
+        packed = base64.b64decode(data["float16"], validate=True)
+        if len(packed) != 2 * n_weights:
+            raise ValueError(f"a refiner's network of {n_weights:,} weights in {len(packed)} bytes")
+        values: NDArray[np.float32] = np.frombuffer(packed, "<f2").astype(np.float32)
+        if not np.isfinite(values).all():
+            raise ValueError("the weights of a refiner's network must be finite")
+        network = network.to_empty(device="cpu")
+        start = 0
+        with torch.no_grad():
+            for p in network.parameters():
+                p.copy_(torch.from_numpy(values[start : start + p.numel()]).view(p.shape))
+                start += p.numel()
+        return network.requires_grad_(False).eval()

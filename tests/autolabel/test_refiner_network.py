@@ -1,0 +1,225 @@
+"""The refiner's network: it sees what lies around a voxel, is kept only where that helps, and is
+refused where it does not fit."""
+
+from __future__ import annotations
+
+import base64
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from autolabel.refinement import network_fit
+from autolabel.refinement.network import NetworkShape, RefinerNetwork
+from autolabel.refinement.network_fit import UNKNOWN, Crop, CropDraws, fit_network
+from autolabel.refinement.temporal_fusion import (
+    EVIDENCE_BINS,
+    LOG_STEP,
+    Pooled,
+    Refinement,
+    Refiner,
+    pool_logits,
+    refine,
+)
+from datasets.geometry.grid import VoxelGrid
+
+GRID = VoxelGrid(min_m=(0.0, 0.0, 0.0), size_m=(0.8, 0.8, 0.8), shape=(24, 20, 2))
+FREE, LEFT, RIGHT, SIGN = 0, 1, 2, 3
+K = 4
+ODD = (7, 5, 2)
+
+
+def network(seed: int = 0, voxel_m: float = 0.8) -> RefinerNetwork:
+    """One that adds something."""
+    torch.manual_seed(seed)
+    shape = NetworkShape(classes=K, levels=2, voxel_m=voxel_m, bins=EVIDENCE_BINS)
+    made = RefinerNetwork(shape)
+    torch.nn.init.normal_(made.out.weight, std=0.3)
+    return made
+
+
+def refiner(**values: Any) -> Refiner:
+    table = np.zeros((K, EVIDENCE_BINS), np.float32)
+    given = {"own": 1.0, "near": 0.0, "far": 0.0, "self_only": 1.0} | values
+    return Refiner(config=Refinement(), own_evidence=table, other_evidence=table.copy(), **given)
+
+
+def pooled_of(logs: NDArray[np.float32]) -> Pooled:
+    flat = logs.reshape(-1, K).astype(np.float32)
+    none = np.zeros(len(flat), np.intp)
+    return Pooled(
+        own=flat,
+        near=flat,
+        far=flat,
+        self_only=np.zeros(len(flat), bool),
+        own_bin=none,
+        other_bin=none,
+    )
+
+
+def inputs(shape: tuple[int, int, int]) -> list[torch.Tensor]:
+    draws = torch.Generator().manual_seed(1)
+    logs = [torch.randn(1, *shape, K, generator=draws).log_softmax(-1) for _ in range(3)]
+    bins = [torch.randint(EVIDENCE_BINS, (1, *shape), generator=draws) for _ in range(2)]
+    return [*logs, *bins]
+
+
+def test_an_untrained_network_adds_nothing() -> None:
+    fresh = RefinerNetwork(NetworkShape(classes=K, levels=2, voxel_m=0.8, bins=EVIDENCE_BINS))
+    assert not fresh(*inputs((8, 6, 2))).any()
+
+
+@pytest.mark.parametrize("voxel_m", [0.8, 0.4])
+def test_a_kept_network_is_the_same_network(voxel_m: float) -> None:
+    kept = RefinerNetwork.from_json(network(voxel_m=voxel_m).to_json())
+    again = RefinerNetwork.from_json(json.loads(json.dumps(kept.to_json())))
+    torch.testing.assert_close(again(*inputs(ODD)), kept(*inputs(ODD)), rtol=0, atol=0)
+    assert kept(*inputs(ODD)).shape == (1, *ODD, K)
+    near = network(voxel_m=voxel_m)(*inputs(ODD))
+    torch.testing.assert_close(kept(*inputs(ODD)), near, rtol=0, atol=0.02)
+
+
+@pytest.mark.parametrize("shape", [(24, 20, 2), (7, 5, 2), (8, 8, 2)])
+@pytest.mark.parametrize("voxel_m", [0.8, 0.4])
+def test_a_frame_in_slabs_is_the_frame_at_once(voxel_m: float, shape: tuple[int, int, int]) -> None:
+    made = network(voxel_m=voxel_m)
+    logs_and_bins = inputs(shape)
+    want = made(*logs_and_bins)[0].detach().numpy()
+    own, near, far = (part.reshape(-1, K).numpy() for part in logs_and_bins[:3])
+    own_bin, other_bin = (part.flatten().numpy() for part in logs_and_bins[3:])
+    found = made.of_frame(own, near, far, own_bin, other_bin, shape)
+    np.testing.assert_allclose(found, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"float16": ""}, "in 0 bytes"),
+        ({"classes": 5}, "bytes"),
+        ({"levels": 0}, "not the shape"),
+        ({"levels": 400}, "a refiner's network of .* weights"),
+    ],
+)
+def test_a_damaged_network_is_refused(change: dict[str, Any], words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        RefinerNetwork.from_json(network().to_json() | change)
+
+
+def test_a_network_that_is_not_finite_is_refused() -> None:
+    data = network().to_json()
+    values = np.frombuffer(base64.b64decode(data["float16"]), "<f2").copy()
+    values[3] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        RefinerNetwork.from_json(data | {"float16": base64.b64encode(values.tobytes()).decode()})
+
+
+def test_a_refiner_is_refused_with_a_network_of_other_classes() -> None:
+    table = np.zeros((K + 1, EVIDENCE_BINS), np.float32)
+    with pytest.raises(ValueError, match=f"a network of {K} classes in a refiner of {K + 1}"):
+        Refiner(
+            config=Refinement(),
+            own=1.0,
+            near=0.0,
+            far=0.0,
+            self_only=1.0,
+            own_evidence=table,
+            other_evidence=table,
+            network=network(),
+        )
+
+
+def test_a_refiner_comes_back_with_its_network_and_offsets() -> None:
+    full = refiner(network=network(), offsets=np.arange(K, dtype=np.float32))
+    again = Refiner.from_json(json.loads(json.dumps(full.to_json())))
+    pooled = pooled_of(np.random.default_rng(0).normal(size=(*GRID.shape, K)).astype(np.float32))
+    want = refine(pooled, replace(full, network=None, offsets=None), full.config, GRID)
+    found = refine(pooled, again, again.config, GRID)
+    assert again.network is not None and again.offsets is not None
+    added = again.network.of_frame(
+        pooled.own, pooled.near, pooled.far, pooled.own_bin, pooled.other_bin, GRID.shape
+    )
+    np.testing.assert_allclose(found, want + added + np.arange(K), atol=1e-5)
+
+
+def street(rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
+    """Log probabilities that leave two classes open, and the truth: the class is told by a sign
+    three voxels away."""
+    truth = np.full(GRID.shape, FREE)
+    logits = np.zeros((*GRID.shape, K), np.float32)
+    logits[..., FREE] = 4
+    for x in range(2, GRID.shape[0] - 4, 6):
+        right = rng.random() < 0.5
+        truth[x : x + 2, 2:-4, 0] = RIGHT if right else LEFT
+        logits[x : x + 2, 2:-4, 0] = [0, 4, 4, 0]
+        if right:
+            truth[x, 2:-4, 1] = SIGN
+            logits[x, 2:-4, 1] = [0, 0, 0, 4]
+    logits -= np.log(np.exp(logits).sum(-1, keepdims=True))
+    return logits, truth.astype(np.uint8)
+
+
+def crops_of_streets(scenes: int, *, told: bool = True) -> list[tuple[str, Crop]]:
+    """Args:
+    told: by the street; otherwise the truth is drawn from the probabilities, voxel by voxel.
+    """
+    rng = np.random.default_rng(0)
+    draws = CropDraws(GRID, K, scenes)
+    crops = []
+    for s in range(scenes):
+        logs, truth = street(rng)
+        if not told:
+            passed = np.exp(logs).cumsum(-1) < rng.random((*GRID.shape, 1))
+            truth = passed.sum(-1).clip(max=K - 1).astype(np.uint8)
+        for part in draws.draw():
+            known = np.ones(len(part), bool)
+            pooled = pooled_of(logs.reshape(-1, K)[part])
+            crops.append((f"scene-{s:02}", draws.crop(pooled, truth.ravel()[part], known, known)))
+    return crops
+
+
+def test_the_network_tells_a_class_by_what_lies_around(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_fit, "EPOCHS", 25)
+    fitted = fit_network(refiner(), crops_of_streets(16), GRID)
+    assert fitted.network is not None
+    rng = np.random.default_rng(99)
+    for _ in range(3):
+        logs, truth = street(rng)
+        found = refine(pooled_of(logs), fitted, Refinement(), GRID).argmax(-1)
+        for class_id in np.unique(truth):  # the pool takes every RIGHT for LEFT
+            assert (found == truth)[truth == class_id].mean() > 0.95
+
+
+def test_a_network_that_helps_nothing_is_not_kept() -> None:
+    assert fit_network(refiner(), crops_of_streets(15, told=False), GRID).network is None
+
+
+def test_few_scenes_train_no_network() -> None:
+    crops = crops_of_streets(network_fit.MIN_SCENES - 1)
+    assert fit_network(refiner(), crops, GRID).network is None
+
+
+def test_a_crop_keeps_what_was_pooled() -> None:
+    rng = np.random.default_rng(0)
+    draws = CropDraws(GRID, K, 1)
+    (part, *_) = draws.draw()
+    logs = np.log(rng.dirichlet(np.ones(K), len(part))).astype(np.float32)
+    known = rng.random(len(part)) < 0.5
+    truth = rng.integers(0, K, len(part)).astype(np.uint8)
+    crop = draws.crop(pooled_of(logs), truth, known, ~known)
+    again = crop.pooled()
+    np.testing.assert_allclose(again.own, logs.clip(-255 * LOG_STEP), atol=LOG_STEP / 2 + 1e-6)
+    np.testing.assert_array_equal(crop.truth.ravel(), np.where(known, truth, UNKNOWN))
+    assert not crop.scored.any()
+    assert pool_logits(again, refiner(), Refinement()).shape == (len(part), K)
+
+
+def test_crops_stay_within_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    crop_bytes = (3 * K + 5) * GRID.n_voxels
+    monkeypatch.setattr(network_fit, "MAX_BYTES", 30 * crop_bytes)
+    draws = CropDraws(GRID, K, 100)
+    n = sum(len(draws.draw()) for _ in range(100))
+    assert 15 < n < 45
