@@ -1,12 +1,10 @@
-"""Shift the logits of classes so that the labels have the best mIoU.
+"""Shift the logits of a teacher's classes so that its predictions have the best mIoU.
 
 Training sees rare classes more often than a log has them, by drawn columns, class weights and
-pasted objects, and a network then finds them where they are not. A shift of each class's logits
-puts that right (logit adjustment: Menon et al., arXiv 2007.07314). What training's balance implies
-is not what mIoU asks for, so the shifts are fitted on labeled scenes, and become part of the last
-layer's bias: labelling costs nothing more.
+pasted objects, and a network then finds them where they are not. The shifts are fitted on labeled
+scenes, and become part of the last layer's bias: labeling costs nothing more.
 
-Legend: V voxels, K classes, Z levels.
+Legend: V voxels, K classes.
 """
 
 from __future__ import annotations
@@ -16,9 +14,10 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
+from autolabel.refinement.best_offsets import best_offsets
 from datasets.frames import SceneSource, earlier_frames
 from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.model_inputs import collate, prepare_frame
@@ -27,10 +26,6 @@ from models.inference.predictor import OccupancyPredictor
 from models.networks.heads import OccupancyHead
 
 MAX_VOXELS = 2_000_000
-STEPS = (1.0, 0.5, 0.25)
-MAX_OFFSET = 6.0
-MIN_GAIN = 1e-4
-"""Of mIoU (0..1), for a step to be taken."""
 
 
 def fit_offsets(
@@ -63,42 +58,6 @@ def fit_offsets(
     if not logits:
         return np.zeros(taxonomy.n_classes, np.float32)
     return best_offsets(torch.cat(logits), torch.cat(labels), taxonomy.semantic_ids)
-
-
-def best_offsets(
-    logits: Tensor,  # (V, K)
-    labels: Tensor,  # (V,) int64
-    scored: Sequence[int],
-) -> NDArray[np.float32]:
-    """(K,) offsets of the best mean IoU of the scored classes, by coordinate ascent. Classes that
-    do not occur stay as they are."""
-    n_classes = logits.shape[1]
-    occurring = [k for k in scored if (labels == k).any()]
-    offsets = torch.zeros(n_classes)
-    best = _miou(logits, labels, occurring)
-    for step in STEPS:
-        gained = True
-        while gained:
-            gained = False
-            for k in range(n_classes):
-                for sign in (-step, step):
-                    tried = offsets.clone()
-                    tried[k] += sign
-                    if abs(float(tried[k])) > MAX_OFFSET:
-                        continue
-                    miou = _miou(logits + tried, labels, occurring)
-                    if miou > best + MIN_GAIN:
-                        offsets, best, gained = tried, miou, True
-                        break
-    return np.asarray(offsets.numpy(), np.float32)
-
-
-def _miou(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> float:
-    n = logits.shape[1]
-    counts = torch.bincount(labels * n + logits.argmax(dim=1), minlength=n * n).view(n, n).double()
-    hit = counts.diagonal()
-    iou = hit / (counts.sum(0) + counts.sum(1) - hit).clamp(min=1)
-    return float(iou[list(classes)].mean()) if classes else 0.0
 
 
 def add_offsets(network: nn.Module, offsets: NDArray[np.float32]) -> None:

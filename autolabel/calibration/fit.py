@@ -87,6 +87,7 @@ def calibrate(
     config: LabelingConfig,
     *,
     kind: str,
+    balance: bool = False,
 ) -> Calibrated:
     """Calibrate a teacher on labeled scenes it was not trained on.
 
@@ -94,13 +95,16 @@ def calibrate(
     classifier; it is kept if it lowers the log loss. Each scene is calibrated on, and counted, as
     models fitted without it label it.
 
+    Args:
+        balance: refined labels have the best mIoU, not the likeliest class.
+
     Raises:
         SetupError: the benchmark has another grid, other classes or another frame than the preset.
         SceneError: a file of a scene or of its truth is bad.
     """
     refiners = None
     if config.refinement is not None:
-        refiners = fit_refiners(teacher, source, truth, scene_ids, config)
+        refiners = fit_refiners(teacher, source, truth, scene_ids, config, balance=balance)
     refine = refiners.held_out if refiners else None
     classifiers = fit_classifiers(teacher, source, truth, scene_ids, config, refine)
     classify = classifiers.held_out if classifiers else None
@@ -165,6 +169,8 @@ def fit_refiners(
     truth: GroundTruthTargets,
     scene_ids: Sequence[str],
     config: LabelingConfig,
+    *,
+    balance: bool = False,
 ) -> CrossFitted[Refiner]:
     """Weights of neighbouring frames, fitted on labeled scenes in ``FOLDS`` folds.
     Raises as ``calibrate``, and ``ValueError`` if the configuration has no refinement."""
@@ -182,6 +188,7 @@ def fit_refiners(
         refinement,
         per_frame=min(4000, VOXELS // n_frames),
         crops=CropDraws(grid, taxonomy.n_classes, n_frames),
+        balance=balance,
     )
     scene_of: list[int] = []
     for s, (scene, bar) in enumerate(scenes_with_bar(source, scene_ids, "learn to refine")):

@@ -30,7 +30,7 @@ from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.taxonomy import GROUP_LABELS, Taxonomy
 from models.checkpoints.checkpoint import LoadedModel, load_checkpoint, save_checkpoint
 from models.inference.device import best_device
-from models.inference.predictor import OccupancyPredictor
+from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
 BOUNDS = (0.02, 0.05, 0.1, 0.2)
 """Error bounds that are tried and told."""
@@ -38,7 +38,10 @@ BOUNDS = (0.02, 0.05, 0.1, 0.2)
 
 def run(args: argparse.Namespace) -> int:
     """Calibrate; gives the exit code. Raises ``SetupError``."""
-    model = load_checkpoint(args.weights, device=args.device or best_device())
+    device = args.device or best_device()
+    if str(device) == "cpu":
+        keep_freed_memory()
+    model = load_checkpoint(args.weights, device=device)
     if args.adapt is not None:
         return _adapt(args, model)
     name_log_of(args, None)
@@ -57,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         print(offsets_text(offsets, model.preset.taxonomy))
     refinement = Refinement() if args.refine else None
     config = LabelingConfig(fast=args.fast, flips=args.flips, refinement=refinement)
-    fit = calibrate(teacher, source, truth, scenes, config, kind=args.source)
+    fit = calibrate(teacher, source, truth, scenes, config, kind=args.source, balance=args.balance)
     calibration = fit.calibration
     print(fit.table)
     print(calibration.summary())

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autolabel.refinement.network_fit import Crop, CropDraws, fit_network
+from autolabel.refinement.network_fit import Crop, CropDraws, fit_network, fit_offsets
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     FrameEvidence,
@@ -30,6 +30,7 @@ class RefinerFit:
     Args:
         per_frame: voxels sampled from each, at most.
         crops: for a network on top of the pool; None: the pool is all.
+        balance: fit offsets of the classes for the best mIoU, on these crops.
     """
 
     def __init__(
@@ -39,11 +40,12 @@ class RefinerFit:
         *,
         per_frame: int = 4000,
         crops: CropDraws | None = None,
+        balance: bool = False,
         seed: int = 0,
     ) -> None:
         self.taxonomy, self.config, self.per_frame = taxonomy, config, per_frame
         self.rng = np.random.default_rng(seed)
-        self.draws = crops
+        self.draws, self.balance = crops, balance
         self.pooled: list[Pooled] = []
         self.truth: list[NDArray[np.uint8]] = []
         self.crops: list[list[Crop]] = []
@@ -89,7 +91,12 @@ class RefinerFit:
         used = range(len(self.truth)) if frames is None else frames
         refiner = self.fit_pool(used, steps=steps, penalty=penalty)
         crops = [(self.scenes[i], crop) for i in used for crop in self.crops[i]]
-        return fit_network(refiner, crops, self.draws.grid) if self.draws else refiner
+        if self.draws is None:
+            return refiner
+        refiner = fit_network(refiner, crops, self.draws.grid)
+        if not self.balance:
+            return refiner
+        return fit_offsets(refiner, [crop for _, crop in crops], self.taxonomy.semantic_ids)
 
     def fit_pool(self, used: Sequence[int], *, steps: int = 60, penalty: float = 1e-3) -> Refiner:
         """Maximum likelihood with small tables: weights and ratios shrink towards those of

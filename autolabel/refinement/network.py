@@ -6,12 +6,14 @@ every voxel, lays the levels of a column into the channels of a BEV map, passes 
 (Ronneberger et al., MICCAI 2015) and adds to the pool's logits. It begins as a network that adds
 nothing.
 
-Legend: X Y Z voxels, V voxels, K classes, H hidden channels of a voxel, N crops.
+Legend: X Y Z voxels, V voxels, K classes, S numbers about returns, H hidden channels of a voxel, N
+crops.
 """
 
 from __future__ import annotations
 
 import base64
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -40,7 +42,8 @@ class NetworkShape:
     """What a network fits.
 
     Attributes:
-        classes: K; levels: Z; voxel_m: side of a voxel; bins: of LiDAR evidence.
+        classes: K; levels: Z; voxel_m: side of a voxel; bins: of LiDAR evidence; surface: numbers
+            about the returns in a voxel.
 
     Raises:
         ValueError: a number is not positive.
@@ -50,9 +53,10 @@ class NetworkShape:
     levels: int
     voxel_m: float
     bins: int
+    surface: int
 
     def __post_init__(self) -> None:
-        if not (self.classes > 1 and self.levels > 0 and self.voxel_m > 0 and self.bins > 0):
+        if self.classes < 2 or not min(self.levels, self.voxel_m, self.bins, self.surface) > 0:
             raise ValueError(f"not the shape of a refiner's network: {self}")
 
     @property
@@ -86,6 +90,7 @@ class RefinerNetwork(nn.Module):
         self.far = nn.Linear(shape.classes, HIDDEN, bias=False)
         self.own_bin = nn.Embedding(shape.bins, HIDDEN)
         self.other_bin = nn.Embedding(shape.bins, HIDDEN)
+        self.surface = nn.Linear(2 * shape.surface, HIDDEN, bias=False)
         self.squeeze = nn.Linear(HIDDEN, SQUEEZED)
         self.stem = nn.Conv2d(column * SQUEEZED, wide, patch, stride=patch)
         self.before = _Residual(wide)
@@ -102,29 +107,25 @@ class RefinerNetwork(nn.Module):
 
     def forward(
         self,
-        own: Tensor,  # (N, X, Y, Z, K) log probabilities
-        near: Tensor,  # (N, X, Y, Z, K)
-        far: Tensor,  # (N, X, Y, Z, K)
-        own_bin: Tensor,  # (N, X, Y, Z) int
-        other_bin: Tensor,  # (N, X, Y, Z) int
+        logs: Sequence[Tensor],  # own, near and far, (N, X, Y, Z, K) log probabilities
+        bins: Sequence[Tensor],  # own and others', (N, X, Y, Z) int
+        surface: Tensor,  # (N, X, Y, Z, 2 S)
     ) -> Tensor:
         """(N, X, Y, Z, K)."""
-        N, X, Y, Z = own_bin.shape
-        voxel = self._voxel(own, near, far, own_bin, other_bin)
+        N, X, Y, Z, _ = surface.shape
+        voxel = self._voxel(logs, bins, surface)
         around = self._around(self.squeeze(voxel.relu()).view(N, X, Y, Z * SQUEEZED))
         around = around.flatten(3, 4).flatten(1, 2)[:, :X, :Y]
         logits: Tensor = self.out((voxel + around.view(N, X, Y, Z, HIDDEN)).relu())
         return logits
 
-    def _voxel(
-        self, own: Tensor, near: Tensor, far: Tensor, own_bin: Tensor, other_bin: Tensor
-    ) -> Tensor:
-        """(..., H) of log probabilities (..., K) and bins (...)."""
-        voxel: Tensor = self.own(own.clamp(min=LEAST_LOG))
-        voxel += self.near(near.clamp(min=LEAST_LOG))
-        voxel += self.far(far.clamp(min=LEAST_LOG))
-        voxel += self.own_bin(own_bin)
-        voxel += self.other_bin(other_bin)
+    def _voxel(self, logs: Sequence[Tensor], bins: Sequence[Tensor], surface: Tensor) -> Tensor:
+        """(..., H) of log probabilities (..., K), bins (...) and returns (..., 2 S)."""
+        voxel: Tensor = self.surface(surface)
+        for layer, part in zip((self.own, self.near, self.far), logs, strict=True):
+            voxel += layer(part.clamp(min=LEAST_LOG))
+        for table, part in zip((self.own_bin, self.other_bin), bins, strict=True):
+            voxel += table(part)
         return voxel
 
     def _around(self, columns: Tensor) -> Tensor:
@@ -143,24 +144,25 @@ class RefinerNetwork(nn.Module):
     @torch.inference_mode()
     def of_frame(
         self,
-        own: NDArray[np.float32],  # (V, K) log probabilities
-        near: NDArray[np.float32],  # (V, K)
-        far: NDArray[np.float32],  # (V, K)
-        own_bin: NDArray[np.intp],  # (V,)
-        other_bin: NDArray[np.intp],  # (V,)
+        logs: Sequence[NDArray[np.float32]],  # own, near and far, (V, K) log probabilities
+        bins: Sequence[NDArray[np.intp]],  # own and others', (V,)
+        surface: NDArray[np.float32],  # (V, 2 S)
         shape: tuple[int, int, int],
     ) -> NDArray[np.float32]:
         """(X, Y, Z, K) of the X * Y * Z = V voxels of a frame, as ``forward``; a slab at a time
         stays in a core's cache."""
         X, Y, Z = shape
-        logs = [torch.from_numpy(part).view(X, Y, Z, -1) for part in (own, near, far)]
-        bins = [torch.from_numpy(part).view(X, Y, Z) for part in (own_bin, other_bin)]
+        log_parts = [torch.from_numpy(part).view(X, Y, Z, -1) for part in logs]
+        bin_parts = [torch.from_numpy(part).view(X, Y, Z) for part in bins]
+        returns = torch.from_numpy(surface).view(X, Y, Z, -1)
         rows = SLAB * self.shape.patch
         slabs = [slice(x, x + rows) for x in range(0, X, rows)]
         voxel = torch.empty(X, Y, Z, HIDDEN)
         columns = torch.empty(1, X, Y, Z * SQUEEZED)
         for s in slabs:
-            voxel[s] = self._voxel(*(part[s] for part in (*logs, *bins)))
+            voxel[s] = self._voxel(
+                [part[s] for part in log_parts], [part[s] for part in bin_parts], returns[s]
+            )
             columns[0, s] = self.squeeze(voxel[s].relu()).flatten(2)
         around = self._around(columns)[0]
         logits = torch.empty(X, Y, Z, self.shape.classes)
@@ -180,6 +182,7 @@ class RefinerNetwork(nn.Module):
             "levels": self.shape.levels,
             "voxel_m": self.shape.voxel_m,
             "bins": self.shape.bins,
+            "surface": self.shape.surface,
             "float16": base64.b64encode(packed).decode(),
         }
 
@@ -191,6 +194,7 @@ class RefinerNetwork(nn.Module):
             levels=int(data["levels"]),
             voxel_m=float(data["voxel_m"]),
             bins=int(data["bins"]),
+            surface=int(data["surface"]),
         )
         with torch.device("meta"):
             network = cls(shape)

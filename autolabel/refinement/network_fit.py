@@ -8,16 +8,19 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from autolabel.refinement.best_offsets import best_offsets
 from autolabel.refinement.network import LEAST_LOG, NetworkShape, RefinerNetwork
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     LOG_STEP,
+    SURFACE,
     Pooled,
     Refiner,
     pool_logits,
@@ -39,6 +42,8 @@ MAX_STEPS = 800
 BATCH = 4
 RATE = 3e-3
 UNKNOWN = 255
+MAX_OFFSET_CROPS = 300
+MAX_OFFSET_VOXELS = 2_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -49,6 +54,7 @@ class Crop:
         logs: (3, X, Y, Z, K) uint8, minus the log probabilities in steps of ``LOG_STEP``: of the
             frame, of near and of far ones.
         bins: (2, X, Y, Z) uint8 of the frame's own and of the others' LiDAR.
+        surface: (X, Y, Z, S) uint8, 0..255 for -0.5..0.5.
         self_only: (X, Y, Z) bool, see ``Pooled``.
         truth: (X, Y, Z) uint8 class ids, ``UNKNOWN`` where there is none.
         scored: (X, Y, Z) bool, in the mask of the benchmark.
@@ -56,6 +62,7 @@ class Crop:
 
     logs: NDArray[np.uint8]
     bins: NDArray[np.uint8]
+    surface: NDArray[np.uint8]
     self_only: NDArray[np.bool_]
     truth: NDArray[np.uint8]
     scored: NDArray[np.bool_]
@@ -71,6 +78,7 @@ class Crop:
             self_only=self.self_only.ravel(),
             own_bin=own_bin,
             other_bin=other_bin,
+            surface=self.surface.reshape(len(own), -1).astype(np.float32) / 255 - 0.5,
         )
 
 
@@ -86,7 +94,7 @@ class CropDraws:
         self.rng = np.random.default_rng(seed)
         X, Y, Z = grid.shape
         self.size = (min(SIDE, X), min(SIDE, Y), Z)
-        n_bytes = (3 * n_classes + 5) * int(np.prod(self.size))
+        n_bytes = (3 * n_classes + 2 * SURFACE + 5) * int(np.prod(self.size))
         self.per_frame = min(PER_FRAME, MAX_BYTES / n_bytes / max(1, frames))
         """Mean number of crops of a frame."""
 
@@ -117,6 +125,11 @@ class CropDraws:
             bins=np.stack([pooled.own_bin, pooled.other_bin])
             .astype(np.uint8)
             .reshape(2, *self.size),
+            surface=((pooled.surface + 0.5) * 255)
+            .round()
+            .clip(0, 255)
+            .astype(np.uint8)
+            .reshape(*self.size, -1),
             self_only=pooled.self_only.reshape(self.size),
             truth=np.where(known, truth, UNKNOWN).astype(np.uint8).reshape(self.size),
             scored=(scored & known).reshape(self.size),
@@ -145,12 +158,34 @@ def fit_network(
     torch_seed = torch.Generator().manual_seed(seed)
     with _seeded(seed):
         network = RefinerNetwork(
-            NetworkShape(classes=K, levels=Z, voxel_m=grid.size_m[0], bins=EVIDENCE_BINS)
+            NetworkShape(
+                classes=K, levels=Z, voxel_m=grid.size_m[0], bins=EVIDENCE_BINS, surface=SURFACE
+            )
         )
     _train(network, data, torch_seed)
     network = RefinerNetwork.from_json(network.to_json())  # as it will be kept
     before, after = (sum(test.loss(n) for test in tests) for n in (None, network))
     return replace(refiner, network=network) if after < before else refiner
+
+
+def fit_offsets(refiner: Refiner, crops: Sequence[Crop], scored: Sequence[int]) -> Refiner:
+    """The refiner with offsets of the best mIoU where a benchmark scores.
+
+    Args:
+        scored: ids of the classes whose mean counts.
+    """
+    drawn = np.random.default_rng(0).permutation(len(crops))[:MAX_OFFSET_CROPS]
+    per_crop = MAX_OFFSET_VOXELS // max(1, len(drawn))
+    logits, labels = [], []
+    for i in drawn:
+        voxels = np.flatnonzero(crops[i].scored)
+        voxels = np.random.default_rng(int(i)).permutation(voxels)[:per_crop]
+        chosen = torch.from_numpy(voxels)
+        logits.append(_Tensors.of(crops[i], refiner).logits(refiner.network).flatten(0, 2)[chosen])
+        labels.append(torch.from_numpy(crops[i].truth.ravel()[voxels].astype(np.int64)))
+    if not logits:
+        return refiner
+    return replace(refiner, offsets=best_offsets(torch.cat(logits), torch.cat(labels), scored))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -167,12 +202,18 @@ class _Tensors:
         base = torch.from_numpy(logits).half().view(*crop.truth.shape, -1)
         return cls(crop, base)
 
-    def loss(self, network: RefinerNetwork | None) -> float:
-        """Sum over the known voxels of the log loss."""
+    def logits(self, network: RefinerNetwork | None) -> Tensor:
+        """(X, Y, Z, K), of the pool and the network."""
         with torch.inference_mode():
             logits = self.base.float()
             if network is not None:
-                logits = logits + network(*_inputs([self]))[0]
+                logits += network(*_inputs([self]))[0]
+            return logits
+
+    def loss(self, network: RefinerNetwork | None) -> float:
+        """Sum over the known voxels of the log loss."""
+        with torch.inference_mode():
+            logits = self.logits(network)
             truth = torch.from_numpy(self.crop.truth).long()
             return float(
                 nn.functional.cross_entropy(
@@ -181,11 +222,19 @@ class _Tensors:
             )
 
 
-def _inputs(batch: Sequence[_Tensors]) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    logs = torch.from_numpy(np.stack([t.crop.logs for t in batch], axis=1))
-    own, near, far = logs.float().mul_(-LOG_STEP).clamp_(min=LEAST_LOG)
-    own_bin, other_bin = torch.from_numpy(np.stack([t.crop.bins for t in batch], axis=1)).int()
-    return own, near, far, own_bin, other_bin
+def _inputs(batch: Sequence[_Tensors], mirrored: Sequence[int] = ()) -> tuple[Any, Any, Tensor]:
+    """Of the network; ``mirrored`` along dimensions of (N, X, Y, Z)."""
+    dims = list(mirrored)
+    logs, bins, surface = (
+        torch.from_numpy(np.stack([getattr(t.crop, name) for t in batch]))
+        for name in ("logs", "bins", "surface")
+    )
+    values = logs.float().mul_(-LOG_STEP).clamp_(min=LEAST_LOG)
+    return (
+        [part.flip(dims) for part in values.unbind(1)],
+        [part.flip(dims) for part in bins.int().unbind(1)],
+        (surface.float() / 255 - 0.5).flip(dims),
+    )
 
 
 def _train(network: RefinerNetwork, data: Sequence[_Tensors], draws: torch.Generator) -> None:
@@ -198,10 +247,9 @@ def _train(network: RefinerNetwork, data: Sequence[_Tensors], draws: torch.Gener
             order += torch.randperm(len(data), generator=draws).tolist()
         batch, order = [data[i] for i in order[:BATCH]], order[BATCH:]
         mirrored = [d + 1 for d in range(2) if torch.rand(1, generator=draws) < 0.5]
-        tensors = [t.flip(mirrored) for t in _inputs(batch)]
         base = torch.stack([t.base for t in batch]).flip(mirrored).float()
         truth = torch.from_numpy(np.stack([t.crop.truth for t in batch])).flip(mirrored).long()
-        logits = base + network(*tensors)
+        logits = base + network(*_inputs(batch, mirrored))
         loss = nn.functional.cross_entropy(
             logits.flatten(0, 3), truth.flatten(), ignore_index=UNKNOWN
         )

@@ -43,6 +43,8 @@ OBSERVED_WEIGHT = 4
 HIT_EDGES = (1, 2, 4, 8, 16)
 PASS_EDGES = (1, 4, 16, 64)
 """Lower edges of the bins of hits and passes; the first bin is none."""
+SURFACE = 4
+"""Numbers about the returns in a voxel."""
 EVIDENCE_BINS = (len(HIT_EDGES) + 1) * (len(PASS_EDGES) + 1)
 
 
@@ -166,7 +168,8 @@ class FrameEvidence:
         moving: (X, Y, Z) bool, in or beside a voxel predicted as a moving class.
         hits, passes: (X, Y, Z) uint8 of all the sweeps that the network read.
         ends: (P, 3) float32 metres, ends of the rays of the frame's moment, without those in moving
-            voxels; origin: their starts, (3,), or (P, 3) with several LiDARs.
+            voxels; origin: their starts, (3,), or (P, 3) with several LiDARs; intensity: (P,)
+            float32 of these returns, 0..255.
     """
 
     T_global_grid: Transform
@@ -176,6 +179,7 @@ class FrameEvidence:
     passes: Counts
     ends: NDArray[np.float32]
     origin: NDArray[np.float64]
+    intensity: NDArray[np.float32]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -187,6 +191,9 @@ class Pooled:
             ``own``; where none is far, ``far`` is ``near``.
         self_only: (V,) bool, the frame predicts a moving class: the others are not used.
         own_bin, other_bin: (V,) bin of hits and passes in a table flattened over both.
+        surface: (V, 2 * ``SURFACE``) float32, of the returns in a voxel of the frame itself and of
+            the others: how many, their mean intensity, mean height and spread of height; see
+            ``_surface``.
     """
 
     own: NDArray[np.float32]
@@ -195,6 +202,7 @@ class Pooled:
     self_only: NDArray[np.bool_]
     own_bin: NDArray[np.intp]
     other_bin: NDArray[np.intp]
+    surface: NDArray[np.float32]
 
     def split(self, lengths: Sequence[int]) -> list[Pooled]:
         """Parts of so many voxels each."""
@@ -222,15 +230,17 @@ def evidence_of(
     moving = np.isin(predicted, taxonomy.dynamic)
     moving = ndimage.binary_dilation(moving, np.ones((3, 3, 3), bool))
     ends, origin = np.empty((0, 3), np.float32), np.zeros(3)
+    intensity = np.empty(0, np.float32)
     if points is not None and frame.lidar is not None:
         own = points[of_the_moment(frame, points)]
         ends, origin = own[:, :3], frame.lidar.T_ego_lidar[:3, 3]
+        intensity = own[:, 3]
         if frame.companions:
             origin = ray_origins(frame, own)
         inside = np.flatnonzero(grid.contains(ends))
         static = np.ones(len(ends), bool)
         static[inside] = ~moving[tuple(grid.indices(ends[inside]).T)]
-        ends = ends[static]
+        ends, intensity = ends[static], intensity[static]
         if frame.companions:
             origin = origin[static]
     return FrameEvidence(
@@ -241,6 +251,7 @@ def evidence_of(
         passes=passes,
         ends=ends,
         origin=origin,
+        intensity=intensity,
     )
 
 
@@ -274,6 +285,8 @@ def pool(
     own = frame.surprisal.reshape(-1, n_classes)[cells].astype(np.float32) * -LOG_STEP
     hits = np.zeros(grid.n_voxels, np.int32)
     passes = np.zeros(grid.n_voxels, np.int32)
+    returns = np.zeros((2, grid.n_voxels, SURFACE), np.float32)
+    _add_returns(frame.ends, frame.intensity, *_low_and_size(grid), grid.shape, returns[0])
     means = []
     fallback: NDArray[np.float32] = own
     for offsets in (config.near, config.far):
@@ -295,10 +308,11 @@ def pool(
                     )
                     if config.evidence:
                         T_frame_other = inverse(T_other_frame)
-                        ended, passed = lidar_evidence(
-                            apply(T_frame_other, other.origin),
-                            apply(T_frame_other, other.ends),
-                            grid,
+                        ends = apply(T_frame_other, other.ends)
+                        origin = apply(T_frame_other, other.origin)
+                        ended, passed = lidar_evidence(origin, ends, grid)
+                        _add_returns(
+                            ends, other.intensity, *_low_and_size(grid), grid.shape, returns[1]
                         )
                         hits += ended.ravel()
                         passes += passed.ravel()
@@ -314,6 +328,7 @@ def pool(
         self_only=np.isin(own.argmax(-1), taxonomy.dynamic),
         own_bin=_bin(frame.hits.ravel()[cells], frame.passes.ravel()[cells]),
         other_bin=_bin(hits[cells], passes[cells]),
+        surface=np.concatenate([_surface(part[cells]) for part in returns], axis=1),
     )
 
 
@@ -325,7 +340,10 @@ def refine(
     logits = pool_logits(pooled, refiner, config).reshape(*grid.shape, -1)
     if refiner.network is not None:
         logits += refiner.network.of_frame(
-            pooled.own, pooled.near, pooled.far, pooled.own_bin, pooled.other_bin, grid.shape
+            (pooled.own, pooled.near, pooled.far),
+            (pooled.own_bin, pooled.other_bin),
+            pooled.surface,
+            grid.shape,
         )
     if refiner.offsets is not None:
         logits += refiner.offsets
@@ -344,6 +362,43 @@ def pool_logits(pooled: Pooled, refiner: Refiner, config: Refinement) -> NDArray
         logits += refiner.own_evidence.T[pooled.own_bin]
         logits[~pooled.self_only] += refiner.other_evidence.T[pooled.other_bin[~pooled.self_only]]
     return logits
+
+
+def _low_and_size(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    return np.asarray(grid.min_m, np.float64), np.asarray(grid.size_m, np.float64)
+
+
+@compiled
+def _add_returns(ends: Any, intensity: Any, low: Any, size: Any, shape: Any, sums: Any) -> None:
+    """Add to each voxel's (``SURFACE``) sums: returns, intensity (0..1), height within the voxel
+    (-0.5..0.5 of its side) and its square."""
+    X, Y, Z = shape
+    for p in range(len(ends)):
+        x, y, z = (ends[p, 0] - low[0], ends[p, 1] - low[1], ends[p, 2] - low[2])
+        i, j = int(np.floor(x / size[0])), int(np.floor(y / size[1]))
+        level = z / size[2]
+        k = int(np.floor(level))
+        if i < 0 or j < 0 or k < 0 or i >= X or j >= Y or k >= Z:
+            continue
+        v = (i * Y + j) * Z + k
+        height = np.float32(level - k - 0.5)
+        sums[v, 0] += 1
+        sums[v, 1] += min(max(intensity[p], np.float32(0)), np.float32(255)) / np.float32(255)
+        sums[v, 2] += height
+        sums[v, 3] += height * height
+
+
+def _surface(sums: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Of sums (V, ``SURFACE``): log of one and the returns (by 8), mean intensity less one half,
+    mean height, its standard deviation; 0 without returns."""
+    n = sums[:, :1]
+    mean = sums[:, 1:] / np.maximum(n, 1)
+    out = np.zeros_like(sums)
+    out[:, :1] = np.log1p(n) / 8
+    out[:, 1] = (mean[:, 0] - 0.5) * (n[:, 0] > 0)
+    out[:, 2] = mean[:, 1]
+    out[:, 3] = np.sqrt(np.maximum(mean[:, 2] - mean[:, 1] ** 2, 0))
+    return out
 
 
 def _bin(hits: NDArray[Any], passes: NDArray[Any]) -> NDArray[np.intp]:

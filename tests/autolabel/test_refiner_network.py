@@ -15,10 +15,11 @@ from numpy.typing import NDArray
 
 from autolabel.refinement import network_fit
 from autolabel.refinement.network import NetworkShape, RefinerNetwork
-from autolabel.refinement.network_fit import UNKNOWN, Crop, CropDraws, fit_network
+from autolabel.refinement.network_fit import UNKNOWN, Crop, CropDraws, fit_network, fit_offsets
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     LOG_STEP,
+    SURFACE,
     Pooled,
     Refinement,
     Refiner,
@@ -33,11 +34,14 @@ K = 4
 ODD = (7, 5, 2)
 
 
+def shape_of(voxel_m: float = 0.8) -> NetworkShape:
+    return NetworkShape(classes=K, levels=2, voxel_m=voxel_m, bins=EVIDENCE_BINS, surface=SURFACE)
+
+
 def network(seed: int = 0, voxel_m: float = 0.8) -> RefinerNetwork:
     """One that adds something."""
     torch.manual_seed(seed)
-    shape = NetworkShape(classes=K, levels=2, voxel_m=voxel_m, bins=EVIDENCE_BINS)
-    made = RefinerNetwork(shape)
+    made = RefinerNetwork(shape_of(voxel_m))
     torch.nn.init.normal_(made.out.weight, std=0.3)
     return made
 
@@ -58,18 +62,21 @@ def pooled_of(logs: NDArray[np.float32]) -> Pooled:
         self_only=np.zeros(len(flat), bool),
         own_bin=none,
         other_bin=none,
+        surface=np.zeros((len(flat), 2 * SURFACE), np.float32),
     )
 
 
-def inputs(shape: tuple[int, int, int]) -> list[torch.Tensor]:
+def inputs(
+    shape: tuple[int, int, int],
+) -> tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]:
     draws = torch.Generator().manual_seed(1)
     logs = [torch.randn(1, *shape, K, generator=draws).log_softmax(-1) for _ in range(3)]
     bins = [torch.randint(EVIDENCE_BINS, (1, *shape), generator=draws) for _ in range(2)]
-    return [*logs, *bins]
+    return logs, bins, torch.rand(1, *shape, 2 * SURFACE, generator=draws) - 0.5
 
 
 def test_an_untrained_network_adds_nothing() -> None:
-    fresh = RefinerNetwork(NetworkShape(classes=K, levels=2, voxel_m=0.8, bins=EVIDENCE_BINS))
+    fresh = RefinerNetwork(shape_of())
     assert not fresh(*inputs((8, 6, 2))).any()
 
 
@@ -87,11 +94,14 @@ def test_a_kept_network_is_the_same_network(voxel_m: float) -> None:
 @pytest.mark.parametrize("voxel_m", [0.8, 0.4])
 def test_a_frame_in_slabs_is_the_frame_at_once(voxel_m: float, shape: tuple[int, int, int]) -> None:
     made = network(voxel_m=voxel_m)
-    logs_and_bins = inputs(shape)
-    want = made(*logs_and_bins)[0].detach().numpy()
-    own, near, far = (part.reshape(-1, K).numpy() for part in logs_and_bins[:3])
-    own_bin, other_bin = (part.flatten().numpy() for part in logs_and_bins[3:])
-    found = made.of_frame(own, near, far, own_bin, other_bin, shape)
+    logs, bins, surface = inputs(shape)
+    want = made(logs, bins, surface)[0].detach().numpy()
+    found = made.of_frame(
+        [part.reshape(-1, K).numpy() for part in logs],
+        [part.flatten().numpy() for part in bins],
+        surface.reshape(-1, 2 * SURFACE).numpy(),
+        shape,
+    )
     np.testing.assert_allclose(found, want, atol=1e-5)
 
 
@@ -140,7 +150,10 @@ def test_a_refiner_comes_back_with_its_network_and_offsets() -> None:
     found = refine(pooled, again, again.config, GRID)
     assert again.network is not None and again.offsets is not None
     added = again.network.of_frame(
-        pooled.own, pooled.near, pooled.far, pooled.own_bin, pooled.other_bin, GRID.shape
+        (pooled.own, pooled.near, pooled.far),
+        (pooled.own_bin, pooled.other_bin),
+        pooled.surface,
+        GRID.shape,
     )
     np.testing.assert_allclose(found, want + added + np.arange(K), atol=1e-5)
 
@@ -223,3 +236,31 @@ def test_crops_stay_within_their_memory(monkeypatch: pytest.MonkeyPatch) -> None
     draws = CropDraws(GRID, K, 100)
     n = sum(len(draws.draw()) for _ in range(100))
     assert 15 < n < 45
+
+
+def test_offsets_take_back_what_a_refiner_prefers() -> None:
+    """A pool that finds too many signs."""
+    table = np.zeros((K, EVIDENCE_BINS), np.float32)
+    table[SIGN, 0] = 3.0  # of voxels without evidence
+    biased = replace(refiner(), own_evidence=table)
+    rng = np.random.default_rng(5)
+    draws = CropDraws(GRID, K, 12)
+
+    def noisy() -> tuple[Pooled, NDArray[np.uint8]]:
+        logs, truth = street(rng)
+        return pooled_of(logs + rng.normal(size=logs.shape)), truth.ravel()
+
+    crops = []
+    for _ in range(12):
+        pooled, truth = noisy()
+        known = np.ones(len(truth), bool)
+        crops.append(draws.crop(pooled, truth, known, known))
+    balanced = fit_offsets(biased, crops, (LEFT, RIGHT, SIGN))
+    assert balanced.offsets is not None and balanced.offsets[SIGN] < -0.9
+    pooled, truth = noisy()
+    ious = []
+    for of in (biased, balanced):
+        found = refine(pooled, of, Refinement(), GRID).argmax(-1).ravel() == SIGN
+        ious.append((found & (truth == SIGN)).sum() / (found | (truth == SIGN)).sum())
+    assert ious[1] > 1.5 * ious[0]
+    assert fit_offsets(biased, [], (SIGN,)).offsets is None

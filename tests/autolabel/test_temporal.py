@@ -136,15 +136,48 @@ def test_returns_of_other_frames_count_at_their_place_unless_they_lie_on_what_mo
         cameras=(),
         lidar=lidar,
     )
-    points = np.array([[2.2, -3.0, 0.2, 0, 0, 0], [4.2, 0.2, 0.2, 0, 0, 0]], np.float32)
+    points = np.array([[2.2, -3.0, 0.2, 51, 0, 0], [4.2, 0.2, 0.2, 0, 0, 0]], np.float32)
     logits = torch.zeros(*GRID.shape, K)
     logits.scatter_(-1, torch.from_numpy(classes)[..., None], 3.0)
     other = evidence_of(frame, points, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)
     assert len(other.ends) == 1  # the second lies on the car
     how = Refinement(near=(1,), far=())
     pooled = pool([sight(empty()), other], 0, GRID, OCC3D_NUSCENES, how)
-    hit = np.unravel_index(np.flatnonzero(pooled.other_bin >= 5), GRID.shape)
-    np.testing.assert_array_equal(np.stack(hit, -1), GRID.indices(np.array([[3.2, -3.0, 0.2]])))
+    hit = np.flatnonzero(pooled.other_bin >= 5)
+    at = np.stack(np.unravel_index(hit, GRID.shape), -1)
+    np.testing.assert_array_equal(at, GRID.indices(np.array([[3.2, -3.0, 0.2]])))
+    own, others = np.split(pooled.surface[hit[0]], 2)
+    assert not own.any()
+    count, intensity, height, spread = others
+    assert count == pytest.approx(np.log(2) / 8)
+    assert intensity == pytest.approx(51 / 255 - 0.5)
+    assert height == pytest.approx(0.2 / 0.5 - 0.5) and spread == pytest.approx(0, abs=1e-3)
+
+
+def test_the_surface_in_a_voxel_is_the_mean_of_its_returns() -> None:
+    lidar = LidarSweep(path=Path("x.bin"), timestamp_us=1, T_ego_lidar=np.eye(4))
+    frame = Frame(
+        scene_id="s",
+        token="1",
+        timestamp_us=1,
+        T_global_ego=np.eye(4),
+        cameras=(),
+        lidar=lidar,
+    )
+    heights = np.array([0.05, 0.25, 0.45], np.float32)
+    points = np.zeros((4, 6), np.float32)
+    points[:3, 2], points[:3, 3] = heights, [0, 255, 300]  # brighter than bright counts as bright
+    points[3, :3] = 100.0  # beyond the grid
+    logits = torch.zeros(*GRID.shape, K)
+    logits[..., FREE] = 3.0
+    seen = evidence_of(frame, points, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)
+    pooled = pool([seen], 0, GRID, OCC3D_NUSCENES, Refinement())
+    assert np.flatnonzero(pooled.surface.any(axis=1)).tolist() == [
+        GRID.flat(GRID.indices(np.zeros((1, 3))))[0]
+    ]
+    found = pooled.surface[GRID.flat(GRID.indices(np.zeros((1, 3))))[0], :4]
+    want = [np.log(4) / 8, 2 / 3 - 0.5, heights.mean() / 0.5 - 0.5, heights.std() / 0.5]
+    np.testing.assert_allclose(found, want, atol=1e-3)
 
 
 def test_log_probabilities_are_kept_to_half_a_step() -> None:
