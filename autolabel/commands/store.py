@@ -123,6 +123,8 @@ def print_calibration(header: StoreHeader) -> None:
         print("  uncalibrated: the softmax is taken at its word")
     else:
         print(f"  calibrated ({record.method}) on {record.voxels:,} voxels")
+    if record.refiner:
+        print(printable(f"  refined by {record.refiner}"))
     if (counts := record.reliability) is None:
         return
     free = np.arange(header.taxonomy.n_classes) == header.taxonomy.free_id

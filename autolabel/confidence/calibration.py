@@ -467,6 +467,11 @@ class Calibration:
             **optional,
         }
 
+    def describe(self) -> dict[str, Any]:
+        """As ``to_json``, for a store: what tells a large part from others stands in its place."""
+        refiner = {} if self.refiner is None else {"refiner": self.refiner.describe()}
+        return self.to_json() | refiner
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Calibration:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""

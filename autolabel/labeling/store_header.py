@@ -35,7 +35,7 @@ def store_header(
         "weights_sha256": teacher.weights_sha256,
         "labeling_version": LABELING_VERSION,
         "config": config.resolved(preset.inputs) | {"device": device},
-        "calibration": calibration.to_json(),
+        "calibration": calibration.describe(),
     }
     header = StoreHeader(
         grid=preset.grid,

@@ -25,7 +25,7 @@ def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
     """The table inside the weights file; without one, plain softmax.
 
     Raises:
-        SetupError: the table is damaged or of another class list.
+        SetupError: the table is damaged or of another class list, or the refiner of another grid.
     """
     if CALIBRATION_KEY not in teacher.metadata:
         print(f"warning: {weights} is not calibrated: confidence is plain softmax", file=sys.stderr)
@@ -33,6 +33,14 @@ def calibration_of(teacher: LoadedModel, weights: Path) -> Calibration:
     calibration = metadata_json(teacher.metadata, CALIBRATION_KEY, Calibration.from_json, weights)
     if len(calibration.counts) != teacher.preset.taxonomy.n_classes:
         raise SetupError(f"{weights}: the calibration table is of another class list")
+    network = None if calibration.refiner is None else calibration.refiner.network
+    preset = teacher.preset
+    if network is not None and not network.fits(preset.grid, preset.taxonomy.n_classes):
+        raise SetupError(
+            f"{weights}: its refiner is of {network.shape.levels} levels of "
+            f"{network.shape.voxel_m} m, {preset.name} has {preset.grid.shape[2]} of "
+            f"{preset.grid.size_m[0]} m: calibrate again (scripts/calibrate.py)"
+        )
     return calibration
 
 

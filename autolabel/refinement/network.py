@@ -13,6 +13,7 @@ crops.
 from __future__ import annotations
 
 import base64
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +22,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+
+from datasets.files.json_files import json_text
+from datasets.geometry.grid import VoxelGrid
 
 HIDDEN = 16
 """Channels of a voxel."""
@@ -172,6 +176,19 @@ class RefinerNetwork(nn.Module):
             voxel[s] += part[:n_rows, :Y].reshape(n_rows, Y, Z, HIDDEN)
             logits[s] = self.out(voxel[s].relu_())
         return logits.numpy()
+
+    def fits(self, grid: VoxelGrid, n_classes: int) -> bool:
+        """Whether it was made for such a grid and so many classes."""
+        same_voxels = self.shape.levels == grid.shape[2] and self.shape.voxel_m == grid.size_m[0]
+        return same_voxels and self.shape.classes == n_classes
+
+    def describe(self) -> dict[str, Any]:
+        """JSON values that tell it from others, without its weights."""
+        weights = json_text(self.to_json()).encode()
+        return {
+            "weights": sum(p.numel() for p in self.parameters()),
+            "sha256": hashlib.sha256(weights).hexdigest(),
+        }
 
     def to_json(self) -> dict[str, Any]:
         """JSON values; weights as float16."""

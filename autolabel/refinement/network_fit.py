@@ -54,7 +54,7 @@ class Crop:
         logs: (3, X, Y, Z, K) uint8, minus the log probabilities in steps of ``LOG_STEP``: of the
             frame, of near and of far ones.
         bins: (2, X, Y, Z) uint8 of the frame's own and of the others' LiDAR.
-        surface: (X, Y, Z, S) uint8, 0..255 for -0.5..0.5.
+        surface: (X, Y, Z, 2 S) float16.
         self_only: (X, Y, Z) bool, see ``Pooled``.
         truth: (X, Y, Z) uint8 class ids, ``UNKNOWN`` where there is none.
         scored: (X, Y, Z) bool, in the mask of the benchmark.
@@ -62,7 +62,7 @@ class Crop:
 
     logs: NDArray[np.uint8]
     bins: NDArray[np.uint8]
-    surface: NDArray[np.uint8]
+    surface: NDArray[np.float16]
     self_only: NDArray[np.bool_]
     truth: NDArray[np.uint8]
     scored: NDArray[np.bool_]
@@ -78,7 +78,7 @@ class Crop:
             self_only=self.self_only.ravel(),
             own_bin=own_bin,
             other_bin=other_bin,
-            surface=self.surface.reshape(len(own), -1).astype(np.float32) / 255 - 0.5,
+            surface=self.surface.reshape(len(own), -1).astype(np.float32),
         )
 
 
@@ -94,7 +94,7 @@ class CropDraws:
         self.rng = np.random.default_rng(seed)
         X, Y, Z = grid.shape
         self.size = (min(SIDE, X), min(SIDE, Y), Z)
-        n_bytes = (3 * n_classes + 2 * SURFACE + 5) * int(np.prod(self.size))
+        n_bytes = (3 * n_classes + 4 * SURFACE + 5) * int(np.prod(self.size))
         self.per_frame = min(PER_FRAME, MAX_BYTES / n_bytes / max(1, frames))
         """Mean number of crops of a frame."""
 
@@ -125,11 +125,7 @@ class CropDraws:
             bins=np.stack([pooled.own_bin, pooled.other_bin])
             .astype(np.uint8)
             .reshape(2, *self.size),
-            surface=((pooled.surface + 0.5) * 255)
-            .round()
-            .clip(0, 255)
-            .astype(np.uint8)
-            .reshape(*self.size, -1),
+            surface=pooled.surface.astype(np.float16).reshape(*self.size, -1),
             self_only=pooled.self_only.reshape(self.size),
             truth=np.where(known, truth, UNKNOWN).astype(np.uint8).reshape(self.size),
             scored=(scored & known).reshape(self.size),
@@ -233,7 +229,7 @@ def _inputs(batch: Sequence[_Tensors], mirrored: Sequence[int] = ()) -> tuple[An
     return (
         [part.flip(dims) for part in values.unbind(1)],
         [part.flip(dims) for part in bins.int().unbind(1)],
-        (surface.float() / 255 - 0.5).flip(dims),
+        surface.float().flip(dims),
     )
 
 

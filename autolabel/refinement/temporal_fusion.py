@@ -135,6 +135,11 @@ class Refiner:
             **optional,
         }
 
+    def describe(self) -> dict[str, Any]:
+        """As ``to_json``, with what tells the network from others in the place of its weights."""
+        network = {} if self.network is None else {"network": self.network.describe()}
+        return self.to_json() | network
+
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Refiner:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
@@ -370,7 +375,7 @@ def _low_and_size(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.floa
 
 @compiled
 def _add_returns(ends: Any, intensity: Any, low: Any, size: Any, shape: Any, sums: Any) -> None:
-    """Add to each voxel's (``SURFACE``) sums: returns, intensity (0..1), height within the voxel
+    """Add to each voxel's (``SURFACE``) sums: returns, intensity, height within the voxel
     (-0.5..0.5 of its side) and its square."""
     X, Y, Z = shape
     for p in range(len(ends)):
@@ -383,21 +388,23 @@ def _add_returns(ends: Any, intensity: Any, low: Any, size: Any, shape: Any, sum
         v = (i * Y + j) * Z + k
         height = np.float32(level - k - 0.5)
         sums[v, 0] += 1
-        sums[v, 1] += min(max(intensity[p], np.float32(0)), np.float32(255)) / np.float32(255)
+        sums[v, 1] += min(max(intensity[p], np.float32(0)), np.float32(255))
         sums[v, 2] += height
         sums[v, 3] += height * height
 
 
 def _surface(sums: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Of sums (V, ``SURFACE``): log of one and the returns (by 8), mean intensity less one half,
-    mean height, its standard deviation; 0 without returns."""
-    n = sums[:, :1]
-    mean = sums[:, 1:] / np.maximum(n, 1)
+    """Numbers about one in size, of sums (V, ``SURFACE``): logs of the returns and of their mean
+    intensity, mean height in the voxel and its standard deviation; 0 without returns. A road
+    returns little, and grass little more: a log tells them apart."""
     out = np.zeros_like(sums)
-    out[:, :1] = np.log1p(n) / 8
-    out[:, 1] = (mean[:, 0] - 0.5) * (n[:, 0] > 0)
-    out[:, 2] = mean[:, 1]
-    out[:, 3] = np.sqrt(np.maximum(mean[:, 2] - mean[:, 1] ** 2, 0))
+    filled = np.flatnonzero(sums[:, 0])
+    n, intensity, height, square = sums[filled].T
+    intensity, height, square = intensity / n, height / n, square / n
+    out[filled, 0] = np.log1p(n) / 2
+    out[filled, 1] = 2 * (np.log1p(intensity) - 2)
+    out[filled, 2] = 4 * height
+    out[filled, 3] = 4 * np.sqrt(np.maximum(square - height**2, 0))
     return out
 
 

@@ -6,7 +6,7 @@ Legend: K classes, R rings of distance, L levels of confidence.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, get_args
 
@@ -55,11 +55,13 @@ class CalibrationRecord:
     method: how confidence was learned, see ``method_label``.
     voxels: that it was learned from; 0: the softmax is taken at its word.
     reliability: None where that was not measured.
+    refiner: what refines the labels, in words; empty if nothing does.
     """
 
     method: str
     voxels: int
     reliability: ReliabilityCounts | None
+    refiner: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -235,9 +237,22 @@ def stored_calibration(header: StoreHeader) -> CalibrationRecord | None:
             method=method if voxels else "softmax at its word",
             voxels=voxels,
             reliability=reliability,
+            refiner=_refiner_label(data.get("refiner")),
         )
     except (KeyError, TypeError, ValueError, AttributeError, OverflowError) as error:
         raise ValueError(f"calibration: {type(error).__name__}: {error}") from error
+
+
+def _refiner_label(refiner: Mapping[str, Any] | None) -> str:
+    """What refines the labels, to print; empty if nothing does."""
+    if refiner is None:
+        return ""
+    if (network := refiner.get("network")) is None:
+        return "a pool over the drive"
+    return (
+        f"a pool over the drive and a network of {int(network['weights']):,} weights, sha256 "
+        f"{str(network['sha256'])[:12]}"
+    )
 
 
 def stored_risk_bound(header: StoreHeader) -> RiskBound | None:

@@ -13,6 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from autolabel.commands.options.label_log import DEFAULT_WEIGHTS
+from autolabel.labeling.stored_calibration import calibration_of
 from autolabel.refinement import network_fit
 from autolabel.refinement.network import NetworkShape, RefinerNetwork
 from autolabel.refinement.network_fit import UNKNOWN, Crop, CropDraws, fit_network, fit_offsets
@@ -26,7 +28,9 @@ from autolabel.refinement.temporal_fusion import (
     pool_logits,
     refine,
 )
+from datasets.errors import SetupError
 from datasets.geometry.grid import VoxelGrid
+from models.checkpoints.checkpoint import CALIBRATION_KEY, load_checkpoint
 
 GRID = VoxelGrid(min_m=(0.0, 0.0, 0.0), size_m=(0.8, 0.8, 0.8), shape=(24, 20, 2))
 FREE, LEFT, RIGHT, SIGN = 0, 1, 2, 3
@@ -231,7 +235,7 @@ def test_a_crop_keeps_what_was_pooled() -> None:
 
 
 def test_crops_stay_within_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    crop_bytes = (3 * K + 5) * GRID.n_voxels
+    crop_bytes = (3 * K + 4 * SURFACE + 5) * GRID.n_voxels
     monkeypatch.setattr(network_fit, "MAX_BYTES", 30 * crop_bytes)
     draws = CropDraws(GRID, K, 100)
     n = sum(len(draws.draw()) for _ in range(100))
@@ -264,3 +268,32 @@ def test_offsets_take_back_what_a_refiner_prefers() -> None:
         ious.append((found & (truth == SIGN)).sum() / (found | (truth == SIGN)).sum())
     assert ious[1] > 1.5 * ious[0]
     assert fit_offsets(biased, [], (SIGN,)).offsets is None
+
+
+def test_a_store_names_the_network_instead_of_holding_it() -> None:
+    made = network()
+    described = refiner(network=made).describe()["network"]
+    assert described["weights"] == sum(p.numel() for p in made.parameters())
+    assert len(json.dumps(described)) < 200
+    assert described == network().describe() != network(seed=1).describe()
+
+
+def test_a_network_fits_its_own_grid_alone() -> None:
+    coarse, other = network(), replace(GRID, size_m=(0.4, 0.4, 0.4))
+    assert coarse.fits(GRID, K) and not coarse.fits(GRID, K + 1) and not coarse.fits(other, K)
+    assert not coarse.fits(replace(GRID, shape=(24, 20, 3)), K)
+
+
+def test_weights_with_a_refiner_of_another_grid_are_refused() -> None:
+    model = load_checkpoint(DEFAULT_WEIGHTS)
+    calibration = calibration_of(model, DEFAULT_WEIGHTS)
+    assert calibration.refiner is not None
+    n_classes = model.preset.taxonomy.n_classes
+    coarse = NetworkShape(
+        classes=n_classes, levels=8, voxel_m=0.8, bins=EVIDENCE_BINS, surface=SURFACE
+    )
+    other = replace(calibration.refiner, network=RefinerNetwork(coarse))
+    text = json.dumps(replace(calibration, refiner=other).to_json())
+    mixed = replace(model, metadata=model.metadata | {CALIBRATION_KEY: text})
+    with pytest.raises(SetupError, match=r"of 8 levels of 0.8 m, .* has 16 of 0.4 m"):
+        calibration_of(mixed, DEFAULT_WEIGHTS)

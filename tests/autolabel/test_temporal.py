@@ -149,9 +149,9 @@ def test_returns_of_other_frames_count_at_their_place_unless_they_lie_on_what_mo
     own, others = np.split(pooled.surface[hit[0]], 2)
     assert not own.any()
     count, intensity, height, spread = others
-    assert count == pytest.approx(np.log(2) / 8)
-    assert intensity == pytest.approx(51 / 255 - 0.5)
-    assert height == pytest.approx(0.2 / 0.5 - 0.5) and spread == pytest.approx(0, abs=1e-3)
+    assert count == pytest.approx(np.log(2) / 2)
+    assert intensity == pytest.approx(2 * (np.log(52) - 2))
+    assert height == pytest.approx(4 * (0.2 / 0.5 - 0.5)) and spread == pytest.approx(0, abs=0.01)
 
 
 def test_the_surface_in_a_voxel_is_the_mean_of_its_returns() -> None:
@@ -176,7 +176,8 @@ def test_the_surface_in_a_voxel_is_the_mean_of_its_returns() -> None:
         GRID.flat(GRID.indices(np.zeros((1, 3))))[0]
     ]
     found = pooled.surface[GRID.flat(GRID.indices(np.zeros((1, 3))))[0], :4]
-    want = [np.log(4) / 8, 2 / 3 - 0.5, heights.mean() / 0.5 - 0.5, heights.std() / 0.5]
+    want = [np.log(4) / 2, 2 * (np.log(171) - 2), 4 * (heights.mean() / 0.5 - 0.5)]
+    want.append(4 * heights.std() / 0.5)
     np.testing.assert_allclose(found, want, atol=1e-3)
 
 
