@@ -287,12 +287,14 @@ def test_a_network_fits_its_own_grid_alone() -> None:
 def test_weights_with_a_refiner_of_another_grid_are_refused() -> None:
     model = load_checkpoint(DEFAULT_WEIGHTS)
     calibration = calibration_of(model, DEFAULT_WEIGHTS)
-    assert calibration.refiner is not None
     n_classes = model.preset.taxonomy.n_classes
     coarse = NetworkShape(
         classes=n_classes, levels=8, voxel_m=0.8, bins=EVIDENCE_BINS, surface=SURFACE
     )
-    other = replace(calibration.refiner, network=RefinerNetwork(coarse))
+    table = np.zeros((n_classes, EVIDENCE_BINS), np.float32)
+    other = replace(
+        refiner(), own_evidence=table, other_evidence=table, network=RefinerNetwork(coarse)
+    )
     text = json.dumps(replace(calibration, refiner=other).to_json())
     mixed = replace(model, metadata=model.metadata | {CALIBRATION_KEY: text})
     with pytest.raises(SetupError, match=r"of 8 levels of 0.8 m, .* has 16 of 0.4 m"):
