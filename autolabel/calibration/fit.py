@@ -6,10 +6,12 @@ Each step is cross-fitted: a scene is only processed by models fitted on other s
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 import numpy as np
+import torch
 from tqdm import tqdm
 
 from autolabel.calibration.evaluation import (
@@ -40,6 +42,8 @@ from models.inference.predictor import OccupancyPredictor
 T = TypeVar("T")
 VOXELS = 1_600_000
 """To learn from, at most, however many frames there are."""
+REFINER_FOLDS = 3
+"""Each trains a network for minutes."""
 MIN_SCENES = 3
 """To fit a meta classifier. Scenes left out of its fit decide whether it is used."""
 
@@ -201,7 +205,7 @@ def fit_refiners(
             learning.update(near, k, grid, expected, scene.scene_id)
             scene_of.append(s)
             bar.update()
-    return _cross_fitted(learning.fit, scene_of, scene_ids, "fit the refiner")
+    return _cross_fitted(learning.fit, scene_of, scene_ids, "fit the refiner", REFINER_FOLDS)
 
 
 def fit_classifiers(
@@ -242,11 +246,20 @@ def _cross_fitted(
     scene_of: Sequence[int],
     scene_ids: Sequence[str],
     task: str,
+    max_folds: int = FOLDS,
 ) -> CrossFitted[T]:
-    """``fit`` on all frames, and without those of every fold of scenes."""
-    n = min(FOLDS, len(scene_ids))
+    """``fit`` on all frames, and without those of every fold of scenes; several at a time, each on
+    its share of the cores."""
+    n = min(max_folds, len(scene_ids))
     folds = [[i for i, s in enumerate(scene_of) if s % n != f] for f in range(n)] if n > 1 else []
-    on_all, *by_fold = [fit(frames) for frames in tqdm([None, *folds], desc=task, unit="fit")]
+    threads = torch.get_num_threads()
+    at_once = min(threads, len(folds) + 1)
+    with ThreadPoolExecutor(
+        at_once, initializer=torch.set_num_threads, initargs=(threads // at_once,)
+    ) as pool:
+        fitted = pool.map(fit, [None, *folds])
+        on_all, *by_fold = tqdm(fitted, total=len(folds) + 1, desc=task, unit="fit")
+    torch.set_num_threads(threads)  # MKL's number is one for all threads
     by_fold = by_fold or [on_all]
     held_out = {scene_id: by_fold[s % len(by_fold)] for s, scene_id in enumerate(scene_ids)}
     return CrossFitted(on_all=on_all, held_out=held_out)

@@ -6,6 +6,7 @@ Legend: X Y Z voxels of a crop, V voxels, K classes, N crops of a step.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -29,7 +30,7 @@ from datasets.geometry.grid import VoxelGrid
 
 SIDE = 64
 """Voxels along X and Y of a crop, at most."""
-MAX_BYTES = 2 * 1024**3
+MAX_BYTES = 4 * 1024**3
 """Of all crops together."""
 PER_FRAME = 2
 """Crops, at most."""
@@ -37,11 +38,12 @@ MIN_SCENES = 10
 """To train a network."""
 LEFT_OUT = 5
 """Every so many scenes one is left out of the training, and decides."""
-EPOCHS = 6
-MAX_STEPS = 800
+EPOCHS = 20
+MAX_STEPS = 4000
 BATCH = 4
 RATE = 3e-3
 UNKNOWN = 255
+_DRAWS = threading.Lock()
 MAX_OFFSET_CROPS = 300
 MAX_OFFSET_VOXELS = 2_000_000
 
@@ -245,7 +247,9 @@ def _train(network: RefinerNetwork, data: Sequence[_Tensors], draws: torch.Gener
         mirrored = [d + 1 for d in range(2) if torch.rand(1, generator=draws) < 0.5]
         base = torch.stack([t.base for t in batch]).flip(mirrored).float()
         truth = torch.from_numpy(np.stack([t.crop.truth for t in batch])).flip(mirrored).long()
-        logits = base + network(*_inputs(batch, mirrored))
+        with torch.autocast("cpu", torch.bfloat16):
+            added = network(*_inputs(batch, mirrored))
+        logits = base + added.float()
         loss = nn.functional.cross_entropy(
             logits.flatten(0, 3), truth.flatten(), ignore_index=UNKNOWN
         )
@@ -259,6 +263,6 @@ def _train(network: RefinerNetwork, data: Sequence[_Tensors], draws: torch.Gener
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
     """Global draws of torch from a seed; what was before comes back."""
-    with torch.random.fork_rng():
+    with _DRAWS, torch.random.fork_rng(devices=()):
         torch.manual_seed(seed)
         yield

@@ -210,7 +210,8 @@ def test_the_network_tells_a_class_by_what_lies_around(monkeypatch: pytest.Monke
             assert (found == truth)[truth == class_id].mean() > 0.95
 
 
-def test_a_network_that_helps_nothing_is_not_kept() -> None:
+def test_a_network_that_helps_nothing_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(network_fit, "EPOCHS", 4)
     assert fit_network(refiner(), crops_of_streets(15, told=False), GRID).network is None
 
 
