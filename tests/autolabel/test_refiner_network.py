@@ -200,6 +200,7 @@ def crops_of_streets(scenes: int, *, told: bool = True) -> list[tuple[str, Crop]
 
 def test_the_network_tells_a_class_by_what_lies_around(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network_fit, "EPOCHS", 25)
+    monkeypatch.setattr(network_fit, "USE_BFLOAT16", False)  # slow on so small a map
     fitted = fit_network(refiner(), crops_of_streets(16), GRID)
     assert fitted.network is not None
     rng = np.random.default_rng(99)
