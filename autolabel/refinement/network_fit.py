@@ -30,7 +30,7 @@ from datasets.geometry.grid import VoxelGrid
 
 SIDE = 64
 """Voxels along X and Y of a crop, at most."""
-MAX_BYTES = 4 * 1024**3
+MAX_BYTES = 1024**3
 """Of all crops together."""
 PER_FRAME = 2
 """Crops, at most."""
