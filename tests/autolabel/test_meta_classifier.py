@@ -25,7 +25,7 @@ from autolabel.confidence.meta_classifier import (
     features_of,
 )
 from autolabel.labeling.config import LabelingConfig
-from autolabel.refinement.temporal_fusion import PASS_EDGES, Pooled
+from autolabel.refinement.temporal_fusion import PASS_EDGES, SURFACE, Pooled
 from datasets.geometry.grid import VoxelGrid
 from datasets.loading.targets import GroundTruthTargets
 from datasets.model_inputs import ModelInputs
@@ -107,6 +107,7 @@ def test_a_frame_on_its_own_is_all_there_is_and_others_are_looked_up_per_class()
         self_only=np.zeros(n, bool),
         own_bin=np.zeros(n, np.intp),
         other_bin=np.full(n, 2 * (len(PASS_EDGES) + 1) + 3),
+        surface=np.zeros((n, 2 * SURFACE), np.float32),
     )
     found = seen(semantics=semantics, others=Others.of(pooled, semantics))
     own, near = (column(found, f"log odds of {which}") for which in ("the frame", "near frames"))
