@@ -210,11 +210,12 @@ class Pooled:
     surface: NDArray[np.float32]
 
     def split(self, lengths: Sequence[int]) -> list[Pooled]:
-        """Parts of so many voxels each."""
+        """Parts of so many voxels each, in memory of their own: one may be kept without the rest."""
         ends = np.cumsum(lengths)
         parts = [slice(end - n, end) for end, n in zip(ends, lengths, strict=True)]
         return [
-            Pooled(**{f.name: getattr(self, f.name)[part] for f in fields(self)}) for part in parts
+            Pooled(**{f.name: getattr(self, f.name)[part].copy() for f in fields(self)})
+            for part in parts
         ]
 
 

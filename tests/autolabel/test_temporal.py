@@ -252,3 +252,12 @@ def test_a_frame_whose_own_lidar_saw_the_voxel_counts_four_times() -> None:
     )
     np.testing.assert_allclose(mean(NO_LIDAR), (says_road + says_wall) / 2, rtol=1e-5)
     np.testing.assert_allclose(mean(seen), (4 * says_road + says_wall) / 5, rtol=1e-5)
+
+
+def test_parts_of_pooled_evidence_keep_no_memory_of_the_others() -> None:
+    whole = pool([sight(empty())], 0, GRID, OCC3D_NUSCENES, Refinement(evidence=False))
+    few, rest = whole.split([10, GRID.n_voxels - 10])
+    for name in ("own", "near", "far", "self_only", "own_bin", "other_bin", "surface"):
+        parts = [getattr(few, name), getattr(rest, name)]
+        np.testing.assert_array_equal(np.concatenate(parts), getattr(whole, name))
+        assert parts[0].base is None
