@@ -210,7 +210,7 @@ class Pooled:
     surface: NDArray[np.float32]
 
     def split(self, lengths: Sequence[int]) -> list[Pooled]:
-        """Parts of so many voxels each, in memory of their own: one may be kept without the rest."""
+        """Parts of so many voxels each, in memory of their own, so that one may be kept alone."""
         ends = np.cumsum(lengths)
         parts = [slice(end - n, end) for end, n in zip(ends, lengths, strict=True)]
         return [
