@@ -17,11 +17,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from autolabel.refinement.best_offsets import best_offsets
+from autolabel.refinement.kernels import SURFACE
 from autolabel.refinement.network import LEAST_LOG, NetworkShape, RefinerNetwork
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     LOG_STEP,
-    SURFACE,
     Pooled,
     Refiner,
     pool_logits,

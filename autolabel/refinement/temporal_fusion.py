@@ -14,7 +14,7 @@ Legend: X Y Z voxels, K classes, V selected voxels, P LiDAR returns.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, TypeVar
 
@@ -24,9 +24,17 @@ from numpy.typing import NDArray
 from scipy import ndimage
 from torch import Tensor
 
+from autolabel.refinement.kernels import (
+    SURFACE,
+    add_returns,
+    add_surprisal,
+    take_own,
+    to_mean,
+    to_surface,
+    weigh,
+)
 from autolabel.refinement.network import RefinerNetwork
 from datasets.frames import Frame, of_the_moment
-from datasets.geometry.compiled import compiled
 from datasets.geometry.grid import VoxelGrid
 from datasets.geometry.raycast import lidar_evidence
 from datasets.geometry.transforms import Transform, apply, inverse
@@ -38,13 +46,13 @@ A = TypeVar("A")
 
 LOG_STEP = 1 / 16
 """Log probabilities are kept as multiples of this, down to -255 of them (1.2e-7)."""
-OBSERVED_WEIGHT = 4
+OBSERVED_WEIGHT = np.float32(4)
 """Weight of a frame where its own LiDAR observed the voxel; 1 elsewhere."""
 HIT_EDGES = (1, 2, 4, 8, 16)
 PASS_EDGES = (1, 4, 16, 64)
 """Lower edges of the bins of hits and passes; the first bin is none."""
-SURFACE = 4
-"""Numbers about the returns in a voxel."""
+BLOCK = 8192
+"""Voxels that are pooled together."""
 EVIDENCE_BINS = (len(HIT_EDGES) + 1) * (len(PASS_EDGES) + 1)
 
 
@@ -198,7 +206,7 @@ class Pooled:
         own_bin, other_bin: (V,) bin of hits and passes in a table flattened over both.
         surface: (V, 2 * ``SURFACE``) float32, of the returns in a voxel of the frame itself and of
             the others: how many, their mean intensity, mean height and spread of height; see
-            ``_surface``.
+            ``to_surface``.
     """
 
     own: NDArray[np.float32]
@@ -288,54 +296,61 @@ def pool(
     frame = window[k]
     n_classes = frame.surprisal.shape[-1]
     cells = np.arange(grid.n_voxels) if voxels is None else voxels
-    own = frame.surprisal.reshape(-1, n_classes)[cells].astype(np.float32) * -LOG_STEP
     hits = np.zeros(grid.n_voxels, np.int32)
     passes = np.zeros(grid.n_voxels, np.int32)
     returns = np.zeros((2, grid.n_voxels, SURFACE), np.float32)
-    _add_returns(frame.ends, frame.intensity, *_low_and_size(grid), grid.shape, returns[0])
-    means = []
-    fallback: NDArray[np.float32] = own
+    low_and_size = np.asarray(grid.min_m, np.float64), np.asarray(grid.size_m, np.float64)
+    add_returns(frame.ends, frame.intensity, *low_and_size, grid.shape, returns[0])
+    others: list[list[tuple[Any, Any, Any, Any, Any]]] = []
     for offsets in (config.near, config.far):
-        total = np.zeros((len(cells), n_classes), np.float32)
-        weight = np.zeros(len(cells), np.float32)
-        for offset in offsets:
-            for j in (k - offset, *(() if config.past_only else (k + offset,))):
-                if 0 <= j < len(window):
-                    other = window[j]
-                    T_other_frame = inverse(other.T_global_grid) @ frame.T_global_grid
-                    _add_surprisal(
-                        cells,
-                        *_affine(T_other_frame, grid),
-                        other.surprisal,
-                        other.moving,
-                        (other.hits > 0) | (other.passes > 0),
-                        total,
-                        weight,
-                    )
-                    if config.evidence:
-                        T_frame_other = inverse(T_other_frame)
-                        ends = apply(T_frame_other, other.ends)
-                        origin = apply(T_frame_other, other.origin)
-                        ended, passed = lidar_evidence(origin, ends, grid)
-                        _add_returns(
-                            ends, other.intensity, *_low_and_size(grid), grid.shape, returns[1]
-                        )
-                        hits += ended.ravel()
-                        passes += passed.ravel()
-        weighted = weight > 0
-        mean = fallback.copy()
-        mean[weighted] = total[weighted] * (-LOG_STEP / weight[weighted, None])
-        means.append(mean)
-        fallback = mean
+        others.append([])
+        for other in _at(offsets, window, k, past_only=config.past_only):
+            T_other_frame = inverse(other.T_global_grid) @ frame.T_global_grid
+            lidar = other.hits, other.passes
+            others[-1].append((*_affine(T_other_frame, grid), other.surprisal, other.moving, lidar))
+            if config.evidence:
+                T_frame_other = inverse(T_other_frame)
+                ends, origin = apply(T_frame_other, other.ends), apply(T_frame_other, other.origin)
+                ended, passed = lidar_evidence(origin, ends, grid)
+                add_returns(ends, other.intensity, *low_and_size, grid.shape, returns[1])
+                hits += ended.ravel()
+                passes += passed.ravel()
+    own, near, far = np.empty((3, len(cells), n_classes), np.float32)
+    self_only = np.empty(len(cells), np.bool_)
+    dynamic = np.isin(np.arange(n_classes), taxonomy.dynamic)
+    step = np.float32(-LOG_STEP)
+    surface = np.empty((len(cells), 2 * SURFACE), np.float32)
+    for start in range(0, len(cells), BLOCK):  # its sums stay in a core's cache
+        block = slice(start, start + BLOCK)
+        surprisal = frame.surprisal.reshape(-1, n_classes)
+        to_surface(cells[block], returns, surface[block])
+        take_own(cells[block], surprisal, dynamic, step, own[block], self_only[block])
+        fallback = own[block]
+        for mean, seen in zip((near[block], far[block]), others, strict=True):
+            mean[:] = 0
+            weight = np.zeros(len(mean), np.float32)
+            for other_frame in seen:
+                add_surprisal(cells[block], *other_frame, OBSERVED_WEIGHT, mean, weight)
+            to_mean(mean, weight, step, fallback)
+            fallback = mean
     return Pooled(
         own=own,
-        near=means[0],
-        far=means[1],
-        self_only=np.isin(own.argmax(-1), taxonomy.dynamic),
+        near=near,
+        far=far,
+        self_only=self_only,
         own_bin=_bin(frame.hits.ravel()[cells], frame.passes.ravel()[cells]),
         other_bin=_bin(hits[cells], passes[cells]),
-        surface=np.concatenate([_surface(part[cells]) for part in returns], axis=1),
+        surface=surface,
     )
+
+
+def _at(
+    offsets: Sequence[int], window: Sequence[FrameEvidence], k: int, *, past_only: bool
+) -> Iterator[FrameEvidence]:
+    for offset in offsets:
+        for j in (k - offset, *(() if past_only else (k + offset,))):
+            if 0 <= j < len(window):
+                yield window[j]
 
 
 def refine(
@@ -358,60 +373,35 @@ def refine(
 
 def pool_logits(pooled: Pooled, refiner: Refiner, config: Refinement) -> NDArray[np.float32]:
     """(V, K) logits of the log-linear pool."""
-    logits = refiner.own * pooled.own
-    if config.near:
-        logits += refiner.near * pooled.near
-    if config.far:
-        logits += refiner.far * pooled.far
-    logits[pooled.self_only] = refiner.self_only * pooled.own[pooled.self_only]
-    if config.evidence:
-        logits += refiner.own_evidence.T[pooled.own_bin]
-        logits[~pooled.self_only] += refiner.other_evidence.T[pooled.other_bin[~pooled.self_only]]
+    weights = (
+        refiner.own,
+        refiner.near if config.near else 0.0,
+        refiner.far if config.far else 0.0,
+        refiner.self_only,
+    )
+    used = np.float32(config.evidence)
+    logits = np.empty_like(pooled.own)
+    weigh(
+        (pooled.own, pooled.near, pooled.far),
+        pooled.self_only,
+        (pooled.own_bin, pooled.other_bin),
+        np.asarray(weights, np.float32),
+        np.ascontiguousarray(refiner.own_evidence.T) * used,
+        np.ascontiguousarray(refiner.other_evidence.T) * used,
+        logits,
+    )
     return logits
 
 
-def _low_and_size(grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    return np.asarray(grid.min_m, np.float64), np.asarray(grid.size_m, np.float64)
-
-
-@compiled
-def _add_returns(ends: Any, intensity: Any, low: Any, size: Any, shape: Any, sums: Any) -> None:
-    """Add to each voxel's (``SURFACE``) sums: returns, intensity, height within the voxel
-    (-0.5..0.5 of its side) and its square."""
-    X, Y, Z = shape
-    for p in range(len(ends)):
-        x, y, z = (ends[p, 0] - low[0], ends[p, 1] - low[1], ends[p, 2] - low[2])
-        i, j = int(np.floor(x / size[0])), int(np.floor(y / size[1]))
-        level = z / size[2]
-        k = int(np.floor(level))
-        if i < 0 or j < 0 or k < 0 or i >= X or j >= Y or k >= Z:
-            continue
-        v = (i * Y + j) * Z + k
-        height = np.float32(level - k - 0.5)
-        sums[v, 0] += 1
-        sums[v, 1] += min(max(intensity[p], np.float32(0)), np.float32(255))
-        sums[v, 2] += height
-        sums[v, 3] += height * height
-
-
-def _surface(sums: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Numbers about one in size, of sums (V, ``SURFACE``): logs of the returns and of their mean
-    intensity, mean height in the voxel and its standard deviation; 0 without returns. A road
-    returns little, and grass little more: a log tells them apart."""
-    out = np.zeros_like(sums)
-    filled = np.flatnonzero(sums[:, 0])
-    n, intensity, height, square = sums[filled].T
-    intensity, height, square = intensity / n, height / n, square / n
-    out[filled, 0] = np.log1p(n) / 2
-    out[filled, 1] = 2 * (np.log1p(intensity) - 2)
-    out[filled, 2] = 4 * height
-    out[filled, 3] = 4 * np.sqrt(np.maximum(square - height**2, 0))
-    return out
-
-
 def _bin(hits: NDArray[Any], passes: NDArray[Any]) -> NDArray[np.intp]:
-    h = np.searchsorted(HIT_EDGES, hits, side="right")
-    return np.asarray(h * (len(PASS_EDGES) + 1) + np.searchsorted(PASS_EDGES, passes, side="right"))
+    h = _of_count(HIT_EDGES)[np.minimum(hits, HIT_EDGES[-1])]
+    p = _of_count(PASS_EDGES)[np.minimum(passes, PASS_EDGES[-1])]
+    return np.asarray(h * (len(PASS_EDGES) + 1) + p)
+
+
+def _of_count(edges: tuple[int, ...]) -> NDArray[np.intp]:
+    """The bin of every count up to the last edge."""
+    return np.searchsorted(edges, np.arange(edges[-1] + 1), side="right")
 
 
 def _affine(T: Transform, grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -420,31 +410,3 @@ def _affine(T: Transform, grid: VoxelGrid) -> tuple[NDArray[np.float64], NDArray
     matrix = T[:3, :3] * size[None, :] / size[:, None]
     offset = (T[:3, :3] @ (low + size / 2) + T[:3, 3] - low) / size
     return matrix, offset
-
-
-@compiled
-def _add_surprisal(
-    cells: Any,
-    matrix: Any,
-    offset: Any,
-    surprisal: Any,
-    moving: Any,
-    observed: Any,
-    total: Any,
-    weight: Any,
-) -> None:
-    """Add another frame's surprisal at the places of our cells."""
-    X, Y, Z, K = surprisal.shape
-    for v in range(len(cells)):
-        z = cells[v] % Z
-        y = cells[v] // Z % Y
-        x = cells[v] // (Z * Y)
-        i = int(np.floor(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0]))
-        j = int(np.floor(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1]))
-        k = int(np.floor(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2]))
-        if i < 0 or j < 0 or k < 0 or i >= X or j >= Y or k >= Z or moving[i, j, k]:
-            continue
-        w = np.float32(OBSERVED_WEIGHT if observed[i, j, k] else 1)
-        weight[v] += w
-        for c in range(K):
-            total[v, c] += w * surprisal[i, j, k, c]

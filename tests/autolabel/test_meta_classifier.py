@@ -25,7 +25,8 @@ from autolabel.confidence.meta_classifier import (
     features_of,
 )
 from autolabel.labeling.config import LabelingConfig
-from autolabel.refinement.temporal_fusion import PASS_EDGES, SURFACE, Pooled
+from autolabel.refinement.kernels import SURFACE
+from autolabel.refinement.temporal_fusion import PASS_EDGES, Pooled
 from datasets.geometry.grid import VoxelGrid
 from datasets.loading.targets import GroundTruthTargets
 from datasets.model_inputs import ModelInputs

@@ -16,12 +16,12 @@ from numpy.typing import NDArray
 from autolabel.commands.options.label_log import DEFAULT_WEIGHTS
 from autolabel.labeling.stored_calibration import calibration_of
 from autolabel.refinement import network_fit
+from autolabel.refinement.kernels import SURFACE
 from autolabel.refinement.network import NetworkShape, RefinerNetwork
 from autolabel.refinement.network_fit import UNKNOWN, Crop, CropDraws, fit_network, fit_offsets
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     LOG_STEP,
-    SURFACE,
     Pooled,
     Refinement,
     Refiner,
