@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from autolabel.labeling.visibility import VisibilityConfig
 from autolabel.refinement.temporal_fusion import Refinement
-from datasets.files.json_files import json_text
 from datasets.labels.calibration_record import RiskBound
 from datasets.model_inputs import InputSpec
 from datasets.visibility import RAY_COLUMNS
@@ -89,7 +87,7 @@ class LabelingConfig:
     def resolved(self, teacher: InputSpec) -> dict[str, Any]:
         """JSON values with every default resolved; fields that are off are left out."""
         values = asdict(self) | {"past_sweeps": self.input_spec(teacher).past_sweeps}
-        values["refinement"] = None if self.refinement is None else asdict(self.refinement)
+        values["refinement"] = None if self.refinement is None else self.refinement.to_json()
         del values["risk_bound"]
         if not self.instances:  # as configurations were before there were any
             del values["instances"]
@@ -109,5 +107,5 @@ def config_signature(config: LabelingConfig) -> dict[str, Any]:
         "visibility_split": config.visibility_split,
         "fast": config.fast,
         "flips": config.flips,
-        "refinement": None if refinement is None else json.loads(json_text(asdict(refinement))),
+        "refinement": None if refinement is None else refinement.to_json(),
     }

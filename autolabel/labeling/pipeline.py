@@ -150,8 +150,8 @@ def frame_evidence(
     steps = PredictionSteps(scene, source, teacher, config)
     with _stages(config) as stages:
         batches = stages.prefetch(steps.read_batch, steps.batches())
-        for output in stages.closing(steps.predict(batches)):
-            observed = steps.add_evidence(output)
+        outputs = stages.closing(steps.predict(batches))
+        for observed in steps.follow_objects(map(steps.add_evidence, outputs)):
             yield observed.prepared.frame, observed.evidence
 
 
@@ -182,6 +182,8 @@ def _run(
     on_gpu = steps.teacher.device.type != "cpu"  # there a thread would wait for the next batch too
     if steps.refinement is not None:
         frames = stages.prefetch(steps.add_evidence, outputs, inline=on_gpu)
+        if steps.refinement.objects:
+            frames = steps.follow_objects(frames)
         reach = steps.refinement.reach
         return stages.prefetch(lambda window: finish(steps.fuse(window)), windows(frames, reach))
     if on_gpu:

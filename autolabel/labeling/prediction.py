@@ -6,9 +6,9 @@ Legend: T frames, P LiDAR returns, X Y Z voxels, K classes, V selected voxels.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +18,11 @@ from torch import Tensor
 
 from autolabel.confidence.meta_classifier import MetaClassifier, Others, features_of
 from autolabel.confidence.statistics import of_inputs, of_labels
+from autolabel.instances import Tracker
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.stages import LogitsPool
 from autolabel.labeling.visibility import metric_points
+from autolabel.refinement.moving_objects import follow_objects
 from autolabel.refinement.temporal_fusion import FrameEvidence, Refiner, evidence_of, pool, refine
 from datasets.errors import SceneError
 from datasets.frames import (
@@ -232,6 +234,12 @@ class PredictionSteps:
         )
         self.logits_pool.release(logits)
         return ObservedFrame(prepared, output.flow, evidence)
+
+    def follow_objects(self, frames: Iterable[ObservedFrame]) -> Iterator[ObservedFrame]:
+        """The frames with the numbers of their objects."""
+        tracker = Tracker(self.grid, self.taxonomy)
+        for frame in frames:
+            yield replace(frame, evidence=follow_objects(frame.evidence, tracker))
 
     def fuse(self, window: tuple[Sequence[ObservedFrame], int]) -> FramePrediction:
         """The prediction of the k-th frame of a window, fused with the others."""

@@ -83,29 +83,40 @@ def add_surprisal(
     moving: Any,
     lidar: Any,
     observed_weight: Any,
+    slots: Any,
+    shifts: Any,
     total: Any,
     weight: Any,
 ) -> None:
     """Add another frame's surprisal (X, Y, Z, K) at the places of our cells (V,), which ``matrix``
     and ``offset`` take to its indices; not where it predicts a moving class. Where its LiDAR's hits
-    or passes, ``lidar``, are any, it counts ``observed_weight`` times."""
+    or passes, ``lidar``, are any, it counts ``observed_weight`` times. Cells of an object, in
+    ``slots`` (V,) not 0, take what lies beside their place by the object's shift, of ``shifts``
+    (N + 1, 3), if it is known."""
     hits, passes = lidar
     X, Y, Z, K = surprisal.shape
     for v in range(len(cells)):
         z = cells[v] % Z
         y = cells[v] // Z % Y
         x = cells[v] // (Z * Y)
-        i = int(np.floor(matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0]))
-        j = int(np.floor(matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1]))
-        k = int(np.floor(matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2]))
-        if i < 0 or j < 0 or k < 0 or i >= X or j >= Y or k >= Z or moving[i, j, k]:
+        a = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0]
+        b = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1]
+        c = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2]
+        slot = slots[v]
+        known = not np.isnan(shifts[slot, 0])
+        if known:
+            a, b, c = a + shifts[slot, 0], b + shifts[slot, 1], c + shifts[slot, 2]
+        i, j, k = int(np.floor(a)), int(np.floor(b)), int(np.floor(c))
+        if i < 0 or j < 0 or k < 0 or i >= X or j >= Y or k >= Z:
+            continue
+        if moving[i, j, k] and not known:
             continue
         w = np.float32(1)
         if hits[i, j, k] or passes[i, j, k]:
             w = observed_weight
         weight[v] += w
-        for c in range(K):
-            total[v, c] += w * np.float32(surprisal[i, j, k, c])
+        for n in range(K):
+            total[v, n] += w * np.float32(surprisal[i, j, k, n])
 
 
 @compiled
@@ -147,3 +158,30 @@ def weigh(
             for c in range(K):
                 pooled = weights[0] * own[v, c] + weights[1] * near[v, c] + weights[2] * far[v, c]
                 logits[v, c] = pooled + mine[c] + theirs[c]
+
+
+@compiled
+def count_met(
+    cells: Any,
+    slots: Any,
+    matrix: Any,
+    offset: Any,
+    shifts: Any,
+    numbers: Any,
+    number_of: Any,
+    met: Any,
+) -> None:
+    """Count for each object those of its cells (V, 3) that, taken to another frame and shifted, lie
+    in a voxel of the number ``number_of`` (N + 1,) it."""
+    X, Y, Z = numbers.shape
+    for v in range(len(cells)):
+        x, y, z = cells[v]
+        slot = slots[v]
+        a = matrix[0, 0] * x + matrix[0, 1] * y + matrix[0, 2] * z + offset[0] + shifts[slot, 0]
+        b = matrix[1, 0] * x + matrix[1, 1] * y + matrix[1, 2] * z + offset[1] + shifts[slot, 1]
+        c = matrix[2, 0] * x + matrix[2, 1] * y + matrix[2, 2] * z + offset[2] + shifts[slot, 2]
+        i, j, k = int(np.floor(a)), int(np.floor(b)), int(np.floor(c))
+        if i < 0 or j < 0 or k < 0 or i >= X or j >= Y or k >= Z:
+            continue
+        if numbers[i, j, k] == number_of[slot]:
+            met[slot] += 1

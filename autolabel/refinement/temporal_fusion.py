@@ -33,6 +33,7 @@ from autolabel.refinement.kernels import (
     to_surface,
     weigh,
 )
+from autolabel.refinement.moving_objects import Objects
 from autolabel.refinement.network import RefinerNetwork
 from datasets.frames import Frame, of_the_moment
 from datasets.geometry.grid import VoxelGrid
@@ -64,17 +65,38 @@ class Refinement:
         near, far: pool with frames at these offsets, before and after.
         evidence: use LiDAR hits and passes.
         past_only: use earlier frames only, as on board.
+        objects: what moves is looked up where other frames saw it (``moving_objects``), for the
+            network; else what they saw there is left out.
     """
 
     near: tuple[int, ...] = (1,)
     far: tuple[int, ...] = (2, 3, 4, 5, 6, 7)
     evidence: bool = True
     past_only: bool = False
+    objects: bool = False
 
     @property
     def reach(self) -> int:
         """Frames needed before and after."""
         return max((*self.near, *self.far), default=0)
+
+    def to_json(self) -> dict[str, Any]:
+        """JSON values; without ``objects`` where they are off, as before there were any."""
+        values: dict[str, Any] = asdict(self) | {"near": list(self.near), "far": list(self.far)}
+        if not self.objects:
+            del values["objects"]
+        return values
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Refinement:
+        """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        return cls(
+            near=tuple(int(n) for n in data["near"]),
+            far=tuple(int(n) for n in data["far"]),
+            evidence=bool(data["evidence"]),
+            past_only=bool(data["past_only"]),
+            objects=bool(data.get("objects", False)),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -132,7 +154,7 @@ class Refiner:
         if self.offsets is not None:
             optional["offsets"] = np.round(self.offsets.astype(float), 5).tolist()
         return {
-            "how": asdict(self.config),
+            "how": self.config.to_json(),
             "own": self.own,
             "near": self.near,
             "far": self.far,
@@ -151,14 +173,8 @@ class Refiner:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Refiner:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
-        config = data["how"]
         return cls(
-            config=Refinement(
-                near=tuple(int(n) for n in config["near"]),
-                far=tuple(int(n) for n in config["far"]),
-                evidence=bool(config["evidence"]),
-                past_only=bool(config["past_only"]),
-            ),
+            config=Refinement.from_json(data["how"]),
             own=float(data["own"]),
             near=float(data["near"]),
             far=float(data["far"]),
@@ -183,8 +199,11 @@ class FrameEvidence:
         ends: (P, 3) float32 metres, ends of the rays of the frame's moment, without those in moving
             voxels; origin: their starts, (3,), or (P, 3) with several LiDARs; intensity: (P,)
             float32 of these returns, 0..255.
+        objects: (X, Y, Z) numbers of objects that can move, the same in every frame of the scene;
+            0: none. None: nobody followed them.
     """
 
+    timestamp_us: int
     T_global_grid: Transform
     surprisal: NDArray[np.uint8]
     moving: NDArray[np.bool_]
@@ -193,6 +212,7 @@ class FrameEvidence:
     ends: NDArray[np.float32]
     origin: NDArray[np.float64]
     intensity: NDArray[np.float32]
+    objects: NDArray[np.uint16] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -258,6 +278,7 @@ def evidence_of(
         if frame.companions:
             origin = origin[static]
     return FrameEvidence(
+        timestamp_us=frame.timestamp_us,
         T_global_grid=frame.T_global_ego,
         surprisal=surprisal,
         moving=moving,
@@ -301,13 +322,22 @@ def pool(
     returns = np.zeros((2, grid.n_voxels, SURFACE), np.float32)
     low_and_size = np.asarray(grid.min_m, np.float64), np.asarray(grid.size_m, np.float64)
     add_returns(frame.ends, frame.intensity, *low_and_size, grid.shape, returns[0])
-    others: list[list[tuple[Any, Any, Any, Any, Any]]] = []
+    slots, objects = np.zeros(grid.n_voxels, np.intp), None
+    if config.objects and frame.objects is not None and frame.objects.any():
+        objects = Objects(frame.objects, grid)
+        slots = objects.grown(frame.objects).ravel()
+    nowhere = np.full((1, 3), np.nan)
+    others: list[list[tuple[tuple[Any, Any, Any, Any, Any], Any]]] = []
     for offsets in (config.near, config.far):
         others.append([])
         for other in _at(offsets, window, k, past_only=config.past_only):
             T_other_frame = inverse(other.T_global_grid) @ frame.T_global_grid
+            affine = _affine(T_other_frame, grid)
+            shifts = nowhere
+            if objects is not None and other.objects is not None:
+                shifts = objects.shifts(other.objects, *affine)
             lidar = other.hits, other.passes
-            others[-1].append((*_affine(T_other_frame, grid), other.surprisal, other.moving, lidar))
+            others[-1].append(((*affine, other.surprisal, other.moving, lidar), shifts))
             if config.evidence:
                 T_frame_other = inverse(T_other_frame)
                 ends, origin = apply(T_frame_other, other.ends), apply(T_frame_other, other.origin)
@@ -320,6 +350,7 @@ def pool(
     dynamic = np.isin(np.arange(n_classes), taxonomy.dynamic)
     step = np.float32(-LOG_STEP)
     surface = np.empty((len(cells), 2 * SURFACE), np.float32)
+    none = np.zeros(BLOCK, np.intp)
     for start in range(0, len(cells), BLOCK):  # its sums stay in a core's cache
         block = slice(start, start + BLOCK)
         surprisal = frame.surprisal.reshape(-1, n_classes)
@@ -329,8 +360,16 @@ def pool(
         for mean, seen in zip((near[block], far[block]), others, strict=True):
             mean[:] = 0
             weight = np.zeros(len(mean), np.float32)
-            for other_frame in seen:
-                add_surprisal(cells[block], *other_frame, OBSERVED_WEIGHT, mean, weight)
+            for other_frame, shifts in seen:
+                add_surprisal(
+                    cells[block],
+                    *other_frame,
+                    OBSERVED_WEIGHT,
+                    slots[cells[block]] if len(shifts) > 1 else none[: len(mean)],
+                    shifts,
+                    mean,
+                    weight,
+                )
             to_mean(mean, weight, step, fallback)
             fallback = mean
     return Pooled(

@@ -29,7 +29,7 @@ from models.presets import preset
 STUDY_VERSION = 2
 """Raised whenever the same settings would give other results."""
 
-_REFINEMENT = {"refinement": asdict(Refinement())}
+_REFINEMENT = {"refinement": Refinement().to_json()}
 
 Kind = Literal["teacher", "store", "features", "student"]
 Arm = Literal[
