@@ -66,8 +66,10 @@ PARTS: dict[str, Refinement] = {
     "own prediction and its LiDAR": Refinement(near=(), far=()),
     "other frames' predictions": Refinement(evidence=False),
     "all, past frames only": Refinement(past_only=True),
-    "all": Refinement(),
+    "all, objects that move left out": Refinement(),
+    "all": Refinement(objects=True),
 }
+WITH_NETWORK = ("all, objects that move left out", "all")
 POOL = "all, without the network"
 DRAWS, SPLITS = 20, 100
 SIZES = (30, 60)
@@ -238,9 +240,14 @@ class Bench:
         """Scores of each part."""
         source, truth = self.city("calibration")
         n_frames = sum(len(source.scene(scene_id).frames) for scene_id in truth.scenes)
-        crops = CropDraws(self.grid, self.taxonomy.n_classes, n_frames)
         learning = {
-            name: RefinerFit(self.taxonomy, part, crops=crops if name == "all" else None)
+            name: RefinerFit(
+                self.taxonomy,
+                part,
+                crops=CropDraws(self.grid, self.taxonomy.n_classes, n_frames)
+                if name in WITH_NETWORK
+                else None,
+            )
             for name, part in PARTS.items()
         }
         for scene_id in tqdm(truth.scenes, desc="learn to refine", unit="scene"):

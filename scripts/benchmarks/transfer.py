@@ -37,7 +37,7 @@ from models.presets import COARSE_GRID
 
 ROOT = Path(__file__).resolve().parents[2]
 PARTS = ("30-44", "45-49", "50-64", "65-79")
-SHIPPED = "models/weights/city_tiny_teacher.safetensors"
+SHIPPED = "models/weights/city_small_teacher.safetensors"
 FIGURES = (
     "mIoU[camera-visible]",
     "mIoU[all]",

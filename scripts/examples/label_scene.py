@@ -17,7 +17,7 @@ from models.checkpoints import load_checkpoint
 from models.inference import OccupancyPredictor
 
 ROOT = Path(__file__).resolve().parents[2]
-WEIGHTS = ROOT / "models" / "weights" / "city_tiny_teacher.safetensors"
+WEIGHTS = ROOT / "models" / "weights" / "city_small_teacher.safetensors"
 
 
 def main(log: Path) -> None:

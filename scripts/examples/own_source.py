@@ -15,7 +15,7 @@ from datasets.frames import CameraView, Frame, LidarSweep, Scene
 from models.checkpoints import load_checkpoint
 from models.inference import OccupancyPredictor
 
-WEIGHTS = Path(__file__).resolve().parents[2] / "models/weights/city_tiny_teacher.safetensors"
+WEIGHTS = Path(__file__).resolve().parents[2] / "models/weights/city_small_teacher.safetensors"
 K = np.array([[80.0, 0, 64], [0, 80, 24], [0, 0, 1]])  # pixels
 T_EGO_CAMERA = np.array([[0.0, 0, 1, 1], [-1, 0, 0, 0], [0, -1, 0, 1.5], [0, 0, 0, 1]])
 T_EGO_LIDAR = np.array([[1.0, 0, 0, 0], [0, 1, 0, 0], [0, 0, 1, 1.8], [0, 0, 0, 1]])

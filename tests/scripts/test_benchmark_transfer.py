@@ -36,7 +36,7 @@ def commands(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
 
     def note(*words: object) -> None:
         told.append([str(word) for word in words])
-        for kind, name in (("teacher", "city_tiny_teacher"), ("student", "camera_tiny_student")):
+        for kind, name in (("teacher", "city_small_teacher"), ("student", "camera_tiny_student")):
             if words[0] == f"scripts/train_{kind}.py":
                 folder = Path(told[-1][told[-1].index("--out") + 1])
                 folder.mkdir(parents=True)

@@ -19,7 +19,7 @@ from models.inference import OccupancyPredictor
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "scripts" / "examples"
-WEIGHTS = ROOT / "models" / "weights" / "city_tiny_teacher.safetensors"
+WEIGHTS = ROOT / "models" / "weights" / "city_small_teacher.safetensors"
 FRAMES = 3
 Run = Callable[..., str]
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import reporting
 
-BENCHMARKS = Path(reporting.__file__).parent
+BENCHMARKS = Path(reporting.__file__).parents[1]
 PAGE = (BENCHMARKS / "README.md").read_text()
 
 

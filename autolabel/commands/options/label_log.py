@@ -21,7 +21,7 @@ import models
 from datasets.cli.options import DEFAULT_CITY, CommandParser, add_labeled, add_log
 from datasets.files.store_path import parse_store_path
 
-DEFAULT_WEIGHTS = Path(models.__file__).parent / "weights" / "city_tiny_teacher.safetensors"
+DEFAULT_WEIGHTS = Path(models.__file__).parent / "weights" / "city_small_teacher.safetensors"
 
 
 EVERY_GROUP = "every"
@@ -50,7 +50,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add("--split", required=True, help="split of the log, or scene ids separated by commas")
     add_log(parser, root=None)
     add_labeled(parser)
-    add("--weights", type=Path, default=DEFAULT_WEIGHTS, help="teacher (default: city_tiny's)")
+    add("--weights", type=Path, default=DEFAULT_WEIGHTS, help="teacher (default: city_small's)")
     add("--preset", help="refuse weights of any other preset")
     add(
         "--store",

@@ -65,7 +65,7 @@ from models.training.resume_state import load_state
 from viz.review.priority import read_reports
 from viz.window.saved_views import read_views
 
-SHIPPED = Path(models.__file__).parent / "weights" / "city_tiny_teacher.safetensors"
+SHIPPED = Path(models.__file__).parent / "weights" / "city_small_teacher.safetensors"
 GRID = VoxelGrid(min_m=(-2.0, -2.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(8, 6, 4))
 START_US = 1_600_000_000_000_000
 IDENTITY = {"config": {"steps": 3}}

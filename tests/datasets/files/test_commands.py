@@ -23,7 +23,7 @@ from datasets.sources.folder import FolderSource
 from datasets.storage.backend import writing
 
 ROOT = Path(__file__).resolve().parents[3]
-WEIGHTS = ROOT / "models" / "weights" / "city_tiny_teacher.safetensors"
+WEIGHTS = ROOT / "models" / "weights" / "city_small_teacher.safetensors"
 ODD = "Stra\N{LATIN SMALL LETTER SHARP S}e 7"
 
 
