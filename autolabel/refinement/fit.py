@@ -96,7 +96,7 @@ class RefinerFit:
         refiner = fit_network(refiner, crops, self.draws.grid)
         if not self.balance:
             return refiner
-        return fit_offsets(refiner, [crop for _, crop in crops], self.taxonomy.semantic_ids)
+        return fit_offsets(refiner, crops, self.taxonomy.semantic_ids)
 
     def fit_pool(self, used: Sequence[int], *, steps: int = 60, penalty: float = 1e-3) -> Refiner:
         """Maximum likelihood with small tables: weights and ratios shrink towards those of

@@ -148,12 +148,11 @@ def fit_network(
     Args:
         refiner: its pool was fitted on the same scenes.
     """
-    scenes = sorted({scene for scene, _ in crops})
-    if len(scenes) < MIN_SCENES:
+    if len({scene for scene, _ in crops}) < MIN_SCENES:
         return refiner
-    left_out = set(scenes[LEFT_OUT - 1 :: LEFT_OUT])
-    data = [_Tensors.of(crop, refiner) for scene, crop in crops if scene not in left_out]
-    tests = [_Tensors.of(crop, refiner) for scene, crop in crops if scene in left_out]
+    unseen = _left_out(crops)
+    data = [_Tensors.of(crop, refiner) for scene, crop in crops if scene not in unseen]
+    tests = [_Tensors.of(crop, refiner) for scene, crop in crops if scene in unseen]
     Z, K = crops[0][1].logs.shape[-2:]
     torch_seed = torch.Generator().manual_seed(seed)
     with _seeded(seed):
@@ -168,12 +167,20 @@ def fit_network(
     return replace(refiner, network=network) if after < before else refiner
 
 
-def fit_offsets(refiner: Refiner, crops: Sequence[Crop], scored: Sequence[int]) -> Refiner:
-    """The refiner with offsets of the best mIoU where a benchmark scores.
+def fit_offsets(
+    refiner: Refiner, crops_of_scenes: Sequence[tuple[str, Crop]], scored: Sequence[int]
+) -> Refiner:
+    """The refiner with offsets of the best mIoU where a benchmark scores, on scenes that its
+    network has not seen: what it remembers of the others would say that rare classes are sure.
 
     Args:
+        crops_of_scenes: what ``fit_network`` was given.
         scored: ids of the classes whose mean counts.
     """
+    if refiner.network is not None:
+        unseen = _left_out(crops_of_scenes)
+        crops_of_scenes = [(scene, crop) for scene, crop in crops_of_scenes if scene in unseen]
+    crops = [crop for _, crop in crops_of_scenes]
     drawn = np.random.default_rng(0).permutation(len(crops))[:MAX_OFFSET_CROPS]
     per_crop = MAX_OFFSET_VOXELS // max(1, len(drawn))
     logits, labels = [], []
@@ -186,6 +193,10 @@ def fit_offsets(refiner: Refiner, crops: Sequence[Crop], scored: Sequence[int]) 
     if not logits:
         return refiner
     return replace(refiner, offsets=best_offsets(torch.cat(logits), torch.cat(labels), scored))
+
+
+def _left_out(crops: Sequence[tuple[str, Crop]]) -> frozenset[str]:
+    return frozenset(sorted({scene for scene, _ in crops})[LEFT_OUT - 1 :: LEFT_OUT])
 
 
 @dataclass(frozen=True, slots=True, eq=False)

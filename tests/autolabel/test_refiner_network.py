@@ -260,7 +260,7 @@ def test_offsets_take_back_what_a_refiner_prefers() -> None:
     for _ in range(12):
         pooled, truth = noisy()
         known = np.ones(len(truth), bool)
-        crops.append(draws.crop(pooled, truth, known, known))
+        crops.append(("scene", draws.crop(pooled, truth, known, known)))
     balanced = fit_offsets(biased, crops, (LEFT, RIGHT, SIGN))
     assert balanced.offsets is not None and balanced.offsets[SIGN] < -0.9
     pooled, truth = noisy()
@@ -270,6 +270,29 @@ def test_offsets_take_back_what_a_refiner_prefers() -> None:
         ious.append((found & (truth == SIGN)).sum() / (found | (truth == SIGN)).sum())
     assert ious[1] > 1.5 * ious[0]
     assert fit_offsets(biased, [], (SIGN,)).offsets is None
+
+
+def test_offsets_are_fitted_where_the_network_has_not_been() -> None:
+    """What it was trained on is certain, and there is nothing to shift; elsewhere signs are few."""
+    draws = CropDraws(GRID, K, 20)
+    truth = np.full(GRID.n_voxels, FREE, np.uint8)
+    truth[::7] = SIGN
+    known = np.ones(len(truth), bool)
+    sure = np.full((len(truth), K), -8.0, np.float32)
+    sure[np.arange(len(truth)), truth] = 0
+    doubtful = np.full((len(truth), K), -8.0, np.float32)
+    doubtful[:, FREE], doubtful[truth == SIGN, SIGN] = -0.1, -0.9
+    crops = []
+    for n in range(20):
+        logs = doubtful if n % network_fit.LEFT_OUT == network_fit.LEFT_OUT - 1 else sure
+        crops.append((f"scene-{n:02d}", draws.crop(pooled_of(logs), truth, known, known)))
+    silent = RefinerNetwork(shape_of()).requires_grad_(False)
+    scored = (LEFT, RIGHT, SIGN)
+    seen = [(scene, crop) for scene, crop in crops if crop.logs[0].max() == 128]
+    with_network = fit_offsets(refiner(network=silent), crops, scored).offsets
+    assert with_network is not None and with_network[SIGN] - with_network[FREE] > 0.7
+    without = fit_offsets(refiner(), seen[:4], scored).offsets
+    assert without is not None and not without.any()
 
 
 def test_a_store_names_the_network_instead_of_holding_it() -> None:
