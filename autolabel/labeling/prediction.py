@@ -22,7 +22,6 @@ from autolabel.instances import Tracker
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.stages import LogitsPool
 from autolabel.labeling.visibility import metric_points
-from autolabel.refinement.moving_objects import follow_objects
 from autolabel.refinement.temporal_fusion import FrameEvidence, Refiner, evidence_of, pool, refine
 from datasets.errors import SceneError
 from datasets.frames import (
@@ -239,7 +238,10 @@ class PredictionSteps:
         """The frames with the numbers of their objects."""
         tracker = Tracker(self.grid, self.taxonomy)
         for frame in frames:
-            yield replace(frame, evidence=follow_objects(frame.evidence, tracker))
+            evidence = frame.evidence
+            predicted = evidence.surprisal.argmin(-1).astype(np.uint8)
+            objects = tracker.update(predicted, evidence.T_global_grid, evidence.timestamp_us)
+            yield replace(frame, evidence=replace(evidence, objects=objects))
 
     def fuse(self, window: tuple[Sequence[ObservedFrame], int]) -> FramePrediction:
         """The prediction of the k-th frame of a window, fused with the others."""

@@ -10,31 +10,19 @@ Legend: X Y Z axes of the grid, N objects of a frame numbered 1..N (0: none), V 
 
 from __future__ import annotations
 
-from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from autolabel.instances import Tracker
 from autolabel.refinement.kernels import count_met
 from datasets.geometry.grid import VoxelGrid
-
-if TYPE_CHECKING:
-    from autolabel.refinement.temporal_fusion import FrameEvidence
 
 MIN_IOU = 0.3
 """Shapes that overlap less, shifted, are not put together."""
 STEPS = (-1.0, 0.0, 1.0)
 """Voxels along X and Y that are tried around a shift."""
-
-
-def follow_objects(frame: FrameEvidence, tracker: Tracker) -> FrameEvidence:
-    """The next frame of a scene, with the numbers of its objects."""
-    predicted = frame.surprisal.argmin(-1).astype(np.uint8)
-    objects = tracker.update(predicted, frame.T_global_grid, frame.timestamp_us)
-    return replace(frame, objects=objects)
 
 
 class Objects:

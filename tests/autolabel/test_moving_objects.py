@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from autolabel.instances import Tracker
-from autolabel.refinement.moving_objects import Objects, follow_objects
+from autolabel.refinement.moving_objects import Objects
 from autolabel.refinement.temporal_fusion import (
     FrameEvidence,
     Pooled,
@@ -50,7 +50,8 @@ def scene(drawn: list[tuple[slice, slice, float]]) -> list[FrameEvidence]:
             lidar=None,
         )
         evidence = evidence_of(frame, None, logits, NO_LIDAR, NO_LIDAR, GRID, OCC3D_NUSCENES)
-        frames.append(follow_objects(evidence, tracker))
+        numbers = tracker.update(classes.astype(np.uint8), frame.T_global_ego, frame.timestamp_us)
+        frames.append(replace(evidence, objects=numbers))
     return frames
 
 
