@@ -20,6 +20,7 @@ from autolabel.labeling.lidar_check import checked_frames, lidar_check
 from autolabel.labeling.prediction import (
     FramePrediction,
     NetworkLock,
+    ObservedFrame,
     PredictionSteps,
 )
 from autolabel.labeling.stages import Stages
@@ -146,12 +147,16 @@ def predict_frames(
 def frame_evidence(
     scene: Scene, source: SceneSource, teacher: OccupancyPredictor, config: LabelingConfig
 ) -> Generator[tuple[Frame, FrameEvidence], None, None]:
-    """The evidence of each frame by itself, for ``RefinerFit``. Raises as ``label_frames``."""
+    """The evidence of each frame by itself, for ``RefinerFit``; with the numbers of objects if
+    ``config.refinement`` reads them. Raises as ``label_frames``."""
     steps = PredictionSteps(scene, source, teacher, config)
     with _stages(config) as stages:
         batches = stages.prefetch(steps.read_batch, steps.batches())
         outputs = stages.closing(steps.predict(batches))
-        for observed in steps.follow_objects(map(steps.add_evidence, outputs)):
+        frames: Iterator[ObservedFrame] = map(steps.add_evidence, outputs)
+        if config.refinement is not None and config.refinement.objects:
+            frames = steps.follow_objects(frames)
+        for observed in frames:
             yield observed.prepared.frame, observed.evidence
 
 

@@ -1,9 +1,9 @@
 """What other frames saw of an object that moves, brought to where the object is.
 
 The pool looks evidence up at the same places of the static world, and leaves out what moves. Here
-objects are followed over the frames (``autolabel.instances``), and an object's shape in another
-frame is laid over its shape in this one by the shift under which most voxels meet: near where it
-was, for what stands, or near the distance of the two centres. Turns between frames are not undone.
+an object's shape in another frame is laid over its shape in this one by the shift under which most
+voxels meet: near where it was, for what stands, or near the distance of the two centres. Which are
+one object is known by their numbers (``autolabel.instances``). Turns between frames are not undone.
 
 Legend: X Y Z axes of the grid, N objects of a frame numbered 1..N (0: none), V voxels of them.
 """
@@ -40,7 +40,11 @@ class Objects:
         self.size = np.bincount(self.slot, minlength=len(self.numbers) + 1)
 
     def grown(self, numbers: NDArray[np.uint16]) -> NDArray[np.intp]:
-        """(X, Y, Z) which of the N objects a voxel belongs to or touches."""
+        """(X, Y, Z) which of the N objects a voxel belongs to or touches; 0: none.
+
+        Args:
+            numbers: those that the objects were made of.
+        """
         grown = ndimage.maximum_filter(numbers, size=3, mode="constant")
         grown = np.where(numbers > 0, numbers, grown)
         slots = np.zeros(int(numbers.max()) + 1, np.intp)
@@ -50,8 +54,8 @@ class Objects:
     def shifts(
         self, other: NDArray[np.uint16], matrix: NDArray[np.float64], offset: NDArray[np.float64]
     ) -> NDArray[np.float64]:
-        """(N + 1, 3) voxels of another frame by which an object lies beside where this frame's
-        place is there; NaN where it was not seen, and for 0.
+        """(N + 1, 3) how far objects have gone until another frame, in its voxels; NaN where one
+        was not found there, and for 0.
 
         Args:
             other: (X, Y, Z) its numbers.

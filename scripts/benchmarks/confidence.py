@@ -62,14 +62,14 @@ from datasets.taxonomy import GROUP_LABELS, Taxonomy
 from models.checkpoints.checkpoint import load_checkpoint
 from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
+OBJECTS = "all, and objects where other frames saw them"
 PARTS: dict[str, Refinement] = {
     "own prediction and its LiDAR": Refinement(near=(), far=()),
     "other frames' predictions": Refinement(evidence=False),
     "all, past frames only": Refinement(past_only=True),
-    "all, objects that move left out": Refinement(),
-    "all": Refinement(objects=True),
+    "all": Refinement(),
+    OBJECTS: Refinement(objects=True),
 }
-WITH_NETWORK = ("all, objects that move left out", "all")
 POOL = "all, without the network"
 DRAWS, SPLITS = 20, 100
 SIZES = (30, 60)
@@ -238,6 +238,7 @@ class Bench:
 
     def refinement(self) -> dict[str, Any]:
         """Scores of each part."""
+        config = replace(self.config, refinement=PARTS[OBJECTS])  # so that they are followed
         source, truth = self.city("calibration")
         n_frames = sum(len(source.scene(scene_id).frames) for scene_id in truth.scenes)
         learning = {
@@ -245,28 +246,28 @@ class Bench:
                 self.taxonomy,
                 part,
                 crops=CropDraws(self.grid, self.taxonomy.n_classes, n_frames)
-                if name in WITH_NETWORK
+                if name in ("all", OBJECTS)
                 else None,
             )
             for name, part in PARTS.items()
         }
         for scene_id in tqdm(truth.scenes, desc="learn to refine", unit="scene"):
             scene = source.scene(scene_id)
-            evidence = [s for _, s in frame_evidence(scene, source, self.teacher, self.config)]
+            evidence = [s for _, s in frame_evidence(scene, source, self.teacher, config)]
             for k, frame in enumerate(scene.frames):
                 expected = truth.labels(frame)
                 for learner in learning.values():
                     learner.update(evidence, k, self.grid, expected, scene_id)
         refiners = {name: (PARTS[name], learner.fit()) for name, learner in learning.items()}
         del learning
-        config, fitted = refiners["all"]
-        refiners = {POOL: (config, replace(fitted, network=None)), **refiners}
+        how, fitted = refiners["all"]
+        refiners = {POOL: (how, replace(fitted, network=None)), **refiners}
         source, truth = self.city("test")
         scores = {name: Scores(self.taxonomy) for name in ("none", POOL, *PARTS, *BOUNDS)}
         for scene_id in tqdm(truth.scenes, desc="refine", unit="scene"):
             scene = source.scene(scene_id)
             began = time.perf_counter()
-            evidence = [s for _, s in frame_evidence(scene, source, self.teacher, self.config)]
+            evidence = [s for _, s in frame_evidence(scene, source, self.teacher, config)]
             scores["none"].seconds += time.perf_counter() - began
             truths = [truth.labels(frame) for frame in scene.frames]
             score_scene(scores, refiners, evidence, truths, self.taxonomy, self.grid)

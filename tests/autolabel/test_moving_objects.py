@@ -81,15 +81,10 @@ def test_a_parked_car_half_seen_is_whole_in_what_other_frames_say() -> None:
 @pytest.mark.parametrize("speed", [1, 3, 6])
 @pytest.mark.parametrize("ego_m", [0.0, 1.0])
 def test_a_car_that_drives_is_met_where_it_has_gone(speed: int, ego_m: float) -> None:
-    across = slice(10, 14)
-    window = scene([(slice(4 + speed * n, 12 + speed * n), across, 0.0) for n in range(3)])
-    if ego_m:
-        back = round(ego_m / GRID.size_m[0])
-        places = [slice(4 + (speed - back) * n, 12 + (speed - back) * n) for n in range(3)]
-        window = scene([(at, across, ego_m * n) for n, at in enumerate(places)])
-        place = places[1]
-    else:
-        place = slice(4 + speed, 12 + speed)
+    across, step = slice(10, 14), speed - round(ego_m / GRID.size_m[0])
+    places = [slice(4 + step * n, 12 + step * n) for n in range(3)]
+    window = scene([(at, across, ego_m * n) for n, at in enumerate(places)])
+    place = places[1]
     assert cars(near(window, 1, ON)) == box(place, across)
     pooled = pool(window, 1, GRID, OCC3D_NUSCENES, ON)
     certain = pooled.near.reshape(*GRID.shape, K)[place, across, 1:3, CAR]
