@@ -27,8 +27,8 @@ from autolabel.confidence.meta_classifier import MetaClassifier, MetaFit, TooFew
 from autolabel.confidence.risk_control import CalibrationCounts
 from autolabel.labeling.config import LabelingConfig, config_signature
 from autolabel.labeling.pipeline import frame_evidence
+from autolabel.refinement.crops import CropDraws
 from autolabel.refinement.fit import RefinerFit
-from autolabel.refinement.network_fit import CropDraws
 from autolabel.refinement.temporal_fusion import FrameEvidence, Refiner, windows
 from datasets.files.json_files import json_text
 from datasets.frames import SceneSource
@@ -191,7 +191,7 @@ def fit_refiners(
         taxonomy,
         refinement,
         per_frame=min(4000, VOXELS // n_frames),
-        crops=CropDraws(grid, taxonomy.n_classes, n_frames),
+        crops=CropDraws(grid, taxonomy.n_classes, n_frames, free_id=taxonomy.free_id),
         balance=balance,
     )
     scene_of: list[int] = []

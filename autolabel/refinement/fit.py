@@ -10,7 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from autolabel.refinement.network_fit import Crop, CropDraws, fit_network, fit_offsets
+from autolabel.refinement.crops import CropDraws, PackedCrop
+from autolabel.refinement.network_fit import fit_network, fit_offsets
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     FrameEvidence,
@@ -48,7 +49,7 @@ class RefinerFit:
         self.draws, self.balance = crops, balance
         self.pooled: list[Pooled] = []
         self.truth: list[NDArray[np.uint8]] = []
-        self.crops: list[list[Crop]] = []
+        self.crops: list[list[PackedCrop]] = []
         self.scenes: list[str] = []
 
     def update(
@@ -66,7 +67,7 @@ class RefinerFit:
         voxels = np.sort(
             self.rng.choice(candidates, min(len(candidates), self.per_frame), replace=False)
         )
-        drawn = [voxels, *(self.draws.draw() if self.draws else ())]
+        drawn = [voxels, *(self.draws.draw(truth.ravel(), known) if self.draws else ())]
         together = pool(window, k, grid, self.taxonomy, self.config, np.concatenate(drawn))
         sample, *crops = together.split([len(part) for part in drawn])
         self.pooled.append(sample)

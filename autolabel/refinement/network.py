@@ -114,13 +114,14 @@ class RefinerNetwork(nn.Module):
         logs: Sequence[Tensor],  # own, near and far, (N, X, Y, Z, K) log probabilities
         bins: Sequence[Tensor],  # own and others', (N, X, Y, Z) int
         surface: Tensor,  # (N, X, Y, Z, 2 S)
+        voxels: Tensor,  # (V,) flat indices into (N, X, Y, Z)
     ) -> Tensor:
-        """(N, X, Y, Z, K)."""
+        """(V, K)."""
         N, X, Y, Z, _ = surface.shape
         voxel = self._voxel(logs, bins, surface)
         around = self._around(self.squeeze(voxel.relu()).view(N, X, Y, Z * SQUEEZED))
-        around = around.flatten(3, 4).flatten(1, 2)[:, :X, :Y]
-        logits: Tensor = self.out((voxel + around.view(N, X, Y, Z, HIDDEN)).relu())
+        around = around.flatten(3, 4).flatten(1, 2)[:, :X, :Y].reshape(-1, HIDDEN)
+        logits: Tensor = self.out((voxel.view(-1, HIDDEN)[voxels] + around[voxels]).relu())
         return logits
 
     def _voxel(self, logs: Sequence[Tensor], bins: Sequence[Tensor], surface: Tensor) -> Tensor:

@@ -73,7 +73,7 @@ class Refinement:
     far: tuple[int, ...] = (2, 3, 4, 5, 6, 7)
     evidence: bool = True
     past_only: bool = False
-    objects: bool = False
+    objects: bool = True
 
     @property
     def reach(self) -> int:

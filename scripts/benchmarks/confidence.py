@@ -44,8 +44,8 @@ from autolabel.confidence.risk_control import control_risk
 from autolabel.labeling.config import LabelingConfig
 from autolabel.labeling.pipeline import frame_evidence
 from autolabel.labeling.visibility import FREE_PASSES
+from autolabel.refinement.crops import CropDraws
 from autolabel.refinement.fit import RefinerFit
-from autolabel.refinement.network_fit import CropDraws
 from autolabel.refinement.temporal_fusion import Refinement, Refiner
 from datasets.benchmarks import NAMES
 from datasets.benchmarks.catalogue import benchmark
@@ -62,13 +62,13 @@ from datasets.taxonomy import GROUP_LABELS, Taxonomy
 from models.checkpoints.checkpoint import load_checkpoint
 from models.inference.predictor import OccupancyPredictor, keep_freed_memory
 
-OBJECTS = "all, and objects where other frames saw them"
+UNFOLLOWED = "all, without looking moving objects up"
 PARTS: dict[str, Refinement] = {
     "own prediction and its LiDAR": Refinement(near=(), far=()),
     "other frames' predictions": Refinement(evidence=False),
     "all, past frames only": Refinement(past_only=True),
     "all": Refinement(),
-    OBJECTS: Refinement(objects=True),
+    UNFOLLOWED: Refinement(objects=False),
 }
 POOL = "all, without the network"
 DRAWS, SPLITS = 20, 100
@@ -238,15 +238,17 @@ class Bench:
 
     def refinement(self) -> dict[str, Any]:
         """Scores of each part."""
-        config = replace(self.config, refinement=PARTS[OBJECTS])  # so that they are followed
+        config = replace(self.config, refinement=Refinement())
         source, truth = self.city("calibration")
         n_frames = sum(len(source.scene(scene_id).frames) for scene_id in truth.scenes)
         learning = {
             name: RefinerFit(
                 self.taxonomy,
                 part,
-                crops=CropDraws(self.grid, self.taxonomy.n_classes, n_frames)
-                if name in ("all", OBJECTS)
+                crops=CropDraws(
+                    self.grid, self.taxonomy.n_classes, n_frames, free_id=self.taxonomy.free_id
+                )
+                if name in ("all", UNFOLLOWED)
                 else None,
             )
             for name, part in PARTS.items()

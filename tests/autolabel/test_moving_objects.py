@@ -27,7 +27,7 @@ from datasets.taxonomy import OCC3D_NUSCENES
 GRID = VoxelGrid(min_m=(-8.0, -8.0, -1.0), size_m=(0.5, 0.5, 0.5), shape=(32, 32, 6))
 CAR, ROAD = OCC3D_NUSCENES.id_of("car"), OCC3D_NUSCENES.id_of("driveable_surface")
 FREE, K = OCC3D_NUSCENES.free_id, OCC3D_NUSCENES.n_classes
-OFF = Refinement(near=(1,), far=(2,), evidence=False)
+OFF = Refinement(near=(1,), far=(2,), evidence=False, objects=False)
 ON = replace(OFF, objects=True)
 NO_LIDAR = np.zeros(GRID.shape, np.uint8)
 

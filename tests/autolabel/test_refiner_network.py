@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 
 from autolabel.commands.options.label_log import DEFAULT_WEIGHTS
 from autolabel.labeling.stored_calibration import calibration_of
+from autolabel.refinement import crops as crop_draws
 from autolabel.refinement import network_fit
+from autolabel.refinement.crops import UNKNOWN, CropDraws, PackedCrop
 from autolabel.refinement.kernels import SURFACE
 from autolabel.refinement.network import NetworkShape, RefinerNetwork
-from autolabel.refinement.network_fit import UNKNOWN, Crop, CropDraws, fit_network, fit_offsets
+from autolabel.refinement.network_fit import fit_network, fit_offsets
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     LOG_STEP,
@@ -79,19 +81,28 @@ def inputs(
     return logs, bins, torch.rand(1, *shape, 2 * SURFACE, generator=draws) - 0.5
 
 
+def everywhere(
+    of: RefinerNetwork, given: tuple[list[torch.Tensor], list[torch.Tensor], torch.Tensor]
+) -> torch.Tensor:
+    """(N, X, Y, Z, K) of the network."""
+    shape = given[2].shape[:-1]
+    return of(*given, torch.arange(shape.numel())).view(*shape, K)
+
+
 def test_an_untrained_network_adds_nothing() -> None:
     fresh = RefinerNetwork(shape_of())
-    assert not fresh(*inputs((8, 6, 2))).any()
+    assert not everywhere(fresh, inputs((8, 6, 2))).any()
 
 
 @pytest.mark.parametrize("voxel_m", [0.8, 0.4])
 def test_a_kept_network_is_the_same_network(voxel_m: float) -> None:
     kept = RefinerNetwork.from_json(network(voxel_m=voxel_m).to_json())
     again = RefinerNetwork.from_json(json.loads(json.dumps(kept.to_json())))
-    torch.testing.assert_close(again(*inputs(ODD)), kept(*inputs(ODD)), rtol=0, atol=0)
-    assert kept(*inputs(ODD)).shape == (1, *ODD, K)
-    near = network(voxel_m=voxel_m)(*inputs(ODD))
-    torch.testing.assert_close(kept(*inputs(ODD)), near, rtol=0, atol=0.02)
+    torch.testing.assert_close(
+        everywhere(again, inputs(ODD)), everywhere(kept, inputs(ODD)), rtol=0, atol=0
+    )
+    near = everywhere(network(voxel_m=voxel_m), inputs(ODD))
+    torch.testing.assert_close(everywhere(kept, inputs(ODD)), near, rtol=0, atol=0.02)
 
 
 @pytest.mark.parametrize("shape", [(24, 20, 2), (7, 5, 2), (8, 8, 2)])
@@ -99,7 +110,7 @@ def test_a_kept_network_is_the_same_network(voxel_m: float) -> None:
 def test_a_frame_in_slabs_is_the_frame_at_once(voxel_m: float, shape: tuple[int, int, int]) -> None:
     made = network(voxel_m=voxel_m)
     logs, bins, surface = inputs(shape)
-    want = made(logs, bins, surface)[0].detach().numpy()
+    want = everywhere(made, (logs, bins, surface))[0].detach().numpy()
     found = made.of_frame(
         [part.reshape(-1, K).numpy() for part in logs],
         [part.flatten().numpy() for part in bins],
@@ -179,20 +190,21 @@ def street(rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.ui
     return logits, truth.astype(np.uint8)
 
 
-def crops_of_streets(scenes: int, *, told: bool = True) -> list[tuple[str, Crop]]:
+def crops_of_streets(scenes: int, *, told: bool = True) -> list[tuple[str, PackedCrop]]:
     """Args:
     told: by the street; otherwise the truth is drawn from the probabilities, voxel by voxel.
     """
     rng = np.random.default_rng(0)
-    draws = CropDraws(GRID, K, scenes)
+    draws = CropDraws(GRID, K, scenes, free_id=FREE)
     crops = []
     for s in range(scenes):
         logs, truth = street(rng)
         if not told:
             passed = np.exp(logs).cumsum(-1) < rng.random((*GRID.shape, 1))
             truth = passed.sum(-1).clip(max=K - 1).astype(np.uint8)
-        for part in draws.draw():
-            known = np.ones(len(part), bool)
+        everywhere = np.ones(truth.size, bool)
+        for part in draws.draw(truth.ravel(), everywhere):
+            known = everywhere[part]
             pooled = pooled_of(logs.reshape(-1, K)[part])
             crops.append((f"scene-{s:02}", draws.crop(pooled, truth.ravel()[part], known, known)))
     return crops
@@ -223,13 +235,15 @@ def test_few_scenes_train_no_network() -> None:
 
 def test_a_crop_keeps_what_was_pooled() -> None:
     rng = np.random.default_rng(0)
-    draws = CropDraws(GRID, K, 1)
-    (part, *_) = draws.draw()
+    draws = CropDraws(GRID, K, 1, free_id=FREE)
+    nothing = np.zeros(GRID.n_voxels, bool)
+    (part, *_) = draws.draw(nothing.astype(np.uint8), nothing)
     logs = np.log(rng.dirichlet(np.ones(K), len(part))).astype(np.float32)
     known = rng.random(len(part)) < 0.5
     truth = rng.integers(0, K, len(part)).astype(np.uint8)
-    crop = draws.crop(pooled_of(logs), truth, known, ~known)
-    again = crop.pooled()
+    crop = draws.crop(pooled_of(logs), truth, known, ~known).unpack()
+    voxels = np.arange(len(part))
+    again = crop.pooled(voxels)
     np.testing.assert_allclose(again.own, logs.clip(-255 * LOG_STEP), atol=LOG_STEP / 2 + 1e-6)
     np.testing.assert_array_equal(crop.truth.ravel(), np.where(known, truth, UNKNOWN))
     assert not crop.scored.any()
@@ -237,10 +251,11 @@ def test_a_crop_keeps_what_was_pooled() -> None:
 
 
 def test_crops_stay_within_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    crop_bytes = (3 * K + 4 * SURFACE + 5) * GRID.n_voxels
-    monkeypatch.setattr(network_fit, "MAX_BYTES", 30 * crop_bytes)
-    draws = CropDraws(GRID, K, 100)
-    n = sum(len(draws.draw()) for _ in range(100))
+    crop_bytes = (3 * K + 4 * SURFACE + 5) * GRID.n_voxels / crop_draws.EXPECTED_RATIO
+    monkeypatch.setattr(crop_draws, "MAX_BYTES", 30 * crop_bytes)
+    draws = CropDraws(GRID, K, 100, free_id=FREE)
+    nothing = np.zeros(GRID.n_voxels, bool)
+    n = sum(len(draws.draw(nothing.astype(np.uint8), nothing)) for _ in range(100))
     assert 15 < n < 45
 
 
@@ -250,7 +265,7 @@ def test_offsets_take_back_what_a_refiner_prefers() -> None:
     table[SIGN, 0] = 3.0  # of voxels without evidence
     biased = replace(refiner(), own_evidence=table)
     rng = np.random.default_rng(5)
-    draws = CropDraws(GRID, K, 12)
+    draws = CropDraws(GRID, K, 12, free_id=FREE)
 
     def noisy() -> tuple[Pooled, NDArray[np.uint8]]:
         logs, truth = street(rng)
@@ -274,7 +289,7 @@ def test_offsets_take_back_what_a_refiner_prefers() -> None:
 
 def test_offsets_are_fitted_where_the_network_has_not_been() -> None:
     """What it was trained on is certain, and there is nothing to shift; elsewhere signs are few."""
-    draws = CropDraws(GRID, K, 20)
+    draws = CropDraws(GRID, K, 20, free_id=FREE)
     truth = np.full(GRID.n_voxels, FREE, np.uint8)
     truth[::7] = SIGN
     known = np.ones(len(truth), bool)
@@ -323,3 +338,28 @@ def test_weights_with_a_refiner_of_another_grid_are_refused() -> None:
     mixed = replace(model, metadata=model.metadata | {CALIBRATION_KEY: text})
     with pytest.raises(SetupError, match=r"of 8 levels of 0.8 m, .* has 16 of 0.4 m"):
         calibration_of(mixed, DEFAULT_WEIGHTS)
+
+
+def test_rare_classes_are_met_by_crops() -> None:
+    grid = VoxelGrid(min_m=(0.0, 0.0, 0.0), size_m=(0.4, 0.4, 0.4), shape=(200, 200, 2))
+    truth = np.zeros(grid.shape, np.uint8)
+    truth[3, 5, 0] = SIGN  # in a corner: few crops drawn anywhere hold it
+    truth[100:, :, 0] = LEFT
+    known = np.ones(grid.n_voxels, bool)
+    draws = CropDraws(grid, K, 1, free_id=FREE)
+    crops = [crop for _ in range(100) for crop in draws.draw(truth.ravel(), known)]
+    assert all(len(crop) == 64 * 64 * 2 for crop in crops)
+    met = np.mean([(truth.ravel()[crop] == SIGN).any() for crop in crops])
+    assert 0.15 < met < 0.35  # half of a half
+
+
+def test_a_mirrored_crop_is_its_mirror_image() -> None:
+    logs, truth = street(np.random.default_rng(3))
+    draws = CropDraws(GRID, K, 1, free_id=FREE)
+    known = np.ones(truth.size, bool)
+    crop = draws.crop(pooled_of(logs), truth.ravel(), known, known).unpack()
+    mirrored = crop.mirrored([0, 1])
+    np.testing.assert_array_equal(mirrored.truth, truth[::-1, ::-1])
+    np.testing.assert_array_equal(mirrored.logs, crop.logs[:, ::-1, ::-1])
+    np.testing.assert_array_equal(mirrored.bins, crop.bins[:, ::-1, ::-1])
+    np.testing.assert_array_equal(crop.mirrored([]).surface, crop.surface)
