@@ -29,27 +29,33 @@ def best_offsets(
     n_classes = logits.shape[1]
     occurring = [k for k in scored if (labels == k).any()]
     offsets = torch.zeros(n_classes)
-    best = _miou(logits, labels, occurring)
+    shifted = logits.clone()
+    best = _miou(shifted.argmax(dim=1), labels, n_classes, occurring)
     for step in STEPS:
         gained = True
         while gained:
             gained = False
             for k in range(n_classes):
+                own = shifted[:, k].clone()
+                shifted[:, k] = -torch.inf
+                highest, others = shifted.max(dim=1)
                 for sign in (-step, step):
-                    tried = offsets.clone()
-                    tried[k] += sign
-                    if abs(float(tried[k])) > MAX_OFFSET:
+                    if abs(float(offsets[k]) + sign) > MAX_OFFSET:
                         continue
-                    miou = _miou(logits + tried, labels, occurring)
+                    chosen = torch.where(own + sign > highest, k, others)
+                    miou = _miou(chosen, labels, n_classes, occurring)
                     if miou > best + MIN_GAIN:
-                        offsets, best, gained = tried, miou, True
+                        offsets[k] += sign
+                        own += sign
+                        best, gained = miou, True
                         break
+                shifted[:, k] = own
     return np.asarray(offsets.numpy(), np.float32)
 
 
-def _miou(logits: Tensor, labels: Tensor, classes: Sequence[int]) -> float:
-    n = logits.shape[1]
-    counts = torch.bincount(labels * n + logits.argmax(dim=1), minlength=n * n).view(n, n).double()
+def _miou(chosen: Tensor, labels: Tensor, n_classes: int, of: Sequence[int]) -> float:
+    pairs = torch.bincount(labels * n_classes + chosen, minlength=n_classes**2)
+    counts = pairs.view(n_classes, n_classes).double()
     hit = counts.diagonal()
     iou = hit / (counts.sum(0) + counts.sum(1) - hit).clamp(min=1)
-    return float(iou[list(classes)].mean()) if classes else 0.0
+    return float(iou[list(of)].mean()) if of else 0.0
