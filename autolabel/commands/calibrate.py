@@ -49,17 +49,15 @@ def run(args: argparse.Namespace) -> int:
         args, past_sweeps=model.preset.inputs.past_sweeps, future_sweeps=HELD_OUT_SWEEPS
     )
     scenes = usable_scenes_of(source, args.split, root=args.root)
-    teacher = OccupancyPredictor(
-        model.module, model.preset, bfloat16=args.fast, tta_flips=args.flips
-    )
     of = benchmark(args.benchmark)
     truth = GroundTruthTargets(of, truth_folder(args, of), source, scenes)
-    if args.balance:
-        offsets = fit_offsets(teacher, source, truth, scenes)
-        add_offsets(model.module, offsets)
-        print(offsets_text(offsets, model.preset.taxonomy))
     refinement = Refinement() if args.refine else None
     config = LabelingConfig(fast=args.fast, flips=args.flips, refinement=refinement)
+    if args.balance:
+        offsets = fit_offsets(_predictor(model, config), source, truth, scenes)
+        add_offsets(model.module, offsets)
+        print(offsets_text(offsets, model.preset.taxonomy))
+    teacher = _predictor(model, config)  # a copy, so made of the network that will be saved
     fit = calibrate(teacher, source, truth, scenes, config, kind=args.source, balance=args.balance)
     calibration = fit.calibration
     print(fit.table)
@@ -73,14 +71,18 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _predictor(model: LoadedModel, config: LabelingConfig) -> OccupancyPredictor:
+    return OccupancyPredictor(
+        model.module, model.preset, bfloat16=config.fast, tta_flips=config.flips
+    )
+
+
 def _adapt(args: argparse.Namespace, model: LoadedModel) -> int:
     calibration = calibration_of(model, args.weights)
     config = _config_of(model, args.weights)
     if calibration.refiner is not None:
         config = replace(config, refinement=calibration.refiner.config)
-    teacher = OccupancyPredictor(
-        model.module, model.preset, bfloat16=config.fast, tta_flips=config.flips
-    )
+    teacher = _predictor(model, config)
     source, truth_of, scenes = _truth_of(args, model)
     frames = count_frames(teacher, calibration, source, truth_of, scenes, config)
     log = LogDomain(
