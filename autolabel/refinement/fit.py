@@ -94,7 +94,7 @@ class RefinerFit:
         crops = [(self.scenes[i], crop) for i in used for crop in self.crops[i]]
         if self.draws is None:
             return refiner
-        refiner = fit_network(refiner, crops, self.draws.grid)
+        refiner = fit_network(refiner, crops, self.draws.grid, kept=self.taxonomy.dynamic)
         if not self.balance:
             return refiner
         return fit_offsets(refiner, crops, self.taxonomy.semantic_ids)

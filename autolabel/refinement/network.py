@@ -4,7 +4,8 @@ The pool of ``temporal_fusion`` weighs what frames say about one voxel. Which cl
 told by what lies around it: a sidewalk runs beside a road. The network reads the same evidence of
 every voxel, lays the levels of a column into the channels of a BEV map, passes that through a U-Net
 (Ronneberger et al., MICCAI 2015) and adds to the pool's logits. It begins as a network that adds
-nothing.
+nothing. What moves is left to the pool, which knows where other frames saw it: the network divides
+anew what the pool gives to all other classes together.
 
 Legend: X Y Z voxels, V voxels, K classes, S numbers about returns, H hidden channels of a voxel, N
 crops.
@@ -48,6 +49,7 @@ class NetworkShape:
     Attributes:
         classes: K; levels: Z; voxel_m: side of a voxel; bins: of LiDAR evidence; surface: numbers
             about the returns in a voxel.
+        kept: ids of classes whose probability stays the pool's.
 
     Raises:
         ValueError: a number is not positive.
@@ -58,9 +60,12 @@ class NetworkShape:
     voxel_m: float
     bins: int
     surface: int
+    kept: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        if self.classes < 2 or not min(self.levels, self.voxel_m, self.bins, self.surface) > 0:
+        sizes = (self.levels, self.voxel_m, self.bins, self.surface)
+        others = set(range(self.classes)) - set(self.kept)
+        if not min(sizes) > 0 or len(others) < 2 or len(others) + len(self.kept) != self.classes:
             raise ValueError(f"not the shape of a refiner's network: {self}")
 
     @property
@@ -124,6 +129,17 @@ class RefinerNetwork(nn.Module):
         logits: Tensor = self.out((voxel.view(-1, HIDDEN)[voxels] + around[voxels]).relu())
         return logits
 
+    def combined(self, base: Tensor, added: Tensor) -> Tensor:
+        """(..., K) logits of the pool's and of what the network adds to them, (..., K) each."""
+        if not self.shape.kept:
+            return base + added
+        others = [k for k in range(self.shape.classes) if k not in self.shape.kept]
+        before = base[..., others]
+        after = before + added[..., others]
+        logits = base.clone()
+        logits[..., others] = after + (before.logsumexp(-1) - after.logsumexp(-1))[..., None]
+        return logits
+
     def _voxel(self, logs: Sequence[Tensor], bins: Sequence[Tensor], surface: Tensor) -> Tensor:
         """(..., H) of log probabilities (..., K), bins (...) and returns (..., 2 S)."""
         voxel: Tensor = self.surface(surface)
@@ -152,11 +168,11 @@ class RefinerNetwork(nn.Module):
         logs: Sequence[NDArray[np.float32]],  # own, near and far, (V, K) log probabilities
         bins: Sequence[NDArray[np.intp]],  # own and others', (V,)
         surface: NDArray[np.float32],  # (V, 2 S)
-        shape: tuple[int, int, int],
+        base: NDArray[np.float32],  # (X, Y, Z, K), logits of the pool
     ) -> NDArray[np.float32]:
-        """(X, Y, Z, K) of the X * Y * Z = V voxels of a frame, as ``forward``; a slab at a time
-        stays in a core's cache."""
-        X, Y, Z = shape
+        """(X, Y, Z, K) logits of the X * Y * Z = V voxels of a frame, with what ``forward`` adds; a
+        slab at a time stays in a core's cache."""
+        X, Y, Z, _ = base.shape
         log_parts = [torch.from_numpy(part).view(X, Y, Z, -1) for part in logs]
         bin_parts = [torch.from_numpy(part).view(X, Y, Z) for part in bins]
         returns = torch.from_numpy(surface).view(X, Y, Z, -1)
@@ -170,13 +186,13 @@ class RefinerNetwork(nn.Module):
             )
             columns[0, s] = self.squeeze(voxel[s].relu()).flatten(2)
         around = self._around(columns)[0]
-        logits = torch.empty(X, Y, Z, self.shape.classes)
+        logits = torch.from_numpy(base)
         for i, s in enumerate(slabs):
             part = around[i * SLAB : (i + 1) * SLAB].flatten(2, 3).flatten(0, 1)
             n_rows = len(voxel[s])
             voxel[s] += part[:n_rows, :Y].reshape(n_rows, Y, Z, HIDDEN)
-            logits[s] = self.out(voxel[s].relu_())
-        return logits.numpy()
+            logits[s] = self.combined(logits[s], self.out(voxel[s].relu_()))
+        return base
 
     def fits(self, grid: VoxelGrid, n_classes: int) -> bool:
         """Whether it was made for such a grid and so many classes."""
@@ -201,6 +217,7 @@ class RefinerNetwork(nn.Module):
             "voxel_m": self.shape.voxel_m,
             "bins": self.shape.bins,
             "surface": self.shape.surface,
+            **({"kept": list(self.shape.kept)} if self.shape.kept else {}),
             "float16": base64.b64encode(packed).decode(),
         }
 
@@ -213,6 +230,7 @@ class RefinerNetwork(nn.Module):
             voxel_m=float(data["voxel_m"]),
             bins=int(data["bins"]),
             surface=int(data["surface"]),
+            kept=tuple(int(k) for k in data.get("kept", ())),
         )
         with torch.device("meta"):
             network = cls(shape)

@@ -32,8 +32,8 @@ LEFT_OUT = 5
 """Every so many scenes one is left out of the training, and decides."""
 EPOCHS = 6
 MAX_STEPS = 4000
-BATCH = 2
-RATE = 3e-3
+BATCH = 4
+RATE = 1e-3
 SURE_SHARE = 1 / 16
 """Of the voxels that every frame is sure and right about, those that the loss reads."""
 USE_BFLOAT16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
@@ -48,12 +48,14 @@ def fit_network(
     crops: Sequence[tuple[str, PackedCrop]],  # scene, crop
     grid: VoxelGrid,
     *,
+    kept: Sequence[int] = (),
     seed: int = 0,
 ) -> Refiner:
     """The refiner with a network, if it is better with one on scenes left out of its training.
 
     Args:
         refiner: its pool was fitted on the same scenes.
+        kept: ids of classes that are left to the pool.
     """
     if len({scene for scene, _ in crops}) < MIN_SCENES:
         return refiner
@@ -64,7 +66,12 @@ def fit_network(
     with _seeded(seed):
         network = RefinerNetwork(
             NetworkShape(
-                classes=K, levels=Z, voxel_m=grid.size_m[0], bins=EVIDENCE_BINS, surface=SURFACE
+                classes=K,
+                levels=Z,
+                voxel_m=grid.size_m[0],
+                bins=EVIDENCE_BINS,
+                surface=SURFACE,
+                kept=tuple(kept),
             )
         )
     _train(network, data, refiner, np.random.default_rng(seed))
@@ -115,7 +122,8 @@ def _logits(crop: Crop, voxels: NDArray[np.intp], refiner: Refiner) -> Tensor:
     logits = _base(crop, voxels, refiner)
     if refiner.network is not None:
         with torch.inference_mode():
-            logits += refiner.network(*_inputs([crop]), torch.from_numpy(voxels))
+            added = refiner.network(*_inputs([crop]), torch.from_numpy(voxels))
+            return refiner.network.combined(logits, added)
     return logits
 
 
@@ -194,7 +202,8 @@ def _train(
         voxels = np.concatenate([s.voxels + n * size for n, s in enumerate(samples)])
         with torch.autocast("cpu", torch.bfloat16, enabled=USE_BFLOAT16):
             added = network(*_inputs(batch, dtype), torch.from_numpy(voxels))
-        losses = nn.functional.cross_entropy(base + added.float(), truth, reduction="none")
+        logits = network.combined(base, added.float())
+        losses = nn.functional.cross_entropy(logits, truth, reduction="none")
         optimizer.zero_grad()
         (losses @ weight / weight.sum()).backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -399,11 +399,11 @@ def refine(
     adds, and the offsets."""
     logits = pool_logits(pooled, refiner, config).reshape(*grid.shape, -1)
     if refiner.network is not None:
-        logits += refiner.network.of_frame(
+        logits = refiner.network.of_frame(
             (pooled.own, pooled.near, pooled.far),
             (pooled.own_bin, pooled.other_bin),
             pooled.surface,
-            grid.shape,
+            logits,
         )
     if refiner.offsets is not None:
         logits += refiner.offsets

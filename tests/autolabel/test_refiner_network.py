@@ -40,14 +40,16 @@ K = 4
 ODD = (7, 5, 2)
 
 
-def shape_of(voxel_m: float = 0.8) -> NetworkShape:
-    return NetworkShape(classes=K, levels=2, voxel_m=voxel_m, bins=EVIDENCE_BINS, surface=SURFACE)
+def shape_of(voxel_m: float = 0.8, kept: tuple[int, ...] = ()) -> NetworkShape:
+    return NetworkShape(
+        classes=K, levels=2, voxel_m=voxel_m, bins=EVIDENCE_BINS, surface=SURFACE, kept=kept
+    )
 
 
-def network(seed: int = 0, voxel_m: float = 0.8) -> RefinerNetwork:
+def network(seed: int = 0, voxel_m: float = 0.8, kept: tuple[int, ...] = ()) -> RefinerNetwork:
     """One that adds something."""
     torch.manual_seed(seed)
-    made = RefinerNetwork(shape_of(voxel_m))
+    made = RefinerNetwork(shape_of(voxel_m, kept))
     torch.nn.init.normal_(made.out.weight, std=0.3)
     return made
 
@@ -106,18 +108,42 @@ def test_a_kept_network_is_the_same_network(voxel_m: float) -> None:
 
 
 @pytest.mark.parametrize("shape", [(24, 20, 2), (7, 5, 2), (8, 8, 2)])
-@pytest.mark.parametrize("voxel_m", [0.8, 0.4])
-def test_a_frame_in_slabs_is_the_frame_at_once(voxel_m: float, shape: tuple[int, int, int]) -> None:
-    made = network(voxel_m=voxel_m)
+@pytest.mark.parametrize(("voxel_m", "kept"), [(0.8, ()), (0.4, ()), (0.4, (LEFT, SIGN))])
+def test_a_frame_in_slabs_is_the_frame_at_once(
+    voxel_m: float, kept: tuple[int, ...], shape: tuple[int, int, int]
+) -> None:
+    made = network(voxel_m=voxel_m, kept=kept)
     logs, bins, surface = inputs(shape)
-    want = everywhere(made, (logs, bins, surface))[0].detach().numpy()
+    base = torch.randn(*shape, K, generator=torch.Generator().manual_seed(2))
+    added = everywhere(made, (logs, bins, surface))[0].detach()
+    want = made.combined(base, added).numpy()
     found = made.of_frame(
         [part.reshape(-1, K).numpy() for part in logs],
         [part.flatten().numpy() for part in bins],
         surface.reshape(-1, 2 * SURFACE).numpy(),
-        shape,
+        base.numpy(),
     )
     np.testing.assert_allclose(found, want, atol=1e-5)
+
+
+def test_what_is_left_to_the_pool_keeps_its_probability() -> None:
+    made = RefinerNetwork.from_json(json.loads(json.dumps(network(kept=(RIGHT,)).to_json())))
+    assert made.shape.kept == (RIGHT,)
+    draws = torch.Generator().manual_seed(4)
+    base, added = torch.randn(2, 9, K, generator=draws)
+    before, after = base.softmax(-1), made.combined(base, added).softmax(-1)
+    torch.testing.assert_close(after[:, RIGHT], before[:, RIGHT])
+    others = [FREE, LEFT, SIGN]
+    torch.testing.assert_close(
+        after[:, others] / after[:, others].sum(-1, keepdim=True),
+        (base + added)[:, others].softmax(-1),
+    )
+
+
+@pytest.mark.parametrize("kept", [(RIGHT, RIGHT), (K,), (FREE, LEFT, RIGHT)])
+def test_a_network_that_leaves_too_much_is_refused(kept: tuple[int, ...]) -> None:
+    with pytest.raises(ValueError, match="not the shape"):
+        shape_of(kept=kept)
 
 
 @pytest.mark.parametrize(
@@ -164,13 +190,13 @@ def test_a_refiner_comes_back_with_its_network_and_offsets() -> None:
     want = refine(pooled, replace(full, network=None, offsets=None), full.config, GRID)
     found = refine(pooled, again, again.config, GRID)
     assert again.network is not None and again.offsets is not None
-    added = again.network.of_frame(
+    want = again.network.of_frame(
         (pooled.own, pooled.near, pooled.far),
         (pooled.own_bin, pooled.other_bin),
         pooled.surface,
-        GRID.shape,
+        want,
     )
-    np.testing.assert_allclose(found, want + added + np.arange(K), atol=1e-5)
+    np.testing.assert_allclose(found, want + np.arange(K), atol=1e-5)
 
 
 def street(rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
