@@ -91,7 +91,6 @@ def calibrate(
     config: LabelingConfig,
     *,
     kind: str,
-    balance: bool = False,
 ) -> Calibrated:
     """Calibrate a teacher on labeled scenes it was not trained on.
 
@@ -99,16 +98,13 @@ def calibrate(
     classifier; it is kept if it lowers the log loss. Each scene is calibrated on, and counted, as
     models fitted without it label it.
 
-    Args:
-        balance: refined labels have the best mIoU, not the likeliest class.
-
     Raises:
         SetupError: the benchmark has another grid, other classes or another frame than the preset.
         SceneError: a file of a scene or of its truth is bad.
     """
     refiners = None
     if config.refinement is not None:
-        refiners = fit_refiners(teacher, source, truth, scene_ids, config, balance=balance)
+        refiners = fit_refiners(teacher, source, truth, scene_ids, config)
     refine = refiners.held_out if refiners else None
     classifiers = fit_classifiers(teacher, source, truth, scene_ids, config, refine)
     classify = classifiers.held_out if classifiers else None
@@ -173,8 +169,6 @@ def fit_refiners(
     truth: GroundTruthTargets,
     scene_ids: Sequence[str],
     config: LabelingConfig,
-    *,
-    balance: bool = False,
 ) -> CrossFitted[Refiner]:
     """Weights of neighbouring frames, fitted on labeled scenes in ``FOLDS`` folds.
     Raises as ``calibrate``, and ``ValueError`` if the configuration has no refinement."""
@@ -192,7 +186,6 @@ def fit_refiners(
         refinement,
         per_frame=min(4000, VOXELS // n_frames),
         crops=CropDraws(grid, taxonomy.n_classes, n_frames, free_id=taxonomy.free_id),
-        balance=balance,
     )
     scene_of: list[int] = []
     for s, (scene, bar) in enumerate(scenes_with_bar(source, scene_ids, "learn to refine")):

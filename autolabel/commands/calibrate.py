@@ -58,7 +58,7 @@ def run(args: argparse.Namespace) -> int:
         add_offsets(model.module, offsets)
         print(offsets_text(offsets, model.preset.taxonomy))
     teacher = _predictor(model, config)  # a copy, so made of the network that will be saved
-    fit = calibrate(teacher, source, truth, scenes, config, kind=args.source, balance=args.balance)
+    fit = calibrate(teacher, source, truth, scenes, config, kind=args.source)
     calibration = fit.calibration
     print(fit.table)
     print(calibration.summary())

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from autolabel.refinement.crops import CropDraws, PackedCrop
-from autolabel.refinement.network_fit import fit_network, fit_offsets
+from autolabel.refinement.network_fit import fit_network
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     FrameEvidence,
@@ -31,7 +31,6 @@ class RefinerFit:
     Args:
         per_frame: voxels sampled from each, at most.
         crops: for a network on top of the pool; None: the pool is all.
-        balance: fit offsets of the classes for the best mIoU, on these crops.
     """
 
     def __init__(
@@ -41,12 +40,11 @@ class RefinerFit:
         *,
         per_frame: int = 4000,
         crops: CropDraws | None = None,
-        balance: bool = False,
         seed: int = 0,
     ) -> None:
         self.taxonomy, self.config, self.per_frame = taxonomy, config, per_frame
         self.rng = np.random.default_rng(seed)
-        self.draws, self.balance = crops, balance
+        self.draws = crops
         self.pooled: list[Pooled] = []
         self.truth: list[NDArray[np.uint8]] = []
         self.crops: list[list[PackedCrop]] = []
@@ -94,10 +92,7 @@ class RefinerFit:
         crops = [(self.scenes[i], crop) for i in used for crop in self.crops[i]]
         if self.draws is None:
             return refiner
-        refiner = fit_network(refiner, crops, self.draws.grid, kept=self.taxonomy.dynamic)
-        if not self.balance:
-            return refiner
-        return fit_offsets(refiner, crops, self.taxonomy.semantic_ids)
+        return fit_network(refiner, crops, self.draws.grid, kept=self.taxonomy.dynamic)
 
     def fit_pool(self, used: Sequence[int], *, steps: int = 60, penalty: float = 1e-3) -> Refiner:
         """Maximum likelihood with small tables: weights and ratios shrink towards those of

@@ -19,7 +19,6 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from autolabel.refinement.best_offsets import best_offsets
 from autolabel.refinement.crops import UNKNOWN, Crop, PackedCrop
 from autolabel.refinement.kernels import SURFACE
 from autolabel.refinement.network import LEAST_LOG, NetworkShape, RefinerNetwork
@@ -32,15 +31,13 @@ LEFT_OUT = 5
 """Every so many scenes one is left out of the training, and decides."""
 EPOCHS = 6
 MAX_STEPS = 4000
-BATCH = 4
+BATCH = 2
 RATE = 1e-3
 SURE_SHARE = 1 / 16
 """Of the voxels that every frame is sure and right about, those that the loss reads."""
 USE_BFLOAT16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 """Where the processor has it: 1.7 times as fast."""
 _DRAWS = threading.Lock()
-MAX_OFFSET_CROPS = 300
-MAX_OFFSET_VOXELS = 2_000_000
 
 
 def fit_network(
@@ -78,34 +75,6 @@ def fit_network(
     network = RefinerNetwork.from_json(network.to_json())  # as it will be kept
     before, after = np.sum([_losses(test.unpack(), refiner, network) for test in tests], axis=0)
     return replace(refiner, network=network) if after < before else refiner
-
-
-def fit_offsets(
-    refiner: Refiner, crops_of_scenes: Sequence[tuple[str, PackedCrop]], scored: Sequence[int]
-) -> Refiner:
-    """The refiner with offsets of the best mIoU where a benchmark scores, on scenes that its
-    network has not seen: what it remembers of the others would say that rare classes are sure.
-
-    Args:
-        crops_of_scenes: what ``fit_network`` was given.
-        scored: ids of the classes whose mean counts.
-    """
-    if refiner.network is not None:
-        unseen = _left_out(crops_of_scenes)
-        crops_of_scenes = [(scene, crop) for scene, crop in crops_of_scenes if scene in unseen]
-    crops = [crop for _, crop in crops_of_scenes]
-    drawn = np.random.default_rng(0).permutation(len(crops))[:MAX_OFFSET_CROPS]
-    per_crop = MAX_OFFSET_VOXELS // max(1, len(drawn))
-    logits, labels = [], []
-    for i in drawn:
-        crop = crops[i].unpack()
-        voxels = np.flatnonzero(crop.scored)
-        voxels = np.random.default_rng(int(i)).permutation(voxels)[:per_crop]
-        logits.append(_logits(crop, voxels, refiner))
-        labels.append(torch.from_numpy(crop.truth.ravel()[voxels].astype(np.int64)))
-    if not logits:
-        return refiner
-    return replace(refiner, offsets=best_offsets(torch.cat(logits), torch.cat(labels), scored))
 
 
 def _left_out(crops: Sequence[tuple[str, PackedCrop]]) -> frozenset[str]:

@@ -20,7 +20,7 @@ from autolabel.refinement import network_fit
 from autolabel.refinement.crops import UNKNOWN, CropDraws, PackedCrop
 from autolabel.refinement.kernels import SURFACE
 from autolabel.refinement.network import NetworkShape, RefinerNetwork
-from autolabel.refinement.network_fit import fit_network, fit_offsets
+from autolabel.refinement.network_fit import fit_network
 from autolabel.refinement.temporal_fusion import (
     EVIDENCE_BINS,
     LOG_STEP,
@@ -283,56 +283,6 @@ def test_crops_stay_within_their_memory(monkeypatch: pytest.MonkeyPatch) -> None
     nothing = np.zeros(GRID.n_voxels, bool)
     n = sum(len(draws.draw(nothing.astype(np.uint8), nothing)) for _ in range(100))
     assert 15 < n < 45
-
-
-def test_offsets_take_back_what_a_refiner_prefers() -> None:
-    """A pool that finds too many signs."""
-    table = np.zeros((K, EVIDENCE_BINS), np.float32)
-    table[SIGN, 0] = 3.0  # of voxels without evidence
-    biased = replace(refiner(), own_evidence=table)
-    rng = np.random.default_rng(5)
-    draws = CropDraws(GRID, K, 12, free_id=FREE)
-
-    def noisy() -> tuple[Pooled, NDArray[np.uint8]]:
-        logs, truth = street(rng)
-        return pooled_of(logs + rng.normal(size=logs.shape)), truth.ravel()
-
-    crops = []
-    for _ in range(12):
-        pooled, truth = noisy()
-        known = np.ones(len(truth), bool)
-        crops.append(("scene", draws.crop(pooled, truth, known, known)))
-    balanced = fit_offsets(biased, crops, (LEFT, RIGHT, SIGN))
-    assert balanced.offsets is not None and balanced.offsets[SIGN] < -0.9
-    pooled, truth = noisy()
-    ious = []
-    for of in (biased, balanced):
-        found = refine(pooled, of, Refinement(), GRID).argmax(-1).ravel() == SIGN
-        ious.append((found & (truth == SIGN)).sum() / (found | (truth == SIGN)).sum())
-    assert ious[1] > 1.5 * ious[0]
-    assert fit_offsets(biased, [], (SIGN,)).offsets is None
-
-
-def test_offsets_are_fitted_where_the_network_has_not_been() -> None:
-    """What it was trained on is certain, and there is nothing to shift; elsewhere signs are few."""
-    draws = CropDraws(GRID, K, 20, free_id=FREE)
-    truth = np.full(GRID.n_voxels, FREE, np.uint8)
-    truth[::7] = SIGN
-    known = np.ones(len(truth), bool)
-    sure = np.full((len(truth), K), -8.0, np.float32)
-    sure[np.arange(len(truth)), truth] = 0
-    doubtful = np.full((len(truth), K), -8.0, np.float32)
-    doubtful[:, FREE], doubtful[truth == SIGN, SIGN] = -0.1, -0.9
-    crops = []
-    for n in range(20):
-        logs = doubtful if n % network_fit.LEFT_OUT == network_fit.LEFT_OUT - 1 else sure
-        crops.append((f"scene-{n:02d}", draws.crop(pooled_of(logs), truth, known, known)))
-    silent = RefinerNetwork(shape_of()).requires_grad_(False)
-    scored = (LEFT, RIGHT, SIGN)
-    with_network = fit_offsets(refiner(network=silent), crops, scored).offsets
-    assert with_network is not None and with_network[SIGN] - with_network[FREE] > 0.7
-    without = fit_offsets(refiner(), crops[:4], scored).offsets
-    assert without is not None and not without.any()
 
 
 def test_a_store_names_the_network_instead_of_holding_it() -> None:

@@ -41,8 +41,8 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     add(
         "--balance",
         action="store_true",
-        help="shift the logits of each class so that mIoU is best on these scenes, of the teacher "
-        "and after --refine: for weights whose training saw rare classes more often",
+        help="shift the logits of the teacher's classes so that mIoU is best on these scenes: for "
+        "weights whose training saw rare classes more often",
     )
     add(
         "--adapt",
