@@ -40,7 +40,6 @@ class Crop:
         surface: (X, Y, Z, 2 S) float16.
         self_only: (X, Y, Z) bool, see ``Pooled``.
         truth: (X, Y, Z) uint8 class ids, ``UNKNOWN`` where there is none.
-        scored: (X, Y, Z) bool, in the mask of the benchmark.
     """
 
     logs: NDArray[np.uint8]
@@ -48,7 +47,6 @@ class Crop:
     surface: NDArray[np.float16]
     self_only: NDArray[np.bool_]
     truth: NDArray[np.uint8]
-    scored: NDArray[np.bool_]
 
     def pooled(self, voxels: NDArray[np.intp]) -> Pooled:
         """Of these, flat indices (V,)."""
@@ -120,7 +118,7 @@ class CropDraws:
         self.rng = np.random.default_rng(seed)
         X, Y, Z = grid.shape
         self.size = (min(SIDE, X), min(SIDE, Y), Z)
-        n_bytes = (3 * n_classes + 4 * SURFACE + 5) * int(np.prod(self.size))
+        n_bytes = (3 * n_classes + 4 * SURFACE + 4) * int(np.prod(self.size))
         most = MAX_BYTES * EXPECTED_RATIO / n_bytes
         self.per_frame = min(PER_FRAME, most / max(1, frames))
         """Mean number of crops of a frame."""
@@ -157,7 +155,6 @@ class CropDraws:
         pooled: Pooled,
         truth: NDArray[np.uint8],  # (V,)
         known: NDArray[np.bool_],  # (V,)
-        scored: NDArray[np.bool_],  # (V,)
     ) -> PackedCrop:
         """Of voxels that ``draw`` gave."""
         logs = np.stack([pooled.own, pooled.near, pooled.far]) * (-1 / LOG_STEP)
@@ -168,5 +165,4 @@ class CropDraws:
             surface=pooled.surface.astype(np.float16).reshape(*self.size, -1),
             self_only=pooled.self_only.reshape(self.size),
             truth=np.where(known, truth, UNKNOWN).astype(np.uint8).reshape(self.size),
-            scored=(scored & known).reshape(self.size),
         ).pack()

@@ -59,7 +59,7 @@ class RefinerFit:
         scene_id: str,
     ) -> None:
         """Sample voxels of ``window[k]`` whose truth is known."""
-        truth, scored = expected.semantics, expected.scored().ravel()
+        truth = expected.semantics
         known = (expected.observed() & (truth < self.taxonomy.n_classes)).ravel()
         candidates = np.flatnonzero(known)
         voxels = np.sort(
@@ -73,7 +73,7 @@ class RefinerFit:
         self.scenes.append(scene_id)
         self.crops.append(
             [
-                self.draws.crop(pooled, truth.ravel()[part], known[part], scored[part])
+                self.draws.crop(pooled, truth.ravel()[part], known[part])
                 for pooled, part in zip(crops, drawn[1:], strict=True)
                 if self.draws
             ]

@@ -232,7 +232,7 @@ def crops_of_streets(scenes: int, *, told: bool = True) -> list[tuple[str, Packe
         for part in draws.draw(truth.ravel(), everywhere):
             known = everywhere[part]
             pooled = pooled_of(logs.reshape(-1, K)[part])
-            crops.append((f"scene-{s:02}", draws.crop(pooled, truth.ravel()[part], known, known)))
+            crops.append((f"scene-{s:02}", draws.crop(pooled, truth.ravel()[part], known)))
     return crops
 
 
@@ -267,17 +267,16 @@ def test_a_crop_keeps_what_was_pooled() -> None:
     logs = np.log(rng.dirichlet(np.ones(K), len(part))).astype(np.float32)
     known = rng.random(len(part)) < 0.5
     truth = rng.integers(0, K, len(part)).astype(np.uint8)
-    crop = draws.crop(pooled_of(logs), truth, known, ~known).unpack()
+    crop = draws.crop(pooled_of(logs), truth, known).unpack()
     voxels = np.arange(len(part))
     again = crop.pooled(voxels)
     np.testing.assert_allclose(again.own, logs.clip(-255 * LOG_STEP), atol=LOG_STEP / 2 + 1e-6)
     np.testing.assert_array_equal(crop.truth.ravel(), np.where(known, truth, UNKNOWN))
-    assert not crop.scored.any()
     assert pool_logits(again, refiner(), Refinement()).shape == (len(part), K)
 
 
 def test_crops_stay_within_their_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    crop_bytes = (3 * K + 4 * SURFACE + 5) * GRID.n_voxels / crop_draws.EXPECTED_RATIO
+    crop_bytes = (3 * K + 4 * SURFACE + 4) * GRID.n_voxels / crop_draws.EXPECTED_RATIO
     monkeypatch.setattr(crop_draws, "MAX_BYTES", 30 * crop_bytes)
     draws = CropDraws(GRID, K, 100, free_id=FREE)
     nothing = np.zeros(GRID.n_voxels, bool)
@@ -333,7 +332,7 @@ def test_a_mirrored_crop_is_its_mirror_image() -> None:
     logs, truth = street(np.random.default_rng(3))
     draws = CropDraws(GRID, K, 1, free_id=FREE)
     known = np.ones(truth.size, bool)
-    crop = draws.crop(pooled_of(logs), truth.ravel(), known, known).unpack()
+    crop = draws.crop(pooled_of(logs), truth.ravel(), known).unpack()
     mirrored = crop.mirrored([0, 1])
     np.testing.assert_array_equal(mirrored.truth, truth[::-1, ::-1])
     np.testing.assert_array_equal(mirrored.logs, crop.logs[:, ::-1, ::-1])
