@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 from tqdm import tqdm
 
-from autolabel.refinement.best_offsets import best_offsets
+from autolabel.calibration.best_offsets import best_offsets
 from datasets.frames import SceneSource, earlier_frames
 from datasets.loading.frame_dataset import GroundTruthTargets
 from datasets.model_inputs import collate, prepare_frame

@@ -112,7 +112,6 @@ class Refiner:
             frames' together.
         voxels: number that these were fitted on.
         network: adds to the pool's logits; None: nothing does.
-        offsets: (K,) of the logits, for the best mIoU; None: the likeliest class is taken.
 
     Raises:
         ValueError: a table has another shape, the network has other classes, or a value is not
@@ -128,7 +127,6 @@ class Refiner:
     other_evidence: NDArray[np.float32]
     voxels: int = 0
     network: RefinerNetwork | None = None
-    offsets: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         n_classes = len(self.own_evidence)
@@ -136,10 +134,6 @@ class Refiner:
             raise ValueError(
                 f"a network of {self.network.shape.classes} classes in a refiner of {n_classes}"
             )
-        if self.offsets is not None and (
-            self.offsets.shape != (n_classes,) or not np.isfinite(self.offsets).all()
-        ):
-            raise ValueError(f"offsets must be finite values of shape ({n_classes},)")
         for name in ("own_evidence", "other_evidence"):
             table = getattr(self, name)
             if table.ndim != 2 or table.shape[1] != EVIDENCE_BINS or not np.isfinite(table).all():
@@ -148,11 +142,7 @@ class Refiner:
             raise ValueError("the weights of a refiner must be finite")
 
     def to_json(self) -> dict[str, Any]:
-        optional: dict[str, Any] = {}
-        if self.network is not None:
-            optional["network"] = self.network.to_json()
-        if self.offsets is not None:
-            optional["offsets"] = np.round(self.offsets.astype(float), 5).tolist()
+        network = {} if self.network is None else {"network": self.network.to_json()}
         return {
             "how": self.config.to_json(),
             "own": self.own,
@@ -162,7 +152,7 @@ class Refiner:
             "own_evidence": np.round(self.own_evidence.astype(float), 5).tolist(),
             "other_evidence": np.round(self.other_evidence.astype(float), 5).tolist(),
             "voxels": self.voxels,
-            **optional,
+            **network,
         }
 
     def describe(self) -> dict[str, Any]:
@@ -173,6 +163,8 @@ class Refiner:
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Refiner:
         """Inverse of ``to_json``. Raises ``KeyError``, ``TypeError`` or ``ValueError``."""
+        if "offsets" in data:
+            raise ValueError("a refiner of an older set, with offsets: calibrate the weights again")
         return cls(
             config=Refinement.from_json(data["how"]),
             own=float(data["own"]),
@@ -183,7 +175,6 @@ class Refiner:
             other_evidence=np.asarray(data["other_evidence"], np.float32),
             voxels=int(data["voxels"]),
             network=RefinerNetwork.from_json(data["network"]) if "network" in data else None,
-            offsets=np.asarray(data["offsets"], np.float32) if "offsets" in data else None,
         )
 
 
@@ -395,8 +386,8 @@ def _at(
 def refine(
     pooled: Pooled, refiner: Refiner, config: Refinement, grid: VoxelGrid
 ) -> NDArray[np.float32]:
-    """(X, Y, Z, K) logits, of a frame whose voxels were all pooled: the pool's, what the network
-    adds, and the offsets."""
+    """(X, Y, Z, K) logits, of a frame whose voxels were all pooled: the pool's, and what the
+    network adds."""
     logits = pool_logits(pooled, refiner, config).reshape(*grid.shape, -1)
     if refiner.network is not None:
         logits = refiner.network.of_frame(
@@ -405,8 +396,6 @@ def refine(
             pooled.surface,
             logits,
         )
-    if refiner.offsets is not None:
-        logits += refiner.offsets
     return logits
 
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from autolabel.calibration.best_offsets import best_offsets
 from autolabel.calibration.class_offsets import add_offsets, offsets_text
-from autolabel.refinement.best_offsets import best_offsets
 from datasets.taxonomy import OCC3D_NUSCENES
 from models.networks.heads import HeadConfig, OccupancyHead
 

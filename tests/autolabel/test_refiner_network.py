@@ -183,20 +183,26 @@ def test_a_refiner_is_refused_with_a_network_of_other_classes() -> None:
         )
 
 
-def test_a_refiner_comes_back_with_its_network_and_offsets() -> None:
-    full = refiner(network=network(), offsets=np.arange(K, dtype=np.float32))
+def test_a_refiner_comes_back_with_its_network() -> None:
+    full = refiner(network=network())
     again = Refiner.from_json(json.loads(json.dumps(full.to_json())))
     pooled = pooled_of(np.random.default_rng(0).normal(size=(*GRID.shape, K)).astype(np.float32))
-    want = refine(pooled, replace(full, network=None, offsets=None), full.config, GRID)
+    want = refine(pooled, replace(full, network=None), full.config, GRID)
     found = refine(pooled, again, again.config, GRID)
-    assert again.network is not None and again.offsets is not None
+    assert again.network is not None
     want = again.network.of_frame(
         (pooled.own, pooled.near, pooled.far),
         (pooled.own_bin, pooled.other_bin),
         pooled.surface,
         want,
     )
-    np.testing.assert_allclose(found, want + np.arange(K), atol=1e-5)
+    np.testing.assert_allclose(found, want, atol=1e-5)
+
+
+def test_a_refiner_of_an_older_set_is_refused_by_name() -> None:
+    older = refiner(network=network()).to_json() | {"offsets": [0.0] * K}
+    with pytest.raises(ValueError, match="older set, with offsets: calibrate the weights again"):
+        Refiner.from_json(older)
 
 
 def street(rng: np.random.Generator) -> tuple[NDArray[np.float32], NDArray[np.uint8]]:
