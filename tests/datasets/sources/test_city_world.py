@@ -147,6 +147,7 @@ def test_flow_follows_the_object_through_time() -> None:
     d=st.floats(-3, 3),
 )
 @example(pieces=[(2.0, 0.017578125), (1.0, 0.03125)], s=2.0, d=0.017578125)  # where arcs meet
+@example(pieces=[(55.0, 0.05859375)], s=54.0, d=0.0)  # beyond half a turn
 def test_point_placed_on_a_street_is_found_there_again(
     pieces: list[tuple[float, float]], s: float, d: float
 ) -> None:

@@ -134,7 +134,9 @@ def _nearest(x: float, y: float, rows: Any, ends: bool) -> tuple[float, float, f
             if abs(radius - abs(r)) >= best:
                 continue
             t = np.arctan2(u, (r - v) * np.sign(r)) / abs(bend)
-            if t < -_JOINT_M or t > length + _JOINT_M:
+            if t < -_JOINT_M:  # beyond half a turn
+                t += 2 * np.pi * abs(r)
+            if t > length + _JOINT_M:
                 continue
             left = (abs(r) - radius) * np.sign(r)
             gap = abs(left)
