@@ -24,6 +24,7 @@ from autolabel.refinement.kernels import SURFACE
 from autolabel.refinement.network import LEAST_LOG, NetworkShape, RefinerNetwork
 from autolabel.refinement.temporal_fusion import EVIDENCE_BINS, LOG_STEP, Refiner, pool_logits
 from datasets.geometry.grid import VoxelGrid
+from models.ops.precision import computes_bfloat16
 
 MIN_SCENES = 10
 """To train a network."""
@@ -35,7 +36,7 @@ BATCH = 2
 RATE = 1e-3
 SURE_SHARE = 1 / 16
 """Of the voxels that every frame is sure and right about, those that the loss reads."""
-USE_BFLOAT16 = bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+USE_BFLOAT16 = computes_bfloat16("cpu")
 """Where the processor has it: 1.7 times as fast."""
 _DRAWS = threading.Lock()
 

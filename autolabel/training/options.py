@@ -70,6 +70,7 @@ def config_of(args: argparse.Namespace, how: Recipe, samples: FrameDataset) -> T
             steps=args.steps,
             epochs=args.epochs,
             learning_rate=args.learning_rate,
+            device=args.device,
             accumulation_steps=args.parts,
             seed=args.seed,
             threads=args.threads,

@@ -19,6 +19,7 @@ from datasets.loading.frame_dataset import FrameDataset
 from datasets.loading.mixing import Mixing
 from datasets.model_inputs import InputSpec
 from datasets.taxonomy import Taxonomy
+from models.ops.precision import computes_bfloat16
 from models.training.loop import Precision, TrainingConfig
 from models.training.losses import log_frequency_weights
 from models.training.objectives import LabelLoss, LossKind, class_weights, count_labels
@@ -60,7 +61,7 @@ class Recipe:
             those that get an object (``datasets.loading.mixing``).
         past_sweeps: that the network reads in training, where not as many as in use.
         sweeps_to_draw_from: past sweeps to open of each frame; those to read are drawn from them.
-        precision: of the networks.
+        precision: of the networks; float32 instead of bfloat16 on a device that emulates it.
         starts_from: what the published run is initialised with (``--init``).
         paper: where it comes from.
     """
@@ -124,12 +125,14 @@ class Recipe:
         steps: int | None = None,
         epochs: float | None = None,
         learning_rate: float | None = None,
+        device: str = "cpu",
         **others: Any,
     ) -> TrainingConfig:
         """The configuration for a set of so many frames.
 
         Args:
             batch, steps, epochs, learning_rate: instead of the recipe's; steps win over epochs.
+            device: that trains (``precision``).
             others: further fields of ``TrainingConfig``.
         """
         batch = batch or self.batch
@@ -141,7 +144,10 @@ class Recipe:
         schedule: Schedule = WarmCosine()
         if self.decay_after is not None:
             schedule = StepDecay(decay_at=math.ceil(self.decay_after * per_epoch))
-        fields = {"precision": self.precision} | others
+        precision = self.precision
+        if precision == "bfloat16" and not computes_bfloat16(device):
+            precision = "float32"
+        fields = {"precision": precision} | others
         return TrainingConfig(
             steps=steps,
             learning_rate=self.rate_for(batch) if learning_rate is None else learning_rate,

@@ -47,7 +47,11 @@ def training_parser(description: str, *, default: str, out: str) -> CommandParse
         metavar="SHARE",
         help="of the frames with ground truth that get a sector of another, and an object",
     )
-    add("--precision", choices=("float32", "bfloat16", "float16"))
+    add(
+        "--precision",
+        choices=("float32", "bfloat16", "float16"),
+        help="default: the recipe's; float32 where the device emulates bfloat16",
+    )
     add("--seed", type=int, default=0)
     add("--validate-split", help="scenes with ground truth that are scored at the end")
     add("--validate-every", type=int, default=0, metavar="STEPS", help="and every so many steps")

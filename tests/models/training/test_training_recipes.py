@@ -18,6 +18,7 @@ from datasets.model_inputs import InputSpec
 from datasets.taxonomy import OCC3D_NUSCENES, OCC3D_WAYMO, OPENOCCUPANCY
 from models.checkpoints.checkpoint import initialise, load_checkpoint, save_checkpoint
 from models.presets import build, preset
+from models.training import recipes
 from models.training.recipes import RECIPES, recipe
 from models.training.schedules import ConstantEMA, StepDecay, WarmCosine
 
@@ -194,3 +195,14 @@ def test_named_parts_alone_are_taken_whatever_the_others_shapes(tmp_path: Path) 
 def test_specs_are_left_alone_by_recipes_that_say_nothing() -> None:
     spec = InputSpec(height=8, width=8, lidar=True, past_sweeps=4)
     assert recipe("city_teacher").inputs(spec) is spec
+
+
+@pytest.mark.parametrize("computed", [True, False])
+def test_bfloat16_is_used_where_the_device_has_it(
+    computed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipes, "computes_bfloat16", lambda device: computed and device == "cpu")
+    how = recipe("city_teacher")
+    assert how.training(8).precision == ("bfloat16" if computed else "float32")
+    assert how.training(8, device="cuda").precision == "float32"
+    assert how.training(8, precision="bfloat16").precision == "bfloat16"  # asked for
