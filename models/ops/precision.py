@@ -19,6 +19,6 @@ def computes_bfloat16(device: str) -> bool:
     """Whether the device has instructions for bfloat16; one without them emulates it, several times
     as slow as float32."""
     if torch.device(device).type == "cuda":
-        return torch.cuda.is_bf16_supported(including_emulation=False)
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     capabilities = torch.cpu.get_capabilities()
     return any(bool(capabilities[name]) for name in capabilities if name.endswith("bf16"))
