@@ -18,6 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from autolabel.refinement.crops import UNKNOWN, Crop, PackedCrop
 from autolabel.refinement.kernels import SURFACE
@@ -158,7 +159,7 @@ def _train(
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps)
     dtype = torch.bfloat16 if USE_BFLOAT16 else torch.float32
     order: list[int] = []
-    for _ in range(steps):
+    for _ in tqdm(range(steps), desc="train the refiner's network", unit="step", leave=False):
         while len(order) < BATCH:
             order += rng.permutation(len(data)).tolist()
         chosen, order = order[:BATCH], order[BATCH:]
